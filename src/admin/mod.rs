@@ -1,0 +1,1 @@
+//! What operators see: status, metrics, the admin socket and HTTP.

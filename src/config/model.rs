@@ -1,0 +1,448 @@
+//! The configuration as the rest of lbd sees it: every value in range, every default filled in,
+//! every reference resolved. Only `config::parse` builds these. No parsing and no I/O here.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
+
+/// One lb.toml, the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[log]`.
+    pub log: Log,
+    /// `[access-log]`; off when absent.
+    pub access_log: Option<AccessLog>,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[vip.NAME]`, in file order.
+    pub vips: Vec<Vip>,
+    /// `[proxy.NAME]`, in file order. Other processes refer to a proxy by its position here.
+    pub proxies: Vec<Proxy>,
+    /// `[track.script.NAME]`, in file order.
+    pub scripts: Vec<Script>,
+}
+
+/// `[log]`: where messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `level`, default info.
+    pub level: Level,
+    /// `target`, default auto.
+    pub target: LogTarget,
+    /// `format` on stderr, default text.
+    pub format: LogFormat,
+    /// `facility` for syslog, default daemon.
+    pub facility: Facility,
+}
+
+/// The least severe message that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Service lost.
+    Error,
+    /// Degraded.
+    Warning,
+    /// One line per transition.
+    Info,
+    /// Per connection or probe.
+    Debug,
+    /// Per packet.
+    Trace,
+}
+
+/// Where messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTarget {
+    /// journald when started by systemd (`JOURNAL_STREAM` names stderr), else stderr.
+    Auto,
+    /// Standard error.
+    Stderr,
+    /// `/dev/log`, RFC 3164 framing.
+    Syslog,
+    /// journald's native protocol.
+    Journald,
+}
+
+/// How a line on stderr looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A syslog facility by number, 0…23 (RFC 5424 §6.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facility(pub u8);
+
+/// `[access-log]`: one line per proxied connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `format`, default tcplog.
+    pub format: AccessFormat,
+    /// `skip-empty`, default false: leave out connections on which the client sent nothing.
+    pub skip_empty: bool,
+}
+
+/// The shape of an access-log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// HAProxy's `option tcplog`, field by field.
+    Tcplog,
+    /// One JSON object per line.
+    Json,
+    /// `key=value` pairs.
+    Logfmt,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// `socket`; `None` means `admin.sock` in the runtime directory.
+    pub socket: Option<PathBuf>,
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `listen`, default 127.0.0.1:9633; `None` ("off") turns the HTTP listener off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[limits]` of the whole process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `max-connections` over all proxies; `None`: derived from `RLIMIT_NOFILE`.
+    pub max_connections: Option<NonZeroU32>,
+    /// `workers`; `None`: one per core.
+    pub workers: Option<NonZeroU16>,
+}
+
+/// `[vip.NAME]`: a virtual router and the addresses it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    /// The table's name.
+    pub name: String,
+    /// `address`: one or more, all of one family.
+    pub addresses: Vec<VipAddress>,
+    /// `interface`; `None`: the one that holds this node's own address.
+    pub interface: Option<String>,
+    /// `vrid`, default the first address's last octet.
+    pub vrid: Vrid,
+    /// `version`, default 3.
+    pub version: Version,
+    /// `advert-interval`, default 1s.
+    pub advert_interval: AdvertInterval,
+    /// `auth`, default none.
+    pub auth: Auth,
+    /// `mode`, default unicast.
+    pub mode: Mode,
+    /// `nodes`, at least one; unique addresses.
+    pub nodes: Vec<Node>,
+    /// `preempt`, default after 10s.
+    pub preempt: Preempt,
+    /// `lease`: the kernel lifetime of the address in whole seconds, default 2s; `None` = "off".
+    pub lease: Option<Duration>,
+    /// `garp`.
+    pub garp: Garp,
+    /// `track`, default every proxy of the file without a weight.
+    pub track: Vec<Track>,
+}
+
+/// An address with its prefix length. Without one in the file it is a host address (/32, /128).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VipAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The prefix length, 0…32 or 0…128.
+    pub prefix: u8,
+}
+
+impl fmt::Display for VipAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+/// How adverts are authenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all: the sender's address and TTL 255 are what protects.
+    None,
+    /// RFC 2338's simple password, version 2 only: sent in clear, for migration.
+    Pass(Password),
+}
+
+/// A version 2 password: eight bytes, padded with zeros. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub [u8; 8]);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// How adverts travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One packet to each node.
+    Unicast,
+    /// To 224.0.0.18 on the interface.
+    Multicast,
+}
+
+/// One load-balancer host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// `name`; `None` when the file gives only an address.
+    pub name: Option<String>,
+    /// `address`: the source of this node's adverts.
+    pub address: IpAddr,
+    /// `priority`, default 200, 190, … by position.
+    pub priority: Priority,
+    /// `interface` of this node, overriding the VIP's.
+    pub interface: Option<String>,
+    /// `min-ttl` accepted from this node, default 255.
+    pub min_ttl: u8,
+}
+
+impl Node {
+    /// The name if there is one, else the address.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name
+            .clone()
+            .unwrap_or_else(|| self.address.to_string())
+    }
+}
+
+/// Whether a stronger Backup displaces a weaker Active (RFC 9568's `Preempt_Mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preempt {
+    /// `false`: never.
+    Never,
+    /// `true`: at once.
+    Always,
+    /// A duration: not before this long after the node's own start. Not applied to an Active at
+    /// priority 0 or 1.
+    After(Duration),
+}
+
+/// `garp`: gratuitous ARP policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garp {
+    /// `repeat`: frames per burst and address, default 5.
+    pub repeat: u8,
+    /// `delay`: the second burst comes this long after the first, default 5s; zero = none.
+    pub delay: Duration,
+    /// `refresh`: one frame per address each so often while Active, default 30s; zero = off.
+    pub refresh: Duration,
+    /// `interval` between two frames of one burst, default 0.
+    pub interval: Duration,
+}
+
+/// One entry of a VIP's `track` list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    /// What is watched.
+    pub target: TrackTarget,
+    /// The `:weight` suffix, or the script's own weight; `None`: a failure means the node
+    /// can't serve, which hands the VIP off.
+    pub weight: Option<TrackWeight>,
+}
+
+/// What a track watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrackTarget {
+    /// `proxy:NAME`, by position in [`Config::proxies`].
+    Proxy(usize),
+    /// `script:NAME`, by position in [`Config::scripts`].
+    Script(usize),
+}
+
+/// `[track.script.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// The table's name.
+    pub name: String,
+    /// `command`: program (absolute path) and arguments, never through a shell; at least one item.
+    pub command: Vec<String>,
+    /// `interval` between two starts, default 1s.
+    pub interval: Duration,
+    /// `timeout` of one run, default the interval.
+    pub timeout: Duration,
+    /// `rise`, default 1.
+    pub rise: Count,
+    /// `fall`, default 1.
+    pub fall: Count,
+}
+
+/// `[proxy.NAME]`: listeners and the servers behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// The table's name.
+    pub name: String,
+    /// `listen`, at least one.
+    pub listen: Vec<Listen>,
+    /// `balance`.
+    pub balance: Balance,
+    /// `connect-timeout` of one attempt, default 1s.
+    pub connect_timeout: Duration,
+    /// `idle-timeout` without a byte in either direction, default 1h.
+    pub idle_timeout: Duration,
+    /// `half-close-timeout` without a byte once one side has finished, default 30s.
+    pub half_close_timeout: Duration,
+    /// `queue-timeout`, default 5s.
+    pub queue_timeout: Duration,
+    /// `max-connections` of this proxy, running and queued; `None`: the process limit alone.
+    pub max_connections: Option<NonZeroU32>,
+    /// `max-queue`.
+    pub max_queue: MaxQueue,
+    /// `client-first`: the client speaks first (TLS). Default true with the kube-apiserver preset
+    /// or a tls/https check, else false.
+    pub client_first: bool,
+    /// `first-byte-timeout`; default 10s where the client speaks first, else `None`.
+    pub first_byte_timeout: Option<Duration>,
+    /// `retries` after a failed connect, on another server if there is one, default 3.
+    pub retries: u8,
+    /// `slowstart`, default 30s; zero = off.
+    pub slowstart: Duration,
+    /// `keepalive` idle time on both sides, default 30s; `None` = "off".
+    pub keepalive: Option<Duration>,
+    /// `user-timeout` (`TCP_USER_TIMEOUT`) on both sides, default 20s; `None` = "off".
+    pub user_timeout: Option<Duration>,
+    /// `check` of all servers.
+    pub check: Check,
+    /// `backends`, at least one, in file order.
+    pub servers: Vec<Server>,
+}
+
+/// Where a proxy listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// `"IP:PORT"`: exactly there, whether or not the address is on this machine yet.
+    Addr(SocketAddr),
+    /// `":PORT"`: every address of both families (one dual-stack socket; IPv4 alone where the
+    /// kernel has no IPv6).
+    Any(u16),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Any(port) => write!(f, ":{port}"),
+        }
+    }
+}
+
+/// How the next server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin, one rotation for all workers.
+    RoundRobin,
+}
+
+/// How many connections may wait for a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxQueue {
+    /// `max-queue` of the proxy (default 1024).
+    Total(u32),
+    /// `backend-defaults.max-queue`: this many for each usable server.
+    PerServer(u32),
+}
+
+/// How servers are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What one probe does.
+    pub kind: CheckKind,
+    /// `interval` when steady up, default 2s (preset 1s).
+    pub interval: Duration,
+    /// `fast-interval` in transition, default interval/4 (preset 250ms).
+    pub fast_interval: Duration,
+    /// `down-interval` when steady down, default 1s.
+    pub down_interval: Duration,
+    /// `timeout` of one probe, default 2s (preset 500ms).
+    pub timeout: Duration,
+    /// `rise`, default 2.
+    pub rise: Count,
+    /// `fall`, default 2.
+    pub fall: Count,
+}
+
+/// What one probe does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckKind {
+    /// `"tcp"`: connect.
+    Tcp,
+    /// `"tls"`: connect and complete a handshake.
+    Tls(TlsCheck),
+    /// `"http"`: connect, one GET.
+    Http(HttpCheck),
+    /// `"https"` and the preset `"kube-apiserver"`: handshake, one GET.
+    Https(TlsCheck, HttpCheck),
+}
+
+/// The TLS half of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsCheck {
+    /// `ca-file`; `None`: with `verify` true it is a config error, except for the preset, which
+    /// uses /etc/kubernetes/pki/ca.crt if present at start and else checks unverified and says so.
+    pub ca_file: Option<PathBuf>,
+    /// `server-name` for SNI and verification; `None`: the server's IP address.
+    pub server_name: Option<String>,
+    /// `verify`: whether the certificate is verified.
+    pub verify: Verify,
+}
+
+/// Whether a server's certificate is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Against `ca_file`.
+    Required,
+    /// Not at all.
+    Off,
+    /// The preset: against `ca_file` or the cluster's CA if that file exists, else unverified.
+    IfCaPresent,
+}
+
+/// The HTTP half of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// `path`, default "/" (preset "/readyz").
+    pub path: String,
+    /// `host` header; `None`: the server's address.
+    pub host: Option<String>,
+    /// `expect-status`: codes that count as ready, default 200.
+    pub expect_status: Vec<u16>,
+    /// Preset only: 401 and 403 count as ready too, with a warning.
+    pub unauthorized_is_ready: bool,
+}
+
+/// One member of a proxy's `backends`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The key in the table form, else the address.
+    pub name: String,
+    /// `address`.
+    pub address: SocketAddr,
+    /// `check-address`, default the address.
+    pub check_address: SocketAddr,
+    /// `weight`, default 1.
+    pub weight: Weight,
+    /// `max-connections` to this server, exact over all workers; `None`: unlimited.
+    pub max_connections: Option<NonZeroU32>,
+    /// `disabled`: starts in maintenance.
+    pub disabled: bool,
+}

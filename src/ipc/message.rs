@@ -1,0 +1,313 @@
+//! The messages between keeper and proxy, and the snapshot types both show to users.
+//! Pure: bytes in, values out.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest encoded message either side accepts, bytes.
+pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
+
+/// A message that could not be encoded or decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Longer than [`MESSAGE_BYTES_MAX`].
+    #[error("message of {0} bytes is too long")]
+    TooLong(usize),
+    /// Not a message of this protocol.
+    #[error("malformed message")]
+    Malformed(#[source] postcard::Error),
+}
+
+/// From the proxy to the keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToKeeper {
+    /// First message after connecting. A proxy that already serves (`serving`) is being adopted:
+    /// it hands back its listening sockets in the `Listeners` messages that follow.
+    Hello(Hello),
+    /// Listening sockets of one `listen` entry, beside the message; adoption only.
+    Listeners(ListenerGroup),
+    /// All listeners were sent; adoption only.
+    ListenersDone,
+    /// Each 50 ms from the control thread.
+    Heartbeat(Heartbeat),
+    /// Whether each proxy (by position in the file) can serve; on change and once a second.
+    Serving(Vec<ProxyServing>),
+    /// What the next proxy process should know; on change, at most 10 a second.
+    Snapshot(Vec<ServerSnapshot>),
+}
+
+/// From the keeper to the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToProxy {
+    /// The answer to `Hello`. Beside it: one descriptor, a sealed memfd with the text of lb.toml.
+    Welcome(Welcome),
+    /// Listening sockets of one `listen` entry, beside the message.
+    Listeners(ListenerGroup),
+    /// All listeners were sent: start serving.
+    ListenersDone,
+    /// State of every virtual router; on change and each 500 ms.
+    Vrrp(VrrpStatus),
+    /// The VIP leaves this node: reset (RST) every client connection to these addresses.
+    ResetLocal(Vec<IpAddr>),
+    /// Stop accepting, let connections finish for at most this many milliseconds, then exit.
+    Stop {
+        /// Milliseconds; 0 = at once.
+        grace_ms: u32,
+    },
+}
+
+/// Who connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Process id of the proxy; the kernel's peer credentials must agree.
+    pub pid: u32,
+    /// lbd's version.
+    pub version: String,
+    /// FNV-1a 64 digest of the configuration text it serves; 0 when it has none yet.
+    pub config_digest: u64,
+    /// True when it already accepts connections.
+    pub serving: bool,
+}
+
+/// The keeper's answer to [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// `--node` as given to the keeper.
+    pub node: Option<String>,
+    /// The path lb.toml was read from, for messages.
+    pub config_path: String,
+    /// Counts proxies started by this keeper, from 1.
+    pub generation: u32,
+    /// The last proxy's knowledge, possibly empty.
+    pub snapshot: Vec<ServerSnapshot>,
+}
+
+/// Which `listen` entry the descriptors beside a message belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerGroup {
+    /// Position in `Config::proxies`.
+    pub proxy: u16,
+    /// Position in that proxy's `listen`.
+    pub listen: u16,
+    /// Descriptors beside this message; a group larger than 64 comes in several messages.
+    pub count: u16,
+}
+
+/// Sign of life with what the keeper needs to tell hung from busy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Counts up by one.
+    pub seq: u64,
+    /// One per worker thread.
+    pub workers: Vec<WorkerTick>,
+}
+
+/// When a worker last came round its loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerTick {
+    /// Kernel thread id.
+    pub tid: u32,
+    /// Milliseconds since it last came round.
+    pub age_ms: u32,
+}
+
+/// Whether one proxy can serve clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyServing {
+    /// Every server has had a verdict since this process began (or one young enough was handed over).
+    pub probed: bool,
+    /// Servers that may take new connections.
+    pub usable: u16,
+    /// Counts up whenever a probe that was started after the previous count has succeeded
+    /// anywhere in this proxy; lets the keeper ask "has a probe succeeded since then?".
+    pub probe_epoch: u64,
+}
+
+/// What is known of one server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSnapshot {
+    /// Name of the proxy.
+    pub proxy: String,
+    /// Name of the server.
+    pub server: String,
+    /// Last verdict.
+    pub up: bool,
+    /// Milliseconds since the last finished probe, when this was taken.
+    pub verdict_age_ms: u64,
+    /// Milliseconds of slowstart already passed; `None` when not ramping.
+    pub ramp_ms: Option<u64>,
+}
+
+/// All virtual routers of this node, for status and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VrrpStatus {
+    /// One per `[vip.NAME]`.
+    pub vips: Vec<VipStatus>,
+    /// Process id of the keeper.
+    pub keeper_pid: u32,
+    /// Proxy processes started by this keeper.
+    pub proxy_starts: u32,
+    /// Whether the keeper runs under real-time scheduling.
+    pub realtime: bool,
+}
+
+/// One virtual router.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipStatus {
+    /// The table's name.
+    pub name: String,
+    /// `VRID`.
+    pub vrid: u8,
+    /// 2 or 3.
+    pub version: u8,
+    /// The interface that carries it here.
+    pub interface: String,
+    /// `ADDRESS/PREFIX`.
+    pub addresses: Vec<String>,
+    /// Present state.
+    pub state: VrrpState,
+    /// Why it is in that state, in a few words.
+    pub reason: String,
+    /// Milliseconds in that state.
+    pub since_ms: u64,
+    /// Whether the addresses are on the interface now.
+    pub holds: bool,
+    /// Configured priority.
+    pub base_priority: u8,
+    /// Priority with tracks applied.
+    pub effective_priority: u8,
+    /// Advert interval in force, milliseconds.
+    pub advert_interval_ms: u32,
+    /// Who is Active as far as this node knows.
+    pub active: Option<IpAddr>,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// What is tracked, with its present verdict.
+    pub tracks: Vec<TrackStatus>,
+    /// Counters since the keeper began.
+    pub counters: VrrpCounters,
+}
+
+/// A virtual router's state as users read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VrrpState {
+    /// Not taking part: start, stop, or fault of the own interface.
+    Initialize,
+    /// Watching.
+    Backup,
+    /// Holding the addresses.
+    Active,
+    /// Holding the addresses but silent: waiting for the successor's first advert.
+    Leaving,
+}
+
+/// Another node as this one hears it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name in the file, if any.
+    pub name: Option<String>,
+    /// Its address.
+    pub address: IpAddr,
+    /// Milliseconds since its last accepted advert; `None`: never.
+    pub last_advert_age_ms: Option<u64>,
+    /// Priority in that advert.
+    pub priority: Option<u8>,
+    /// Accepted adverts.
+    pub adverts: u64,
+}
+
+/// One entry of a VIP's `track` list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackStatus {
+    /// As written in lb.toml, e.g. `proxy:kube-apiserver`.
+    pub name: String,
+    /// `None` until the first result.
+    pub ok: Option<bool>,
+    /// What it adds to the priority; `None` for one that decides alone.
+    pub weight: Option<i16>,
+}
+
+/// Counters of one virtual router.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VrrpCounters {
+    /// Adverts sent (one per destination).
+    pub adverts_sent: u64,
+    /// Adverts accepted.
+    pub adverts_received: u64,
+    /// Gratuitous ARP frames sent.
+    pub garps_sent: u64,
+    /// Times this node became Active.
+    pub became_active: u64,
+    /// Times it left Active.
+    pub left_active: u64,
+    /// Priority-0 adverts sent and received.
+    pub resigns_sent: u64,
+    /// Priority-0 adverts accepted.
+    pub resigns_received: u64,
+    /// Times the address vanished and was put back.
+    pub restored: u64,
+    /// Errors of the kernel while sending or while changing the address.
+    pub errors: u64,
+    /// Rejected packets by reason; the reasons are constant words of the code.
+    pub rejected: Vec<(String, u64)>,
+}
+
+macro_rules! codec {
+    ($name:ty) => {
+        impl $name {
+            /// Encodes into a packet.
+            ///
+            /// # Errors
+            /// [`CodecError`] when too long.
+            pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+                let bytes = postcard::to_stdvec(self).map_err(CodecError::Malformed)?;
+                if bytes.len() > MESSAGE_BYTES_MAX {
+                    return Err(CodecError::TooLong(bytes.len()));
+                }
+                Ok(bytes)
+            }
+
+            /// Decodes one packet.
+            ///
+            /// # Errors
+            /// [`CodecError`] when it is no message of this kind.
+            pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+                if bytes.len() > MESSAGE_BYTES_MAX {
+                    return Err(CodecError::TooLong(bytes.len()));
+                }
+                postcard::from_bytes(bytes).map_err(CodecError::Malformed)
+            }
+        }
+    };
+}
+codec!(ToKeeper);
+codec!(ToProxy);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_survives_the_round_trip() {
+        let hello = ToKeeper::Hello(Hello {
+            pid: 7,
+            version: "0.1.0".into(),
+            config_digest: 1,
+            serving: false,
+        });
+        assert_eq!(ToKeeper::decode(&hello.encode().unwrap()).unwrap(), hello);
+        let stop = ToProxy::Stop { grace_ms: 1500 };
+        assert_eq!(ToProxy::decode(&stop.encode().unwrap()).unwrap(), stop);
+    }
+
+    #[test]
+    fn every_truncation_of_a_message_is_refused() {
+        let message = ToProxy::ResetLocal(vec!["172.16.0.10".parse().unwrap()]);
+        let bytes = message.encode().unwrap();
+        for end in 0..bytes.len() {
+            assert!(ToProxy::decode(&bytes[..end]).is_err(), "{end}");
+        }
+    }
+}

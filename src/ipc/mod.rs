@@ -1,0 +1,8 @@
+//! What keeper and proxy say to each other over a SOCK_SEQPACKET Unix socket in the runtime
+//! directory: one message per packet, descriptors beside it (SCM_RIGHTS).
+//!
+//! `message` is the pure vocabulary and its codec (postcard). The socket pair itself lives in
+//! `net::seqpacket`. The keeper listens, the proxy connects; peer credentials are checked; a
+//! message that does not decode is counted and dropped, never trusted.
+
+pub mod message;

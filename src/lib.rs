@@ -1,0 +1,20 @@
+//! lbd: a high-availability TCP load balancer for Kubernetes API servers. One binary runs VRRP,
+//! which claims a virtual IP, beside an L4 proxy with health checks.
+//!
+//! The components, each allowed to name only what stands left of it (`tests/tidy.rs` checks):
+//!
+//! ```text
+//! units ← config, net, ipc, metrics ← health ← proxy ← track ← vrrp ← admin ← daemon ← cli ← main
+//! ```
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod health;
+pub mod ipc;
+pub mod net;
+pub mod proxy;
+pub mod track;
+pub mod units;
+pub mod vrrp;

@@ -1,0 +1,3 @@
+//! The `lbd` program: hands the arguments to `lbd::cli`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Where does this connection go, and how do the bytes get there?

@@ -1,0 +1,1 @@
+//! May this node serve? Scripts and the own proxy, reduced to a verdict and a weight.
