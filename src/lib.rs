@@ -4,7 +4,7 @@
 //! The components, each allowed to name only what stands left of it (`tests/tidy.rs` checks):
 //!
 //! ```text
-//! units ← config, net, ipc, metrics ← health ← proxy ← track ← vrrp ← admin ← daemon ← cli ← main
+//! units ← config, net, ipc, metrics, log ← health ← proxy ← track ← vrrp ← admin ← daemon ← cli ← main
 //! ```
 
 pub mod admin;
@@ -13,6 +13,8 @@ pub mod config;
 pub mod daemon;
 pub mod health;
 pub mod ipc;
+pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod proxy;
 pub mod track;

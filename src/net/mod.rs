@@ -1,1 +1,21 @@
-//! All system calls: sockets, netlink, AF_PACKET, the clock, splice, privileges, namespaces. Mechanism, no policy.
+//! All system calls: sockets, netlink, AF_PACKET, the clock, splice, privileges, namespaces.
+//! Mechanism, no policy: a file here does what it is told and reports what the kernel said. The
+//! only component that may hold `unsafe`, in as few files as possible, one operation per block.
+
+pub mod address;
+pub mod arp;
+pub mod clock;
+pub mod epoll;
+pub mod eventfd;
+pub mod link;
+pub mod memfd;
+pub mod netlink;
+pub mod netns;
+pub mod privileges;
+pub mod process;
+pub mod realtime;
+pub mod seqpacket;
+pub mod signal;
+pub mod splice;
+pub mod tcp;
+pub mod vrrp_socket;

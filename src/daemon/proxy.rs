@@ -1,0 +1,1 @@
+//! The proxy process: its control thread.

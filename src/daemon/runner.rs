@@ -1,0 +1,1 @@
+//! The runner process: starts the proxy and the track scripts.

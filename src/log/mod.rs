@@ -1,0 +1,1 @@
+//! Where messages go: stderr, syslog, journald. Never blocks.

@@ -1,0 +1,1 @@
+//! Virtual addresses through netlink: add with a lifetime, renew, delete.

@@ -1,0 +1,1 @@
+//! Gratuitous ARP frames through AF_PACKET.

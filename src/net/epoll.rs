@@ -1,0 +1,1 @@
+//! A thin wrapper of epoll(7).

@@ -1,0 +1,1 @@
+//! Waking another thread: eventfd(2).

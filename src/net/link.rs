@@ -1,0 +1,1 @@
+//! Link and address events from netlink.

@@ -1,0 +1,1 @@
+//! Sealed memory files that carry a configuration between processes.

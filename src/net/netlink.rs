@@ -1,0 +1,1 @@
+//! The routing netlink socket: requests with acknowledgement, facts about this machine.

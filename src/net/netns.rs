@@ -1,0 +1,1 @@
+//! Network namespaces, veth pairs and bridges for the demo and the tests.

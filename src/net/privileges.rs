@@ -1,0 +1,1 @@
+//! Giving up rights: capabilities, no_new_privs, seccomp, landlock.

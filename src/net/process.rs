@@ -1,0 +1,1 @@
+//! Processes: spawning, pidfds, state in /proc.

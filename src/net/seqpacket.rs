@@ -1,0 +1,1 @@
+//! SOCK_SEQPACKET Unix sockets with descriptors and peer credentials.

@@ -1,0 +1,1 @@
+//! Signals as a descriptor: signalfd(2).

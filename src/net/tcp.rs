@@ -1,0 +1,1 @@
+//! TCP listeners, connects and socket options.

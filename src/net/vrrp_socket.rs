@@ -1,0 +1,1 @@
+//! Raw sockets for IP protocol 112.
