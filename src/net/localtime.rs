@@ -36,7 +36,7 @@ pub fn utc_offset(at: SystemTime) -> i64 {
     if filled.is_null() {
         return 0;
     }
-    i64::from(broken_down.tm_gmtoff)
+    broken_down.tm_gmtoff
 }
 
 #[cfg(test)]
