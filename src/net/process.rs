@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_signal_to_the_group_reaches_the_grandchildren() {
-        let (read, write) = std::io::pipe().unwrap();
+        let (read, write) = io::pipe().unwrap();
         let args = [OsStr::new("-c"), OsStr::new("sleep 30 & wait")];
         let child = launch(&Launch {
             program: Path::new("/bin/sh"),

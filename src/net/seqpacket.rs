@@ -172,15 +172,12 @@ impl Connection {
         let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
         let mut iov = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let message = loop {
-            let fd = self.0.as_raw_fd();
-            control.clear();
-            match recvmsg::<UnixAddr>(fd, &mut iov, Some(&mut control), flags) {
-                Ok(message) => break message,
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(Errno::EINTR) => return Ok(None),
-                Err(errno) => return Err(errno.into()),
-            }
+        let fd = self.0.as_raw_fd();
+        let message = match recvmsg::<UnixAddr>(fd, &mut iov, Some(&mut control), flags) {
+            Ok(message) => message,
+            // An interrupted read is tried again at the next wake-up: the socket stays readable.
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
         };
         let mut fds = Vec::new();
         let control_cut = message.flags.contains(MsgFlags::MSG_CTRUNC);
@@ -257,7 +254,7 @@ mod tests {
     #[test]
     fn messages_keep_their_borders_and_their_descriptors() {
         let (a, b) = Connection::pair().unwrap();
-        let (mut read, write) = std::io::pipe().unwrap();
+        let (mut read, write) = io::pipe().unwrap();
         a.send(b"first", &[]).unwrap();
         a.send(b"second", &[write.as_fd()]).unwrap();
         drop(write);

@@ -74,9 +74,9 @@ mod tests {
     fn a_hangup_is_read_as_a_reload_request() {
         let signals = Signals::open().unwrap();
         assert_eq!(signals.take().unwrap(), None);
-        nix::sys::pthread::pthread_kill(nix::sys::pthread::pthread_self(), Signal::SIGHUP).unwrap();
+        nix::sys::signal::raise(Signal::SIGHUP).unwrap();
         assert_eq!(signals.take().unwrap(), Some(Request::Reload));
-        nix::sys::pthread::pthread_kill(nix::sys::pthread::pthread_self(), Signal::SIGINT).unwrap();
+        nix::sys::signal::raise(Signal::SIGINT).unwrap();
         assert_eq!(signals.take().unwrap(), Some(Request::Stop));
         unblock_all().unwrap();
     }
