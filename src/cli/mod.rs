@@ -1,1 +1,3 @@
 //! The command line: the only component that prints.
+
+pub mod status;
