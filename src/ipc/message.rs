@@ -282,6 +282,8 @@ macro_rules! codec {
         }
     };
 }
+pub(super) use codec;
+
 codec!(ToKeeper);
 codec!(ToProxy);
 
