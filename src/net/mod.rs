@@ -11,6 +11,7 @@ pub mod link;
 pub mod memfd;
 pub mod netlink;
 pub mod netns;
+pub mod notify;
 pub mod privileges;
 pub mod process;
 pub mod realtime;
