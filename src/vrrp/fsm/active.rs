@@ -15,7 +15,7 @@ const COPIES: u8 = 3;
 const COPY_SPACING: Duration = Duration::from_millis(4);
 /// Between two answers to weaker adverts, and between two announcements with them.
 const ANSWER_SPACING: Duration = Duration::from_millis(5);
-const ANNOUNCE_SPACING: Duration = Duration::from_millis(500);
+const ANNOUNCE_SPACING: Duration = Duration::from_millis(200);
 /// Between two times an address is put back at once; sooner, it waits that long.
 const RESTORE_SPACING: Duration = Duration::from_millis(20);
 /// A hand-off nobody took is repeated after this (doubling up to the most) where the peers don't
@@ -206,14 +206,16 @@ impl Machine {
             self.follow(now, advert, "a stronger node is active", out);
             return;
         }
-        if now < active.answer_after {
-            return;
+        if now >= active.answer_after {
+            active.answer_after = now + ANSWER_SPACING;
+            out.push(Action::Advertise(own));
         }
-        active.answer_after = now + ANSWER_SPACING;
-        out.push(Action::Advertise(own));
-        if advert.priority > 0 && now >= active.announce_after {
+        // Who says this, held the address a moment ago: the neighbours are told again. Too soon
+        // after the last announcement that is put off, never left out.
+        let at = now.max(active.announce_after);
+        active.hold.garp = Schedule::start(&self.settings.garp, at);
+        if at == now {
             active.announce_after = now + ANNOUNCE_SPACING;
-            active.hold.garp = Schedule::start(&self.settings.garp, now);
             self.announce(now, &mut active.hold, out);
         }
         self.state = State::Active(active);
@@ -281,6 +283,7 @@ impl Machine {
                 self.leave("resigned");
             } else {
                 self.reason = "cannot serve, but no other node took over";
+                self.announce(now, &mut leaving.hold, out);
                 self.hold_on(now, leaving.hold, leaving.back_off, out);
             }
             return;
@@ -293,7 +296,9 @@ impl Machine {
         self.state = State::Leaving(leaving);
     }
 
-    /// The successor's first advert ends the wait.
+    /// The successor's first advert ends the wait. It is told once more that we resign, so that it
+    /// announces itself again: had it been Active all the time behind a partition that healed, the
+    /// neighbours would go on sending to us.
     pub(super) fn leaving_hears(
         &mut self,
         now: Instant,
@@ -304,6 +309,7 @@ impl Machine {
         if advert.priority == 0 {
             return;
         }
+        out.push(Action::Advertise(0));
         out.push(Action::Release { graceful: true });
         if leaving.last {
             self.leave("resigned");
