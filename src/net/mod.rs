@@ -12,6 +12,7 @@ pub mod localtime;
 pub mod memfd;
 pub mod netlink;
 pub mod netns;
+pub mod notify;
 pub mod privileges;
 pub mod process;
 pub mod realtime;
