@@ -212,6 +212,18 @@ impl Supervisor {
         }
     }
 
+    /// Whether the present process has a verdict on its servers.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served
+    }
+
+    /// Whether it is too late to wait for the first verdict on every server.
+    #[must_use]
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= FIRST_WITHIN
+    }
+
     /// Whether the present process is crash-looping.
     #[must_use]
     pub fn is_looping(&self) -> bool {
