@@ -2,13 +2,14 @@
 //! one epoll loop; it reads no byte from a TCP client and waits for nobody.
 //!
 //! `start` brings it up, this file holds the loop, `routers` the virtual routers, `proxies` the
-//! proxy processes and their adoption, `scripts` the runner and the track scripts, `publish` what
+//! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
 //! others learn of it (health to the routers, state to proxy, next keeper and service manager),
 //! `stop` how it leaves. `health` reduces what is known to what a router needs.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
+mod adoption;
 mod health;
 mod link;
 mod listeners;
@@ -20,6 +21,7 @@ mod runtime_dir;
 mod scripts;
 mod start;
 mod stop;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;

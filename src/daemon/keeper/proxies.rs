@@ -6,35 +6,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sys::signal::Signal;
-
+use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
 use super::link::Link;
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
+use super::watch::kill;
 use super::{Keeper, KeeperError};
-use crate::daemon::supervise::{Action, Finding, Input, Thread};
+use crate::daemon::supervise::Input;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
 use crate::net::epoll::{Event, Interest};
 use crate::net::process::{self, Process};
 use crate::net::seqpacket::Received;
-use crate::net::tcp::ListenError;
 
 /// Connections that haven't said `Hello`; more are turned away.
 const STRANGERS_MAX: usize = 8;
-/// An orphaned proxy tries to reach a keeper each 20 ms.
-const EXPECT_FOR: Duration = Duration::from_millis(100);
-/// The same when there is no trace of one but somebody holds the ports.
-const EXPECT_UNKNOWN_FOR: Duration = Duration::from_millis(300);
-/// A proxy that is there but doesn't come holds the ports: it is killed.
-const KILL_SILENT_AFTER: Duration = Duration::from_secs(1);
-/// How often the ports are tried meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Ports that are still held then are another program's.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
-/// A proxy with an older configuration drains once its successor serves, or after this long.
-const REPLACE_WITHIN: Duration = Duration::from_secs(2);
 /// What connections of a surplus proxy get.
 const SURPLUS_GRACE_MS: u32 = 10_000;
 /// Why a connection is turned away.
@@ -44,46 +31,24 @@ const FOREIGN: &str = "connection to keeper.sock turned away";
 #[derive(Debug)]
 pub(super) struct Proxies {
     config_fd: OwnedFd,
-    workers: usize,
-    phase: Phase,
-    current: Option<Current>,
+    pub(super) workers: usize,
+    pub(super) phase: Phase,
+    pub(super) current: Option<Current>,
     strangers: Vec<Link>,
     /// Drains because its configuration is older; told so once the next one serves.
-    replaced: Option<(Link, Instant)>,
-    leaving: Vec<Link>,
+    pub(super) replaced: Option<(Link, Instant)>,
+    pub(super) leaving: Vec<Link>,
     /// The process the runner started that hasn't connected yet.
     pub(super) starting: Option<i32>,
-    snapshot: Option<(Instant, Vec<ServerSnapshot>)>,
-    pub(super) orders: u32,
+    pub(super) snapshot: Option<(Instant, Vec<ServerSnapshot>)>,
 }
 
 /// The proxy that serves, or is about to.
 #[derive(Debug)]
-struct Current {
+pub(super) struct Current {
     link: Link,
-    process: Process,
+    pub(super) process: Process,
     end_token: u64,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// A proxy may come back; `process` when the last keeper left word of it.
-    Expecting {
-        since: Instant,
-        process: Option<Process>,
-        killed: bool,
-        /// When to look whether the ports are free.
-        next: Instant,
-    },
-    /// It is back and hands over its listeners.
-    Inheriting {
-        since: Instant,
-        link: Link,
-        hello: Hello,
-        listeners: Vec<OwnedFd>,
-    },
-    /// The listeners are here.
-    Settled(Listeners),
 }
 
 impl Proxies {
@@ -98,7 +63,6 @@ impl Proxies {
             leaving: Vec::new(),
             starting: None,
             snapshot: None,
-            orders: 0,
         }
     }
 
@@ -145,120 +109,6 @@ impl Proxies {
 }
 
 impl Keeper {
-    /// Waits for the proxy of the last keeper if one is alive; else opens the listeners.
-    pub(super) fn expect_proxy(
-        &mut self,
-        now: Instant,
-        mark: Option<ProxyMark>,
-    ) -> Result<(), KeeperError> {
-        let alive = mark.filter(|mark| {
-            process::start_time(mark.pid).is_ok_and(|started| started == mark.start_time)
-        });
-        let process = alive.and_then(|mark| Process::open(mark.pid).ok());
-        if process.is_none() {
-            match self.settle(Vec::new()) {
-                Err(KeeperError::Listen(ListenError::InUse { .. })) => {}
-                other => return other,
-            }
-        }
-        let patience = match process {
-            Some(_) => EXPECT_FOR,
-            None => EXPECT_UNKNOWN_FOR,
-        };
-        self.proxies.phase = Phase::Expecting {
-            since: now,
-            process,
-            killed: false,
-            next: now + patience,
-        };
-        Ok(())
-    }
-
-    fn settle(&mut self, inherited: Vec<OwnedFd>) -> Result<(), KeeperError> {
-        let count = inherited.len();
-        let workers = self.proxies.workers;
-        let listeners = Listeners::open(&self.args.config, workers, inherited)?;
-        tracing::info!(sockets = listeners.len(), inherited = count, "listening");
-        self.proxies.phase = Phase::Settled(listeners);
-        self.confine();
-        Ok(())
-    }
-
-    /// Deadlines of adoption and replacement.
-    pub(super) fn tick_proxies(&mut self, now: Instant) -> Result<(), KeeperError> {
-        let due = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
-        if let Some((link, since)) = self.proxies.replaced.take() {
-            let ready = self.supervisor.has_served() || due(since, REPLACE_WITHIN);
-            if ready {
-                self.welcome(now, link, true);
-            } else {
-                self.proxies.replaced = Some((link, since));
-            }
-        }
-        match &mut self.proxies.phase {
-            Phase::Settled(_) => {}
-            Phase::Inheriting { since, .. } => {
-                if due(*since, KILL_SILENT_AFTER) {
-                    tracing::warn!("the proxy of the last keeper did not hand over its listeners");
-                    self.give_up_inheriting(now);
-                }
-            }
-            Phase::Expecting { next, .. } => {
-                if now >= *next {
-                    return self.expected_in_vain(now);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Nobody came: the ports are free by now, or somebody has to go.
-    fn expected_in_vain(&mut self, now: Instant) -> Result<(), KeeperError> {
-        let in_use = match self.settle(Vec::new()) {
-            Err(KeeperError::Listen(error @ ListenError::InUse { .. })) => error,
-            other => return other,
-        };
-        let Phase::Expecting {
-            since,
-            process: Some(process),
-            killed,
-            next,
-        } = &mut self.proxies.phase
-        else {
-            return Err(in_use.into());
-        };
-        let waited = now.saturating_duration_since(*since);
-        if waited >= GIVE_UP_AFTER {
-            return Err(in_use.into());
-        }
-        if waited >= KILL_SILENT_AFTER && !*killed {
-            let pid = process.pid();
-            tracing::warn!(pid, "the proxy of the last keeper does not answer: killed");
-            kill(process);
-            *killed = true;
-        }
-        *next = now + LOOK_AGAIN;
-        Ok(())
-    }
-
-    fn give_up_inheriting(&mut self, now: Instant) {
-        let process = match &self.proxies.phase {
-            Phase::Inheriting { hello, .. } => {
-                pid_of(hello).and_then(|pid| Process::open(pid).ok())
-            }
-            Phase::Expecting { .. } | Phase::Settled(_) => None,
-        };
-        if let Some(process) = &process {
-            kill(process);
-        }
-        self.proxies.phase = Phase::Expecting {
-            since: now,
-            process,
-            killed: true,
-            next: now + LOOK_AGAIN,
-        };
-    }
-
     /// Takes new connections in.
     pub(super) fn accept(&mut self, _now: Instant) {
         loop {
@@ -370,65 +220,8 @@ impl Keeper {
         }
     }
 
-    fn read_inherited(&mut self, now: Instant) -> Result<(), KeeperError> {
-        loop {
-            let Phase::Inheriting {
-                link, listeners, ..
-            } = &mut self.proxies.phase
-            else {
-                return Ok(());
-            };
-            let received = match link.receive(&mut self.buffer) {
-                Ok(Some(received)) => received,
-                Ok(None) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(%error, "the proxy of the last keeper left");
-                    self.give_up_inheriting(now);
-                    return Ok(());
-                }
-            };
-            match decode(&self.buffer, &received) {
-                Some(ToKeeper::Listeners(_)) => listeners.extend(received.fds),
-                Some(ToKeeper::ListenersDone) => return self.inherit(now),
-                Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
-                Some(ToKeeper::Hello(_) | ToKeeper::Heartbeat(_) | ToKeeper::Serving(_)) => {}
-                None => tracing::warn!("a message of the proxy was not understood"),
-            }
-        }
-    }
-
-    /// The listeners are back: adopt the proxy, or replace it.
-    fn inherit(&mut self, now: Instant) -> Result<(), KeeperError> {
-        let nothing = Phase::Settled(Listeners::default());
-        let phase = std::mem::replace(&mut self.proxies.phase, nothing);
-        let Phase::Inheriting {
-            link,
-            hello,
-            listeners,
-            ..
-        } = phase
-        else {
-            self.proxies.phase = phase;
-            return Ok(());
-        };
-        self.settle(listeners)?;
-        if hello.config_digest == self.digest {
-            tracing::info!(pid = hello.pid, "proxy adopted");
-            self.supervise(now, Input::Adopted);
-            self.begin(now, link, &hello);
-            self.read_proxy(now);
-        } else {
-            tracing::info!(
-                pid = hello.pid,
-                "proxy serves another configuration: it drains once the next one serves"
-            );
-            self.proxies.replaced = Some((link, now));
-        }
-        Ok(())
-    }
-
     /// Makes this the proxy of the node.
-    fn begin(&mut self, now: Instant, link: Link, hello: &Hello) {
+    pub(super) fn begin(&mut self, now: Instant, link: Link, hello: &Hello) {
         let process = pid_of(hello).map(Process::open);
         let process = match process {
             Some(Ok(process)) => process,
@@ -455,9 +248,13 @@ impl Keeper {
         }
     }
 
-    /// Sends configuration and, to one that doesn't have them, the listeners. A `replaced` proxy,
-    /// which sees from the configuration that its time is over, is kept until it leaves.
-    fn welcome(&mut self, now: Instant, mut link: Link, has_listeners: bool) -> Option<Link> {
+    /// Sends configuration and, to one that doesn't have them, the listeners.
+    pub(super) fn welcome(
+        &mut self,
+        now: Instant,
+        mut link: Link,
+        has_listeners: bool,
+    ) -> Option<Link> {
         let welcome = ToProxy::Welcome(Welcome {
             node: self.args.node.clone(),
             config_path: self.args.config_path.to_string_lossy().into_owned(),
@@ -492,7 +289,7 @@ impl Keeper {
         send(&self.epoll, link, &ToProxy::ListenersDone, &[])
     }
 
-    fn read_proxy(&mut self, now: Instant) {
+    pub(super) fn read_proxy(&mut self, now: Instant) {
         while let Some(current) = &self.proxies.current {
             match current.link.receive(&mut self.buffer) {
                 Ok(Some(received)) => {
@@ -541,74 +338,6 @@ impl Keeper {
         }
         self.board.new_process();
         self.supervise(now, Input::Ended);
-    }
-
-    /// Lets the supervisor judge, and does what it says.
-    pub(super) fn supervise(&mut self, now: Instant, input: Input<'_>) {
-        if self.stopping.is_some() {
-            return;
-        }
-        let mut actions = self.supervisor.handle(now, input);
-        // An examination is answered at once and may lead to one more list.
-        while let Some(action) = actions.pop() {
-            match action {
-                Action::Start => {
-                    if self.supervisor.is_looping() {
-                        tracing::error!(starts = self.supervisor.started, "proxy keeps ending");
-                    }
-                    self.order_proxy(now);
-                }
-                Action::Examine(threads) => {
-                    let findings = self.examine(&threads);
-                    let more = self.supervisor.handle(now, Input::Examined(&findings));
-                    actions.extend(more);
-                }
-                Action::Hung(reason) => tracing::error!(reason, "proxy hangs"),
-                Action::Recovered => tracing::warn!("proxy works again"),
-                Action::Starved => tracing::warn!("proxy gets no processor time"),
-                Action::Kill => match &self.proxies.current {
-                    Some(current) => {
-                        tracing::error!(pid = current.process.pid(), "hung proxy killed");
-                        kill(&current.process);
-                    }
-                    None => self.kill_starting(now),
-                },
-            }
-        }
-    }
-
-    /// A process that was started and never said a word.
-    fn kill_starting(&mut self, now: Instant) {
-        let starting = self.proxies.starting.take();
-        if let Some(process) = starting.and_then(|pid| Process::open(pid).ok()) {
-            kill(&process);
-        }
-        tracing::error!("proxy process did not connect");
-        let more = self.supervisor.handle(now, Input::Ended);
-        if more.contains(&Action::Start) {
-            self.order_proxy(now);
-        }
-    }
-
-    fn examine(&self, threads: &[Thread]) -> Vec<Finding> {
-        let Some(current) = &self.proxies.current else {
-            return Vec::new();
-        };
-        let pid = current.process.pid();
-        let look = |thread: &Thread| {
-            let tid = match thread {
-                Thread::Control => pid,
-                Thread::Worker(tid) => i32::try_from(*tid).ok()?,
-            };
-            let state = process::thread_state(pid, tid).ok()?;
-            Some(Finding {
-                thread: *thread,
-                state: state.state,
-                run_ns: state.run_ns,
-                wait_ns: state.wait_ns,
-            })
-        };
-        threads.iter().filter_map(look).collect()
     }
 
     /// Sends to the present proxy. One that doesn't read is judged by its heartbeats.
@@ -663,11 +392,11 @@ impl Keeper {
     }
 }
 
-fn pid_of(hello: &Hello) -> Option<i32> {
+pub(super) fn pid_of(hello: &Hello) -> Option<i32> {
     i32::try_from(hello.pid).ok()
 }
 
-fn decode(buffer: &[u8], received: &Received) -> Option<ToKeeper> {
+pub(super) fn decode(buffer: &[u8], received: &Received) -> Option<ToKeeper> {
     ToKeeper::decode(buffer.get(..received.len)?).ok()
 }
 
@@ -679,13 +408,4 @@ fn send(
 ) -> io::Result<()> {
     let bytes = message.encode().map_err(io::Error::other)?;
     link.send(epoll, bytes, fds)
-}
-
-/// SIGKILL; a process that has ended is as good.
-fn kill(process: &Process) {
-    match process.signal(Signal::SIGKILL) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-        Err(error) => tracing::error!(%error, pid = process.pid(), "process not killed"),
-    }
 }

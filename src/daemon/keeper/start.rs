@@ -48,8 +48,9 @@ impl Keeper {
         let locals = if args.config.vips.is_empty() {
             Vec::new()
         } else {
-            let facts = netlink::host_facts().map_err(KeeperError::Facts)?;
-            local::resolve(&args.config, &facts, args.node.as_deref()).map_err(KeeperError::Local)?
+            let facts = crate::config::local::HostFacts::default();
+            local::resolve(&args.config, &facts, args.node.as_deref())
+                .map_err(KeeperError::Local)?
         };
         let routers = routers::Routers::open(&locals, &state.stamps, &epoll, clock::now())?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
