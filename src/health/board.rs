@@ -296,6 +296,9 @@ mod tests {
             board.record(&finding(0, up, now, now));
         }
         let server = &board.servers(0)[0];
-        assert_eq!((server.checks, server.failures, server.transitions), (4, 1, 2));
+        assert_eq!(
+            (server.checks, server.failures, server.transitions),
+            (4, 1, 2)
+        );
     }
 }

@@ -33,12 +33,10 @@ pub(super) fn max_connections(config: &Config) -> u32 {
 
 fn raise_files() -> u64 {
     match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard => {
-            match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-                Ok(()) => hard,
-                Err(_refused) => soft,
-            }
-        }
+        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(_refused) => soft,
+        },
         Ok((soft, _)) => soft,
         Err(_unknown) => 1_024,
     }

@@ -42,15 +42,11 @@ impl Link {
     }
 
     /// Sends a message that must arrive; waits for a reader that is slow, not for ever.
-    pub(super) async fn send(
-        &self,
-        message: &ToKeeper,
-        fds: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
+    pub(super) async fn send(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = message.encode().map_err(io::Error::other)?;
-        let sent = self
-            .io
-            .async_io(Interest::WRITABLE, |connection| connection.send(&bytes, fds));
+        let sent = self.io.async_io(Interest::WRITABLE, |connection| {
+            connection.send(&bytes, fds)
+        });
         timeout(SEND_TIMEOUT, sent).await?
     }
 

@@ -4,7 +4,7 @@
 //! `start` connects to the keeper and receives the configuration and the listening sockets; then
 //! the process opens what needs files, gives up its rights, and `control` runs its loop: verdicts
 //! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
-//! the engine. `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! the engine (`setup` makes what it begins with, `news` is what the keeper hears). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -12,7 +12,9 @@ mod access;
 mod control;
 mod limits;
 mod link;
+mod news;
 mod report;
+mod setup;
 mod start;
 
 use std::io;
@@ -23,8 +25,8 @@ use std::time::Duration;
 use crate::config::model::{CheckKind, Config};
 use crate::health::tls::TlsSetupError;
 use crate::log::{self, LogError};
+use crate::net::clock;
 use crate::net::privileges::{ProxyPaths, confine_proxy};
-use crate::net::{clock, localtime};
 use crate::proxy::engine::EngineError;
 
 /// How a proxy process is started.
@@ -94,7 +96,6 @@ async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
     let signals = control::Signals::open().map_err(ProxyError::Setup)?;
     let begin = start::begin(&args.keeper_socket).await?;
     log::init(&begin.config.log, "proxy").map_err(ProxyError::Log)?;
-    localtime::utc_offset(clock::wall());
     let config = Arc::new(begin.config.clone());
     let probes = start::probes(&config)?;
     let access = access::start(&config).map_err(ProxyError::Log)?;

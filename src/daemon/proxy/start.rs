@@ -98,7 +98,9 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe => {}
             ToProxy::Stop { .. } => {
-                return Err(ProxyError::KeeperLost(io::ErrorKind::ConnectionAborted.into()));
+                return Err(ProxyError::KeeperLost(
+                    io::ErrorKind::ConnectionAborted.into(),
+                ));
             }
         }
     }
@@ -131,7 +133,9 @@ fn put(
     listeners
         .get_mut(usize::from(group.proxy))
         .and_then(|groups| groups.get_mut(usize::from(group.listen)))
-        .ok_or(ProxyError::Handshake("sockets of a `listen` entry that is not there"))?
+        .ok_or(ProxyError::Handshake(
+            "sockets of a `listen` entry that is not there",
+        ))?
         .extend(fds);
     Ok(())
 }
