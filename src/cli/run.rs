@@ -47,7 +47,7 @@ pub(super) fn run(arguments: RunArgs) -> ExitCode {
     let Some(config) = accept(&path, &text) else {
         return Exit::Config.into();
     };
-    serve(path, text, config, arguments)
+    serve(path, text, config, &arguments)
 }
 
 /// The text of a configuration file; says why if there is none.

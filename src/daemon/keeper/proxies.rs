@@ -88,6 +88,11 @@ impl Proxies {
         Some(ProxyMark { pid, start_time })
     }
 
+    /// Process id of the present proxy.
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.current.as_ref().map(|current| current.process.pid())
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.current.is_some()
     }

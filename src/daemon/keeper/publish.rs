@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::health::Names;
-use super::routers::RouterEvent;
+use super::routers::{Wish, word};
 use super::runtime_dir::{ProxyMark, State, boot_id};
 use crate::config::model::Config;
 use crate::daemon::supervise::Standing;
@@ -29,8 +29,8 @@ pub(super) struct Published {
     /// The routers' states at the last status.
     states: Vec<(VrrpState, bool)>,
     proxy: Option<ProxyMark>,
-    /// Whether the mark was taken since the connection came or went.
-    marked: bool,
+    /// The process id that `proxy` is the mark of.
+    marked: Option<i32>,
     stamps: Vec<Stamp>,
     complained: Option<Instant>,
     status_at: Instant,
@@ -49,7 +49,7 @@ impl Published {
             script_names: config.scripts.iter().map(|s| s.name.clone()).collect(),
             states: Vec::new(),
             proxy: None,
-            marked: false,
+            marked: None,
             stamps,
             complained: None,
             status_at: now,
@@ -78,13 +78,12 @@ impl Keeper {
             let health = self.board.node_health(vip, standing, &scripts);
             self.routers.set_health(index, now, health);
         }
-        for event in self.routers.drain_events() {
-            match event {
-                RouterEvent::Releasing(addresses) => {
-                    self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
-                }
-                RouterEvent::Probe => self.tell_proxy(now, &ToProxy::Probe),
-            }
+        for wish in self.routers.take_wishes() {
+            let message = match wish {
+                Wish::Reset(addresses) => ToProxy::ResetLocal(addresses),
+                Wish::Probe => ToProxy::Probe,
+            };
+            self.tell_proxy(now, &message);
         }
         self.save_state(now);
         let states = self.routers.states();
@@ -120,18 +119,19 @@ impl Keeper {
 
     /// Each advert of an Active is a stamp for the next keeper.
     fn save_state(&mut self, now: Instant) {
-        let connected = self.proxies.is_connected();
-        let stamps = self.routers.stamps();
+        let connected = self.proxies.pid();
         let published = &mut self.published;
-        let same_proxy = published.marked == connected;
-        if same_proxy && stamps == published.stamps {
+        let stamps = self.routers.news(&published.stamps);
+        if published.marked == connected && stamps.is_none() {
             return;
         }
-        if !same_proxy {
+        if published.marked != connected {
             published.proxy = self.proxies.mark();
             published.marked = connected;
         }
-        published.stamps = stamps;
+        if let Some(stamps) = stamps {
+            published.stamps = stamps;
+        }
         let state = State {
             boot_id: published.boot_id.clone(),
             proxy: published.proxy,
@@ -158,14 +158,8 @@ impl Keeper {
             Standing::Lost => "STATUS=proxy not serving",
         });
         for vip in vips {
-            let state = match vip.state {
-                VrrpState::Initialize => "initialize",
-                VrrpState::Backup => "backup",
-                VrrpState::Active => "active (MASTER)",
-                VrrpState::Leaving => "leaving",
-            };
             // Writing to a String can't fail.
-            write!(line, ", {} {state}", vip.name).unwrap_or_default();
+            write!(line, ", {} {}", vip.name, word(vip.state)).unwrap_or_default();
         }
         if line != published.line {
             self.notify.send(&line);

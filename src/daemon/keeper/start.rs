@@ -48,11 +48,11 @@ impl Keeper {
         let locals = if args.config.vips.is_empty() {
             Vec::new()
         } else {
-            let facts = crate::config::local::HostFacts::default();
+            let facts = netlink::host_facts().map_err(KeeperError::Facts)?;
             local::resolve(&args.config, &facts, args.node.as_deref())
                 .map_err(KeeperError::Local)?
         };
-        let routers = routers::Routers::open(&locals, &state.stamps, &epoll, clock::now())?;
+        let routers = routers::Routers::open(&locals, &state.stamps, &epoll, &args.config)?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
         let config_fd = text.map_err(system("memory file"))?;
         let workers = args.config.limits.workers.map_or_else(
