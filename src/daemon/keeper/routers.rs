@@ -48,8 +48,6 @@ pub(super) struct Routers {
 struct Router {
     inner: VirtualRouter,
     name: String,
-    vrid: u8,
-    interface: String,
     told: Option<NodeHealth>,
 }
 
@@ -121,8 +119,6 @@ impl Routers {
         self.routers.push(Router {
             inner,
             name: local.vip.name.clone(),
-            vrid: local.vip.vrid.get(),
-            interface: local.interface.clone(),
             told: None,
         });
         Ok(())
@@ -186,21 +182,14 @@ impl Routers {
         }
     }
 
-    /// Logs what happened and says what others have to do, in order.
+    /// What others have to do, in order.
     pub(super) fn take_wishes(&mut self) -> Vec<Wish> {
         let mut wishes = Vec::new();
         for router in &mut self.routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
-                    RouterEvent::Changed { from, to, reason } => tracing::info!(
-                        vip = router.name,
-                        vrid = router.vrid,
-                        interface = router.interface,
-                        from = word(from),
-                        to = word(to),
-                        reason,
-                        "virtual router changed state"
-                    ),
+                    // The router has logged it.
+                    RouterEvent::Changed { .. } => {}
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
