@@ -3,6 +3,14 @@
 //!
 //! `LBD_UPDATE=1 cargo test --test config` rewrites the expected texts; read the diff.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says why"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,8 +39,10 @@ fn agrees(path: &Path, actual: &str) -> Result<(), String> {
     if expected == actual {
         return Ok(());
     }
+    let (old, new) = (expected.lines(), actual.lines());
+    let first = old.zip(new).find(|(old, new)| old != new);
     Err(format!(
-        "{} differs (LBD_UPDATE=1 rewrites it); actual:\n{actual}",
+        "{} differs (LBD_UPDATE=1 rewrites it), first in this line, old and new: {first:?}",
         path.display()
     ))
 }

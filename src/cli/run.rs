@@ -34,7 +34,7 @@ impl RunArgs {
 }
 
 /// Reads the configuration and runs the daemon until it is told to stop.
-pub(super) fn run(arguments: RunArgs) -> ExitCode {
+pub(super) fn run(arguments: &RunArgs) -> ExitCode {
     let path = arguments
         .config
         .clone()
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: RunArgs) -> ExitCode {
     let Some(config) = accept(&path, &text) else {
         return Exit::Config.into();
     };
-    serve(path, text, config, arguments)
+    serve(&path, &text, &config, arguments)
 }
 
 /// The text of a configuration file; says why if there is none.
@@ -66,9 +66,10 @@ pub(super) fn read(path: &Path) -> Result<String, Exit> {
         Err(error) => error,
     };
     talk(&format!("error: cannot read {}: {error}", path.display()));
-    Err(match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::Permission,
-        _ => Exit::Config,
+    Err(if error.kind() == io::ErrorKind::PermissionDenied {
+        Exit::Permission
+    } else {
+        Exit::Config
     })
 }
 
@@ -86,7 +87,7 @@ fn accept(path: &Path, text: &str) -> Option<Config> {
 }
 
 /// Starts the keeper, which returns when the daemon has stopped.
-fn serve(path: PathBuf, text: String, config: Config, arguments: RunArgs) -> ExitCode {
+fn serve(path: &Path, text: &str, config: &Config, arguments: &RunArgs) -> ExitCode {
     let runtime_dir = arguments.runtime_dir();
     tracing::debug!(
         path = %path.display(),
