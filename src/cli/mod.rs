@@ -78,7 +78,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     match arguments.command {
-        None => run::run(&arguments.run),
+        None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
     }
 }

@@ -22,31 +22,39 @@ pub(super) struct RunArgs {
     runtime_dir: Option<PathBuf>,
 }
 
-impl RunArgs {
-    /// `--runtime-dir`, else `$RUNTIME_DIRECTORY`, else /run/lbd.
-    fn runtime_dir(&self) -> PathBuf {
-        let given = self.runtime_dir.clone();
-        let of_service = || std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        given
-            .or_else(|| of_service().filter(|dir| !dir.as_os_str().is_empty()))
-            .unwrap_or_else(|| PathBuf::from("/run/lbd"))
-    }
+/// What the keeper starts with.
+struct Start {
+    config_path: PathBuf,
+    config_text: String,
+    config: Config,
+    node: Option<String>,
+    runtime_dir: PathBuf,
 }
 
 /// Reads the configuration and runs the daemon until it is told to stop.
-pub(super) fn run(arguments: &RunArgs) -> ExitCode {
-    let path = arguments
-        .config
-        .clone()
-        .unwrap_or_else(|| super::CONFIG_PATH.into());
-    let text = match read(&path) {
+pub(super) fn run(arguments: RunArgs) -> ExitCode {
+    let named = arguments.config;
+    let config_path = named.unwrap_or_else(|| super::CONFIG_PATH.into());
+    let config_text = match read(&config_path) {
         Ok(text) => text,
         Err(exit) => return exit.into(),
     };
-    let Some(config) = accept(&path, &text) else {
+    let Some(config) = accept(&config_path, &config_text) else {
         return Exit::Config.into();
     };
-    serve(&path, &text, &config, arguments)
+    serve(Start {
+        config_path,
+        config_text,
+        config,
+        node: arguments.node,
+        runtime_dir: arguments.runtime_dir.unwrap_or_else(runtime_dir),
+    })
+}
+
+/// `$RUNTIME_DIRECTORY`, which systemd sets, else /run/lbd.
+fn runtime_dir() -> PathBuf {
+    let of_service = std::env::var_os("RUNTIME_DIRECTORY").filter(|dir| !dir.is_empty());
+    of_service.map_or_else(|| PathBuf::from("/run/lbd"), PathBuf::from)
 }
 
 /// The text of a configuration file; says why if there is none.
@@ -87,14 +95,20 @@ fn accept(path: &Path, text: &str) -> Option<Config> {
 }
 
 /// Starts the keeper, which returns when the daemon has stopped.
-fn serve(path: &Path, text: &str, config: &Config, arguments: &RunArgs) -> ExitCode {
-    let runtime_dir = arguments.runtime_dir();
+fn serve(start: Start) -> ExitCode {
+    let Start {
+        config_path,
+        config_text,
+        config,
+        node,
+        runtime_dir,
+    } = start;
     tracing::debug!(
-        path = %path.display(),
-        node = arguments.node.as_deref(),
-        runtime_dir = %runtime_dir.display(),
-        bytes_in = text.len(),
+        path = %config_path.display(),
+        bytes_in = config_text.len(),
         vips = config.vips.len(),
+        node,
+        runtime_dir = %runtime_dir.display(),
         "configuration accepted"
     );
     talk("error: this build of lbd can check configurations but not run them");
