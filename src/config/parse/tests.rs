@@ -376,3 +376,29 @@ fn the_digest_is_fnv_1a() {
     assert_eq!(crate::config::digest(""), 0xcbf2_9ce4_8422_2325);
     assert_eq!(crate::config::digest("foobar"), 0x8594_4171_f739_67e8);
 }
+
+#[test]
+fn a_key_that_nobody_reads_is_refused_and_not_ignored() {
+    for section in schema::SECTIONS {
+        let keys = section
+            .keys
+            .iter()
+            .filter(|key| key.support == schema::Support::Supported);
+        for key in keys {
+            let text = format!("{} = 1\n", key.name);
+            let (tree, _) = DeTable::parse_recoverable(&text);
+            let mut sink = Sink::default();
+            let name = String::new();
+            let fields = Fields::open(
+                section.path,
+                name.clone(),
+                name,
+                0..0,
+                tree.get_ref(),
+                &mut sink,
+            );
+            fields.finish(&mut sink);
+            assert_eq!(sink.errors(), 1, "{}.{}", section.path, key.name);
+        }
+    }
+}
