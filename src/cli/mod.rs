@@ -5,7 +5,9 @@
 //! keepalived and HAProxy type, mean `check`.
 
 mod check;
+mod processes;
 mod run;
+pub mod status;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -58,6 +60,14 @@ struct Arguments {
 enum Command {
     /// Say whether a configuration is accepted, and every mistake in it
     Check(check::CheckArgs),
+    /// Say what this node is doing
+    Status(status::StatusArgs),
+    /// The process that starts programs for the keeper
+    #[command(hide = true)]
+    Runner,
+    /// The process that serves connections
+    #[command(hide = true)]
+    Proxy(processes::ProxyArguments),
 }
 
 /// Does what the arguments say; the first is the program's name.
@@ -80,6 +90,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match arguments.command {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        Some(Command::Runner) => processes::runner(),
+        Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }
 }
 
@@ -114,6 +127,18 @@ fn talk(text: &str) {
     if writeln!(io::stderr().lock(), "{text}").is_err() {
         tracing::debug!("stderr is closed");
     }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }
 
 /// Whether `stream` wants colours.

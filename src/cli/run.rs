@@ -4,9 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Exit, color, talk};
+use super::{Exit, chain, color, talk};
 use crate::config::model::Config;
 use crate::config::{parse, render};
+use crate::daemon::keeper::{self, KeeperArgs};
 
 /// What the daemon is started with.
 #[derive(Debug, clap::Args)]
@@ -22,15 +23,6 @@ pub(super) struct RunArgs {
     runtime_dir: Option<PathBuf>,
 }
 
-/// What the keeper starts with.
-struct Start {
-    config_path: PathBuf,
-    config_text: String,
-    config: Config,
-    node: Option<String>,
-    runtime_dir: PathBuf,
-}
-
 /// Reads the configuration and runs the daemon until it is told to stop.
 pub(super) fn run(arguments: RunArgs) -> ExitCode {
     let named = arguments.config;
@@ -42,7 +34,7 @@ pub(super) fn run(arguments: RunArgs) -> ExitCode {
     let Some(config) = accept(&config_path, &config_text) else {
         return Exit::Config.into();
     };
-    serve(Start {
+    serve(KeeperArgs {
         config_path,
         config_text,
         config,
@@ -94,23 +86,13 @@ fn accept(path: &Path, text: &str) -> Option<Config> {
     parsed.config
 }
 
-/// Starts the keeper, which returns when the daemon has stopped.
-fn serve(start: Start) -> ExitCode {
-    let Start {
-        config_path,
-        config_text,
-        config,
-        node,
-        runtime_dir,
-    } = start;
-    tracing::debug!(
-        path = %config_path.display(),
-        bytes_in = config_text.len(),
-        vips = config.vips.len(),
-        node,
-        runtime_dir = %runtime_dir.display(),
-        "configuration accepted"
-    );
-    talk("error: this build of lbd can check configurations but not run them");
-    Exit::Failure.into()
+/// Runs the keeper, which returns when the daemon has stopped.
+fn serve(args: KeeperArgs) -> ExitCode {
+    match keeper::run(args) {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            talk(&format!("error: {}", chain(&error)));
+            error.exit_code().into()
+        }
+    }
 }
