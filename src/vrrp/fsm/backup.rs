@@ -143,11 +143,11 @@ impl Machine {
             at: now,
         };
         if priority < self.effective_priority() && self.may_preempt(now, weak) {
-            if weak {
-                self.reconsider(now, backup);
-            }
             if self.heard.is_none_or(|known| self.outlives(heard, known)) {
                 self.heard = Some(heard);
+            }
+            if weak {
+                self.reconsider(now, backup);
             }
             return;
         }
