@@ -219,7 +219,8 @@ impl Machine {
         if let Some(resignation) = &mut backup.resignation
             && !resignation.confirmed
             && serves
-            && (health.probe_epoch > resignation.probe_epoch
+            // A new proxy process counts from 0 again.
+            && (health.probe_epoch != resignation.probe_epoch
                 || health.probe_epoch == NodeHealth::NO_PROBE)
         {
             resignation.confirmed = true;
