@@ -70,6 +70,7 @@ fn those_who_wait_are_served_in_the_order_they_came() {
                 order.lock().unwrap().len() == served + 1
             });
             go.send(()).unwrap();
+            drop(clients.remove(0));
         }
         assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<u8>>());
     }

@@ -172,7 +172,8 @@ fn a_servers_reset_does_not_overtake_data_that_a_slow_client_has_not_read() {
         let mut answer = vec![0; 1_000_000];
         client.read_exact(&mut answer).unwrap();
         assert!(answer == Pattern::bytes(7, 1_000_000));
-        assert!(is_reset(&mut client));
+        let was_reset = is_reset(&mut client);
+        assert!(was_reset, "{workers} {:?}", lab.record());
     }
 }
 
