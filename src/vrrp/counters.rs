@@ -7,7 +7,7 @@ use super::packet::Reject;
 use crate::ipc::message::VrrpCounters;
 
 /// At most one warning of a kind in this time.
-const WARNING_SPACING: Duration = Duration::from_mins(1);
+const WARNING_SPACING: Duration = Duration::from_secs(60);
 
 /// Numbers of one virtual router, since the keeper began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
