@@ -6,6 +6,8 @@ use crate::ipc::message::{
     PeerStatus, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
 };
 
+type Change<'a> = &'a dyn Fn(&mut Status);
+
 fn server(name: &str, state: ServerState) -> ServerStatus {
     ServerStatus {
         name: name.to_owned(),
@@ -153,12 +155,12 @@ fn the_headline_of_an_ill_node_says_what_is_wrong_since_when_and_why() {
 
 #[test]
 fn each_trouble_is_named() {
-    let problems = |change: &dyn Fn(&mut Status)| {
+    let problems = |change: Change<'_>| {
         let mut status = status();
         change(&mut status);
         status.judged().problems
     };
-    let table: [(&dyn Fn(&mut Status), &str); 10] = [
+    let table: [(Change<'_>, &str); 10] = [
         (
             &|s| s.process.keeper_heard_ms = None,
             "keeper not connected: this node takes no part in the election",
@@ -259,7 +261,7 @@ fn the_holder_is_named_in_every_state() {
 
 #[test]
 fn a_node_is_ready_only_when_every_proxy_could_serve() {
-    let reason = |change: &dyn Fn(&mut Status)| {
+    let reason = |change: Change<'_>| {
         let mut status = status();
         change(&mut status);
         status.not_ready()
