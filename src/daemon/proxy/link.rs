@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use crate::ipc::message::{MESSAGE_BYTES_MAX, ToKeeper, ToProxy};
+use crate::net::readiness;
 use crate::net::seqpacket::Connection;
 
 /// Between two attempts to reach a keeper that is not there.
@@ -34,9 +35,8 @@ impl Link {
         if uid != 0 && uid != geteuid().as_raw() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let interest = Interest::READABLE | Interest::WRITABLE;
         Ok(Self {
-            io: AsyncFd::with_interest(connection, interest)?,
+            io: readiness::watch(connection)?,
             buffer: vec![0; MESSAGE_BYTES_MAX],
         })
     }

@@ -33,7 +33,7 @@ pub(super) struct Begin {
 /// Finds the keeper and takes over what it hands out.
 pub(super) async fn begin(path: &Path) -> Result<Begin, ProxyError> {
     let welcomed = async {
-        let mut link = loop {
+        let link = loop {
             match Link::connect(path) {
                 Ok(link) => break link,
                 Err(_not_there_yet) => tokio::time::sleep(RECONNECT_EVERY).await,
