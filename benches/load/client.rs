@@ -1,0 +1,499 @@
+//! The load: one thread, one epoll loop, all connections non-blocking. It checks every byte it
+//! receives, and counts what goes wrong by cause.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use lbd::net::clock;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::socket::{MsgFlags, recv, send};
+use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::pattern::{Pattern, WINDOW};
+use crate::protocol::{ENDLESS, HEADER, Header};
+
+/// Reads or writes of one connection before the others get their turn.
+const BURST: usize = 8;
+/// A cell with more failures than this is hopeless: nothing more is opened.
+const MAX_FAILURES: u64 = 1_000;
+
+/// What a connection does with its time.
+#[derive(Clone, Copy)]
+pub(crate) enum Talk {
+    /// So many bytes up, so many down.
+    Exchange { request: u64, answer: u64 },
+    /// Bytes down until the load is told to finish.
+    Download,
+    /// Bytes up until the load is told to finish, then a receipt.
+    Upload,
+}
+
+/// What follows a complete exchange.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Close, and open another connection.
+    Reopen,
+    /// The next exchange on the same connection.
+    Again,
+    /// Close.
+    Close,
+    /// Stay open and silent.
+    Hold,
+}
+
+/// A workload.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    /// Used in turn.
+    pub(crate) targets: Vec<SocketAddr>,
+    pub(crate) talk: Talk,
+    pub(crate) then: Then,
+}
+
+/// Counters since the load began.
+#[derive(Default, Clone)]
+pub(crate) struct Counts {
+    /// Complete exchanges.
+    pub(crate) done: u64,
+    /// Verified pattern bytes received.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// How many connections failed, by cause.
+    pub(crate) failures: BTreeMap<&'static str, u64>,
+}
+
+impl Counts {
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+}
+
+struct Conn {
+    socket: Socket,
+    header: Header,
+    /// Bytes sent and received of this exchange, header included.
+    sent: u64,
+    received: u64,
+    receipt: [u8; HEADER],
+    half_closed: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Talking,
+    Held,
+    /// Closed in this batch of events; the slot is freed after it.
+    Gone,
+}
+
+/// What one look at a connection brought.
+enum Outcome {
+    Blocked,
+    /// Its burst is used up, there is more to do.
+    Unfinished,
+    Complete,
+    Failed(&'static str),
+}
+
+/// The running load.
+pub(crate) struct Load<'a> {
+    plan: Plan,
+    pattern: &'a Pattern,
+    epoll: Epoll,
+    events: Vec<EpollEvent>,
+    conns: Slab<Conn>,
+    unfinished: VecDeque<usize>,
+    gone: Vec<usize>,
+    buffer: Vec<u8>,
+    counts: Counts,
+    opened: usize,
+    finishing: bool,
+}
+
+impl<'a> Load<'a> {
+    pub(crate) fn new(plan: Plan, pattern: &'a Pattern) -> io::Result<Self> {
+        Ok(Self {
+            plan,
+            pattern,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            events: vec![EpollEvent::empty(); 256],
+            conns: Slab::new(),
+            unfinished: VecDeque::new(),
+            gone: Vec::new(),
+            buffer: vec![0; WINDOW],
+            counts: Counts::default(),
+            opened: 0,
+            finishing: false,
+        })
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Starts `count` connections at once.
+    pub(crate) fn open(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Err(error) = self.open_one() {
+                self.fail(cause(&error));
+            }
+        }
+    }
+
+    /// Works for `duration`.
+    pub(crate) fn run(&mut self, duration: Duration) -> io::Result<()> {
+        let end = clock::now() + duration;
+        while let Some(left) = left(end) {
+            self.step(left)?;
+        }
+        Ok(())
+    }
+
+    /// Works until `count` exchanges are done or failed; false when time ran out first.
+    pub(crate) fn run_until_done(&mut self, count: u64, bound: Duration) -> io::Result<bool> {
+        let end = clock::now() + bound;
+        while self.counts.done + self.counts.failed() < count {
+            let Some(left) = left(end) else {
+                return Ok(false);
+            };
+            self.step(left)?;
+        }
+        Ok(true)
+    }
+
+    /// Ends all exchanges in good order and closes everything; what does not end within `bound`
+    /// counts as failed.
+    pub(crate) fn finish(mut self, bound: Duration) -> io::Result<Counts> {
+        self.finishing = true;
+        let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.advance(key);
+        }
+        self.free_slots();
+        let end = clock::now() + bound;
+        while !self.conns.is_empty() {
+            let Some(left) = left(end) else {
+                let stuck = self.conns.len() as u64;
+                self.counts.failures.insert("no end in time", stuck);
+                break;
+            };
+            self.step(left)?;
+        }
+        Ok(self.counts)
+    }
+
+    fn open_one(&mut self) -> io::Result<()> {
+        let Some(&target) = self.plan.targets.get(self.opened % self.plan.targets.len()) else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        let kind = Type::STREAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
+        if self.plan.then == Then::Again {
+            socket.set_tcp_nodelay(true)?;
+        }
+        match socket.connect(&target.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
+            Err(error) => return Err(error),
+        }
+        self.opened += 1;
+        let entry = self.conns.vacant_entry();
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        self.epoll
+            .add(&socket, EpollEvent::new(flags, entry.key() as u64))?;
+        entry.insert(Conn {
+            socket,
+            header: next_header(self.plan.talk, self.opened as u64),
+            sent: 0,
+            received: 0,
+            receipt: [0; HEADER],
+            half_closed: false,
+            phase: Phase::Connecting,
+        });
+        Ok(())
+    }
+
+    /// Waits for events, at most `wait`, and handles them.
+    fn step(&mut self, wait: Duration) -> io::Result<()> {
+        let wait = if self.unfinished.is_empty() {
+            u16::try_from(wait.as_millis()).unwrap_or(1_000).min(1_000)
+        } else {
+            0
+        };
+        let ready = match self.epoll.wait(&mut self.events, wait) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let waiting = self.unfinished.len();
+        for index in 0..ready {
+            let key = self.events.get(index).map_or(u64::MAX, EpollEvent::data);
+            if let Ok(key) = usize::try_from(key) {
+                self.advance(key);
+            }
+        }
+        for _ in 0..waiting {
+            if let Some(key) = self.unfinished.pop_front() {
+                self.advance(key);
+            }
+        }
+        self.free_slots();
+        Ok(())
+    }
+
+    fn free_slots(&mut self) {
+        for key in self.gone.drain(..) {
+            self.unfinished.retain(|other| *other != key);
+            self.conns.try_remove(key);
+        }
+    }
+
+    fn advance(&mut self, key: usize) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let outcome = conn.advance(
+            self.pattern,
+            &mut self.buffer,
+            &mut self.counts,
+            self.finishing,
+        );
+        match outcome {
+            Outcome::Blocked => {}
+            Outcome::Unfinished => {
+                if !self.unfinished.contains(&key) {
+                    self.unfinished.push_back(key);
+                }
+            }
+            Outcome::Complete => self.complete(key),
+            Outcome::Failed(cause) => {
+                self.close(key);
+                self.fail(cause);
+                self.reopen();
+            }
+        }
+    }
+
+    fn complete(&mut self, key: usize) {
+        let first = self.conns.get(key).is_some_and(|c| c.phase != Phase::Held);
+        if first {
+            self.counts.done += 1;
+        }
+        if self.finishing {
+            return self.close(key);
+        }
+        match self.plan.then {
+            Then::Reopen => {
+                self.close(key);
+                self.reopen();
+            }
+            Then::Again => {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.header = next_header(self.plan.talk, conn.header.seed + 1_000_003);
+                    conn.sent = 0;
+                    conn.received = 0;
+                }
+                // The socket is writable and edge-triggered: no event would come. This only
+                // sends: see Conn::advance.
+                self.advance(key);
+            }
+            Then::Close => self.close(key),
+            Then::Hold => {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.phase = Phase::Held;
+                }
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        let hopeless = self.counts.failed() > MAX_FAILURES;
+        if self.plan.then == Then::Reopen && !self.finishing && !hopeless {
+            self.open(1);
+        }
+    }
+
+    fn close(&mut self, key: usize) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.phase = Phase::Gone;
+            self.gone.push(key);
+        }
+    }
+
+    fn fail(&mut self, cause: &'static str) {
+        *self.counts.failures.entry(cause).or_default() += 1;
+    }
+}
+
+impl Conn {
+    /// Does what can be done without waiting.
+    fn advance(
+        &mut self,
+        pattern: &Pattern,
+        buffer: &mut [u8],
+        counts: &mut Counts,
+        finishing: bool,
+    ) -> Outcome {
+        match self.phase {
+            Phase::Gone => return Outcome::Blocked,
+            Phase::Held if finishing => return Outcome::Complete,
+            Phase::Held => return Outcome::Failed("closed while idle"),
+            Phase::Connecting | Phase::Talking => {}
+        }
+        let before = self.sent;
+        match self.transmit(pattern, buffer, counts, finishing) {
+            Outcome::Complete if self.sent == before => {}
+            // Nothing can have come for what was sent this moment; its arrival is a new edge.
+            Outcome::Complete | Outcome::Blocked => return Outcome::Blocked,
+            stopped @ (Outcome::Unfinished | Outcome::Failed(_)) => return stopped,
+        }
+        self.receive(pattern, buffer, counts)
+    }
+
+    /// Complete when all that is to be sent is sent.
+    fn transmit(
+        &mut self,
+        pattern: &Pattern,
+        buffer: &mut [u8],
+        counts: &mut Counts,
+        finishing: bool,
+    ) -> Outcome {
+        for _ in 0..BURST {
+            let endless = self.header.request == ENDLESS;
+            if finishing && !self.half_closed && (endless || self.header.answer == ENDLESS) {
+                if self.sent < HEADER as u64 {
+                    return Outcome::Failed("never connected");
+                }
+                self.half_closed = true;
+                if let Err(error) = self.socket.shutdown(std::net::Shutdown::Write) {
+                    return Outcome::Failed(cause(&error));
+                }
+            }
+            let body = self.sent.saturating_sub(HEADER as u64);
+            let left = self.header.request - body;
+            if self.half_closed || (self.sent >= HEADER as u64 && left == 0) {
+                return Outcome::Complete;
+            }
+            let chunk = match usize::try_from(self.sent) {
+                Ok(sent) if sent < HEADER => {
+                    let wire = self.header.encode();
+                    let first = pattern.slice(self.header.seed, 0, left.min(16_384));
+                    let chunk = wire.iter().skip(sent).chain(first);
+                    let mut length = 0;
+                    for (place, byte) in buffer.iter_mut().zip(chunk) {
+                        *place = *byte;
+                        length += 1;
+                    }
+                    buffer.get(..length).unwrap_or(&[])
+                }
+                Ok(_) | Err(_) => pattern.slice(self.header.seed, body, left),
+            };
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.socket.as_raw_fd(), chunk, flags) {
+                Ok(count) => {
+                    self.phase = Phase::Talking;
+                    self.sent += count as u64;
+                    counts.bytes_out += count as u64;
+                }
+                Err(Errno::EAGAIN) => return Outcome::Blocked,
+                Err(error) => return Outcome::Failed(cause(&error.into())),
+            }
+        }
+        Outcome::Unfinished
+    }
+
+    fn receive(&mut self, pattern: &Pattern, buffer: &mut [u8], counts: &mut Counts) -> Outcome {
+        for _ in 0..BURST {
+            let count = match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(count) => count,
+                Err(Errno::EAGAIN) => return Outcome::Blocked,
+                Err(error) => return Outcome::Failed(cause(&error.into())),
+            };
+            let bytes = buffer.get(..count).unwrap_or(&[]);
+            if self.header.request == ENDLESS {
+                if let Some(outcome) = self.take_receipt(bytes) {
+                    return outcome;
+                }
+                continue;
+            }
+            if count == 0 {
+                return match self.header.answer == ENDLESS && self.half_closed {
+                    true => Outcome::Complete,
+                    false => Outcome::Failed("closed early"),
+                };
+            }
+            if !pattern.matches(self.header.answer_seed(), self.received, bytes) {
+                return Outcome::Failed("wrong byte");
+            }
+            self.received += count as u64;
+            counts.bytes_in += count as u64;
+            if self.received == self.header.answer {
+                return Outcome::Complete;
+            }
+            if self.received > self.header.answer {
+                return Outcome::Failed("too many bytes");
+            }
+        }
+        Outcome::Unfinished
+    }
+
+    /// The receipt of an upload: what arrived must be what was sent.
+    fn take_receipt(&mut self, bytes: &[u8]) -> Option<Outcome> {
+        let end = bytes.is_empty();
+        for byte in bytes {
+            let place = usize::try_from(self.received).ok();
+            let Some(place) = place.and_then(|at| self.receipt.get_mut(at)) else {
+                return Some(Outcome::Failed("too many bytes"));
+            };
+            *place = *byte;
+            self.received += 1;
+        }
+        if !end {
+            return None;
+        }
+        let expected = self.sent - HEADER as u64;
+        let arrived = Header::decode(&self.receipt).map(|receipt| receipt.request);
+        Some(match arrived == Some(expected) {
+            true => Outcome::Complete,
+            false => Outcome::Failed("upload cut short"),
+        })
+    }
+}
+
+fn next_header(talk: Talk, seed: u64) -> Header {
+    let (request, answer) = match talk {
+        Talk::Exchange { request, answer } => (request, answer),
+        Talk::Download => (0, ENDLESS),
+        Talk::Upload => (ENDLESS, 0),
+    };
+    Header {
+        seed,
+        request,
+        answer,
+    }
+}
+
+fn left(end: Instant) -> Option<Duration> {
+    let left = end.saturating_duration_since(clock::now());
+    (!left.is_zero()).then_some(left)
+}
+
+fn cause(error: &io::Error) -> &'static str {
+    use io::ErrorKind as Kind;
+    let known = [
+        (Kind::ConnectionRefused, "refused"),
+        (Kind::ConnectionReset, "reset"),
+        (Kind::BrokenPipe, "reset"),
+        (Kind::TimedOut, "timed out"),
+        (Kind::AddrNotAvailable, "out of ports"),
+    ];
+    let found = known.iter().find(|(kind, _)| *kind == error.kind());
+    found.map_or("other error", |(_, name)| name)
+}
