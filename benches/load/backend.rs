@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
+use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -38,8 +39,23 @@ pub(crate) struct Report {
     pub(crate) per_server: Vec<u64>,
 }
 
+/// What a backend does wrong on purpose, so that the bench can show that it would notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Lie {
+    /// One byte of an answer is another one.
+    WrongByte,
+    /// An answer is repeated from its middle on, as if a buffer had been sent twice.
+    Shifted,
+    /// Half of an answer, then the end.
+    Short,
+    /// A byte too many.
+    Long,
+    /// Takes every request for one with other bytes.
+    Doubt,
+}
+
 /// Serves until standard input ends; answers each line on it with a [`Report`].
-pub(crate) fn run(addresses: &[SocketAddr]) -> io::Result<()> {
+pub(crate) fn run(addresses: &[SocketAddr], lie: Option<Lie>) -> io::Result<()> {
     let listeners: Vec<TcpListener> = addresses
         .iter()
         .map(|address| listen(*address))
@@ -63,6 +79,7 @@ pub(crate) fn run(addresses: &[SocketAddr]) -> io::Result<()> {
         gone: Vec::new(),
         pattern: Pattern::new(),
         buffer: vec![0; WINDOW],
+        lie,
     };
     backend.serve()
 }
@@ -97,6 +114,7 @@ struct Backend {
     pattern: Pattern,
     buffer: Vec<u8>,
     report: Report,
+    lie: Option<Lie>,
 }
 
 struct Peer {
@@ -112,6 +130,7 @@ struct Peer {
     ended: bool,
     used: bool,
     gone: bool,
+    lie: Option<Lie>,
 }
 
 enum Outcome {
@@ -201,7 +220,7 @@ impl Backend {
                 | EpollFlags::EPOLLET;
             let token = self.first_peer + entry.key() as u64;
             self.epoll.add(&stream, EpollEvent::new(flags, token))?;
-            entry.insert(Peer::new(stream, server));
+            entry.insert(Peer::new(stream, server, self.lie));
         }
         Ok(())
     }
@@ -240,7 +259,7 @@ impl Backend {
 }
 
 impl Peer {
-    fn new(stream: TcpStream, server: usize) -> Self {
+    fn new(stream: TcpStream, server: usize, lie: Option<Lie>) -> Self {
         Self {
             stream,
             server,
@@ -252,6 +271,7 @@ impl Peer {
             ended: false,
             used: false,
             gone: false,
+            lie,
         }
     }
 
@@ -291,18 +311,22 @@ impl Peer {
 
     /// Checks what came in.
     fn take(&mut self, mut bytes: &[u8], pattern: &Pattern) -> Result<(), &'static str> {
-        while self.head_length < HEADER {
-            let Some((byte, rest)) = bytes.split_first() else {
-                return Ok(());
-            };
+        if self.head_length < HEADER {
+            let wanted = bytes.len().min(HEADER - self.head_length);
+            let (head, rest) = bytes.split_at(wanted);
             bytes = rest;
-            if let Some(place) = self.head.get_mut(self.head_length) {
-                *place = *byte;
+            let place = self.head.iter_mut().skip(self.head_length);
+            place.zip(head).for_each(|(place, byte)| *place = *byte);
+            self.head_length += wanted;
+            if self.head_length < HEADER {
+                return Ok(());
             }
-            self.head_length += 1;
         }
         if self.header.is_none() {
             self.header = Header::decode(&self.head);
+            if let (Some(Lie::Doubt), Some(header)) = (self.lie, &mut self.header) {
+                header.seed += 1;
+            }
         }
         let header = self.header.ok_or("backend: not a header")?;
         if !pattern.matches(header.seed, self.received, bytes) {
@@ -323,6 +347,9 @@ impl Peer {
         buffer: &mut [u8],
         report: &mut Report,
     ) -> Option<Outcome> {
+        if let Some(lie) = self.lie.filter(|lie| *lie != Lie::Doubt) {
+            return Some(self.lie(lie, header, pattern));
+        }
         let fd = self.stream.as_raw_fd();
         for _ in 0..BURST {
             if header.answer == ENDLESS && self.ended {
@@ -353,6 +380,24 @@ impl Peer {
             }
         }
         Some(Outcome::Unfinished)
+    }
+
+    /// An answer that must be noticed, and the end.
+    fn lie(&self, lie: Lie, header: Header, pattern: &Pattern) -> Outcome {
+        let answer = pattern.slice(header.answer_seed(), 0, header.answer);
+        let (first, second) = answer.split_at(answer.len() / 2);
+        let mut answer = answer.to_vec();
+        match lie {
+            Lie::WrongByte => answer.iter_mut().rev().take(1).for_each(|byte| *byte ^= 1),
+            Lie::Shifted => answer = [first, first].concat(),
+            Lie::Short => answer.truncate(second.len()),
+            Lie::Long => answer.push(0),
+            Lie::Doubt => {}
+        }
+        match send(self.stream.as_raw_fd(), &answer, MsgFlags::MSG_NOSIGNAL) {
+            Ok(_) => Outcome::Closed,
+            Err(_) => Outcome::Failed("backend: reset while answering"),
+        }
     }
 
     /// The other side has finished sending.

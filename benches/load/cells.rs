@@ -82,6 +82,9 @@ pub(crate) struct Cell {
     /// CPU time of the target, of client and servers.
     pub(crate) proxy_cpu: f64,
     pub(crate) load_cpu: f64,
+    /// CPUs that were set aside for either; 0: shared.
+    pub(crate) proxy_cpus: f64,
+    pub(crate) load_cpus: f64,
     /// Bytes of user memory (Idle only): per connection, and before the first.
     pub(crate) pss_each: f64,
     pub(crate) rss_each: f64,
@@ -103,6 +106,13 @@ impl Cell {
 
     pub(crate) fn machine_each(&self) -> f64 {
         (self.proxy_cpu + self.load_cpu) / self.units
+    }
+
+    /// Whether the load was the bottleneck: its CPUs were full while the program's were not. Then
+    /// the rate says how much load there was, not how much the program can take.
+    pub(crate) fn is_load_bound(&self) -> bool {
+        let full = |cpu: f64, cpus: f64| cpus > 0.0 && cpu > 0.93 * cpus * self.seconds;
+        full(self.load_cpu, self.load_cpus) && !full(self.proxy_cpu, self.proxy_cpus)
     }
 
     pub(crate) fn failed(&self) -> u64 {
@@ -128,6 +138,7 @@ impl Bench<'_> {
     ) -> io::Result<Cell> {
         self.lab.settle()?;
         target.find_processes();
+        let cpus = &self.lab.cpus;
         let mut cell = Cell {
             round,
             workload: workload.name(),
@@ -136,6 +147,8 @@ impl Bench<'_> {
             seconds: 0.0,
             proxy_cpu: 0.0,
             load_cpu: 0.0,
+            proxy_cpus: cpus.proxy.len() as f64,
+            load_cpus: cpus.load() as f64,
             pss_each: 0.0,
             rss_each: 0.0,
             pss_base: 0.0,

@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use lbd::net::clock;
 use nix::sched::{CloneFlags, sched_getaffinity, unshare};
 use nix::unistd::Pid;
 
-use crate::backend::Report;
+use crate::backend::{Lie, Report};
 use crate::roles;
 
 /// Where the servers listen.
@@ -38,32 +39,43 @@ pub(crate) struct Cpus {
     pub(crate) client: Vec<usize>,
     pub(crate) backend: Vec<usize>,
     pub(crate) proxy: Vec<usize>,
+    /// How many this machine lets us use.
+    pub(crate) count: usize,
 }
 
 impl Cpus {
+    /// How many CPUs the load has for itself.
+    pub(crate) fn load(&self) -> usize {
+        let apart = self.backend.iter().filter(|cpu| !self.client.contains(cpu));
+        self.client.len() + apart.count()
+    }
+
     /// Apart as far as the machine has CPUs: with two and one thread, the proxy has one of its own.
-    fn plan(threads: usize) -> io::Result<Self> {
+    fn plan(threads: usize, shared: bool) -> io::Result<Self> {
         let set = sched_getaffinity(Pid::from_raw(0))?;
         let all: Vec<usize> = (0..nix::sched::CpuSet::count())
             .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
             .collect();
         let pick = |from: usize, count: usize| all.iter().skip(from).take(count).copied().collect();
-        Ok(if all.len() >= threads + 2 {
+        Ok(if all.len() >= threads + 2 && !shared {
             Self {
                 client: pick(0, 1),
                 proxy: pick(1, threads),
+                count: all.len(),
                 backend: pick(threads + 1, 1),
             }
-        } else if all.len() > threads {
+        } else if all.len() > threads && !shared {
             Self {
                 client: pick(0, 1),
                 proxy: pick(1, threads),
+                count: all.len(),
                 backend: pick(0, 1),
             }
         } else {
             Self {
                 client: Vec::new(),
                 proxy: Vec::new(),
+                count: all.len(),
                 backend: Vec::new(),
             }
         })
@@ -73,8 +85,8 @@ impl Cpus {
 impl Lab {
     /// As root in namespaces, else on loopback. This process becomes the client: with namespaces
     /// it has left the host's network when this returns.
-    pub(crate) fn open(threads: usize) -> io::Result<Self> {
-        let cpus = Cpus::plan(threads)?;
+    pub(crate) fn open(threads: usize, shared: bool, lie: Option<Lie>) -> io::Result<Self> {
+        let cpus = Cpus::plan(threads, shared)?;
         let isolated = nix::unistd::geteuid().is_root();
         let unit = u16::try_from(std::process::id() % 1_000).unwrap_or(0);
         let (proxy_network, backend_network) = match isolated {
@@ -102,6 +114,9 @@ impl Lab {
         let mut backend = roles::within(backend_network.as_ref(), &cpus.backend)?
             .arg(std::env::current_exe()?)
             .arg("backend")
+            .args(
+                lie.and_then(|lie| Some(format!("--lie={}", lie.to_possible_value()?.get_name()))),
+            )
             .args(servers.iter().chain(&direct).map(ToString::to_string))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -14,6 +14,7 @@
 mod backend;
 mod cells;
 mod client;
+mod gates;
 mod lab;
 mod options;
 mod pattern;
@@ -33,7 +34,9 @@ use clap::Parser;
 use lbd::net::clock;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::backend::Lie;
 use crate::cells::{Bench, Workload};
+use crate::client::{Load, Plan, Then};
 use crate::lab::Lab;
 use crate::options::Options;
 use crate::pattern::Pattern;
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let mut options = Options::parse();
     let outcome = match options.role.take() {
         Some(role) => roles::run(role).map(|()| true).map_err(Into::into),
+        None if options.self_test => self_test(&options),
         None => compare(&options),
     };
     match outcome {
@@ -75,7 +79,7 @@ fn compare(options: &Options) -> Result<bool, Box<dyn Error>> {
         scratch: scratch.path.clone(),
     };
     let pattern = Pattern::new();
-    let lab = Lab::open(options.threads)?;
+    let lab = Lab::open(options.threads, options.shared, None)?;
     let mut results = Results {
         setting: setting(options, &lab, &programs),
         ..Results::default()
@@ -107,6 +111,44 @@ fn compare(options: &Options) -> Result<bool, Box<dyn Error>> {
     results.judge(&options.workloads);
     publish(options, &results)?;
     Ok(!options.gate || results.verdicts.iter().all(|verdict| verdict.passed))
+}
+
+/// False when a lie of the servers goes unnoticed, or an honest server is accused.
+fn self_test(options: &Options) -> Result<bool, Box<dyn Error>> {
+    let lies = [
+        (None, ""),
+        (Some(Lie::WrongByte), "wrong byte"),
+        (Some(Lie::Shifted), "wrong byte"),
+        (Some(Lie::Short), "closed early"),
+        (Some(Lie::Long), "too many bytes"),
+        (Some(Lie::Doubt), "backend: wrong byte"),
+    ];
+    let pattern = Pattern::new();
+    let mut good = true;
+    for (lie, expected) in lies {
+        let mut lab = Lab::open(options.threads, true, lie)?;
+        let plan = Plan {
+            targets: lab.direct.clone(),
+            talk: targets::small(),
+            then: Then::Close,
+        };
+        let mut load = Load::new(plan, &pattern)?;
+        load.open(32);
+        load.run_until_done(32, std::time::Duration::from_secs(2))?;
+        let counts = load.finish(std::time::Duration::from_secs(1))?;
+        let report = lab.settle()?;
+        let client = counts.failures.get(expected).copied();
+        let server = report.failures.get(expected).copied();
+        let seen = client.or(server).unwrap_or(0);
+        let noticed = match lie {
+            None => counts.done == 32 && counts.failed() == 0 && report.failures.is_empty(),
+            Some(_) => seen == 32,
+        };
+        good &= noticed;
+        let mark = if noticed { "ok  " } else { "MISS" };
+        println!("{mark} {lie:?}: {seen} of 32 connections: {expected}");
+    }
+    Ok(good)
 }
 
 /// One workload against every target, in an order that differs from round to round.
@@ -182,7 +224,7 @@ fn setting(options: &Options, lab: &Lab, programs: &Programs) -> Vec<String> {
         .lines()
         .find_map(|line| line.strip_prefix("model name"));
     let model = model.unwrap_or("").trim_start_matches([' ', '\t', ':']);
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let cpus = lab.cpus.count;
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("?").to_owned();
     let place = match lab.is_isolated() {
@@ -190,7 +232,7 @@ fn setting(options: &Options, lab: &Lab, programs: &Programs) -> Vec<String> {
         false => "loopback of this host (not root: no namespaces)",
     };
     let pinned = match lab.cpus.proxy.is_empty() {
-        true => "nothing pinned".to_owned(),
+        true => "everybody shares all CPUs".to_owned(),
         false => format!(
             "proxy on CPU {:?}, client {:?}, servers {:?}",
             lab.cpus.proxy, lab.cpus.client, lab.cpus.backend

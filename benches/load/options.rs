@@ -55,6 +55,13 @@ pub(crate) struct Options {
     /// Exit with 1 when lbd misses one of the limits promised against Debian's HAProxy 2.6
     #[arg(long)]
     pub(crate) gate: bool,
+    /// Pin nothing: everybody shares all CPUs
+    #[arg(long)]
+    pub(crate) shared: bool,
+    /// Only show that the checks can fail: measure servers that send wrong, missing, repeated and
+    /// additional bytes, and see each noticed
+    #[arg(long)]
+    pub(crate) self_test: bool,
     /// Write every cell here
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

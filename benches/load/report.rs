@@ -1,10 +1,9 @@
 //! From cells to what people read: medians, paired ratios to HAProxy, gates, JSON.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use crate::cells::{Cell, Workload};
+use crate::gates::Verdict;
 use crate::stats::{Spread, paired, spread};
 
 const REFERENCE: &str = "haproxy";
@@ -16,99 +15,12 @@ pub(crate) enum Metric {
     Speed,
     /// CPU time of the program per unit.
     Cpu,
+    /// Units per second of the program's CPU time.
+    Capacity,
     /// CPU time of program, client and servers per unit, less the same of `direct`.
     Machine,
     /// User memory per idle connection (PSS).
     Memory,
-}
-
-/// One limit that `--gate` holds lbd to, as a median of paired ratios to HAProxy.
-struct Gate {
-    workload: Workload,
-    metric: Metric,
-    what: &'static str,
-    limit: f64,
-    at_least: bool,
-}
-
-/// DESIGN §6, against Debian's HAProxy 2.6.
-const GATES: [Gate; 7] = [
-    Gate::new(
-        Workload::Short,
-        Metric::Cpu,
-        "proxy CPU per short connection",
-        0.82,
-        false,
-    ),
-    Gate::new(
-        Workload::Short,
-        Metric::Speed,
-        "short connections per second",
-        1.1,
-        true,
-    ),
-    Gate::new(
-        Workload::Persistent,
-        Metric::Speed,
-        "requests per second",
-        1.05,
-        true,
-    ),
-    Gate::new(
-        Workload::Bulk,
-        Metric::Speed,
-        "bulk throughput, one stream",
-        1.9,
-        true,
-    ),
-    Gate::new(
-        Workload::Bulk,
-        Metric::Cpu,
-        "proxy CPU per GB, one stream",
-        0.30,
-        false,
-    ),
-    Gate::new(
-        Workload::Bulk16,
-        Metric::Speed,
-        "bulk throughput, 16 streams",
-        1.9,
-        true,
-    ),
-    Gate::new(
-        Workload::Bulk16,
-        Metric::Cpu,
-        "proxy CPU per GB, 16 streams",
-        0.30,
-        false,
-    ),
-];
-
-impl Gate {
-    const fn new(
-        workload: Workload,
-        metric: Metric,
-        what: &'static str,
-        limit: f64,
-        at_least: bool,
-    ) -> Self {
-        Self {
-            workload,
-            metric,
-            what,
-            limit,
-            at_least,
-        }
-    }
-}
-
-/// A gate's outcome.
-#[derive(Serialize)]
-pub(crate) struct Verdict {
-    pub(crate) what: String,
-    pub(crate) limit: String,
-    pub(crate) ratio: Option<Spread>,
-    pub(crate) passed: bool,
 }
 
 /// All cells of a run.
@@ -120,35 +32,6 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Judges lbd. What was not asked for is not judged; what could not be measured has failed.
-    pub(crate) fn judge(&mut self, workloads: &[Workload]) {
-        let asked = GATES
-            .iter()
-            .filter(|gate| workloads.contains(&gate.workload));
-        self.verdicts = asked
-            .map(|gate| {
-                let ratio = self.ratio(gate.workload, "lbd", gate.metric);
-                let sign = if gate.at_least { "≥" } else { "≤" };
-                Verdict {
-                    what: gate.what.to_owned(),
-                    limit: format!("{sign} {:.2}", gate.limit),
-                    passed: ratio.is_some_and(|ratio| match gate.at_least {
-                        true => ratio.median >= gate.limit,
-                        false => ratio.median <= gate.limit,
-                    }),
-                    ratio,
-                }
-            })
-            .collect();
-        let failed: u64 = self.of_target("lbd").map(Cell::failed).sum();
-        self.verdicts.push(Verdict {
-            what: "connections lost or bytes wrong".to_owned(),
-            limit: "none".to_owned(),
-            ratio: None,
-            passed: failed == 0 && self.of_target("lbd").next().is_some(),
-        });
-    }
-
     /// The tables, one for each workload.
     pub(crate) fn table(&self, workloads: &[Workload]) -> String {
         let mut text = self.setting.join("\n");
@@ -177,21 +60,6 @@ impl Results {
                     cell.target,
                     causes.join(", ")
                 ),
-            );
-        }
-        text
-    }
-
-    /// The gates' outcomes.
-    pub(crate) fn verdict_lines(&self) -> String {
-        let mut text = String::new();
-        for verdict in &self.verdicts {
-            let mark = if verdict.passed { "ok  " } else { "MISS" };
-            let ratio = verdict.ratio.map_or(String::new(), with_range);
-            let (what, limit) = (&verdict.what, &verdict.limit);
-            line(
-                &mut text,
-                format_args!("{mark} {what:<34} {limit:<7} {ratio}"),
             );
         }
         text
@@ -286,10 +154,15 @@ impl Results {
             ratio(Metric::Cpu)
         };
         let busy = |cpu: f64| format!("{:.0}%", cpu * 100.0);
+        let limit = if mostly_load_bound(cells) {
+            "  load-bound"
+        } else {
+            ""
+        };
         line(
             text,
             format_args!(
-                "{target:<15}{speed:>10.decimals$} {:<22}{cpu:>11.1} {cpu_ratio:<22}{machine:>9.1} {machine_ratio:<9}{:>6}{:>6}{failed:>7}",
+                "{target:<15}{speed:>10.decimals$} {:<22}{cpu:>11.1} {cpu_ratio:<22}{machine:>9.1} {machine_ratio:<9}{:>6}{:>6}{failed:>7}{limit}",
                 ratio(Metric::Speed),
                 busy(median(&|c| c.proxy_cpu / c.seconds)),
                 busy(median(&|c| c.load_cpu / c.seconds)),
@@ -297,12 +170,12 @@ impl Results {
         );
     }
 
-    fn of(&self, workload: Workload, target: &str) -> impl Iterator<Item = &Cell> {
+    pub(crate) fn of(&self, workload: Workload, target: &str) -> impl Iterator<Item = &Cell> {
         let cells = self.of_target(target);
         cells.filter(move |cell| cell.workload == workload.name())
     }
 
-    fn of_target(&self, target: &str) -> impl Iterator<Item = &Cell> {
+    pub(crate) fn of_target(&self, target: &str) -> impl Iterator<Item = &Cell> {
         self.cells.iter().filter(move |cell| cell.target == target)
     }
 
@@ -315,6 +188,7 @@ impl Results {
                     Metric::Speed if workload == Workload::Storm => cell.seconds,
                     Metric::Speed => cell.rate(),
                     Metric::Cpu => cell.cpu_each(),
+                    Metric::Capacity => cell.cpu_each().recip(),
                     Metric::Memory => cell.pss_each,
                     Metric::Machine => {
                         let mut direct = self.of(workload, "direct");
@@ -327,7 +201,7 @@ impl Results {
             .collect()
     }
 
-    fn ratio(&self, workload: Workload, target: &str, metric: Metric) -> Option<Spread> {
+    pub(crate) fn ratio(&self, workload: Workload, target: &str, metric: Metric) -> Option<Spread> {
         let ours = self.series(workload, target, metric);
         let reference = self.series(workload, REFERENCE, metric);
         spread(&paired(&ours, &reference))
@@ -362,14 +236,18 @@ fn words(workload: Workload) -> (&'static str, &'static str, &'static str, f64) 
     }
 }
 
-fn with_range(ratio: Spread) -> String {
+pub(crate) fn mostly_load_bound(cells: &[&Cell]) -> bool {
+    let bound = cells.iter().filter(|cell| cell.is_load_bound()).count();
+    bound * 2 > cells.len()
+}
+
+pub(crate) fn with_range(ratio: Spread) -> String {
     let Spread { median, min, max } = ratio;
     format!(" {median:.2} ({min:.2}–{max:.2})")
 }
 
-fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // Writing to a String can't fail.
-    text.write_fmt(arguments).ok();
+pub(crate) fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.push_str(&arguments.to_string());
     let trimmed = text.trim_end_matches(' ').len();
     text.truncate(trimmed);
     text.push('\n');

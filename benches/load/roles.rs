@@ -18,6 +18,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::backend::Lie;
 use crate::usage::Processes;
 
 /// What a child process is for; not for people.
@@ -38,6 +39,8 @@ pub(crate) enum Role {
     /// The servers.
     #[command(hide = true)]
     Backend {
+        #[arg(long, value_enum)]
+        lie: Option<Lie>,
         addresses: Vec<std::net::SocketAddr>,
     },
 }
@@ -65,9 +68,9 @@ pub(crate) fn run(role: Role) -> io::Result<()> {
         Role::Within(within) => run_within(within),
         Role::Cage { program } => cage(&program),
         Role::CageInit { program } => cage_init(&program),
-        Role::Backend { addresses } => {
+        Role::Backend { addresses, lie } => {
             die_with_parent()?;
-            crate::backend::run(&addresses)
+            crate::backend::run(&addresses, lie)
         }
     }
 }

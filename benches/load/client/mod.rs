@@ -1,24 +1,22 @@
 //! The load: one thread, one epoll loop, all connections non-blocking. It checks every byte it
 //! receives, and counts what goes wrong by cause.
 
+mod conn;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use lbd::net::clock;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::socket::{MsgFlags, recv, send};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::conn::{Conn, Outcome, Phase, cause};
 use crate::pattern::{Pattern, WINDOW};
-use crate::protocol::{ENDLESS, HEADER, Header};
 
-/// Reads or writes of one connection before the others get their turn.
-const BURST: usize = 8;
 /// A cell with more failures than this is hopeless: nothing more is opened.
 const MAX_FAILURES: u64 = 1_000;
 
@@ -71,35 +69,6 @@ impl Counts {
     pub(crate) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
-}
-
-struct Conn {
-    socket: Socket,
-    header: Header,
-    /// Bytes sent and received of this exchange, header included.
-    sent: u64,
-    received: u64,
-    receipt: [u8; HEADER],
-    half_closed: bool,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Connecting,
-    Talking,
-    Held,
-    /// Closed in this batch of events; the slot is freed after it.
-    Gone,
-}
-
-/// What one look at a connection brought.
-enum Outcome {
-    Blocked,
-    /// Its burst is used up, there is more to do.
-    Unfinished,
-    Complete,
-    Failed(&'static str),
 }
 
 /// The running load.
@@ -208,15 +177,7 @@ impl<'a> Load<'a> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         self.epoll
             .add(&socket, EpollEvent::new(flags, entry.key() as u64))?;
-        entry.insert(Conn {
-            socket,
-            header: next_header(self.plan.talk, self.opened as u64),
-            sent: 0,
-            received: 0,
-            receipt: [0; HEADER],
-            half_closed: false,
-            phase: Phase::Connecting,
-        });
+        entry.insert(Conn::new(socket, self.plan.talk, self.opened as u64));
         Ok(())
     }
 
@@ -296,9 +257,7 @@ impl<'a> Load<'a> {
             }
             Then::Again => {
                 if let Some(conn) = self.conns.get_mut(key) {
-                    conn.header = next_header(self.plan.talk, conn.header.seed + 1_000_003);
-                    conn.sent = 0;
-                    conn.received = 0;
+                    conn.begin_next(self.plan.talk);
                 }
                 // The socket is writable and edge-triggered: no event would come. This only
                 // sends: see Conn::advance.
@@ -332,168 +291,7 @@ impl<'a> Load<'a> {
     }
 }
 
-impl Conn {
-    /// Does what can be done without waiting.
-    fn advance(
-        &mut self,
-        pattern: &Pattern,
-        buffer: &mut [u8],
-        counts: &mut Counts,
-        finishing: bool,
-    ) -> Outcome {
-        match self.phase {
-            Phase::Gone => return Outcome::Blocked,
-            Phase::Held if finishing => return Outcome::Complete,
-            Phase::Held => return Outcome::Failed("closed while idle"),
-            Phase::Connecting | Phase::Talking => {}
-        }
-        let before = self.sent;
-        match self.transmit(pattern, buffer, counts, finishing) {
-            Outcome::Complete if self.sent == before => {}
-            // Nothing can have come for what was sent this moment; its arrival is a new edge.
-            Outcome::Complete | Outcome::Blocked => return Outcome::Blocked,
-            stopped @ (Outcome::Unfinished | Outcome::Failed(_)) => return stopped,
-        }
-        self.receive(pattern, buffer, counts)
-    }
-
-    /// Complete when all that is to be sent is sent.
-    fn transmit(
-        &mut self,
-        pattern: &Pattern,
-        buffer: &mut [u8],
-        counts: &mut Counts,
-        finishing: bool,
-    ) -> Outcome {
-        for _ in 0..BURST {
-            let endless = self.header.request == ENDLESS;
-            if finishing && !self.half_closed && (endless || self.header.answer == ENDLESS) {
-                if self.sent < HEADER as u64 {
-                    return Outcome::Failed("never connected");
-                }
-                self.half_closed = true;
-                if let Err(error) = self.socket.shutdown(std::net::Shutdown::Write) {
-                    return Outcome::Failed(cause(&error));
-                }
-            }
-            let body = self.sent.saturating_sub(HEADER as u64);
-            let left = self.header.request - body;
-            if self.half_closed || (self.sent >= HEADER as u64 && left == 0) {
-                return Outcome::Complete;
-            }
-            let chunk = match usize::try_from(self.sent) {
-                Ok(sent) if sent < HEADER => {
-                    let wire = self.header.encode();
-                    let first = pattern.slice(self.header.seed, 0, left.min(16_384));
-                    let chunk = wire.iter().skip(sent).chain(first);
-                    let mut length = 0;
-                    for (place, byte) in buffer.iter_mut().zip(chunk) {
-                        *place = *byte;
-                        length += 1;
-                    }
-                    buffer.get(..length).unwrap_or(&[])
-                }
-                Ok(_) | Err(_) => pattern.slice(self.header.seed, body, left),
-            };
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), chunk, flags) {
-                Ok(count) => {
-                    self.phase = Phase::Talking;
-                    self.sent += count as u64;
-                    counts.bytes_out += count as u64;
-                }
-                Err(Errno::EAGAIN) => return Outcome::Blocked,
-                Err(error) => return Outcome::Failed(cause(&error.into())),
-            }
-        }
-        Outcome::Unfinished
-    }
-
-    fn receive(&mut self, pattern: &Pattern, buffer: &mut [u8], counts: &mut Counts) -> Outcome {
-        for _ in 0..BURST {
-            let count = match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(count) => count,
-                Err(Errno::EAGAIN) => return Outcome::Blocked,
-                Err(error) => return Outcome::Failed(cause(&error.into())),
-            };
-            let bytes = buffer.get(..count).unwrap_or(&[]);
-            if self.header.request == ENDLESS {
-                if let Some(outcome) = self.take_receipt(bytes) {
-                    return outcome;
-                }
-                continue;
-            }
-            if count == 0 {
-                return match self.header.answer == ENDLESS && self.half_closed {
-                    true => Outcome::Complete,
-                    false => Outcome::Failed("closed early"),
-                };
-            }
-            if !pattern.matches(self.header.answer_seed(), self.received, bytes) {
-                return Outcome::Failed("wrong byte");
-            }
-            self.received += count as u64;
-            counts.bytes_in += count as u64;
-            if self.received == self.header.answer {
-                return Outcome::Complete;
-            }
-            if self.received > self.header.answer {
-                return Outcome::Failed("too many bytes");
-            }
-        }
-        Outcome::Unfinished
-    }
-
-    /// The receipt of an upload: what arrived must be what was sent.
-    fn take_receipt(&mut self, bytes: &[u8]) -> Option<Outcome> {
-        let end = bytes.is_empty();
-        for byte in bytes {
-            let place = usize::try_from(self.received).ok();
-            let Some(place) = place.and_then(|at| self.receipt.get_mut(at)) else {
-                return Some(Outcome::Failed("too many bytes"));
-            };
-            *place = *byte;
-            self.received += 1;
-        }
-        if !end {
-            return None;
-        }
-        let expected = self.sent - HEADER as u64;
-        let arrived = Header::decode(&self.receipt).map(|receipt| receipt.request);
-        Some(match arrived == Some(expected) {
-            true => Outcome::Complete,
-            false => Outcome::Failed("upload cut short"),
-        })
-    }
-}
-
-fn next_header(talk: Talk, seed: u64) -> Header {
-    let (request, answer) = match talk {
-        Talk::Exchange { request, answer } => (request, answer),
-        Talk::Download => (0, ENDLESS),
-        Talk::Upload => (ENDLESS, 0),
-    };
-    Header {
-        seed,
-        request,
-        answer,
-    }
-}
-
 fn left(end: Instant) -> Option<Duration> {
     let left = end.saturating_duration_since(clock::now());
     (!left.is_zero()).then_some(left)
-}
-
-fn cause(error: &io::Error) -> &'static str {
-    use io::ErrorKind as Kind;
-    let known = [
-        (Kind::ConnectionRefused, "refused"),
-        (Kind::ConnectionReset, "reset"),
-        (Kind::BrokenPipe, "reset"),
-        (Kind::TimedOut, "timed out"),
-        (Kind::AddrNotAvailable, "out of ports"),
-    ];
-    let found = known.iter().find(|(kind, _)| *kind == error.kind());
-    found.map_or("other error", |(_, name)| name)
 }
