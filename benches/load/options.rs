@@ -34,10 +34,10 @@ pub(crate) struct Options {
     /// What to compare
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = default_targets())]
     pub(crate) targets: Vec<Kind>,
-    /// Rounds [default: 8, quick 4]
+    /// Rounds [default: 8, quick 6]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Measured time of a cell in milliseconds [default: 1000, quick 600]
+    /// Measured time of a cell in milliseconds [default: 1000, quick 500]
     #[arg(long, value_name = "MS")]
     window: Option<u64>,
     /// Clients of the storm [default: 3000]
@@ -78,7 +78,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.quick { 4 } else { 8 })
+        self.rounds.unwrap_or(if self.quick { 6 } else { 8 })
     }
 
     pub(crate) fn budget(&self) -> Duration {
@@ -87,7 +87,7 @@ impl Options {
     }
 
     pub(crate) fn sizes(&self) -> Sizes {
-        let window = self.window.unwrap_or(if self.quick { 600 } else { 1_000 });
+        let window = self.window.unwrap_or(if self.quick { 500 } else { 1_000 });
         Sizes {
             window: Duration::from_millis(window),
             storm: self.storm.unwrap_or(3_000),
