@@ -1,1 +1,2 @@
 //! The command line: the only component that prints.
+pub mod demo;

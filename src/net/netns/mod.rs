@@ -185,11 +185,7 @@ impl Namespace {
     pub fn signal(&self, signal: Signal) -> io::Result<usize> {
         let processes = self.processes()?;
         for process in &processes {
-            // ESRCH: it was quicker than we.
-            kill(process.pid, signal).or_else(|error| match error {
-                nix::Error::ESRCH => Ok(()),
-                other => Err(other),
-            })?;
+            send(process.pid, signal)?;
         }
         Ok(processes.len())
     }
@@ -236,6 +232,15 @@ fn is_dead(proc_path: &Path) -> bool {
     let stat = fs::read_to_string(proc_path.join("stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest);
     after_name.is_none_or(|rest| rest.starts_with(['Z', 'X']))
+}
+
+/// Sends a signal to a process that may be gone already.
+fn send(pid: Pid, signal: Signal) -> nix::Result<()> {
+    let sent = kill(pid, signal);
+    if sent == Err(nix::Error::ESRCH) {
+        return Ok(());
+    }
+    sent
 }
 
 fn join<T>(handle: JoinHandle<T>) -> io::Result<T> {

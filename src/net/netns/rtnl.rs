@@ -1,6 +1,11 @@
 //! The little of rtnetlink that a laboratory needs: links, bridges, veth pairs, addresses.
 //! Blocking, one request at a time. The daemon's own netlink is `net::netlink`.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's messages: what was not asked for is passed over"
+)]
+
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -11,7 +11,7 @@ use std::process::{Command, ExitStatus};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getegid, geteuid, getpid};
 
 /// Set for the inner run.
@@ -120,11 +120,7 @@ fn outer() -> Result<u8, SandboxError> {
         }
         let signal = watched().wait().map_err(|error| failed(error.into()))?;
         if signal != Signal::SIGCHLD {
-            // The child may be gone meanwhile: the next round sees it.
-            kill(pid, signal).or_else(|error| match error {
-                nix::Error::ESRCH => Ok(()),
-                other => Err(failed(other.into())),
-            })?;
+            super::send(pid, signal).map_err(|error| failed(error.into()))?;
         }
     }
 }
