@@ -1,0 +1,1 @@
+//! The reference of lb.toml as Markdown, from the table of keys.
