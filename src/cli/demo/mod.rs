@@ -107,7 +107,7 @@ fn show(args: &DemoArgs, text: &str, plan: &Plan, inside: Inside) -> Result<(), 
         screen.print(&[format!("  note: {note}")])?;
     }
     let lab = Lab::build(plan)?;
-    let mut play = Play::new(plan, text, &lab, &mut screen, &interrupted)?;
+    let mut play = Play::new(plan, text, &lab, &mut screen, &interrupted);
     let played = play.run();
     let summary = match &played {
         Ok(failover) => play.summary(failover),

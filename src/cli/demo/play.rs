@@ -79,7 +79,8 @@ pub struct Play<'a> {
     lab: &'a Lab,
     screen: &'a mut Screen,
     interrupted: &'a AtomicBool,
-    client: Client,
+    /// Started when there is somebody to talk to.
+    client: Option<Client>,
     start: Instant,
     nodes: Vec<Option<Child>>,
     says: Vec<Option<String>>,
@@ -87,38 +88,27 @@ pub struct Play<'a> {
 }
 
 impl<'a> Play<'a> {
-    /// Starts the client; no node runs yet.
-    ///
-    /// # Errors
-    /// When the client can't be started.
+    /// The play before its first scene.
+    #[must_use]
     pub fn new(
         plan: &'a Plan,
         config: &'a str,
         lab: &'a Lab,
         screen: &'a mut Screen,
         interrupted: &'a AtomicBool,
-    ) -> io::Result<Self> {
-        let habits = Habits {
-            target: plan.target,
-            interval: INTERVAL,
-            timeout: TIMEOUT,
-            held: HELD,
-            held_interval: HELD_INTERVAL,
-            servers: lab.server_names.clone(),
-        };
-        let client = Client::start(&lab.client, habits, Arc::clone(&lab.tls.client))?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             plan,
             config,
             lab,
             screen,
             interrupted,
-            client,
+            client: None,
             start: clock::now(),
             nodes: lab.nodes.iter().map(|_| None).collect(),
             says: vec![None; lab.nodes.len()],
             asked: None,
-        })
+        }
     }
 
     /// Starts the pair, kills the active node, waits for the other, brings the first one back.
@@ -147,10 +137,16 @@ impl<'a> Play<'a> {
             self.plan.target.ip()
         ))?;
         let since = clock::now();
+        self.start_client()?;
         self.until("the client is served", Duration::from_secs(10), |play| {
             play.client(|tally| tally.first_served(since)).is_some()
         })?;
-        self.tell("the client is served")?;
+        self.tell(&format!(
+            "a client that knows only {} is served: a new TLS connection each {} ms, and {HELD} \
+             long-lived ones",
+            self.plan.target,
+            INTERVAL.as_millis()
+        ))?;
         self.watch(Duration::from_millis(3500))?;
         let Some(active) = self.holder() else {
             return Err(self.not_in_time("one node holds the VIP", bound));
@@ -295,6 +291,20 @@ impl<'a> Play<'a> {
         })
     }
 
+    fn start_client(&mut self) -> io::Result<()> {
+        let habits = Habits {
+            target: self.plan.target,
+            interval: INTERVAL,
+            timeout: TIMEOUT,
+            held: HELD,
+            held_interval: HELD_INTERVAL,
+            servers: self.lab.server_names.clone(),
+        };
+        let tls = Arc::clone(&self.lab.tls.client);
+        self.client = Some(Client::start(&self.lab.client, habits, tls)?);
+        Ok(())
+    }
+
     fn start_node(&mut self, node: usize) -> Result<(), Ended> {
         let program = Path::new("/proc/self/exe");
         let child = self.node(node)?.start_lbd(program, self.config)?;
@@ -404,7 +414,10 @@ impl<'a> Play<'a> {
     }
 
     fn client<T>(&self, look: impl FnOnce(&Tally) -> T) -> T {
-        self.client.tally(look)
+        match &self.client {
+            Some(client) => client.tally(look),
+            None => look(&Tally::new(self.plan.servers.len())),
+        }
     }
 
     fn not_in_time(&self, what: &str, bound: Duration) -> Ended {

@@ -183,28 +183,31 @@ fn picture(view: &View, color: bool) -> Vec<String> {
         "  client   {} connections/s   {} answered   {failed}",
         view.last_second.served, view.total.served
     ));
-    let strip: String = view
-        .strip
-        .iter()
-        .map(|mark| mark_of(*mark, color))
-        .collect();
-    lines.push(format!("           {strip}"));
+    lines.push(format!("           {}", strip(&view.strip, color)));
     lines.push(String::new());
     lines
 }
 
-fn mark_of(mark: Mark, color: bool) -> String {
-    let (plain, code) = match mark {
-        Mark::Nothing => return " ".into(),
-        Mark::Served => ("|", "32"),
-        Mark::Partly => ("!", "33"),
-        Mark::Failed => ("x", "1;31"),
-    };
-    if color {
-        format!("\x1b[{code}m{plain}\x1b[0m")
-    } else {
-        plain.into()
+fn strip(marks: &[Mark], color: bool) -> String {
+    let mut line = String::new();
+    let mut before = None;
+    for mark in marks {
+        let (plain, code) = match mark {
+            Mark::Nothing => (' ', "0"),
+            Mark::Served => ('|', "32"),
+            Mark::Partly => ('!', "33"),
+            Mark::Failed => ('x', "1;31"),
+        };
+        if color && before != Some(*mark) {
+            line.push_str(&format!("\x1b[0;{code}m"));
+            before = Some(*mark);
+        }
+        line.push(plain);
     }
+    if color {
+        line.push_str("\x1b[0m");
+    }
+    line
 }
 
 /// Seconds with one decimal, right-aligned for the first hundred.

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::client::{Client, Habits};
+use super::history::History;
 use super::lab::Lab;
 use super::plan::{Plan, PlanNode, PlanServer};
 use super::server::TlsServer;
@@ -57,7 +58,7 @@ fn the_client_and_the_watcher_see_an_address_come_and_go() {
     rtnl.add_address(eth0, ip(10), 24).unwrap();
     let tls = Arc::clone(&lab.tls.server);
     let in_place_of_a_proxy = TlsServer::start(&lb1, plan.target, "kube-apiserver-1", tls).unwrap();
-    until("lb1 holds", || lab.history(|h| h.only_holder()) == Some(0));
+    until("lb1 holds", || lab.history(History::only_holder) == Some(0));
     let habits = Habits {
         target: plan.target,
         interval: Duration::from_millis(5),
@@ -71,7 +72,7 @@ fn the_client_and_the_watcher_see_an_address_come_and_go() {
     let gone = clock::now();
     rtnl.delete_address(eth0, ip(10), 24).unwrap();
     until("nobody holds", || {
-        lab.history(|h| h.only_holder()).is_none()
+        lab.history(History::only_holder).is_none()
     });
     until("failures", || {
         client.tally(|t| t.counts(gone, clock::now()).failed()) > 5
