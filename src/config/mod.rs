@@ -17,7 +17,7 @@ pub mod problem;
 pub mod schema;
 
 pub use diagnostics::{render, render_json};
-pub use lint::Host;
+pub use lint::{Host, View};
 pub use parse::{Parsed, examine, load, parse};
 pub use problem::{Fix, Label, Problem, Severity};
 

@@ -1,10 +1,26 @@
-//! What only the whole file can tell, or the file together with this machine.
+//! What only the whole file can tell, or the file together with this machine. Lints read the sound
+//! items of the draft and say where in the text the trouble is; they change nothing.
+
+mod host;
+mod proxy;
+mod vip;
 
 use std::path::Path;
 
 use super::local::HostFacts;
 use super::parse::Draft;
 use super::problem::Problem;
+
+/// From where a file is looked at.
+#[derive(Debug, Clone, Copy)]
+pub enum View<'a> {
+    /// From nowhere in particular.
+    Anywhere,
+    /// As the node of that name or address, without its facts.
+    Node(&'a str),
+    /// From this machine.
+    Here(Host<'a>),
+}
 
 /// This machine, as far as a configuration can fit it or not.
 #[derive(Clone, Copy)]
@@ -26,8 +42,13 @@ impl std::fmt::Debug for Host<'_> {
     }
 }
 
-/// What the file alone tells.
-pub(super) fn file(_draft: &Draft, _problems: &mut Vec<Problem>) {}
-
-/// What the file tells together with this machine.
-pub(super) fn host(_draft: &Draft, _host: &Host<'_>, _problems: &mut Vec<Problem>) {}
+/// What the file tells, seen from `view`.
+pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
+    vip::lint(draft, problems);
+    proxy::lint(draft, problems);
+    match view {
+        View::Anywhere => {}
+        View::Node(node) => host::named(draft, node, problems),
+        View::Here(here) => host::lint(draft, &here, problems),
+    }
+}

@@ -132,11 +132,6 @@ impl<'t, 'i> Fields<'t, 'i> {
         &self.name
     }
 
-    /// The place of this table.
-    pub(super) fn span(&self) -> Range<usize> {
-        self.span.clone()
-    }
-
     /// The default of a key as plain text.
     pub(super) fn default_text(&self, name: &str) -> &'static str {
         self.section.key(name).map_or("", Key::default_text)

@@ -22,7 +22,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::fields::{Fields, Sink};
-use super::lint::{self, Host};
+pub(super) use self::value::show_duration;
+use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
     Metrics, Script,
@@ -45,6 +46,8 @@ pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) proxy_names: Vec<String>,
     pub(super) scripts: Vec<ScriptEntry>,
+    /// VIPs, sound or not.
+    pub(super) vip_count: usize,
     pub(super) spans: Spans,
 }
 
@@ -56,7 +59,7 @@ pub(super) struct ScriptEntry {
 
 /// Where each key and value stands, by path: `vip/kube/nodes/0/address`.
 #[derive(Default)]
-pub(super) struct Spans(HashMap<String, Range<usize>>);
+pub(super) struct Spans(HashMap<String, (Range<usize>, String)>);
 
 impl Spans {
     fn of(root: &DeTable<'_>) -> Self {
@@ -77,6 +80,7 @@ impl Spans {
     }
 
     fn value(&mut self, path: String, value: &Spanned<DeValue<'_>>) {
+        let mut text = String::new();
         match value.get_ref() {
             DeValue::Table(table) => self.table(&path, table),
             DeValue::Array(array) => {
@@ -84,20 +88,25 @@ impl Spans {
                     self.value(format!("{path}/{index}"), item);
                 }
             }
-            DeValue::String(_)
-            | DeValue::Integer(_)
+            DeValue::String(string) => text.push_str(string),
+            DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)
             | DeValue::Datetime(_) => {}
         }
-        self.0.insert(path, value.span());
+        self.0.insert(path, (value.span(), text));
+    }
+
+    /// The string at `path`, or nothing.
+    pub(super) fn text(&self, path: &str) -> &str {
+        self.0.get(path).map_or("", |(_, text)| text)
     }
 
     /// Where the value at `path` stands, or the nearest thing above it.
     pub(super) fn at(&self, path: &str) -> Range<usize> {
         let mut path = path;
         loop {
-            if let Some(span) = self.0.get(path) {
+            if let Some((span, _)) = self.0.get(path) {
                 return span.clone();
             }
             match path.rsplit_once('/') {
@@ -116,12 +125,12 @@ impl Spans {
 /// Reads a configuration, knowing nothing about this machine.
 #[must_use]
 pub fn parse(text: &str) -> Parsed {
-    examine(text, None)
+    examine(text, View::Anywhere)
 }
 
-/// Reads a configuration and, given `host`, also says what doesn't fit this machine.
+/// Reads a configuration and also says what doesn't fit where it is seen from.
 #[must_use]
-pub fn examine(text: &str, host: Option<&Host<'_>>) -> Parsed {
+pub fn examine(text: &str, view: View<'_>) -> Parsed {
     let (tree, errors) = DeTable::parse_recoverable(text);
     let mut sink = Sink::default();
     for error in &errors {
@@ -131,10 +140,7 @@ pub fn examine(text: &str, host: Option<&Host<'_>>) -> Parsed {
     syntax::refuse_toml_1_1(text, tree.get_ref(), &mut sink);
     let draft = draft(&tree, &mut sink);
     if errors.is_empty() {
-        lint::file(&draft, &mut sink.problems);
-        if let Some(host) = host {
-            lint::host(&draft, host, &mut sink.problems);
-        }
+        lint::lint(&draft, view, &mut sink.problems);
     }
     let mut problems = sink.problems;
     problems.sort_by_key(Problem::position);
@@ -185,7 +191,9 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     }
 
     let mut vips = Vec::new();
+    let mut vip_count = 0;
     for fields in root.named("vip", sink) {
+        vip_count += 1;
         vips.extend(vip::vip(fields, &proxy_names, &scripts, sink));
     }
     root.finish(sink);
@@ -209,6 +217,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         },
         proxy_names,
         scripts,
+        vip_count,
         spans,
     }
 }

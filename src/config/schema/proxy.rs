@@ -33,7 +33,7 @@ pub(super) const PROXY: Section = Section {
         Key::new(
             "check",
             Kind::Table("proxy.NAME.check"),
-            Fallback::Value("\"tcp\""),
+            Fallback::Words("`\"tcp\"`"),
             "How servers are checked: a type in short, or a table.",
         )
         .called(&["health-check", "healthcheck", "option_tcp-check"]),
