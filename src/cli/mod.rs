@@ -7,6 +7,7 @@
 mod check;
 pub mod demo;
 mod run;
+pub mod status;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -61,6 +62,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
+    /// Say what this node is doing, and what is wrong
+    Status(status::StatusArgs),
 }
 
 /// Does what the arguments say; the first is the program's name.
@@ -84,6 +87,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Status(arguments)) => status::run(&arguments).into(),
     }
 }
 
