@@ -66,8 +66,8 @@ struct Seen {
     lost: usize,
     /// How long the old node kept the address; `None`: for as long as we looked.
     kept: Option<Duration>,
-    /// How long two nodes had it.
-    double: Duration,
+    /// How long two nodes had it; `None`: they still had when we stopped looking.
+    double: Option<Duration>,
 }
 
 fn main() -> ExitCode {
@@ -147,7 +147,7 @@ fn measure(stack: Stack, event: Event) -> Seen {
         failed: counts.failed(),
         lost: pair.client().tally(|tally| tally.lost_since(at)),
         kept: (!pair.holds(LB2)).then_some(kept),
-        double: pair.double(at),
+        double: (!(pair.holds(LB1) && pair.holds(LB2))).then(|| pair.double(at)),
     }
 }
 
@@ -177,6 +177,9 @@ fn print_row(name: &str, stack: Stack, seen: &[Seen]) {
     };
     let never = Duration::MAX;
     let finite = |duration: Duration| (duration != never).then_some(duration);
+    let for_ever = |duration: Duration| {
+        finite(duration).map_or("for ever".to_owned(), |it| format!("{} ms", it.as_millis()))
+    };
     let gap = median(seen.iter().map(|one| one.gap.unwrap_or(never)));
     let kept = median(seen.iter().map(|one| one.kept.unwrap_or(never)));
     let gaps: Vec<String> = seen.iter().map(|one| show(one.gap)).collect();
@@ -190,8 +193,8 @@ fn print_row(name: &str, stack: Stack, seen: &[Seen]) {
         median(seen.iter().map(|one| one.refused)),
         median(seen.iter().map(|one| one.failed)),
         median(seen.iter().map(|one| one.lost)),
-        finite(kept).map_or("for ever".to_owned(), |it| format!("{} ms", it.as_millis())),
-        show(Some(median(seen.iter().map(|one| one.double)))),
+        for_ever(kept),
+        for_ever(median(seen.iter().map(|one| one.double.unwrap_or(never)))),
         gaps.join(", ")
     );
 }

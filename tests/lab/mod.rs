@@ -291,6 +291,7 @@ fn plan() -> Plan {
         client: ip(100),
         about: String::new(),
         take_over: Duration::from_secs(5),
+        admin_socket: "/run/lbd/admin.sock".into(),
         lease: Some(Duration::from_secs(2)),
         notes: Vec::new(),
     }

@@ -2,7 +2,8 @@
 //!
 //! `plan` draws the laboratory from a configuration, `lab` builds it (namespaces, servers, nodes,
 //! a watcher of the VIP), `client` goes through the VIP, `tally` and `history` answer what the
-//! client and the watcher saw, `play` is the plot, `show` the screen. Nothing here knows how lbd
+//! client and the watcher saw, `play` is the plot on its `stage`, `show` the
+//! screen. Nothing here knows how lbd
 //! works inside: the nodes are the program itself, started as an operator starts it.
 
 pub mod ask;
@@ -14,6 +15,7 @@ pub mod plan;
 pub mod play;
 pub mod server;
 pub mod show;
+pub mod stage;
 pub mod tally;
 
 use std::fs;
@@ -32,8 +34,8 @@ use crate::net::netns::Namespace;
 use crate::net::netns::sandbox::{self, Inside, Sandbox};
 use lab::Lab;
 use plan::Plan;
-use play::{Ended, Play};
 use show::Screen;
+use stage::{Ended, Stage};
 
 /// The users' pair.
 const PAIR: &str = include_str!("pair.toml");
@@ -107,23 +109,23 @@ fn show(args: &DemoArgs, text: &str, plan: &Plan, inside: Inside) -> Result<(), 
         screen.print(&[format!("  note: {note}")])?;
     }
     let lab = Lab::build(plan)?;
-    let mut play = Play::new(plan, text, &lab, &mut screen, &interrupted);
-    let played = play.run();
-    let summary = match &played {
-        Ok(failover) => play.summary(failover),
-        Err(Ended::Interrupted) => vec!["  interrupted; everything is removed".into()],
-        Err(_) => last_words(&lab),
+    let mut stage = Stage::new(plan, text, &lab, &mut screen, &interrupted)?;
+    let failover = match play::play(&mut stage) {
+        Ok(failover) => failover,
+        Err(Ended::Interrupted) => return Err(Ended::Interrupted),
+        Err(ended) => {
+            stage.print(&last_words(&lab))?;
+            return Err(ended);
+        }
     };
-    let kept = match (&played, args.keep) {
-        (Ok(_), true) => play.keep_up(&summary, &how_to_play(&lab, plan, inside)),
-        (Ok(_), false) | (Err(_), _) => Ok(()),
-    };
-    if !(played.is_ok() && args.keep) {
-        screen.print(&summary)?;
+    stage.print(&play::summary(&stage, &failover))?;
+    if !args.keep {
+        return Ok(());
     }
-    match kept {
-        Ok(()) | Err(Ended::Interrupted) => played.map(drop),
-        Err(error) => Err(error),
+    stage.print(&how_to_play(&lab, plan, inside))?;
+    match play::keep(&mut stage) {
+        Ok(()) | Err(Ended::Interrupted) => Ok(()),
+        Err(ended) => Err(ended),
     }
 }
 

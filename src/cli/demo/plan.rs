@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::model::{CheckKind, Config, Listen, Proxy, Verify, Vip};
@@ -23,6 +24,8 @@ pub struct Plan {
     pub about: String,
     /// How long a Backup waits for a silent Active, at most.
     pub take_over: Duration,
+    /// Where a node answers `lbd status`.
+    pub admin_socket: PathBuf,
     /// The VIP's kernel lifetime; `None`: a dead node keeps it.
     pub lease: Option<Duration>,
     /// What the laboratory does differently from the file.
@@ -111,9 +114,15 @@ pub fn plan(config: &Config) -> Result<Plan, Vec<String>> {
         client,
         about: about(vip),
         take_over: vip.advert_interval.duration() * 4 + Duration::from_secs(1),
+        admin_socket: admin_socket(config),
         lease: vip.lease,
         notes: notes(config, vip, first),
     })
+}
+
+fn admin_socket(config: &Config) -> PathBuf {
+    let socket = config.admin.socket.clone();
+    socket.unwrap_or_else(|| "/run/lbd/admin.sock".into())
 }
 
 fn client_port(proxy: &Proxy, vip: IpAddr) -> Option<u16> {
@@ -260,6 +269,65 @@ fn free_address(vip: IpAddr, prefix: u8, taken: &BTreeSet<IpAddr>) -> Option<IpA
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MINIMAL: &str = r#"
+[vip.kube]
+address = "172.16.0.10/24"
+nodes = ["172.16.0.2", "172.16.0.3"]
+
+[proxy.kube-apiserver]
+listen = ":6443"
+backends = ["172.16.0.4:6443", "172.16.0.5:6443"]
+check = "kube-apiserver"
+"#;
+
+    fn drawn(text: &str) -> Result<Plan, Vec<String>> {
+        plan(&crate::config::load(text).unwrap())
+    }
+
+    #[test]
+    fn the_minimal_file_calls_for_two_nodes_two_servers_and_a_client() {
+        let plan = drawn(MINIMAL).unwrap();
+        assert_eq!(plan.target, "172.16.0.10:6443".parse().unwrap());
+        assert_eq!(plan.prefix, 24);
+        assert_eq!(plan.nodes.len(), 2);
+        assert_eq!(plan.nodes[1].name, "172.16.0.3");
+        assert_eq!(plan.nodes[1].interface, "eth0");
+        assert_eq!(plan.servers.len(), 2);
+        assert_eq!(plan.client, v4(100));
+        assert_eq!(plan.take_over, Duration::from_secs(5));
+        assert_eq!(plan.notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_demos_own_file_can_be_shown() {
+        let plan = drawn(include_str!("pair.toml")).unwrap();
+        assert_eq!(plan.nodes[0].name, "lb1");
+        assert_eq!(plan.servers[2].name, "kube-apiserver-3");
+        assert_eq!(plan.about, "VRRP v2, vrid 60, an advert each 1s");
+    }
+
+    #[test]
+    fn what_the_wire_cannot_show_is_refused_with_the_reason() {
+        let one_node = MINIMAL.replace(r#", "172.16.0.3""#, "");
+        let reasons = drawn(&one_node).unwrap_err();
+        assert_eq!(
+            reasons,
+            ["vip.kube: a failover needs two `nodes`, the file has 1"]
+        );
+        let far_away = MINIMAL.replace("172.16.0.5:6443", "10.0.0.5:6443");
+        let reasons = drawn(&far_away).unwrap_err();
+        assert_eq!(
+            reasons,
+            ["10.0.0.5 is not in 172.16.0.10/24: the demo has one wire and no router"]
+        );
+        let elsewhere = MINIMAL.replace(":6443\"\nbackends", "172.16.0.77:6443\"\nbackends");
+        let reasons = drawn(&elsewhere).unwrap_err();
+        assert_eq!(
+            reasons,
+            ["proxy.kube-apiserver: no `listen` covers 172.16.0.10"]
+        );
+    }
 
     fn v4(last: u8) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(172, 16, 0, last))

@@ -48,6 +48,7 @@ fn the_client_and_the_watcher_see_an_address_come_and_go() {
         client: ip(100),
         about: String::new(),
         take_over: Duration::from_secs(1),
+        admin_socket: "/run/lbd/admin.sock".into(),
         lease: None,
         notes: Vec::new(),
     };
