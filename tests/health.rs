@@ -437,6 +437,7 @@ fn a_watched_server_goes_down_after_fall_failures_and_up_after_rise_successes() 
             server_name: "s".to_owned(),
             probe,
             machine: Machine::new(&check, clock::now()),
+            hurry: Arc::default(),
         };
         let task = tokio::spawn(task::watch(target, sender));
         let mut next = async || -> Finding {

@@ -124,13 +124,14 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
         path: path.to_owned(),
         source,
     };
-    let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied => AskError::Permission(path.to_owned()),
-        // Whatever else keeps a client out, there is no daemon behind this path for it.
-        _ => AskError::Unreachable {
+    let stream = UnixStream::connect(path).map_err(|source| {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            return AskError::Permission(path.to_owned());
+        }
+        AskError::Unreachable {
             path: path.to_owned(),
             source,
-        },
+        }
     })?;
     let line = converse(stream).map_err(broken)?;
     let answer: Answer = serde_json::from_str(&line).map_err(|source| AskError::Foreign {

@@ -76,7 +76,7 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
             vip.interface,
             vip.vrid,
             vip.version,
-            short_time(vip.advert_interval_ms.into()),
+            interval(vip.advert_interval_ms),
         ),
     );
     push_line(
@@ -210,6 +210,14 @@ fn server(server: &ServerStatus) -> Vec<String> {
         short_bytes(server.bytes_out),
         (server.connect_errors + server.connect_timeouts + server.aborts).to_string(),
     ]
+}
+
+fn interval(ms: u32) -> String {
+    if ms.is_multiple_of(1_000) {
+        format!("{}s", ms / 1_000)
+    } else {
+        format!("{ms}ms")
+    }
 }
 
 fn dash<T: ToString>(value: Option<T>) -> String {

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod demo;
+mod processes;
 mod run;
 pub mod status;
 
@@ -62,8 +63,14 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
-    /// Say what this node is doing, and what is wrong
+    /// Say what this node is doing
     Status(status::StatusArgs),
+    /// The process that starts programs for the keeper
+    #[command(hide = true)]
+    Runner,
+    /// The process that serves connections
+    #[command(hide = true)]
+    Proxy(processes::ProxyArguments),
 }
 
 /// Does what the arguments say; the first is the program's name.
@@ -88,6 +95,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        Some(Command::Runner) => processes::runner(),
+        Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }
 }
 
@@ -122,6 +131,18 @@ fn talk(text: &str) {
     if writeln!(io::stderr().lock(), "{text}").is_err() {
         tracing::debug!("stderr is closed");
     }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }
 
 /// Whether `stream` wants colours.

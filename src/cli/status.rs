@@ -1,6 +1,5 @@
 //! `lbd status`: what this node is doing, from its admin socket.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -53,7 +52,7 @@ pub fn run(args: &StatusArgs) -> u8 {
         (Output::Table, true) => crate::log::escape(&status.headline) + "\n",
         (Output::Table, false) => table::render(&status),
     };
-    if io::stdout().write_all(text.as_bytes()).is_err() {
+    if super::out(&text).is_err() {
         return FAILURE;
     }
     verdict(&status, args.check)
@@ -74,19 +73,15 @@ fn default_socket() -> PathBuf {
 }
 
 fn complain(error: &AskError) -> u8 {
-    let source =
-        std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));
-    let hint = hint(error);
-    let said = writeln!(io::stderr(), "lbd status: {error}{source}{hint}");
+    super::talk(&format!(
+        "lbd status: {}{}",
+        super::chain(error),
+        hint(error)
+    ));
     match error {
         AskError::Unreachable { .. } | AskError::Broken { .. } => UNREACHABLE,
         AskError::Permission(_) => PERMISSION,
-        AskError::Foreign { .. } | AskError::Refused(_) => {
-            if said.is_err() {
-                // Nobody is there to be told; the code says it.
-            }
-            FAILURE
-        }
+        AskError::Foreign { .. } | AskError::Refused(_) => FAILURE,
     }
 }
 

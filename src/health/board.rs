@@ -29,6 +29,8 @@ pub struct ProxyBoard {
 pub struct Health {
     /// Its name.
     pub name: String,
+    /// Whether it is probed at all; a disabled server is not.
+    pub watched: bool,
     /// By the rules; `None`: no verdict yet.
     pub up: Option<bool>,
     /// What the last probe of this process found.
@@ -75,7 +77,7 @@ impl Board {
             servers: proxy
                 .servers
                 .iter()
-                .map(|server| Health::unknown(&server.name, now))
+                .map(|server| Health::unknown(&server.name, !server.disabled, now))
                 .collect(),
             epoch: Epoch::default(),
         });
@@ -128,12 +130,13 @@ impl Board {
         Some((proxy, at))
     }
 
-    /// Whether every server of this proxy has a verdict.
+    /// Whether every watched server of this proxy has a verdict.
     #[must_use]
     pub fn is_probed(&self, proxy: usize) -> bool {
-        self.proxies
-            .get(proxy)
-            .is_some_and(|proxy| proxy.servers.iter().all(|server| server.up.is_some()))
+        self.proxies.get(proxy).is_some_and(|proxy| {
+            let mut servers = proxy.servers.iter();
+            servers.all(|server| server.up.is_some() || !server.watched)
+        })
     }
 
     /// Whether every server of every proxy has a verdict.
@@ -181,9 +184,10 @@ impl Board {
 }
 
 impl Health {
-    fn unknown(name: &str, now: Instant) -> Self {
+    fn unknown(name: &str, watched: bool, now: Instant) -> Self {
         Self {
             name: name.to_owned(),
+            watched,
             up: None,
             last: None,
             counter: (0, 0),
@@ -199,4 +203,102 @@ impl Health {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::fsm::{Change, State};
+
+    fn config() -> Config {
+        let text = "[proxy.p]\nlisten = \"127.0.0.1:6443\"\n[proxy.p.backends]\n\
+                    a = \"127.0.0.1:1\"\nb = \"127.0.0.1:2\"\n\
+                    c = { address = \"127.0.0.1:3\", disabled = true }\n";
+        crate::config::load(text).unwrap()
+    }
+
+    fn finding(server: usize, up: bool, started: Instant, finished: Instant) -> Finding {
+        Finding {
+            proxy: 0,
+            server,
+            verdict: if up {
+                Verdict::Ready
+            } else {
+                Verdict::Unresponsive("connection refused".to_owned())
+            },
+            up,
+            counter: (2, 2),
+            change: Some(Change {
+                from: State::Unknown,
+                to: State::Up,
+            }),
+            started,
+            finished,
+        }
+    }
+
+    fn old(server: &str, up: bool, age: u64) -> ServerSnapshot {
+        ServerSnapshot {
+            proxy: "p".to_owned(),
+            server: server.to_owned(),
+            up,
+            verdict_age_ms: age,
+            ramp_ms: None,
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_probed_when_each_watched_server_has_a_verdict() {
+        let now = crate::net::clock::now();
+        let mut board = Board::new(&config(), now);
+        assert!(!board.is_probed(0));
+        board.record(&finding(0, true, now, now));
+        assert!(!board.is_probed(0));
+        board.record(&finding(1, false, now, now));
+        assert!(board.is_probed(0) && board.is_all_probed());
+        assert!(!board.is_probed(1));
+    }
+
+    #[test]
+    fn only_young_verdicts_about_present_servers_are_restored() {
+        let now = crate::net::clock::now();
+        let mut board = Board::new(&config(), now);
+        assert_eq!(board.restore(&old("a", true, 10_000), now), Some((0, 0)));
+        assert_eq!(board.restore(&old("b", true, 10_001), now), None);
+        assert_eq!(board.restore(&old("gone", true, 0), now), None);
+        assert_eq!(board.servers(0)[0].up, Some(true));
+        assert_eq!(board.servers(0)[1].up, None);
+        let passed_on = board.snapshot(now, |_, _| None);
+        assert_eq!(passed_on, [old("a", true, 10_000)]);
+    }
+
+    #[test]
+    fn the_epoch_counts_only_probes_started_after_the_last_count() {
+        let start = crate::net::clock::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut board = Board::new(&config(), start);
+        board.record(&finding(0, true, at(0), at(10)));
+        assert_eq!(board.probe_epoch(0), 1);
+        // In flight together with the first one: proves nothing newer.
+        board.record(&finding(1, true, at(5), at(12)));
+        assert_eq!(board.probe_epoch(0), 1);
+        board.record(&finding(1, false, at(20), at(21)));
+        assert_eq!(board.probe_epoch(0), 1);
+        board.record(&finding(0, true, at(20), at(22)));
+        assert_eq!(board.probe_epoch(0), 2);
+    }
+
+    #[test]
+    fn transitions_count_changes_but_not_the_first_verdict() {
+        let now = crate::net::clock::now();
+        let mut board = Board::new(&config(), now);
+        for up in [true, true, false, true] {
+            board.record(&finding(0, up, now, now));
+        }
+        let server = &board.servers(0)[0];
+        assert_eq!(
+            (server.checks, server.failures, server.transitions),
+            (4, 1, 2)
+        );
+    }
 }

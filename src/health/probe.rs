@@ -277,15 +277,16 @@ fn http_verdict(error: &hyper::Error) -> Verdict {
     }
 }
 
+/// The usual errors in few words; whatever else a kernel says is shown as it says it.
 fn io_reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        io::ErrorKind::UnexpectedEof => "connection closed".to_owned(),
-        io::ErrorKind::TimedOut => "connect timed out".to_owned(),
-        io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-        // Whatever else a kernel says about a connect is shown as it says it.
-        _ => error.to_string(),
-    }
+    const WORDS: [(io::ErrorKind, &str); 6] = [
+        (io::ErrorKind::ConnectionRefused, "connection refused"),
+        (io::ErrorKind::ConnectionReset, "connection reset"),
+        (io::ErrorKind::UnexpectedEof, "connection closed"),
+        (io::ErrorKind::TimedOut, "connect timed out"),
+        (io::ErrorKind::HostUnreachable, "no route to host"),
+        (io::ErrorKind::NetworkUnreachable, "network unreachable"),
+    ];
+    let known = WORDS.iter().find(|(kind, _)| *kind == error.kind());
+    known.map_or_else(|| error.to_string(), |(_, words)| (*words).to_owned())
 }

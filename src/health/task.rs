@@ -1,8 +1,9 @@
 //! The driver of one server's check: wait for the deadline, probe, decide, hand the finding on.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::fsm::{Change, Machine, State};
 use super::probe::{Probe, Verdict};
@@ -23,6 +24,8 @@ pub struct Target {
     pub probe: Probe,
     /// Its rise/fall machine, perhaps with a restored verdict.
     pub machine: Machine,
+    /// Wakes the task for a probe before its deadline.
+    pub hurry: Arc<Notify>,
 }
 
 /// What one probe brought.
@@ -63,7 +66,10 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
     let mut warned = false;
     let mut verdict_since = clock::now();
     loop {
-        tokio::time::sleep_until(target.machine.deadline().into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(target.machine.deadline().into()) => {}
+            () = target.hurry.notified() => {}
+        }
         let started = clock::now();
         let report = target.probe.run().await;
         let finished = clock::now();

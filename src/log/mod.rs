@@ -55,6 +55,7 @@ pub enum LogError {
 /// [`LogError`]; a syslog or journal socket that is missing is no error: it is said once on
 /// standard error and tried again with later messages.
 pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
+    localtime::load_zone();
     let out = Output::open(config, SocketPaths::default())?;
     let speaker = Speaker {
         role,

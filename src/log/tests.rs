@@ -297,7 +297,7 @@ mod tempdir {
 
     impl Drop for Dir {
         fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).ok();
+            std::fs::remove_dir_all(&self.0).unwrap_or_default();
         }
     }
 }

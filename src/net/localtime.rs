@@ -6,9 +6,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Has the C library read the time zone's file, which a confined process may not be able to open.
+pub fn load_zone() {
+    std::hint::black_box(utc_offset(SystemTime::UNIX_EPOCH));
+}
+
 /// Seconds east of Greenwich at that moment; 0 for moments the C library cannot represent.
 ///
-/// The first call of the process reads `/etc/localtime`; make it before giving up file access.
+/// The first call of the process reads `/etc/localtime`; see [`load_zone`].
 #[must_use]
 pub fn utc_offset(at: SystemTime) -> i64 {
     let Ok(since_epoch) = at.duration_since(UNIX_EPOCH) else {

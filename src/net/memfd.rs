@@ -2,8 +2,9 @@
 //! read, whatever happens to the file on disk.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -33,14 +34,15 @@ pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
 /// # Errors
 /// `InvalidData` when it isn't sealed or is longer than 4 MiB; else the kernel's.
 pub fn read_sealed(fd: OwnedFd) -> io::Result<Vec<u8>> {
-    let mut file = File::from(fd);
+    let file = File::from(fd);
     let present = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
-    if !present.contains(seals()) || file.metadata()?.len() > BYTES_MAX {
+    let length = file.metadata()?.len();
+    if !present.contains(seals()) || length > BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    file.seek(SeekFrom::Start(0))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    // Not read(2): the file position is shared with every process that got this descriptor.
+    file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 

@@ -15,6 +15,7 @@ pub mod netns;
 pub mod notify;
 pub mod privileges;
 pub mod process;
+pub mod readiness;
 pub mod realtime;
 pub mod seqpacket;
 pub mod signal;

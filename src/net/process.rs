@@ -193,6 +193,20 @@ pub fn take_fd3() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(3) })
 }
 
+/// Waits for a process to end and collects it if it is a child; false when it still runs after
+/// `limit`. For the end of a program: nothing else happens meanwhile.
+#[must_use]
+pub fn await_end(process: &Process, limit: std::time::Duration) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    let ended = poll(&mut fds, timeout).is_ok_and(|ready| ready > 0);
+    if ended && let Err(error) = process.reap() {
+        tracing::debug!(%error, "not our child");
+    }
+    ended
+}
+
 /// A thread as /proc shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadState {

@@ -15,6 +15,6 @@ pub mod garp;
 pub mod packet;
 pub mod priority;
 pub mod stamp;
-// task
+pub mod task;
 pub mod timing;
 pub mod validate;

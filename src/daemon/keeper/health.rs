@@ -55,7 +55,12 @@ impl Board {
         }
     }
 
-    fn ok(&self, target: TrackTarget, standing: Standing, scripts: &[Option<bool>]) -> Option<bool> {
+    fn ok(
+        &self,
+        target: TrackTarget,
+        standing: Standing,
+        scripts: &[Option<bool>],
+    ) -> Option<bool> {
         match target {
             TrackTarget::Proxy(index) => self.proxy_ok(index, standing),
             TrackTarget::Script(index) => scripts.get(index).copied().flatten(),

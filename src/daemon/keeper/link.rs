@@ -52,12 +52,17 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            epoll.modify(&self.connection, self.token, Interest::READ | Interest::WRITE)?;
+            epoll.modify(
+                &self.connection,
+                self.token,
+                Interest::READ | Interest::WRITE,
+            )?;
         }
         if self.queue.len() >= QUEUE_MAX {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        let fds: io::Result<Vec<OwnedFd>> = fds.iter().map(BorrowedFd::try_clone_to_owned).collect();
+        let fds: io::Result<Vec<OwnedFd>> =
+            fds.iter().map(BorrowedFd::try_clone_to_owned).collect();
         self.queue.push_back((bytes, fds?));
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::net::seqpacket::FDS_MAX;
 use crate::net::tcp::{self, ListenError};
 
 /// Groups of sockets by proxy and `listen` entry.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Listeners(Vec<Vec<Vec<OwnedFd>>>);
 
 impl Listeners {
@@ -86,6 +86,7 @@ fn is_at(listen: Listen, addr: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     fn config(port: u16, other: u16) -> Config {
         let text = format!(
@@ -94,7 +95,6 @@ mod tests {
         );
         config::load(&text).unwrap()
     }
-    use crate::config;
 
     /// Two ports nobody has right now.
     fn ports() -> (u16, u16) {

@@ -56,6 +56,8 @@ impl RunnerLink {
             return Ok(None);
         };
         let bytes = buffer.get(..received.len).unwrap_or_default();
-        FromRunner::decode(bytes).map(Some).map_err(io::Error::other)
+        FromRunner::decode(bytes)
+            .map(Some)
+            .map_err(io::Error::other)
     }
 }

@@ -116,8 +116,8 @@ enum Phase {
 #[derive(Debug)]
 struct Alive {
     heard: Instant,
-    /// When each worker last came round.
-    workers: Vec<(u32, Instant)>,
+    /// Each worker's silence at the last heartbeat.
+    workers: Vec<(u32, Duration)>,
     /// The first look at what is silent, and when.
     sample: Option<(Instant, Vec<Finding>)>,
     /// When to look again.
@@ -136,25 +136,18 @@ impl Alive {
         }
     }
 
-    /// The oldest sign of life that a verdict would rest on.
-    fn oldest(&self) -> Instant {
-        let workers = self.workers.iter().map(|(_, ticked)| *ticked).min();
-        workers.map_or(self.heard, |ticked| ticked.min(self.heard))
-    }
-
-    /// Threads silent for at least `age`. While the control thread is silent nothing is known of
-    /// the workers.
+    /// Threads silent for at least `age`. The control thread speaks for the workers: how long they
+    /// had been silent is known as of the last heartbeat.
     fn silent(&self, now: Instant, age: Duration) -> Vec<Thread> {
         if now.saturating_duration_since(self.heard) >= age {
             return vec![Thread::Control];
         }
-        let silent = |ticked: &Instant| now.saturating_duration_since(*ticked) >= age;
-        let workers = self.workers.iter().filter(|(_, ticked)| silent(ticked));
+        let workers = self.workers.iter().filter(|(_, silence)| *silence >= age);
         workers.map(|(tid, _)| Thread::Worker(*tid)).collect()
     }
 
     fn deadline(&self) -> Instant {
-        self.look_at.unwrap_or(self.oldest() + SAMPLE_AFTER)
+        self.look_at.unwrap_or(self.heard + SAMPLE_AFTER)
     }
 }
 
@@ -210,6 +203,18 @@ impl Supervisor {
             None if in_time(self.began, FIRST_WITHIN) => Standing::Unknown,
             None => Standing::Lost,
         }
+    }
+
+    /// Whether the present process has a verdict on its servers.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served
+    }
+
+    /// Whether it is too late to wait for the first verdict on every server.
+    #[must_use]
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= FIRST_WITHIN
     }
 
     /// Whether the present process is crash-looping.
@@ -292,41 +297,33 @@ impl Supervisor {
     }
 
     fn heartbeat(&mut self, now: Instant, workers: &[(u32, u32)]) -> Vec<Action> {
-        let ticked = |(tid, age): &(u32, u32)| {
-            let age = Duration::from_millis(u64::from(*age));
-            (*tid, now.checked_sub(age).unwrap_or(now))
-        };
-        let workers: Vec<(u32, Instant)> = workers.iter().map(ticked).collect();
-        let all_well = workers
-            .iter()
-            .all(|(_, at)| now.saturating_duration_since(*at) < SAMPLE_AFTER);
         if self.looping && self.lived(now) {
             self.looping = false;
         }
-        match &mut self.phase {
-            Phase::Hung { .. } if all_well => {
-                let mut alive = Alive::new(now);
-                alive.workers = workers;
-                self.phase = Phase::Alive(alive);
-                vec![Action::Recovered]
-            }
-            Phase::Hung { .. } => Vec::new(),
-            Phase::Alive(alive) => {
-                alive.heard = now;
-                alive.workers = workers;
-                if all_well {
-                    alive.sample = None;
-                    alive.look_at = None;
-                    alive.starved = false;
-                }
-                Vec::new()
-            }
-            Phase::Starting { .. } | Phase::Waiting { .. } => {
-                let mut alive = Alive::new(now);
-                alive.workers = workers;
-                self.phase = Phase::Alive(alive);
-                Vec::new()
-            }
+        let silence = |(tid, ms): &(u32, u32)| (*tid, Duration::from_millis(u64::from(*ms)));
+        let workers: Vec<(u32, Duration)> = workers.iter().map(silence).collect();
+        let all_well = workers.iter().all(|(_, silence)| *silence < SAMPLE_AFTER);
+        let was_hung = matches!(self.phase, Phase::Hung { .. });
+        if was_hung && !all_well {
+            return Vec::new();
+        }
+        if !matches!(self.phase, Phase::Alive(_)) {
+            self.phase = Phase::Alive(Alive::new(now));
+        }
+        let Phase::Alive(alive) = &mut self.phase else {
+            return Vec::new();
+        };
+        alive.heard = now;
+        alive.workers = workers;
+        alive.look_at = None;
+        if all_well {
+            alive.sample = None;
+            alive.starved = false;
+        }
+        match (was_hung, all_well) {
+            (true, _) => vec![Action::Recovered],
+            (false, true) => Vec::new(),
+            (false, false) => vec![Action::Examine(alive.silent(now, SAMPLE_AFTER))],
         }
     }
 
@@ -341,19 +338,17 @@ impl Supervisor {
         };
         let judged = alive.silent(now, JUDGE_AFTER);
         if judged.is_empty() {
-            // The verdict falls when the oldest of the silent threads has been so for long enough.
-            let judge_at = alive.oldest() + JUDGE_AFTER;
-            alive.sample = Some((now, findings.to_vec()));
-            alive.look_at = Some(judge_at.max(now + Duration::from_millis(1)));
+            // The first look stands until the verdict. For workers that is a later heartbeat.
+            alive.sample.get_or_insert_with(|| (now, findings.to_vec()));
+            let control = now >= alive.heard + SAMPLE_AFTER;
+            alive.look_at = control.then_some(alive.heard + JUDGE_AFTER);
             return Vec::new();
         }
         let sample = alive.sample.take();
-        let verdicts = findings
+        let mut verdicts = findings
             .iter()
             .filter(|found| judged.contains(&found.thread));
-        let hung = verdicts
-            .filter_map(|found| judge(now, found, sample.as_ref()))
-            .next();
+        let hung = verdicts.find_map(|found| judge(now, found, sample.as_ref()));
         if let Some(reason) = hung {
             self.hung += 1;
             self.phase = Phase::Hung {

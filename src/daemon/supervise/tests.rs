@@ -129,20 +129,24 @@ fn a_starved_proxy_is_warned_about_once_and_never_killed() {
 fn a_worker_that_stopped_ticking_is_judged_although_heartbeats_come() {
     let base = crate::net::clock::now();
     let mut machine = serving(base);
-    for ms in [50, 100, 150] {
-        let age = u32::try_from(ms).unwrap();
-        machine.handle(at(base, ms), Input::Heartbeat(&[(7, age), (8, 3)]));
-    }
     let stuck = |run_ms| Finding {
         thread: Thread::Worker(7),
         ..control('R', run_ms, 0)
     };
-    let look = Action::Examine(vec![Thread::Worker(7)]);
-    assert_eq!(machine.handle(at(base, 150), Input::Tick), [look.clone()]);
+    let look = || vec![Action::Examine(vec![Thread::Worker(7)])];
+    for (ms, expected) in [(50, Vec::new()), (100, Vec::new()), (150, look())] {
+        let age = u32::try_from(ms).unwrap();
+        let ticks = [(7, age), (8, 3)];
+        let actions = machine.handle(at(base, ms), Input::Heartbeat(&ticks));
+        assert_eq!(actions, expected, "{ms}");
+    }
     machine.handle(at(base, 150), Input::Examined(&[stuck(10)]));
-    machine.handle(at(base, 200), Input::Heartbeat(&[(7, 200), (8, 3)]));
-    assert_eq!(machine.deadline(), Some(at(base, 250)));
-    assert_eq!(machine.handle(at(base, 250), Input::Tick), [look]);
+    assert_eq!(machine.deadline(), Some(at(base, 300)));
+    let actions = machine.handle(at(base, 200), Input::Heartbeat(&[(7, 200), (8, 3)]));
+    assert_eq!(actions, look());
+    machine.handle(at(base, 200), Input::Examined(&[stuck(60)]));
+    let actions = machine.handle(at(base, 250), Input::Heartbeat(&[(7, 250), (8, 3)]));
+    assert_eq!(actions, look());
     assert_eq!(
         machine.handle(at(base, 250), Input::Examined(&[stuck(110)])),
         [Action::Hung("busy without progress")]
@@ -163,7 +167,7 @@ fn a_heartbeat_between_the_looks_clears_the_suspicion() {
     machine.handle(at(base, 150), Input::Tick);
     machine.handle(at(base, 150), Input::Examined(&[control('R', 1, 1)]));
     machine.handle(at(base, 200), Input::Heartbeat(&[(7, 10)]));
-    assert_eq!(machine.deadline(), Some(at(base, 340)));
+    assert_eq!(machine.deadline(), Some(at(base, 350)));
     assert_eq!(machine.handle(at(base, 250), Input::Tick), []);
 }
 
@@ -175,7 +179,7 @@ fn a_keeper_that_was_late_itself_reads_before_it_judges() {
     assert_eq!(machine.deadline(), Some(at(base, 3_050)));
     machine.handle(at(base, 3_001), Input::Heartbeat(&[(7, 20)]));
     assert_eq!(machine.standing(at(base, 3_001)), Standing::Fine);
-    assert_eq!(machine.deadline(), Some(at(base, 3_131)));
+    assert_eq!(machine.deadline(), Some(at(base, 3_151)));
 }
 
 #[test]

@@ -21,7 +21,7 @@ const RESTORE_SPACING: Duration = Duration::from_millis(20);
 /// A hand-off nobody took is repeated after this (doubling up to the most) where the peers don't
 /// preempt.
 const HAND_OFF_AGAIN: Duration = Duration::from_secs(10);
-const HAND_OFF_AGAIN_MOST: Duration = Duration::from_mins(5);
+const HAND_OFF_AGAIN_MOST: Duration = Duration::from_secs(300);
 
 /// The addresses and when to care for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,320 @@
+//! Rules of the tree that the compiler does not know: who may name whom, which files are pure,
+//! what every file must say about itself. Plain text search, on purpose: fast and explainable.
+
+#![cfg(test)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Components in import order: each may name itself and those before it (same number: neither).
+const ORDER: &[(&str, u8)] = &[
+    ("units", 0),
+    ("config", 1),
+    ("net", 2),
+    ("ipc", 2),
+    ("metrics", 2),
+    ("log", 2),
+    ("health", 3),
+    ("proxy", 4),
+    ("track", 5),
+    ("vrrp", 6),
+    ("admin", 7),
+    ("daemon", 8),
+    ("cli", 9),
+    ("main", 10),
+];
+
+/// Files (or folders) that decide and do nothing else.
+const PURE: &[&str] = &[
+    "src/units.rs",
+    "src/config",
+    "src/ipc/message.rs",
+    "src/health/fsm.rs",
+    "src/proxy/balance.rs",
+    "src/proxy/queue.rs",
+    "src/proxy/server.rs",
+    "src/proxy/slowstart.rs",
+    "src/proxy/timer.rs",
+    "src/track/fsm.rs",
+    "src/vrrp/packet.rs",
+    "src/vrrp/fsm",
+    "src/vrrp/priority.rs",
+    "src/daemon/supervise.rs",
+    "src/admin/status.rs",
+];
+
+/// Words that a pure file never says: clocks, sockets, executors, randomness, logging.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "socket2",
+    "nix::",
+    "libc::",
+    "std::fs",
+    "std::net::TcpStream",
+    "std::net::UdpSocket",
+    "Instant::now",
+    "SystemTime::now",
+    "clock::now",
+    "tracing",
+    "println!",
+    "getrandom",
+];
+
+const LINES_MAX: usize = 500;
+
+#[test]
+fn every_source_file_opens_with_what_lives_in_it() {
+    let missing: Vec<_> = sources()
+        .into_iter()
+        .filter(|file| {
+            !file
+                .text
+                .lines()
+                .take(3)
+                .any(|line| line.starts_with("//!"))
+        })
+        .map(|file| file.name)
+        .collect();
+    assert!(missing.is_empty(), "no //! header: {missing:?}");
+}
+
+#[test]
+fn no_component_names_one_to_its_right() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let Some(component) = component_of(&file.name) else {
+            continue;
+        };
+        let rank = rank_of(&component);
+        for (number, line) in code_lines(&file.text) {
+            for named in crate_paths(line) {
+                if named != component && rank_of(&named) >= rank {
+                    wrong.push(format!("{}:{number}: {component} names {named}", file.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_component_has_a_place_in_the_order() {
+    let mut unknown = Vec::new();
+    for entry in fs::read_dir(root().join("src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let component = name.trim_end_matches(".rs").to_owned();
+        if component != "lib" && !ORDER.iter().any(|(known, _)| *known == component) {
+            unknown.push(component);
+        }
+    }
+    assert!(unknown.is_empty(), "not in ORDER: {unknown:?}");
+}
+
+#[test]
+fn pure_files_touch_no_clock_socket_executor_or_log() {
+    let files = sources();
+    let mut wrong = Vec::new();
+    for pure in PURE {
+        let mut found = false;
+        for file in files.iter().filter(|file| file.name.starts_with(pure)) {
+            found = true;
+            if file.name.ends_with("tests.rs") {
+                continue;
+            }
+            for (number, line) in code_lines(&file.text) {
+                for word in IMPURE.iter().filter(|word| line.contains(**word)) {
+                    wrong.push(format!("{}:{number}: `{word}` in a pure file", file.name));
+                }
+            }
+        }
+        if !found {
+            wrong.push(format!("{pure} is listed as pure but does not exist"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_lives_in_net_alone() {
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|file| !file.name.starts_with("src/net/"))
+        .flat_map(|file| {
+            code_lines(&file.text)
+                .filter(|(_, line)| line.contains("unsafe {") || line.contains("unsafe fn"))
+                .map(|(number, _)| format!("{}:{number}", file.name))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wrong.is_empty(), "unsafe outside src/net: {wrong:?}");
+}
+
+#[test]
+fn no_source_file_outgrows_its_reader() {
+    let long: Vec<_> = sources()
+        .into_iter()
+        .filter(|file| !file.name.ends_with("tests.rs"))
+        .map(|file| {
+            (
+                file.text
+                    .split("\n#[cfg(test)]")
+                    .next()
+                    .unwrap_or("")
+                    .lines()
+                    .count(),
+                file.name,
+            )
+        })
+        .filter(|(lines, _)| *lines > LINES_MAX)
+        .collect();
+    assert!(long.is_empty(), "over {LINES_MAX} lines: {long:?}");
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let manifest = read("Cargo.toml");
+    let reasons = read("docs/dependencies.md");
+    let mut inside = false;
+    let mut missing = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line == "[dependencies]" || line == "[dev-dependencies]";
+        } else if inside && let Some((name, _)) = line.split_once(" = ") {
+            if !reasons.contains(&format!("`{name}`")) {
+                missing.push(name.to_owned());
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "no reason in docs/dependencies.md: {missing:?}"
+    );
+}
+
+#[test]
+fn documents_name_only_files_that_exist() {
+    let mut missing = Vec::new();
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/SPECIFICATION.md",
+    ] {
+        for word in read(document).split(['`', '(', ')', ' ', '\n', ',']) {
+            let path = word.trim_end_matches([':', '.', ';']);
+            let ours = ["src/", "tests/", "conf/", "docs/", "benches/", "systemd/"];
+            let looks_like_a_file = ours.iter().any(|start| path.starts_with(start))
+                && !path.contains(['*', '{', '<', '…']);
+            if looks_like_a_file && !root().join(path.split('#').next().unwrap_or(path)).exists() {
+                missing.push(format!("{document}: {path}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn the_architecture_fits_on_a_few_screens() {
+    assert!(read("ARCHITECTURE.md").lines().count() <= 200);
+}
+
+struct Source {
+    /// Path from the root of the tree.
+    name: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    collect(&root().join("src"), &mut found);
+    assert!(
+        found.len() > 20,
+        "the walk over src/ found too little to mean anything"
+    );
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path
+                .strip_prefix(root())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            found.push(Source {
+                text: fs::read_to_string(&path).unwrap(),
+                name,
+            });
+        }
+    }
+}
+
+/// The component a file belongs to; `None` for lib.rs, which names all.
+fn component_of(name: &str) -> Option<String> {
+    let inside = name.strip_prefix("src/")?;
+    let first = inside.split('/').next()?.trim_end_matches(".rs");
+    (first != "lib").then(|| first.to_owned())
+}
+
+fn rank_of(component: &str) -> u8 {
+    ORDER
+        .iter()
+        .find(|(name, _)| *name == component)
+        .map_or(u8::MAX, |(_, rank)| *rank)
+}
+
+/// Lines of code before the unit tests, without comments, with their numbers.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = text.split("\n#[cfg(test)]").next().unwrap_or(text);
+    code.lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line))
+        .filter(|(_, line)| {
+            let line = line.trim_start();
+            !line.starts_with("//")
+        })
+}
+
+/// Components named by `crate::X` (or `lbd::X` in main.rs) on a line.
+fn crate_paths(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for marker in ["crate::", "lbd::"] {
+        for (at, _) in line.match_indices(marker) {
+            let rest = &line[at + marker.len()..];
+            let names = rest.strip_prefix('{').map_or_else(
+                || vec![rest],
+                |list| {
+                    list.split('}')
+                        .next()
+                        .unwrap_or("")
+                        .split(',')
+                        .map(str::trim)
+                        .collect()
+                },
+            );
+            for name in names {
+                let word: String = name
+                    .chars()
+                    .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                    .collect();
+                if ORDER.iter().any(|(known, _)| *known == word) {
+                    found.push(word);
+                }
+            }
+        }
+    }
+    found
+}
