@@ -19,6 +19,8 @@ use lbd::net::clock::now;
 use lbd::net::link::LinkEvents;
 use lbd::net::netlink::{Netlink, host_facts};
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
+use lbd::vrrp::packet::{Advertisement, WireAuth};
+use lbd::vrrp::stamp::Resume;
 use lbd::vrrp::task::{NodeHealth, RouterEvent, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -59,6 +61,10 @@ enum Order {
     /// Start a program there and hand it back.
     Spawn(&'static str, Vec<String>, SyncSender<Child>),
     Open(Box<LocalVip>),
+    /// Open it with the stamp of the router that was killed, as old as it is.
+    Resume(Box<LocalVip>),
+    /// Send forged adverts to the other host: so many of each kind, then say so.
+    Forge(usize, SyncSender<()>),
     Health(NodeHealth),
     Resign,
     /// Forget the router without any farewell, as a killed keeper does.
@@ -146,6 +152,8 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
     let arp = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0x0608))).unwrap();
     arp.set_nonblocking(true).unwrap();
     let mut last_look = now();
+    let birth = now() - Duration::from_secs(1000);
+    let mut stamp = None;
     loop {
         while let Ok(order) = inbox.try_recv() {
             match order {
@@ -167,7 +175,25 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                 }
                 Order::Health(health) => router.as_mut().unwrap().set_health(now(), health),
                 Order::Resign => router.as_mut().unwrap().resign(now()),
-                Order::Kill => router = None,
+                Order::Kill => {
+                    let at = now();
+                    let gone = router.take();
+                    stamp = gone.and_then(|gone| gone.stamp(at, at - birth, "boot"));
+                }
+                Order::Resume(local) => {
+                    let resume = Resume {
+                        stamp: stamp.take().unwrap(),
+                        boot_id: "boot".into(),
+                        boottime: now() - birth,
+                    };
+                    let shared = Rc::clone(&netlink);
+                    let opened = VirtualRouter::open(&local, shared, now(), Some(resume));
+                    router = Some(opened.unwrap());
+                }
+                Order::Forge(count, reply) => {
+                    forge(count);
+                    reply.send(()).unwrap();
+                }
                 Order::End => return,
             }
         }
@@ -191,6 +217,45 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
             let facts = host_facts().unwrap();
             let mut all = facts.interfaces.iter().flat_map(|link| &link.addresses);
             seen.has_vip = all.any(|address| address.ip == IpAddr::V4(VIP));
+        }
+    }
+}
+
+/// Adverts of priority 255 and 0 that no router may obey: wrong TTL, sum, router, sender.
+fn forge(count: usize) {
+    let target = Ipv4Addr::new(10, 99, 0, 2);
+    let socket = |source: [u8; 4], ttl| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(112))).unwrap();
+        let source = std::net::SocketAddr::from((source, 0));
+        socket.bind(&source.into()).unwrap();
+        socket.set_ttl_v4(ttl).unwrap();
+        socket
+    };
+    let peer = [10, 99, 0, 3];
+    let stranger = [10, 99, 0, 77];
+    let kinds = [
+        (socket(peer, 64), peer, 60, false),
+        (socket(peer, 255), peer, 61, false),
+        (socket(peer, 255), peer, 60, true),
+        (socket(stranger, 255), stranger, 60, false),
+    ];
+    let to = std::net::SocketAddr::from((target, 0)).into();
+    let mut bytes = Vec::new();
+    for round in 0..count {
+        for (socket, source, vrid, spoil) in &kinds {
+            let advert = Advertisement {
+                version: Version::V3,
+                vrid: Vrid::try_from(*vrid).unwrap(),
+                priority: if round % 2 == 0 { 255 } else { 0 },
+                interval: AdvertInterval::from_wire_v3(4095).unwrap(),
+                addresses: &[VIP.octets()],
+                auth: WireAuth::None,
+            };
+            advert.encode((*source).into(), target, &mut bytes).unwrap();
+            if *spoil {
+                bytes[7] ^= 1;
+            }
+            socket.send_to(&bytes, &to).unwrap();
         }
     }
 }
@@ -421,6 +486,66 @@ fn a_deleted_address_is_put_back_without_an_election() {
     });
     a.run("ip", "link set eth0 up");
     one_holder("lb1 preempts", &a, &b, secs(3.0));
+}
+
+#[test]
+fn forged_adverts_change_nothing_and_are_counted_by_reason() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let [a, b] = pair();
+    b.run("ip", "address add 10.99.0.77/24 dev eth0");
+    open(&a, &v3(100, Mode::Unicast), 0);
+    within("lb1 active", secs(5.0), || a.has_vip());
+    let (reply, done) = sync_channel(1);
+    b.order(Order::Forge(5000, reply));
+    done.recv().unwrap();
+    let reasons = || -> Vec<String> {
+        let seen = a.seen.lock().unwrap();
+        let rejected = &seen.status.as_ref().unwrap().counters.rejected;
+        rejected.iter().map(|(word, _)| word.clone()).collect()
+    };
+    within("each reason counted", secs(2.0), || {
+        ["unknown-sender", "ttl", "vrid", "checksum"]
+            .iter()
+            .all(|wanted| reasons().iter().any(|word| word == wanted))
+    });
+    let seen = a.seen.lock().unwrap();
+    let status = seen.status.as_ref().unwrap();
+    assert_eq!(status.state, VrrpState::Active);
+    assert_eq!(status.counters.became_active, 1);
+    assert_eq!(status.counters.adverts_received, 0);
+}
+
+#[test]
+fn a_restarted_keeper_with_a_fresh_stamp_goes_on_as_active() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(6.0));
+    watches(&b);
+    a.order(Order::Kill);
+    within("killed", secs(1.0), || a.state().is_none());
+    a.order(Order::Resume(local(&kind, 0)));
+    let took = within("active again", secs(0.5), || {
+        a.state() == Some(VrrpState::Active)
+    });
+    println!("active again after {took:?}");
+    assert!(a.has_vip() && !b.has_vip());
+    // A stamp that is too old is worth nothing: the address is given up.
+    a.order(Order::Kill);
+    within("lb2 takes over", secs(5.0), || b.has_vip());
+    a.order(Order::Resume(local(&kind, 0)));
+    within("a Backup", secs(1.0), || {
+        a.state() == Some(VrrpState::Backup)
+    });
+    one_holder("lb2 alone", &b, &a, secs(1.0));
 }
 
 /// keepalived in the foreground; ended when dropped.
