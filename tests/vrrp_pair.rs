@@ -1,5 +1,11 @@
 //! Virtual routers on real sockets: two of lbd's, and one of lbd's beside keepalived, each in a
 //! network namespace of its own joined by a veth pair. Needs root; says so when it skips.
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of a test may stop it, and a skipped test says why"
+)]
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -199,19 +205,7 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
         }
         turn(&mut router, &mut events);
         let mut seen = shared.lock().unwrap();
-        let mut frame = [0; 64];
-        while let Ok(length) = std::io::Read::read(&mut &arp, &mut frame) {
-            seen.garps += usize::from(length >= 42 && frame[28..32] == VIP.octets());
-        }
-        if let Some(router) = &mut router {
-            while let Some(event) = router.pop_event() {
-                seen.events.push(event);
-            }
-            seen.status = Some(router.status(now()));
-            seen.released = router.is_released();
-        } else {
-            seen.status = None;
-        }
+        look(&mut seen, &mut router, &arp);
         if now() - last_look > Duration::from_millis(20) {
             last_look = now();
             let facts = host_facts().unwrap();
@@ -219,6 +213,23 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
             seen.has_vip = all.any(|address| address.ip == IpAddr::V4(VIP));
         }
     }
+}
+
+/// Notes what the router and the wire have to tell.
+fn look(seen: &mut Seen, router: &mut Option<VirtualRouter>, arp: &Socket) {
+    let mut frame = [0; 64];
+    while let Ok(length) = std::io::Read::read(&mut &*arp, &mut frame) {
+        seen.garps += usize::from(length >= 42 && frame[28..32] == VIP.octets());
+    }
+    let Some(router) = router else {
+        seen.status = None;
+        return;
+    };
+    while let Some(event) = router.pop_event() {
+        seen.events.push(event);
+    }
+    seen.status = Some(router.status(now()));
+    seen.released = router.is_released();
 }
 
 /// Adverts of priority 255 and 0 that no router may obey: wrong TTL, sum, router, sender.

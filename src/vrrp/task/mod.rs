@@ -1,24 +1,26 @@
 //! The driver of one virtual router: waits are the keeper's, decisions are the machine's, what is
 //! done about them stands here. No policy.
 
+mod event;
+mod status;
 mod wire;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+pub use event::{OpenError, RouterEvent};
 use wire::Wire;
 
 use super::counters::{Counters, Warnings};
 use super::fsm::{Action, Actions, Input, Machine, Settings};
-use super::stamp::{Resume, Stamp};
-use super::validate::{Accepted, Ipv6Unsupported, Rules};
+use super::stamp::Resume;
+use super::validate::{Accepted, Rules};
 use crate::config::local::LocalVip;
-use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
+use crate::ipc::message::VrrpState;
 use crate::net::link::LinkEvent;
 use crate::net::netlink::Netlink;
 use crate::units::Priority;
@@ -40,53 +42,6 @@ const DIAGNOSTIC_READS_MAX: usize = 8;
 const EVENTS_MAX: usize = 64;
 /// How much later than a holder a Backup counts its own recovery, until told the check interval.
 const RECOVERY_DELAY: Duration = Duration::from_secs(2);
-
-/// A virtual router that could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its addresses are IPv6.
-    #[error("vip {vip}")]
-    Family {
-        /// The table's name.
-        vip: String,
-        /// Why.
-        #[source]
-        source: Ipv6Unsupported,
-    },
-    /// Its interface can't be used.
-    #[error("vip {vip}: cannot {operation} on interface {interface}")]
-    Interface {
-        /// The table's name.
-        vip: String,
-        /// The interface.
-        interface: String,
-        /// What was tried.
-        operation: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// What the keeper should know of, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RouterEvent {
-    /// The state changed.
-    Changed {
-        /// Before.
-        from: VrrpState,
-        /// After.
-        to: VrrpState,
-        /// Why, in a few constant words.
-        reason: &'static str,
-    },
-    /// These addresses leave this node in some milliseconds: reset the connections to them.
-    Releasing(Vec<IpAddr>),
-    /// They are gone.
-    Released,
-    /// Whether this node takes over depends on a fresh probe: make one.
-    Probe,
-}
 
 /// What is known of another node.
 #[derive(Debug, Clone, Copy, Default)]
@@ -314,65 +269,6 @@ impl VirtualRouter {
     #[must_use]
     pub fn state(&self) -> VrrpState {
         self.machine.state()
-    }
-
-    /// What the keeper writes down for its successor: the last advert sent, while Active.
-    /// `boottime` is `CLOCK_BOOTTIME` at `now`.
-    #[must_use]
-    pub fn stamp(&self, now: Instant, boottime: Duration, boot_id: &str) -> Option<Stamp> {
-        if self.machine.state() != VrrpState::Active {
-            return None;
-        }
-        let age = now.saturating_duration_since(self.last_advert?);
-        Some(Stamp {
-            name: self.local.vip.name.clone(),
-            vrid: self.local.vip.vrid.get(),
-            boot_id: boot_id.to_owned(),
-            advertised_at: boottime.checked_sub(age)?,
-        })
-    }
-
-    /// Everything users see of it. The keeper adds the tracks.
-    #[must_use]
-    pub fn status(&self, now: Instant) -> VipStatus {
-        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let vip = &self.local.vip;
-        let others = vip
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| *place != self.local.me)
-            .map(|(_, node)| node);
-        let peers = others
-            .zip(&self.peers)
-            .map(|(node, heard)| PeerStatus {
-                name: node.name.clone(),
-                address: node.address,
-                last_advert_age_ms: heard
-                    .last
-                    .map(|last| ms(now.saturating_duration_since(last))),
-                priority: heard.priority,
-                adverts: heard.adverts,
-            })
-            .collect();
-        VipStatus {
-            name: vip.name.clone(),
-            vrid: vip.vrid.get(),
-            version: vip.version.get(),
-            interface: self.local.interface.clone(),
-            addresses: vip.addresses.iter().map(ToString::to_string).collect(),
-            state: self.machine.state(),
-            reason: self.machine.reason().to_owned(),
-            since_ms: ms(now.saturating_duration_since(self.since)),
-            holds: self.holds(),
-            base_priority: self.machine.settings().base.get(),
-            effective_priority: self.machine.effective_priority().get(),
-            advert_interval_ms: u32::from(self.machine.interval().centiseconds()) * 10,
-            active: self.machine.active(),
-            peers,
-            tracks: Vec::new(),
-            counters: self.counters.snapshot(),
-        }
     }
 
     fn receive(&mut self, now: Instant, most: usize) {
