@@ -283,10 +283,9 @@ fn turn(router: &mut Option<VirtualRouter>, events: &mut LinkEvents) {
         .deadline()
         .map_or(limit, |at| at.saturating_duration_since(now()).min(limit));
     let ready: Vec<i32> = {
-        let [adverts, rejected] = router.fds();
+        let [adverts] = router.fds();
         let mut fds = [
             PollFd::new(adverts, PollFlags::POLLIN),
-            PollFd::new(rejected, PollFlags::POLLIN),
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
         ];
         let ms = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap();
@@ -557,6 +556,40 @@ fn a_restarted_keeper_with_a_fresh_stamp_goes_on_as_active() {
         a.state() == Some(VrrpState::Backup)
     });
     one_holder("lb2 alone", &b, &a, secs(1.0));
+}
+
+#[test]
+fn a_node_that_cannot_serve_hands_the_address_to_one_that_can_and_to_nobody_else() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let unfit = NodeHealth {
+        can_serve: false,
+        ..HEALTHY
+    };
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(6.0));
+    watches(&b);
+    a.order(Order::Health(unfit));
+    let took = one_holder("lb2 takes over", &b, &a, secs(0.6));
+    println!("handed off after {took:?}");
+    b.order(Order::Health(unfit));
+    let priority = |host: &Host| {
+        let seen = host.seen.lock().unwrap();
+        seen.status.as_ref().map(|status| status.effective_priority)
+    };
+    within("lb2 goes on at priority 1", secs(2.0), || {
+        priority(&b) == Some(1) && b.state() == Some(VrrpState::Active)
+    });
+    let begin = now();
+    within("nothing moves", secs(5.0), || {
+        assert!(b.has_vip() && !a.has_vip());
+        now() - begin > secs(4.5)
+    });
 }
 
 /// keepalived in the foreground; ended when dropped.

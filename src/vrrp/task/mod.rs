@@ -8,6 +8,7 @@ mod wire;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,12 +18,14 @@ use wire::Wire;
 
 use super::counters::{Counters, Warnings};
 use super::fsm::{Action, Actions, Input, Machine, Settings};
+use super::packet::Reject;
 use super::stamp::Resume;
 use super::validate::{Accepted, Rules};
 use crate::config::local::LocalVip;
 use crate::ipc::message::VrrpState;
 use crate::net::link::LinkEvent;
 use crate::net::netlink::Netlink;
+use crate::net::vrrp_socket::Side;
 use crate::units::Priority;
 
 pub use super::fsm::NodeHealth;
@@ -37,7 +40,10 @@ const READS_MAX: usize = 32;
 /// Packets read before a timer is believed: all that the socket buffer can hold of them in
 /// practice, and a bound.
 const DRAIN_MAX: usize = 512;
-const DIAGNOSTIC_READS_MAX: usize = 8;
+/// Rejected packets are only counted: so many are looked at, so often. The rest is the kernel's
+/// to drop, so that a flood costs the keeper nothing.
+const DIAGNOSTIC_READS_MAX: usize = 64;
+const DIAGNOSTIC_SPACING: Duration = Duration::from_millis(500);
 /// Events kept for the keeper; it takes them after each call, so there are never many.
 const EVENTS_MAX: usize = 64;
 /// How much later than a holder a Backup counts its own recovery, until told the check interval.
@@ -61,6 +67,7 @@ pub struct VirtualRouter {
     link_up: bool,
     since: Instant,
     release_at: Option<Instant>,
+    look_at: Instant,
     last_advert: Option<Instant>,
     peers: Vec<PeerHeard>,
     counters: Counters,
@@ -100,6 +107,7 @@ impl VirtualRouter {
             link_up,
             since: now,
             release_at: None,
+            look_at: now + DIAGNOSTIC_SPACING,
             last_advert: None,
             counters: Counters::default(),
             warnings: Warnings::default(),
@@ -132,11 +140,10 @@ impl VirtualRouter {
     fn another_is_active(&mut self) -> bool {
         let mut heard = false;
         for _ in 0..DRAIN_MAX {
-            match self.wire.read(&self.rules) {
-                Ok(Some(Ok(advert))) => heard |= advert.priority > 0,
-                Ok(Some(Err(reason))) => self.counters.reject(reason),
-                Ok(None) | Err(_) => break,
-            }
+            let Ok(Some(received)) = self.wire.read(&self.rules, Side::Matching) else {
+                break;
+            };
+            heard |= received.verdict.is_ok_and(|advert| advert.priority > 0);
         }
         heard
     }
@@ -153,26 +160,23 @@ impl VirtualRouter {
         }
     }
 
-    /// The descriptors to wait for; level-triggered. They stay the same for its whole life.
+    /// The descriptor to wait for; level-triggered. It stays the same for its whole life.
     #[must_use]
-    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        self.wire.fds()
+    pub fn fds(&self) -> [BorrowedFd<'_>; 1] {
+        [self.wire.fd()]
     }
 
     /// Reads what is there from one of [`fds`](Self::fds), a bounded amount.
     pub fn on_readable(&mut self, fd: RawFd, now: Instant) {
-        let [adverts, rejected] = self.wire.fds().map(|fd| fd.as_raw_fd());
-        if fd == adverts {
-            self.receive(now, READS_MAX);
-        } else if fd == rejected {
-            self.count_rejected(now);
+        if fd == self.wire.fd().as_raw_fd() {
+            self.receive(now, Side::Matching, READS_MAX);
         }
     }
 
     /// When [`on_deadline`](Self::on_deadline) is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.machine.deadline(), self.release_at]
+        [self.machine.deadline(), self.release_at, Some(self.look_at)]
             .into_iter()
             .flatten()
             .min()
@@ -186,10 +190,14 @@ impl VirtualRouter {
         }
         let due = |machine: &Machine| machine.deadline().is_some_and(|at| at <= now);
         if due(&self.machine) {
-            self.receive(now, DRAIN_MAX);
+            self.receive(now, Side::Matching, DRAIN_MAX);
         }
         if due(&self.machine) {
             self.run(now, Input::Timer);
+        }
+        if self.look_at <= now {
+            self.look_at = now + DIAGNOSTIC_SPACING;
+            self.receive(now, Side::Rejected, DIAGNOSTIC_READS_MAX);
         }
     }
 
@@ -271,17 +279,34 @@ impl VirtualRouter {
         self.machine.state()
     }
 
-    fn receive(&mut self, now: Instant, most: usize) {
+    fn receive(&mut self, now: Instant, side: Side, most: usize) {
         for _ in 0..most {
-            match self.wire.read(&self.rules) {
+            let received = match self.wire.read(&self.rules, side) {
                 Ok(None) => return,
-                Ok(Some(Ok(advert))) => self.accept(now, advert),
-                Ok(Some(Err(reason))) => self.counters.reject(reason),
+                Ok(Some(received)) => received,
                 Err(error) => {
                     self.kernel_error(now, "receive", &error);
                     return;
                 }
+            };
+            match (received.verdict, side) {
+                (Ok(advert), Side::Matching) => self.accept(now, advert),
+                // Came in before the filter was attached; never acted upon from this side.
+                (Ok(_), Side::Rejected) => {}
+                (Err(reason), Side::Matching | Side::Rejected) => {
+                    self.reject(now, reason, received.source);
+                }
             }
+        }
+    }
+
+    fn reject(&mut self, now: Instant, reason: Reject, source: Option<Ipv4Addr>) {
+        self.counters.reject(reason);
+        if self.warnings.about_reject(reason, now) {
+            let vrid = self.rules.vrid;
+            let reason = reason.word();
+            let peer = source.map(tracing::field::display);
+            tracing::warn!(%vrid, peer, reason, "packet rejected");
         }
     }
 
@@ -303,29 +328,6 @@ impl VirtualRouter {
             }
         }
         self.run(now, Input::Advert(advert));
-    }
-
-    fn count_rejected(&mut self, now: Instant) {
-        for _ in 0..DIAGNOSTIC_READS_MAX {
-            // What the exact rules accept here was let through by the other socket as well.
-            match self.wire.read_rejected(&self.rules) {
-                Ok(None) => return,
-                Ok(Some((_, Ok(_)))) => {}
-                Ok(Some((sender, Err(reason)))) => {
-                    self.counters.reject(reason);
-                    if self.warnings.about_reject(reason, now) {
-                        let vrid = self.rules.vrid;
-                        let reason = reason.word();
-                        let peer = tracing::field::debug(sender);
-                        tracing::warn!(%vrid, peer, reason, "packet rejected");
-                    }
-                }
-                Err(error) => {
-                    self.kernel_error(now, "receive", &error);
-                    return;
-                }
-            }
-        }
     }
 
     fn run(&mut self, now: Instant, input: Input) {

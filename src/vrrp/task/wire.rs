@@ -33,6 +33,14 @@ pub(super) struct Wire {
     advert: Vec<u8>,
 }
 
+/// A packet and what is to be thought of it.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// Where it says it comes from, if it says that much.
+    pub(super) source: Option<Ipv4Addr>,
+    pub(super) verdict: Result<Accepted, Reject>,
+}
+
 impl Wire {
     /// Opens everything; also says whether the link is up.
     pub(super) fn open(
@@ -104,32 +112,25 @@ impl Wire {
         self.index
     }
 
-    /// First the adverts, then what is only counted.
-    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.receiver.as_fd(), self.rejected.as_fd()]
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.receiver.as_fd()
     }
 
     pub(super) fn destinations(&self) -> usize {
         self.destinations.len()
     }
 
-    /// One packet that passed the kernel's filter, judged; `None`: nothing there.
-    pub(super) fn read(&mut self, rules: &Rules) -> io::Result<Option<Result<Accepted, Reject>>> {
-        let packet = self.receiver.read(&mut self.buffer)?;
-        Ok(packet.map(|packet| rules.accept(packet)))
-    }
-
-    /// One packet that did not pass it, with its source address.
-    #[expect(
-        clippy::type_complexity,
-        reason = "nothing there, or the sender beside the verdict"
-    )]
-    pub(super) fn read_rejected(
-        &mut self,
-        rules: &Rules,
-    ) -> io::Result<Option<(Option<Ipv4Addr>, Result<Accepted, Reject>)>> {
-        let packet = self.rejected.read(&mut self.buffer)?;
-        Ok(packet.map(|packet| (source(packet), rules.accept(packet))))
+    /// One packet on this side of the kernel's filter, judged; `None`: nothing there.
+    pub(super) fn read(&mut self, rules: &Rules, side: Side) -> io::Result<Option<Received>> {
+        let receiver = match side {
+            Side::Matching => &self.receiver,
+            Side::Rejected => &self.rejected,
+        };
+        let packet = receiver.read(&mut self.buffer)?;
+        Ok(packet.map(|packet| Received {
+            source: source(packet),
+            verdict: rules.accept(packet),
+        }))
     }
 
     pub(super) fn advertise(
