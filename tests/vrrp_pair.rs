@@ -445,6 +445,23 @@ fn two_routers_elect_one_and_the_kernel_ends_a_dead_ones_lease() {
 }
 
 #[test]
+fn left_over_addresses_are_removed_at_start() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let [a, b] = pair();
+    open(&a, &v3(100, Mode::Unicast), 0);
+    within("lb1 active", secs(5.0), || a.has_vip());
+    for prefix in ["24", "32"] {
+        b.run("ip", &format!("address add {VIP}/{prefix} dev eth0"));
+    }
+    within("both have it", secs(1.0), || b.has_vip());
+    open(&b, &v3(100, Mode::Unicast), 1);
+    one_holder("lb1 alone", &a, &b, secs(1.0));
+}
+
+#[test]
 fn a_planned_leave_keeps_the_address_until_the_successor_has_it() {
     let _turn = ONE_AT_A_TIME.lock();
     if !is_root() {

@@ -149,7 +149,7 @@ impl VirtualRouter {
     }
 
     fn remove_leftovers(&mut self, now: Instant) {
-        match self.wire.leftovers() {
+        match self.wire.remove_strays() {
             Ok(false) => {}
             Ok(true) => {
                 let name = &self.local.vip.name;

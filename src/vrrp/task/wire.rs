@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
-use crate::net::address::Lease;
+use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::netlink::Netlink;
 use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
@@ -182,10 +182,28 @@ impl Wire {
             .map_or(Ok(0), |announcer| announcer.announce(frames))
     }
 
-    /// Whether one of our addresses is on the interface.
-    pub(super) fn leftovers(&self) -> io::Result<bool> {
-        let present = self.present(&mut self.netlink.borrow_mut())?;
-        Ok(self.ours().any(|ip| present.contains(&ip)))
+    /// Removes what a previous process left in other shapes than ours: one of our addresses with
+    /// another prefix length on our interface, or with lbd's tag on another interface. Says whether
+    /// one of our addresses as they should be is there.
+    pub(super) fn remove_strays(&self) -> io::Result<bool> {
+        let mut netlink = self.netlink.borrow_mut();
+        let mut ours = false;
+        for found in netlink.addresses()? {
+            if !self.ours().any(|ip| ip == found.address.ip) {
+                continue;
+            }
+            let here = found.index == self.index;
+            let as_it_should_be = self
+                .leases
+                .iter()
+                .any(|lease| lease.address() == found.address);
+            if here && as_it_should_be {
+                ours = true;
+            } else if here || found.protocol == PROTOCOL {
+                Lease::new(found.address, found.index, None).release(&mut netlink)?;
+            }
+        }
+        Ok(ours)
     }
 
     /// Whether the link is up, and whether all our addresses are there.
