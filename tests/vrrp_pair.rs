@@ -373,15 +373,19 @@ fn address(place: usize) -> IpAddr {
 /// Two hosts on one wire.
 fn pair() -> [Host; 2] {
     let [a, b] = [Host::start(), Host::start()];
+    join(&a, &b);
+    [a, b]
+}
+
+fn join(a: &Host, b: &Host) {
     a.run(
         "ip",
         &format!("link add eth0 type veth peer name eth0 netns {}", b.netns),
     );
-    for (place, host) in [&a, &b].into_iter().enumerate() {
+    for (place, host) in [a, b].into_iter().enumerate() {
         host.run("ip", &format!("address add {}/24 dev eth0", address(place)));
         host.run("ip", "link set eth0 up");
     }
-    [a, b]
 }
 
 fn open(host: &Host, kind: &Kind, me: usize) {
@@ -607,6 +611,25 @@ fn a_node_that_cannot_serve_hands_the_address_to_one_that_can_and_to_nobody_else
         assert!(b.has_vip() && !a.has_vip());
         now() - begin > secs(4.5)
     });
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_taken_up_again() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(100, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(5.0));
+    a.run("ip", "link del eth0");
+    let idle = |host: &Host| host.state() == Some(VrrpState::Initialize);
+    within("fault", secs(1.0), || idle(&a) && idle(&b));
+    join(&a, &b);
+    one_holder("lb1 active again", &a, &b, secs(5.0));
+    watches(&b);
 }
 
 /// keepalived in the foreground; ended when dropped.

@@ -49,6 +49,8 @@ pub enum RouterEvent {
     Releasing(Vec<IpAddr>),
     /// They are gone.
     Released,
+    /// The interface was made anew, and so were the sockets: wait for the new descriptor.
+    Reopened,
     /// Whether this node takes over depends on a fresh probe: make one.
     Probe,
 }

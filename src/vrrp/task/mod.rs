@@ -160,7 +160,8 @@ impl VirtualRouter {
         }
     }
 
-    /// The descriptor to wait for; level-triggered. It stays the same for its whole life.
+    /// The descriptor to wait for; level-triggered. It stays the same until
+    /// [`RouterEvent::Reopened`].
     #[must_use]
     pub fn fds(&self) -> [BorrowedFd<'_>; 1] {
         [self.wire.fd()]
@@ -217,7 +218,13 @@ impl VirtualRouter {
     pub fn on_link(&mut self, now: Instant, event: &LinkEvent) {
         let mine = self.wire.index();
         match event {
-            LinkEvent::Link { index, up } if *index == mine => self.set_link(now, *up),
+            LinkEvent::Link { index, up, .. } if *index == mine => self.set_link(now, *up),
+            LinkEvent::Link { name, .. } if *name == self.local.interface => self.reopen(now),
+            LinkEvent::AddressThere { index, address } if *index != mine => {
+                if *address == self.local.source {
+                    self.reopen(now);
+                }
+            }
             LinkEvent::Removed { index } if *index == mine => self.set_link(now, false),
             LinkEvent::AddressGone { index, address } if *index == mine => {
                 let ours = self
@@ -240,7 +247,30 @@ impl VirtualRouter {
                 }
                 Err(error) => self.kernel_error(now, "read the interface's state", &error),
             },
-            LinkEvent::Link { .. } | LinkEvent::Removed { .. } | LinkEvent::AddressGone { .. } => {}
+            LinkEvent::Link { .. }
+            | LinkEvent::Removed { .. }
+            | LinkEvent::AddressThere { .. }
+            | LinkEvent::AddressGone { .. } => {}
+        }
+    }
+
+    /// Our interface was removed and made anew: new sockets, as soon as it has our address again.
+    fn reopen(&mut self, now: Instant) {
+        if !self.wire.is_stale() {
+            return;
+        }
+        self.set_link(now, false);
+        let reopened = Wire::open(&self.local, &self.rules, self.wire.netlink());
+        match reopened {
+            Ok((wire, up)) => {
+                self.wire = wire;
+                self.tell(RouterEvent::Reopened);
+                self.set_link(now, up);
+            }
+            Err(error) => {
+                let interface = &self.local.interface;
+                tracing::debug!(%interface, %error, "interface not usable yet");
+            }
         }
     }
 
@@ -395,6 +425,7 @@ impl VirtualRouter {
                 },
                 Action::Probe => self.tell(RouterEvent::Probe),
                 Action::IgnoredResign => {
+                    self.counters.ignored_resigns += 1;
                     tracing::debug!(vrid = %self.rules.vrid, "resignation of a node that is not active");
                 }
             }

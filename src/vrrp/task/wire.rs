@@ -108,6 +108,17 @@ impl Wire {
         Ok((wire, link.up))
     }
 
+    /// The request socket, for the wire that follows this one.
+    pub(super) fn netlink(&self) -> SharedNetlink {
+        SharedNetlink::clone(&self.netlink)
+    }
+
+    /// Whether the interface of our name is another one by now.
+    pub(super) fn is_stale(&self) -> bool {
+        let link = self.netlink.borrow_mut().link(&self.interface);
+        link.is_ok_and(|link| link.index != self.index)
+    }
+
     pub(super) fn index(&self) -> u32 {
         self.index
     }
