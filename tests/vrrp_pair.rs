@@ -43,12 +43,16 @@ const HEALTHY: NodeHealth = NodeHealth {
 /// Opening namespaces one test at a time keeps the timing of each honest.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
+fn is_possible() -> bool {
+    if !nix::unistd::geteuid().is_root() {
         println!("skipped: network namespaces need root");
+        return false;
     }
-    root
+    if Command::new("ip").arg("-V").output().is_err() {
+        println!("skipped: iproute2 is not installed");
+        return false;
+    }
+    true
 }
 
 /// Runs a program in this thread's namespace.
@@ -424,7 +428,7 @@ fn watches(host: &Host) {
 #[test]
 fn two_routers_elect_one_and_the_kernel_ends_a_dead_ones_lease() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     for mode in [Mode::Unicast, Mode::Multicast] {
@@ -451,7 +455,7 @@ fn two_routers_elect_one_and_the_kernel_ends_a_dead_ones_lease() {
 #[test]
 fn left_over_addresses_are_removed_at_start() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -468,7 +472,7 @@ fn left_over_addresses_are_removed_at_start() {
 #[test]
 fn a_planned_leave_keeps_the_address_until_the_successor_has_it() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -495,7 +499,7 @@ fn a_planned_leave_keeps_the_address_until_the_successor_has_it() {
 #[test]
 fn a_deleted_address_is_put_back_without_an_election() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -522,7 +526,7 @@ fn a_deleted_address_is_put_back_without_an_election() {
 #[test]
 fn forged_adverts_change_nothing_and_are_counted_by_reason() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -552,7 +556,7 @@ fn forged_adverts_change_nothing_and_are_counted_by_reason() {
 #[test]
 fn a_restarted_keeper_with_a_fresh_stamp_goes_on_as_active() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -582,7 +586,7 @@ fn a_restarted_keeper_with_a_fresh_stamp_goes_on_as_active() {
 #[test]
 fn a_node_that_cannot_serve_hands_the_address_to_one_that_can_and_to_nobody_else() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let unfit = NodeHealth {
@@ -616,7 +620,7 @@ fn a_node_that_cannot_serve_hands_the_address_to_one_that_can_and_to_nobody_else
 #[test]
 fn an_interface_that_is_made_anew_is_taken_up_again() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -709,7 +713,7 @@ impl Drop for Keepalived {
 #[test]
 fn keepalived_and_lbd_form_a_pair_in_both_roles() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let v3_multicast = v3(1000, Mode::Multicast);
