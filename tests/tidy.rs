@@ -66,7 +66,13 @@ const LINES_MAX: usize = 500;
 fn every_source_file_opens_with_what_lives_in_it() {
     let missing: Vec<_> = sources()
         .into_iter()
-        .filter(|file| !file.text.lines().take(3).any(|line| line.starts_with("//!")))
+        .filter(|file| {
+            !file
+                .text
+                .lines()
+                .take(3)
+                .any(|line| line.starts_with("//!"))
+        })
         .map(|file| file.name)
         .collect();
     assert!(missing.is_empty(), "no //! header: {missing:?}");
@@ -76,7 +82,9 @@ fn every_source_file_opens_with_what_lives_in_it() {
 fn no_component_names_one_to_its_right() {
     let mut wrong = Vec::new();
     for file in sources() {
-        let Some(component) = component_of(&file.name) else { continue };
+        let Some(component) = component_of(&file.name) else {
+            continue;
+        };
         let rank = rank_of(&component);
         for (number, line) in code_lines(&file.text) {
             for named in crate_paths(line) {
@@ -146,7 +154,17 @@ fn no_source_file_outgrows_its_reader() {
     let long: Vec<_> = sources()
         .into_iter()
         .filter(|file| !file.name.ends_with("tests.rs"))
-        .map(|file| (file.text.split("\n#[cfg(test)]").next().unwrap_or("").lines().count(), file.name))
+        .map(|file| {
+            (
+                file.text
+                    .split("\n#[cfg(test)]")
+                    .next()
+                    .unwrap_or("")
+                    .lines()
+                    .count(),
+                file.name,
+            )
+        })
         .filter(|(lines, _)| *lines > LINES_MAX)
         .collect();
     assert!(long.is_empty(), "over {LINES_MAX} lines: {long:?}");
@@ -167,13 +185,21 @@ fn every_dependency_has_its_reason() {
             }
         }
     }
-    assert!(missing.is_empty(), "no reason in docs/dependencies.md: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "no reason in docs/dependencies.md: {missing:?}"
+    );
 }
 
 #[test]
 fn documents_name_only_files_that_exist() {
     let mut missing = Vec::new();
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/SPECIFICATION.md"] {
+    for document in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/SPECIFICATION.md",
+    ] {
         for word in read(document).split(['`', '(', ')', ' ', '\n', ',']) {
             let path = word.trim_end_matches([':', '.', ';']);
             let ours = ["src/", "tests/", "conf/", "docs/", "benches/", "systemd/"];
@@ -209,7 +235,10 @@ fn read(name: &str) -> String {
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
     collect(&root().join("src"), &mut found);
-    assert!(found.len() > 20, "the walk over src/ found too little to mean anything");
+    assert!(
+        found.len() > 20,
+        "the walk over src/ found too little to mean anything"
+    );
     found
 }
 
@@ -219,8 +248,16 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
         if path.is_dir() {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-            found.push(Source { text: fs::read_to_string(&path).unwrap(), name });
+            let name = path
+                .strip_prefix(root())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            found.push(Source {
+                text: fs::read_to_string(&path).unwrap(),
+                name,
+            });
         }
     }
 }
@@ -233,16 +270,22 @@ fn component_of(name: &str) -> Option<String> {
 }
 
 fn rank_of(component: &str) -> u8 {
-    ORDER.iter().find(|(name, _)| *name == component).map_or(u8::MAX, |(_, rank)| *rank)
+    ORDER
+        .iter()
+        .find(|(name, _)| *name == component)
+        .map_or(u8::MAX, |(_, rank)| *rank)
 }
 
 /// Lines of code before the unit tests, without comments, with their numbers.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let code = text.split("\n#[cfg(test)]").next().unwrap_or(text);
-    code.lines().enumerate().map(|(index, line)| (index + 1, line)).filter(|(_, line)| {
-        let line = line.trim_start();
-        !line.starts_with("//")
-    })
+    code.lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line))
+        .filter(|(_, line)| {
+            let line = line.trim_start();
+            !line.starts_with("//")
+        })
 }
 
 /// Components named by `crate::X` (or `lbd::X` in main.rs) on a line.
@@ -253,11 +296,20 @@ fn crate_paths(line: &str) -> Vec<String> {
             let rest = &line[at + marker.len()..];
             let names = rest.strip_prefix('{').map_or_else(
                 || vec![rest],
-                |list| list.split('}').next().unwrap_or("").split(',').map(str::trim).collect(),
+                |list| {
+                    list.split('}')
+                        .next()
+                        .unwrap_or("")
+                        .split(',')
+                        .map(str::trim)
+                        .collect()
+                },
             );
             for name in names {
-                let word: String =
-                    name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let word: String = name
+                    .chars()
+                    .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                    .collect();
                 if ORDER.iter().any(|(known, _)| *known == word) {
                     found.push(word);
                 }

@@ -11,9 +11,6 @@ mod format;
 mod sink;
 mod time;
 
-#[cfg(test)]
-mod tests;
-
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -235,3 +232,6 @@ fn say_on_stderr(line: &str) {
         // Nobody is there to be told.
     }
 }
+
+#[cfg(test)]
+mod tests;

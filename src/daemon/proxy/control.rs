@@ -230,7 +230,7 @@ impl Control {
                 }
             }
         }
-        self.doors.serve(source);
+        self.doors.serve(source, now);
     }
 
     /// Starts the data path once every server has a verdict, or none came in time.

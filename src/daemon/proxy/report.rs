@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::admin::status::{ProcessStatus, Status};
 use crate::admin::{Source, gather, http, socket};
@@ -112,6 +112,9 @@ impl Shared {
     }
 }
 
+/// Between two attempts to open a door that somebody blocks.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
 /// A door to the outside: not open yet, or served by a task.
 #[derive(Debug)]
 enum Door<A, L> {
@@ -127,6 +130,7 @@ pub(super) struct Doors {
     admin_path: PathBuf,
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
+    tried: Instant,
 }
 
 impl Doors {
@@ -138,14 +142,18 @@ impl Doors {
             admin: Door::Blocked(admin_path.clone()),
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
+            tried: clock::now(),
         };
         doors.bind(true);
         doors
     }
 
     /// Puts a task behind every open door, and tries the closed ones again.
-    pub(super) fn serve(&mut self, source: &Source) {
-        self.bind(false);
+    pub(super) fn serve(&mut self, source: &Source, now: Instant) {
+        if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
+            self.tried = now;
+            self.bind(false);
+        }
         self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
             Door::Bound(listener) => {
                 let source = Arc::clone(source);
