@@ -414,6 +414,14 @@ fn the_access_log_has_a_tcplog_line_for_each_connection_that_said_something() {
         "{}",
         keeper.stderr()
     );
+    // A connection that the stop itself ends has its line, too.
+    let mut last = dial(address);
+    let talker = last.local_addr().unwrap();
+    assert_eq!(talk(&mut last, b"bye").unwrap(), b"bye");
+    keeper.send(&ToProxy::Stop { grace_ms: 0 }, &[]);
+    assert_eq!(keeper.wait_end(), 0);
+    let said = keeper.stderr();
+    assert!(said.contains(&talker.to_string()), "{said}");
 }
 
 #[test]
