@@ -30,7 +30,10 @@ fn silence(first: Finding, second: Finding) -> (Supervisor, Vec<Action>, Instant
     let mut machine = serving(base);
     assert_eq!(machine.deadline(), Some(at(base, 150)));
     let look = Action::Examine(vec![Thread::Control]);
-    assert_eq!(machine.handle(at(base, 150), Input::Tick), [look.clone()]);
+    assert_eq!(
+        machine.handle(at(base, 150), Input::Tick),
+        std::slice::from_ref(&look)
+    );
     assert_eq!(machine.handle(at(base, 150), Input::Examined(&[first])), []);
     assert_eq!(machine.deadline(), Some(at(base, 250)));
     assert_eq!(machine.handle(at(base, 250), Input::Tick), [look]);
