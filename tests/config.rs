@@ -3,6 +3,14 @@
 //!
 //! `LBD_UPDATE=1 cargo test --test config` rewrites the expected texts; read the diff.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says why"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,8 +39,10 @@ fn agrees(path: &Path, actual: &str) -> Result<(), String> {
     if expected == actual {
         return Ok(());
     }
+    let (old, new) = (expected.lines(), actual.lines());
+    let first = old.zip(new).find(|(old, new)| old != new);
     Err(format!(
-        "{} differs (LBD_UPDATE=1 rewrites it); actual:\n{actual}",
+        "{} differs (LBD_UPDATE=1 rewrites it), first in this line, old and new: {first:?}",
         path.display()
     ))
 }
@@ -426,7 +436,10 @@ struct Culprit<'a>(&'a str, u64);
 impl Drop for Culprit<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("iteration {} with this text:\n{:?}", self.1, self.0);
+            eprintln!(
+                "iteration {} with this text (LBD_FUZZ_SEED chooses others):\n{:?}",
+                self.1, self.0
+            );
         }
     }
 }
@@ -438,7 +451,8 @@ fn no_text_makes_the_parser_panic_and_an_accepted_one_yields_a_configuration() {
         .map(read)
         .into();
     corpus.extend(invalid().iter().map(read));
-    let mut random = Random(0x6c62_645f_636f_6e66);
+    let seed = std::env::var("LBD_FUZZ_SEED").map_or(0x6c62_645f_636f_6e66, |n| n.parse().unwrap());
+    let mut random = Random(seed | 1);
     let mut accepted = 0_u64;
     for iteration in 0..iterations {
         let from = if iteration % 3 == 0 { corpus.len() } else { 3 };

@@ -542,6 +542,60 @@ fn play(seed: u64, story: bool) -> usize {
     moves
 }
 
+/// Nodes of one kind, the first of them Active, all well.
+fn calm(seed: u64) -> World {
+    let mut world = World::new(seed, false);
+    for node in 0..world.nodes.len() {
+        world.nodes[node].health = healthy(0);
+    }
+    world.run(Duration::from_secs(12));
+    world
+}
+
+#[test]
+fn a_healed_partition_leaves_one_holder_and_no_stale_arp() {
+    for seed in 0..200 {
+        let mut world = calm(seed);
+        let place = world.dice.place(world.nodes.len());
+        world.nodes[place].isolated = true;
+        let apart = Duration::from_micros(4_500_000 + world.dice.below(4_000_000));
+        world.run(apart);
+        world.nodes[place].isolated = false;
+        let moment = world.interval.duration() + Duration::from_millis(50);
+        world.run(moment);
+        let holders = world.holders();
+        assert_eq!(holders.len(), 1, "seed {seed}: {holders:?}");
+        assert_eq!(world.arp, Some(holders[0]), "seed {seed}: stale ARP");
+    }
+}
+
+#[test]
+fn a_killed_holder_is_replaced_within_four_intervals() {
+    for seed in 0..200 {
+        let mut world = calm(seed);
+        let holder = world.holders()[0];
+        world.nodes[holder].alive = false;
+        let version = world.nodes[holder].settings.version;
+        let skew = match version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => world.interval.duration(),
+        };
+        let bound = 3 * world.interval.duration() + skew + Duration::from_millis(2);
+        world.run(bound);
+        let active =
+            world.nodes.iter().enumerate().filter(|(place, node)| {
+                *place != holder && node.machine.state() == VrrpState::Active
+            });
+        assert_eq!(active.count(), 1, "seed {seed}");
+        world.run(LEASE);
+        assert_eq!(
+            world.holders().len(),
+            1,
+            "seed {seed}: the lease has not ended"
+        );
+    }
+}
+
 #[test]
 fn one_node_holds_the_address_whatever_happens() {
     if let Ok(seed) = std::env::var("LBD_SIM_SEED") {

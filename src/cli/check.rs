@@ -1,19 +1,14 @@
 //! `lbd check`: says whether a configuration is accepted, and every mistake in it.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::net::if_::{InterfaceFlags, if_nametoindex};
-use nix::sys::socket::SockaddrStorage;
 
 use super::{Exit, color, out, run::read, talk};
-use crate::config::local::{HostFacts, InterfaceFacts};
-use crate::config::model::VipAddress;
 use crate::config::{Host, Parsed, Problem, View, examine, render, render_json};
+use crate::net::netlink;
 
 /// What to check, and how.
 #[derive(Debug, clap::Args)]
@@ -93,7 +88,7 @@ fn look(arguments: &CheckArgs, text: &str) -> io::Result<Parsed> {
     if arguments.offline {
         return Ok(examine(text, View::Anywhere));
     }
-    let facts = host_facts()?;
+    let facts = netlink::host_facts()?;
     let host = Host {
         facts: &facts,
         file_exists: &|path| path.exists(),
@@ -116,51 +111,4 @@ fn verdict(problems: &[Problem], strict: bool) -> String {
         (n, 0) => format!("refused for {}", count(n, "error")),
         (n, m) => format!("refused for {}; {}", count(n, "error"), count(m, "warning")),
     }
-}
-
-/// This machine's interfaces and addresses.
-fn host_facts() -> io::Result<HostFacts> {
-    let mut facts = HostFacts::default();
-    for entry in getifaddrs()? {
-        let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else {
-            continue; // an address label such as eth0:1, or an interface that has just gone
-        };
-        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-        let position = facts
-            .interfaces
-            .iter()
-            .position(|known| known.index == index);
-        if position.is_none() {
-            facts.interfaces.push(InterfaceFacts {
-                name: entry.interface_name.clone(),
-                index,
-                up: entry.flags.contains(up),
-                addresses: Vec::new(),
-            });
-        }
-        let known = facts
-            .interfaces
-            .iter_mut()
-            .find(|known| known.index == index);
-        if let (Some(interface), Some(address)) = (known, address(&entry)) {
-            interface.addresses.push(address);
-        }
-    }
-    Ok(facts)
-}
-
-fn address(entry: &InterfaceAddress) -> Option<VipAddress> {
-    let ip = ip_of(entry.address.as_ref()?)?;
-    let mask = entry.netmask.as_ref().and_then(ip_of);
-    let ones = match mask? {
-        IpAddr::V4(mask) => u32::from(mask).leading_ones(),
-        IpAddr::V6(mask) => u128::from(mask).leading_ones(),
-    };
-    let prefix = u8::try_from(ones).ok()?;
-    Some(VipAddress { ip, prefix })
-}
-
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|sin| IpAddr::V4(sin.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|sin6| IpAddr::V6(sin6.ip())))
 }

@@ -23,31 +23,30 @@ pub(super) struct RunArgs {
     runtime_dir: Option<PathBuf>,
 }
 
-impl RunArgs {
-    /// `--runtime-dir`, else `$RUNTIME_DIRECTORY`, else /run/lbd.
-    fn runtime_dir(&self) -> PathBuf {
-        let given = self.runtime_dir.clone();
-        let of_service = || std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        given
-            .or_else(|| of_service().filter(|dir| !dir.as_os_str().is_empty()))
-            .unwrap_or_else(|| PathBuf::from("/run/lbd"))
-    }
-}
-
 /// Reads the configuration and runs the daemon until it is told to stop.
 pub(super) fn run(arguments: RunArgs) -> ExitCode {
-    let path = arguments
-        .config
-        .clone()
-        .unwrap_or_else(|| super::CONFIG_PATH.into());
-    let text = match read(&path) {
+    let named = arguments.config;
+    let config_path = named.unwrap_or_else(|| super::CONFIG_PATH.into());
+    let config_text = match read(&config_path) {
         Ok(text) => text,
         Err(exit) => return exit.into(),
     };
-    let Some(config) = accept(&path, &text) else {
+    let Some(config) = accept(&config_path, &config_text) else {
         return Exit::Config.into();
     };
-    serve(path, text, config, &arguments)
+    serve(KeeperArgs {
+        config_path,
+        config_text,
+        config,
+        node: arguments.node,
+        runtime_dir: arguments.runtime_dir.unwrap_or_else(runtime_dir),
+    })
+}
+
+/// `$RUNTIME_DIRECTORY`, which systemd sets, else /run/lbd.
+fn runtime_dir() -> PathBuf {
+    let of_service = std::env::var_os("RUNTIME_DIRECTORY").filter(|dir| !dir.is_empty());
+    of_service.map_or_else(|| PathBuf::from("/run/lbd"), PathBuf::from)
 }
 
 /// The text of a configuration file; says why if there is none.
@@ -67,9 +66,10 @@ pub(super) fn read(path: &Path) -> Result<String, Exit> {
         Err(error) => error,
     };
     talk(&format!("error: cannot read {}: {error}", path.display()));
-    Err(match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::Permission,
-        _ => Exit::Config,
+    Err(if error.kind() == io::ErrorKind::PermissionDenied {
+        Exit::Permission
+    } else {
+        Exit::Config
     })
 }
 
@@ -87,15 +87,8 @@ fn accept(path: &Path, text: &str) -> Option<Config> {
 }
 
 /// Runs the keeper, which returns when the daemon has stopped.
-fn serve(path: PathBuf, text: String, config: Config, arguments: &RunArgs) -> ExitCode {
-    let outcome = keeper::run(KeeperArgs {
-        config_path: path,
-        config_text: text,
-        config,
-        node: arguments.node.clone(),
-        runtime_dir: arguments.runtime_dir(),
-    });
-    match outcome {
+fn serve(args: KeeperArgs) -> ExitCode {
+    match keeper::run(args) {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
             talk(&format!("error: {}", chain(&error)));

@@ -15,7 +15,18 @@ This file is generated from the table of keys in `src/config/schema`; a test com
 The same file serves on every node. It is TOML 1.0 with kebab-case keys. Durations are strings with
 a unit: `\"250ms\"`, `\"5s\"`, `\"10m\"`, `\"1h\"`. `NAME` stands for a name of your choice: letters,
 digits, `-`, `_` and `.`. An unknown key refuses the file; so does one that is not supported yet.
-`lbd check FILE` says what is wrong.
+
+## `lbd check`
+
+`lbd check [FILE] [--as NODE] [--offline] [--strict] [--format text|json]` says every mistake of a
+file at once (default: /etc/lbd/lb.toml), on stdout. It looks at this machine's addresses,
+interfaces and files too, unless told to check for another node (`--as`, by name or address) or for
+none (`--offline`). It exits 0 when the file is accepted, with or without warnings, and 78 when it is
+refused; `--strict` refuses warnings too. `lbd -t` and `lbd -c -f FILE` mean the same.
+
+JSON is one object: `format` (1), `file`, `accepted`, `errors`, `warnings` and `problems`, each with
+`code`, `severity`, `message`, `labels` (`line` and `column` from 1, byte offsets `start` and `end`,
+`primary`, `text`), `help` and, where there is one, `fix` (`message`, `start`, `end`, `replacement`).
 ";
 
 /// The whole document.

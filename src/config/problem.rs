@@ -166,8 +166,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("E0209", "an interval that the VRRP version can't carry"),
     ("E0210", "authentication in version 3"),
     ("W0211", "a password in clear"),
-    ("E0212", "two virtual routers collide"),
-    ("E0213", "`track` names nothing in this file"),
+    ("E0212", "two virtual routers share an address or a vrid"),
+    (
+        "E0213",
+        "`track` names nothing in this file, or one thing twice",
+    ),
     ("W0214", "priority 255 is the address owner's"),
     ("W0215", "the virtual address doesn't follow the proxies"),
     ("W0216", "a script that nothing tracks"),

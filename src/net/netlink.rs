@@ -6,7 +6,8 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -70,7 +71,7 @@ impl Netlink {
         })
     }
 
-    /// Sends a prepared request and reads its acknowledgement.
+    /// Sends a prepared request and reads its acknowledgement, without allocating.
     ///
     /// # Errors
     /// The kernel's refusal, or that of the socket.
@@ -80,7 +81,17 @@ impl Netlink {
             field.copy_from_slice(&self.sequence.to_ne_bytes());
         }
         self.send(&prepared.bytes)?;
-        self.answers(|_| {})
+        for _ in 0..PARTS_MAX {
+            let mut room = self.buffer.as_mut_slice();
+            let length = self.socket.recv(&mut room, 0)?;
+            let part = self.buffer.get(..length).unwrap_or_default();
+            match acknowledgement(part, self.sequence) {
+                None => {}
+                Some(0) => return Ok(()),
+                Some(code) => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Asks for a whole table.
@@ -132,6 +143,15 @@ impl Netlink {
         }
         Err(io::Error::from(io::ErrorKind::TimedOut))
     }
+}
+
+/// The error code in the acknowledgement of request `sequence` (`struct nlmsgerr` after the
+/// header); 0 is success, `None` another message.
+fn acknowledgement(part: &[u8], sequence: u32) -> Option<i32> {
+    let kind = u16::from_ne_bytes(part.get(4..6)?.try_into().ok()?);
+    let answers = u32::from_ne_bytes(part.get(SEQUENCE)?.try_into().ok()?);
+    let code = i32::from_ne_bytes(part.get(16..20)?.try_into().ok()?);
+    (kind == NLMSG_ERROR && answers == sequence).then_some(code)
 }
 
 /// The messages of one datagram; ends at the first that makes no sense.

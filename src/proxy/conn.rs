@@ -78,6 +78,8 @@ pub(super) struct Conn {
     pub(super) retries: u8,
     /// Whether it went to another server than the first.
     pub(super) redispatched: bool,
+    /// Where it stood when one side broke off.
+    pub(super) broke_in: Phase,
     /// Readiness to write is watched on the client's socket too.
     pub(super) watches_write: bool,
     /// It is in the list of those that have more to do.
@@ -117,6 +119,7 @@ impl Conn {
             queued_behind: 0,
             retries: 0,
             redispatched: false,
+            broke_in: Phase::Data,
             watches_write: false,
             runnable: false,
         }
@@ -137,8 +140,9 @@ impl Conn {
         match self.state {
             State::Queued => Phase::Queue,
             State::Connecting => Phase::Connect,
-            State::Relaying | State::Flushing if self.down.ended => Phase::Last,
-            State::Relaying | State::Flushing | State::Dead => Phase::Data,
+            State::Relaying if self.down.ended => Phase::Last,
+            State::Relaying | State::Dead => Phase::Data,
+            State::Flushing => self.broke_in,
         }
     }
 }

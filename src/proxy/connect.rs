@@ -609,6 +609,7 @@ impl Worker {
         conn.client_side.broken |= client;
         conn.server_side.broken |= server;
         let phase = conn.phase();
+        conn.broke_in = phase;
         if client {
             conn.client_side.readable = true;
             conn.down.cut(&mut self.kit);
@@ -676,7 +677,8 @@ impl Worker {
             }
         };
         let (moved, turn) = path.turn(&mut self.kit);
-        let exhausted = path.flow.is_empty() && (turn == Turn::SourceBroken || path.flow.ended);
+        path.flow.ended |= turn == Turn::SourceBroken;
+        let exhausted = path.flow.is_done();
         let lost = both || turn == Turn::DestinationBroken;
         let delivered = exhausted && tcp::unsent(target).map_or(true, |bytes| bytes == 0);
         let serial = conn.serial;

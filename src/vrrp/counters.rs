@@ -32,6 +32,8 @@ pub struct Counters {
     pub errors: u64,
     /// Accepted adverts that list other addresses than ours.
     pub other_addresses: u64,
+    /// Accepted adverts whose interval was too long to be learned as it is.
+    pub bounded_intervals: u64,
     rejected: [u64; Reject::ALL.len()],
 }
 
@@ -57,11 +59,13 @@ impl Counters {
             .map(|reason| (reason.word().to_owned(), self.rejected(*reason)))
             .filter(|(_, count)| *count > 0)
             .collect();
-        if self.other_addresses > 0 {
-            rejected.push((
-                "other-addresses (accepted)".to_owned(),
-                self.other_addresses,
-            ));
+        for (word, count) in [
+            ("other-addresses (accepted)", self.other_addresses),
+            ("long-interval (accepted)", self.bounded_intervals),
+        ] {
+            if count > 0 {
+                rejected.push((word.to_owned(), count));
+            }
         }
         VrrpCounters {
             adverts_sent: self.adverts_sent,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Host;
 use super::vip::in_subnet;
 use crate::config::local::{self, LocalError, LocalVip};
-use crate::config::model::{CheckKind, HttpCheck, Proxy, TlsCheck, Verify, Vip};
+use crate::config::model::{CheckKind, HttpCheck, Node, Proxy, TlsCheck, Verify, Vip};
 use crate::config::parse::Draft;
 use crate::config::problem::Problem;
 
@@ -16,7 +16,7 @@ const CLUSTER_CA: &str = "/etc/kubernetes/pki/ca.crt";
 pub(super) fn named(draft: &Draft, node: &str, problems: &mut Vec<Problem>) {
     for vip in &draft.config.vips {
         if vip.node(node).is_none() {
-            let labels: Vec<String> = vip.nodes.iter().map(|node| node.label()).collect();
+            let labels: Vec<String> = vip.nodes.iter().map(Node::label).collect();
             problems.push(
                 Problem::error("E0202", format!("`vip.{}` has no node `{node}`", vip.name)).at(
                     &draft.spans.at(&format!("vip/{}/nodes", vip.name)),

@@ -5,6 +5,9 @@ mod host;
 mod proxy;
 mod vip;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use super::local::HostFacts;

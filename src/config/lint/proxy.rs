@@ -35,7 +35,8 @@ fn server_path(draft: &Draft, proxy: &Proxy, index: usize) -> String {
         .unwrap_or_else(|| format!("proxy/{}/backends", proxy.name))
 }
 
-fn overlap(one: Listen, other: Listen) -> bool {
+/// Whether one listener would get connections meant for the other.
+pub(super) fn overlap(one: Listen, other: Listen) -> bool {
     let (one, other) = match (one, other) {
         (Listen::Any(one), Listen::Any(other)) => return one == other,
         (Listen::Any(port), Listen::Addr(addr)) | (Listen::Addr(addr), Listen::Any(port)) => {

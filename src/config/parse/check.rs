@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::fields::{Fields, Sink};
+use super::fields::Fields;
+use super::given::Sink;
 use crate::config::model::{Check, CheckKind, HttpCheck, TlsCheck, Verify};
 use crate::config::problem::Problem;
 use crate::units::Count;

@@ -8,33 +8,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
+use super::given::{Given, Sink, Text};
+use super::unknown::{article, bad_name, dotted, later, unknown};
 use super::value;
 use crate::config::problem::Problem;
 use crate::config::schema::{self, Fallback, Key, Kind, Section, Support};
 use crate::units::OutOfRange;
-
-/// Where problems go.
-#[derive(Default)]
-pub(in crate::config) struct Sink {
-    pub(super) problems: Vec<Problem>,
-    /// The text has syntax errors, so what seems to be missing may only be unreadable.
-    pub(super) recovering: bool,
-    errors: usize,
-}
-
-impl Sink {
-    pub(super) fn push(&mut self, problem: Problem) {
-        self.errors += usize::from(problem.is_error());
-        self.problems.push(problem);
-    }
-
-    /// How many errors there are so far.
-    pub(super) const fn errors(&self) -> usize {
-        self.errors
-    }
-}
 
 /// A table of the file.
 pub(super) struct Fields<'t, 'i> {
@@ -51,23 +32,6 @@ struct Entry<'t, 'i> {
     key_span: Range<usize>,
     value: &'t Spanned<DeValue<'i>>,
     read: bool,
-}
-
-/// A value of the file with its key.
-pub(super) struct Given<'t, 'i> {
-    pub(super) key: &'static Key,
-    /// As users read it: `vip.kube.vrid`.
-    pub(super) name: String,
-    pub(super) key_span: Range<usize>,
-    pub(super) span: Range<usize>,
-    pub(super) value: &'t DeValue<'i>,
-}
-
-/// A string of the file.
-pub(super) struct Text<'t> {
-    pub(super) name: String,
-    pub(super) span: Range<usize>,
-    pub(super) text: &'t str,
 }
 
 impl<'t, 'i> Fields<'t, 'i> {
@@ -110,7 +74,19 @@ impl<'t, 'i> Fields<'t, 'i> {
                     value,
                     read: false,
                 }),
-                None => sink.push(unknown(section, &name, word, &key.span())),
+                None => {
+                    let (problem, meant) = unknown(section, &name, word, &key.span());
+                    sink.push(problem);
+                    // Read it as what was meant, so that one slip is one complaint.
+                    entries.extend(meant.filter(|key| !table.contains_key(key.name)).map(
+                        |meant| Entry {
+                            key: meant,
+                            key_span: key.span(),
+                            value,
+                            read: false,
+                        },
+                    ));
+                }
             }
         }
         Self {
@@ -211,7 +187,7 @@ impl<'t, 'i> Fields<'t, 'i> {
     }
 
     /// A table below this one.
-    pub(super) fn table(&mut self, name: &str, sink: &mut Sink) -> Option<Fields<'t, 'i>> {
+    pub(super) fn table(&mut self, name: &str, sink: &mut Sink) -> Option<Self> {
         let given = self.take(name, sink)?;
         let Kind::Table(path) = given.key.kind else {
             return None;
@@ -220,7 +196,7 @@ impl<'t, 'i> Fields<'t, 'i> {
     }
 
     /// The tables below a key whose names the user chooses.
-    pub(super) fn named(&mut self, name: &str, sink: &mut Sink) -> Vec<Fields<'t, 'i>> {
+    pub(super) fn named(&mut self, name: &str, sink: &mut Sink) -> Vec<Self> {
         let Some(given) = self.take(name, sink) else {
             return Vec::new();
         };
@@ -236,22 +212,19 @@ impl<'t, 'i> Fields<'t, 'i> {
             if !value::is_name(&own) {
                 sink.push(bad_name(&full, &key.span()));
             }
-            match value.get_ref() {
-                DeValue::Table(fields) => {
-                    found.push(Fields::open(path, full, own, key.span(), fields, sink));
-                }
-                other => sink.push(
-                    Problem::error("E0102", format!("`{full}` must be a table"))
-                        .at(
-                            &value.span(),
-                            format!("this is {}", article(other.type_str())),
-                        )
-                        .help(format!(
-                            "`{}` holds one table per name: `[{full}]`",
-                            given.name
-                        )),
-                ),
+            if let DeValue::Table(fields) = value.get_ref() {
+                found.push(Self::open(path, full, own, key.span(), fields, sink));
+                continue;
             }
+            let kind = article(value.get_ref().type_str());
+            sink.push(
+                Problem::error("E0102", format!("`{full}` must be a table"))
+                    .at(&value.span(), format!("this is {kind}"))
+                    .help(format!(
+                        "`{}` holds one table per name: `[{full}]`",
+                        given.name
+                    )),
+            );
         }
         found
     }
@@ -367,216 +340,4 @@ impl<'t, 'i> Fields<'t, 'i> {
         );
         None
     }
-}
-
-impl<'t, 'i> Given<'t, 'i> {
-    /// This value as the table of a section.
-    pub(super) fn into_fields(
-        self,
-        path: &str,
-        own_name: String,
-        sink: &mut Sink,
-    ) -> Option<Fields<'t, 'i>> {
-        let DeValue::Table(table) = self.value else {
-            sink.push(self.wrong_type("a table"));
-            return None;
-        };
-        let span = if self.span.is_empty() {
-            self.key_span
-        } else {
-            self.span
-        };
-        Some(Fields::open(path, self.name, own_name, span, table, sink))
-    }
-
-    /// This value as an item of a list, for the functions that report on values.
-    pub(super) fn item(&self, index: usize, item: &'t Spanned<DeValue<'i>>) -> Self {
-        Given {
-            key: self.key,
-            name: format!("{}[{index}]", self.name),
-            key_span: self.key_span.clone(),
-            span: item.span(),
-            value: item.get_ref(),
-        }
-    }
-
-    /// One value or a list of them, at least one, at most `max`.
-    pub(super) fn one_or_more(self, max: usize, sink: &mut Sink) -> Vec<Self> {
-        match self.value {
-            DeValue::Array(items) => self.items(items, max, sink),
-            DeValue::String(_)
-            | DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Table(_) => vec![self],
-        }
-    }
-
-    /// The items of a list, at least one, at most `max`.
-    pub(super) fn items(&self, items: &'t DeArray<'i>, max: usize, sink: &mut Sink) -> Vec<Self> {
-        if items.is_empty() {
-            sink.push(
-                Problem::error("E0105", format!("`{}` is empty", self.name))
-                    .at(&self.span, "at least one is needed"),
-            );
-        }
-        if items.len() > max {
-            sink.push(
-                Problem::error("E0105", format!("`{}` is too long", self.name)).at(
-                    &self.span,
-                    format!("at most {max} entries, these are {}", items.len()),
-                ),
-            );
-        }
-        let listed = items.iter().take(max).enumerate();
-        listed.map(|(index, item)| self.item(index, item)).collect()
-    }
-
-    /// This value as a string.
-    pub(super) fn text(&self, sink: &mut Sink) -> Option<Text<'t>> {
-        let DeValue::String(text) = self.value else {
-            sink.push(self.wrong_type(&value::wanted(self.key.kind)));
-            return None;
-        };
-        Some(Text {
-            name: self.name.clone(),
-            span: self.span.clone(),
-            text,
-        })
-    }
-
-    /// This value as a whole number in its key's range.
-    pub(super) fn integer(&self, sink: &mut Sink) -> Option<i64> {
-        let Kind::Integer { min, max } = self.key.kind else {
-            return None;
-        };
-        let DeValue::Integer(digits) = self.value else {
-            sink.push(self.wrong_type(&value::wanted(self.key.kind)));
-            return None;
-        };
-        let number = i64::from_str_radix(digits.as_str(), digits.radix()).ok();
-        match number.filter(|n| (min..=max).contains(n)) {
-            Some(number) => Some(number),
-            None => {
-                sink.push(
-                    Problem::error("E0105", format!("`{}` is out of range", self.name))
-                        .at(&self.span, format!("it must be {min} to {max}")),
-                );
-                None
-            }
-        }
-    }
-
-    /// This value as one of its key's words.
-    pub(super) fn word(&self, sink: &mut Sink) -> Option<&'static str> {
-        let Kind::Choice(words) = self.key.kind else {
-            return None;
-        };
-        let text = self.text(sink)?;
-        value::choose(&text, words, sink)
-    }
-
-    /// The complaint that this value has another type.
-    pub(super) fn wrong_type(&self, wanted: &str) -> Problem {
-        let problem = Problem::error("E0102", format!("`{}` must be {wanted}", self.name)).at(
-            &self.span,
-            format!("this is {}", article(self.value.type_str())),
-        );
-        match (self.key.kind, self.value) {
-            (Kind::Integer { .. }, DeValue::String(text)) if text.parse::<i64>().is_ok() => {
-                problem.fix("write it without quotes", &self.span, text.to_string())
-            }
-            (Kind::Bool, DeValue::String(text)) => match text.to_ascii_lowercase().as_str() {
-                "true" | "yes" | "on" => problem.fix("write", &self.span, "true"),
-                "false" | "no" | "off" => problem.fix("write", &self.span, "false"),
-                _ => problem,
-            },
-            _ => problem,
-        }
-    }
-}
-
-/// `a.b`, or `b` at the top of the file.
-fn dotted(name: &str, key: &str) -> String {
-    if name.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{name}.{key}")
-    }
-}
-
-fn article(kind: &str) -> String {
-    let vowel = kind.starts_with(['a', 'e', 'i', 'o', 'u']);
-    format!("{} {kind}", if vowel { "an" } else { "a" })
-}
-
-fn bad_name(full: &str, span: &Range<usize>) -> Problem {
-    Problem::error("E0108", format!("`{full}` has a name that lbd can't use"))
-        .at(span, "use 1 to 64 letters, digits, `-`, `_` and `.`")
-}
-
-/// "Not supported yet".
-pub(super) fn later(name: &str, span: &Range<usize>, doc: &str) -> Problem {
-    Problem::error("E0107", format!("`{name}` is not supported yet")).at(span, doc)
-}
-
-fn unknown(section: &Section, name: &str, word: &str, span: &Range<usize>) -> Problem {
-    let place = if name.is_empty() {
-        "at the top of the file".to_owned()
-    } else {
-        format!("in `{name}`")
-    };
-    let problem = Problem::error("E0101", format!("unknown key `{word}` {place}"));
-    if let Some(text) = schema::remark(section.path, word) {
-        return problem.at(span, text);
-    }
-    if let Some(key) = section.key_called(word) {
-        if key.support == Support::Later {
-            return later(&dotted(name, key.name), span, key.doc);
-        }
-        return problem
-            .at(span, format!("called `{}` in lb.toml", key.name))
-            .fix("replace it", span, key.name);
-    }
-    if let Some(near) = nearest(word, section.keys.iter().map(|key| key.name)) {
-        return problem
-            .at(span, format!("did you mean `{near}`?"))
-            .fix("replace it", span, near);
-    }
-    let others = schema::sections_with(word);
-    if let Some(other) = others.first().filter(|_| others.len() == 1) {
-        let owner = if other.is_empty() {
-            "the top of the file".to_owned()
-        } else {
-            format!("`{other}`")
-        };
-        return problem.at(span, format!("this key belongs to {owner}"));
-    }
-    let known: Vec<String> = section
-        .keys
-        .iter()
-        .filter(|key| key.support == Support::Supported)
-        .map(|key| format!("`{}`", key.name))
-        .collect();
-    problem
-        .at(span, "no such key")
-        .help(format!("there are {}", known.join(", ")))
-}
-
-/// The candidate that is only a slip away from `word`.
-pub(super) fn nearest(
-    word: &str,
-    candidates: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
-    if word.len() > 64 {
-        return None;
-    }
-    let lower = word.to_ascii_lowercase().replace('_', "-");
-    let allowed = (lower.chars().count() / 3).clamp(1, 3);
-    candidates
-        .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
 }

@@ -4,11 +4,14 @@
 //! An item (a VIP, a proxy, a script) with a mistake in it is left out of the draft, so that the
 //! lints see only sound items; the draft becomes a configuration if nothing was refused.
 
+mod address;
 mod check;
 mod fields;
+mod given;
 mod proxy;
 mod syntax;
 mod track;
+mod unknown;
 mod value;
 mod vip;
 
@@ -21,7 +24,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use self::fields::{Fields, Sink};
+use self::fields::Fields;
+use self::given::Sink;
 pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
@@ -281,7 +285,7 @@ fn metrics(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Metrics {
     let listen = match fields.text("listen", sink) {
         None => default,
         Some(given) if given.text == "off" => None,
-        Some(given) => value::socket_addr(&given, sink),
+        Some(given) => address::socket_addr(&given, sink),
     };
     fields.finish(sink);
     Metrics { listen }

@@ -5,8 +5,10 @@ use std::num::NonZeroU32;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fields::{Fields, Given, Sink, Text};
-use super::{check, value};
+use super::fields::Fields;
+use super::given::{Given, Sink, Text};
+use super::unknown::article;
+use super::{address, check, value};
 use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server};
 use crate::config::problem::Problem;
 use crate::units::Weight;
@@ -66,7 +68,7 @@ fn listen(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Listen> {
         return Vec::new();
     };
     let items = given.one_or_more(LISTEN_MAX, sink);
-    let found = items.iter().filter_map(|item| value::listen(item, sink));
+    let found = items.iter().filter_map(|item| address::listen(item, sink));
     found.collect()
 }
 
@@ -144,7 +146,7 @@ fn listed(item: &Given<'_, '_>, defaults: &Defaults, sink: &mut Sink) -> Option<
         return None;
     }
     let text = item.text(sink)?;
-    let address = value::server_addr(&text, sink)?;
+    let address = address::server_addr(&text, sink)?;
     Some(plain(address.to_string(), address, defaults))
 }
 
@@ -204,7 +206,7 @@ fn one(
                 span: entry.span(),
                 text,
             };
-            let address = value::server_addr(&text, sink)?;
+            let address = address::server_addr(&text, sink)?;
             Some(plain(own, address, defaults))
         }
         DeValue::Table(table) => {
@@ -212,12 +214,15 @@ fn one(
             let fields = Fields::open(path, full, own, span, table, sink);
             long_form(fields, defaults, sink)
         }
-        other => {
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_) => {
+            let kind = article(entry.get_ref().type_str());
             sink.push(
-                Problem::error("E0102", format!("`{full}` must be `IP:PORT` or a table")).at(
-                    &entry.span(),
-                    format!("this is of type {}", other.type_str()),
-                ),
+                Problem::error("E0102", format!("`{full}` must be `IP:PORT` or a table"))
+                    .at(&entry.span(), format!("this is {kind}")),
             );
             None
         }
@@ -226,9 +231,9 @@ fn one(
 
 fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -> Option<Server> {
     let address = fields.text("address", sink);
-    let address = address.and_then(|text| value::server_addr(&text, sink));
+    let address = address.and_then(|text| address::server_addr(&text, sink));
     let check_address = fields.text("check-address", sink);
-    let check_address = check_address.and_then(|text| value::server_addr(&text, sink));
+    let check_address = check_address.and_then(|text| address::server_addr(&text, sink));
     let weight = if fields.has("weight") {
         fields.unit("weight", sink).unwrap_or(defaults.weight)
     } else {

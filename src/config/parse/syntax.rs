@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fields::Sink;
+use super::given::Sink;
 use crate::config::problem::Problem;
 
 /// A syntax error.

@@ -3,7 +3,9 @@
 use toml::de::DeValue;
 
 use super::ScriptEntry;
-use super::fields::{Fields, Sink, Text, later};
+use super::fields::Fields;
+use super::given::{Sink, Text};
+use super::unknown::later;
 use crate::config::model::{Script, Track, TrackTarget};
 use crate::config::problem::Problem;
 use crate::units::TrackWeight;
@@ -176,10 +178,11 @@ fn one(
             weight: own,
         });
     };
-    let number = digits
-        .parse::<i64>()
-        .map_err(|_| "a weight is a whole number".to_owned());
-    match number.and_then(|n| TrackWeight::try_from(n).map_err(|error| error.to_string())) {
+    let weight = match digits.parse::<i64>() {
+        Ok(number) => TrackWeight::try_from(number).map_err(|error| error.to_string()),
+        Err(_) => Err("a weight is a whole number".to_owned()),
+    };
+    match weight {
         Ok(weight) => Some(Track {
             target,
             weight: Some(weight),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::ScriptEntry;
-use super::fields::{Fields, Given, Sink};
-use super::{track, value};
+use super::fields::Fields;
+use super::given::{Given, Sink};
+use super::{address, track, value};
 use crate::config::model::{Auth, Garp, Mode, Node, Password, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
@@ -72,7 +73,7 @@ fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
         let Some(text) = item.text(sink) else {
             continue;
         };
-        let Some(address) = value::vip_address(&text, sink) else {
+        let Some(address) = address::vip_address(&text, sink) else {
             continue;
         };
         if found.iter().any(|other| other.ip == address.ip) {
@@ -302,7 +303,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         let text = given.text(sink)?;
         return Some(Node {
             name: None,
-            address: value::node_address(&text, sink)?,
+            address: address::node_address(&text, sink)?,
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
@@ -325,7 +326,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         text.text.to_owned()
     });
     let address = table.text("address", sink);
-    let address = address.and_then(|text| value::node_address(&text, sink));
+    let address = address.and_then(|text| address::node_address(&text, sink));
     let priority = if table.has("priority") {
         table.unit("priority", sink)
     } else {

@@ -4,7 +4,7 @@ use super::{Fallback, Key, Kind, Section, Word};
 
 pub(super) const ROOT: Section = Section {
     path: "",
-    doc: "The top of the file.",
+    doc: "What stands in no other table.",
     keys: &[
         Key::new(
             "log",

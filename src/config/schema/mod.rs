@@ -162,9 +162,7 @@ impl Section {
             .or_else(|| self.key(&kebab))
             .or_else(|| {
                 let fits = |alias: &&str| alias.replace('_', "-") == kebab;
-                self.keys
-                    .iter()
-                    .find(|key| key.aliases.iter().any(|a| fits(&a)))
+                self.keys.iter().find(|key| key.aliases.iter().any(fits))
             })
     }
 }

@@ -143,11 +143,11 @@ impl Machine {
             at: now,
         };
         if priority < self.effective_priority() && self.may_preempt(now, weak) {
-            if weak {
-                self.reconsider(now, backup);
-            }
             if self.heard.is_none_or(|known| self.outlives(heard, known)) {
                 self.heard = Some(heard);
+            }
+            if weak {
+                self.reconsider(now, backup);
             }
             return;
         }
@@ -219,7 +219,8 @@ impl Machine {
         if let Some(resignation) = &mut backup.resignation
             && !resignation.confirmed
             && serves
-            && (health.probe_epoch > resignation.probe_epoch
+            // A new proxy process counts from 0 again.
+            && (health.probe_epoch != resignation.probe_epoch
                 || health.probe_epoch == NodeHealth::NO_PROBE)
         {
             resignation.confirmed = true;

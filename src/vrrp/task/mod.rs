@@ -192,7 +192,7 @@ impl VirtualRouter {
             Ok(true) => {
                 let name = &self.local.vip.name;
                 tracing::warn!(vip = %name, "removing a left-over address");
-                self.release_now(now);
+                self.release(now, true);
             }
             Err(error) => self.kernel_error(now, "list addresses", &error),
         }
@@ -399,6 +399,7 @@ impl VirtualRouter {
             peer.priority = Some(advert.priority);
             peer.adverts += 1;
         }
+        self.counters.bounded_intervals += u64::from(!advert.interval_as_sent);
         if !advert.same_addresses {
             self.counters.other_addresses += 1;
             if self.warnings.about_addresses(now) {
