@@ -1,6 +1,8 @@
 //! The whole daemon: keeper, runner and proxy as real processes, killed and stopped under clients.
 //! The pair of nodes needs root and iproute2; without them it is skipped and says so.
 
+#![cfg(test)]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

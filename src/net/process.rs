@@ -85,7 +85,11 @@ impl Process {
         Ok(match waitid(Id::PIDFd(self.fd.as_fd()), flags)? {
             WaitStatus::Exited(_, code) => Some(Ended::Exited(code)),
             WaitStatus::Signaled(_, signal, _) => Some(Ended::Signalled(signal as i32)),
-            _ => None,
+            WaitStatus::StillAlive
+            | WaitStatus::Stopped(..)
+            | WaitStatus::PtraceEvent(..)
+            | WaitStatus::PtraceSyscall(_)
+            | WaitStatus::Continued(_) => None,
         })
     }
 }
@@ -123,7 +127,8 @@ pub struct Launch<'a> {
     pub on_parent_death: Option<Signal>,
 }
 
-/// Starts a program as the leader of its own process group, with no signal blocked.
+/// Starts a program as the leader of its own process group, with no signal blocked and no ambient
+/// capability.
 ///
 /// # Errors
 /// What fork or exec said.
@@ -146,6 +151,7 @@ pub fn launch(what: &Launch<'_>) -> io::Result<Process> {
     let on_parent_death = what.on_parent_death;
     let between = move || {
         SigSet::empty().thread_set_mask()?;
+        super::privileges::leave_nothing_ambient()?;
         if on_parent_death.is_some() {
             nix::sys::prctl::set_pdeathsig(on_parent_death)?;
         }
