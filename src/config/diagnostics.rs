@@ -7,11 +7,12 @@ use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use serde::Serialize;
 
 use super::problem::{Problem, Severity};
+use super::secret::masked;
 
 /// More than these are counted, not shown: a file that is no lb.toml at all is wrong in each line.
 const SHOWN_MAX: usize = 50;
 
-/// Every problem with its place, its hint and its fix.
+/// Every problem with its place, its hint and its fix; passwords are not shown.
 #[must_use]
 pub fn render(problems: &[Problem], path: &str, text: &str, color: bool) -> String {
     let renderer = if color {
@@ -20,6 +21,7 @@ pub fn render(problems: &[Problem], path: &str, text: &str, color: bool) -> Stri
         Renderer::plain()
     };
     let renderer = renderer.decor_style(DecorStyle::Ascii);
+    let text = &masked(text);
     let mut out = String::new();
     for problem in problems.iter().take(SHOWN_MAX) {
         out.push_str(&renderer.render(&report(problem, path, text)));
@@ -143,6 +145,7 @@ struct Change<'a> {
 #[must_use]
 pub fn render_json(problems: &[Problem], path: &str, text: &str) -> String {
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let lines = Lines::of(text);
     let document = Document {
         format: 1,
         file: path,
@@ -151,16 +154,16 @@ pub fn render_json(problems: &[Problem], path: &str, text: &str) -> String {
         warnings: problems.len() - errors,
         problems: problems
             .iter()
-            .map(|problem| entry(problem, text))
+            .map(|problem| entry(problem, text, &lines))
             .collect(),
     };
     serde_json::to_string_pretty(&document).unwrap_or_default()
 }
 
-fn entry<'a>(problem: &'a Problem, text: &str) -> Entry<'a> {
+fn entry<'a>(problem: &'a Problem, text: &str, lines: &Lines) -> Entry<'a> {
     let labels = problem.labels.iter().map(|label| {
         let span = within(text, &label.span);
-        let (line, column) = line_and_column(text, span.start);
+        let (line, column) = lines.place(text, span.start);
         Place {
             line,
             column,
@@ -188,10 +191,20 @@ fn entry<'a>(problem: &'a Problem, text: &str) -> Entry<'a> {
     }
 }
 
-fn line_and_column(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or("");
-    let line = before.matches('\n').count() + 1;
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let column = before.get(start..).unwrap_or("").chars().count() + 1;
-    (line, column)
+/// Where each line starts.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let after = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self(std::iter::once(0).chain(after).collect())
+    }
+
+    /// Line and column of a byte, from 1.
+    fn place(&self, text: &str, at: usize) -> (usize, usize) {
+        let line = self.0.partition_point(|start| *start <= at);
+        let start = self.0.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let before = text.get(start..at).unwrap_or("");
+        (line, before.chars().count() + 1)
+    }
 }

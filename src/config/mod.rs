@@ -15,6 +15,7 @@ pub mod model;
 mod parse;
 pub mod problem;
 pub mod schema;
+mod secret;
 
 pub use diagnostics::{render, render_json};
 pub use lint::{Host, View};

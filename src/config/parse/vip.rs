@@ -196,18 +196,13 @@ fn auth(fields: &mut Fields<'_, '_>, version: Version, sink: &mut Sink) -> Auth 
             Auth::None
         }
         None => {
-            let problem = Problem::error("E0105", format!("`{}` is too long", key.name)).at(
-                &key.span,
-                "a password has at most 8 bytes; keepalived uses the first 8 of a longer one",
-            );
-            sink.push(match key.text.get(..8) {
-                Some(first) if first.bytes().all(|b| b.is_ascii_alphanumeric()) => problem.fix(
-                    "write what keepalived uses",
+            // No fix: it would show the password.
+            sink.push(
+                Problem::error("E0105", format!("`{}` is too long", key.name)).at(
                     &key.span,
-                    format!("\"{first}\""),
+                    "a password has at most 8 bytes; keepalived uses the first 8 of a longer one: write those",
                 ),
-                Some(_) | None => problem,
-            });
+            );
             Auth::None
         }
     }
