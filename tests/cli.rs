@@ -197,6 +197,51 @@ fn bytes_that_are_no_text_are_refused() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_one_json_document_too() {
+    let wide: Vec<u8> = "\u{feff}[vip.kube]\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let wide = Scratch::new("utf-16", &wide);
+    let large = Scratch::new("large", &vec![b'#'; 1024 * 1024 + 1]);
+    for (path, said) in [
+        ("/nonexistent/lb.toml", "cannot read"),
+        (wide.path(), "it is UTF-16, save it as UTF-8"),
+        (large.path(), "is larger than 1 MiB"),
+        ("/dev/zero", "is larger than 1 MiB"),
+    ] {
+        let output = lbd(&["check", path, "--offline", "--format", "json"]);
+        assert_eq!(output.status.code(), Some(78), "{path}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["accepted"], false);
+        assert_eq!(json["problems"][0]["code"], "E0004");
+        let message = json["problems"][0]["message"].as_str().unwrap();
+        assert!(message.contains(said), "{message}");
+        assert_eq!(stderr(&output), "");
+    }
+}
+
+#[test]
+fn no_report_shows_a_password() {
+    let pair = "[vip.kube]\naddress = \"172.16.0.10/24\"\nnodes = [\"172.16.0.2\"]\nversion = 2\n";
+    for auth in [
+        "auth = { type = \"pass\", key = \"hunter2\" }",
+        "auth = { type = \"pass\", key = \"hunter2-is-too-long\" }",
+        "auth = { type = \"pass\", key = hunter2 }",
+        "auth = { auth_type = \"PASS\", auth_pass = \"hunter2\" }",
+        "auth_pass = \"hunter2\"",
+        "auth.type = \"pass\"\nauth.key = \"hunter2",
+    ] {
+        let file = Scratch::new("secret", format!("{pair}{auth}\n").as_bytes());
+        for format in ["text", "json"] {
+            let output = lbd(&["check", file.path(), "--offline", "--format", format]);
+            assert!(!stdout(&output).contains("hunter2"), "{}", stdout(&output));
+            assert_eq!(stderr(&output), "");
+        }
+    }
+}
+
+#[test]
 fn a_command_line_that_makes_no_sense_is_2() {
     for arguments in [
         &["--no-such-option"][..],

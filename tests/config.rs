@@ -280,7 +280,9 @@ fn there_is_a_file_for_every_code_and_a_code_for_every_problem() {
         let parsed = examined(&path, &read(&path));
         seen.extend(codes(&parsed.problems));
     }
-    let known: BTreeSet<&str> = CODES.iter().map(|(code, _)| *code).collect();
+    // A file that can't be read has no text to look at: tests/cli.rs.
+    let of_text = CODES.iter().map(|(code, _)| *code);
+    let known: BTreeSet<&str> = of_text.filter(|code| *code != "E0004").collect();
     assert_eq!(seen, known);
 }
 

@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &CheckArgs) -> ExitCode {
     let path = named.map_or(Path::new(super::CONFIG_PATH), PathBuf::as_path);
     let text = match read(path) {
         Ok(text) => text,
-        Err(exit) => return exit.into(),
+        Err((why, exit)) => return unreadable(path, &why, exit, arguments.format),
     };
     let parsed = match look(arguments, &text) {
         Ok(parsed) => parsed,
@@ -79,6 +79,22 @@ pub(super) fn run(arguments: &CheckArgs) -> ExitCode {
         return Exit::Config.into();
     }
     Exit::Success.into()
+}
+
+/// There is no text to check: said where the format's readers look.
+fn unreadable(path: &Path, why: &str, exit: Exit, format: Format) -> ExitCode {
+    let problem = [Problem::error("E0004", why)];
+    let said = match format {
+        Format::Text => {
+            talk(&format!("error: {why}"));
+            Ok(())
+        }
+        Format::Json => out(&(render_json(&problem, &path.to_string_lossy(), "") + "\n")),
+    };
+    match said {
+        Ok(()) => exit.into(),
+        Err(_) => Exit::Failure.into(),
+    }
 }
 
 fn look(arguments: &CheckArgs, text: &str) -> io::Result<Parsed> {

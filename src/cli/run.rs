@@ -1,6 +1,6 @@
 //! `lbd --config FILE`: runs the daemon in the foreground.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,7 +29,10 @@ pub(super) fn run(arguments: RunArgs) -> ExitCode {
     let config_path = named.unwrap_or_else(|| super::CONFIG_PATH.into());
     let config_text = match read(&config_path) {
         Ok(text) => text,
-        Err(exit) => return exit.into(),
+        Err((why, exit)) => {
+            talk(&format!("error: {why}"));
+            return exit.into();
+        }
     };
     let Some(config) = accept(&config_path, &config_text) else {
         return Exit::Config.into();
@@ -49,27 +52,40 @@ fn runtime_dir() -> PathBuf {
     of_service.map_or_else(|| PathBuf::from("/run/lbd"), PathBuf::from)
 }
 
-/// The text of a configuration file; says why if there is none.
-pub(super) fn read(path: &Path) -> Result<String, Exit> {
-    let error = match std::fs::read(path) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => return Ok(text),
-            Err(error) => {
-                let at = error.utf8_error().valid_up_to();
-                talk(&format!(
-                    "error: {} is not UTF-8 at byte {at}",
-                    path.display()
-                ));
-                return Err(Exit::Config);
-            }
-        },
-        Err(error) => error,
-    };
-    talk(&format!("error: cannot read {}: {error}", path.display()));
-    Err(if error.kind() == io::ErrorKind::PermissionDenied {
-        Exit::Permission
-    } else {
-        Exit::Config
+/// No lb.toml is longer: 1,024 servers of 256 bytes each fit four times over.
+const BYTES_MAX: u64 = 1024 * 1024;
+
+/// The text of a configuration file, or why there is none.
+pub(super) fn read(path: &Path) -> Result<String, (String, Exit)> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path);
+    let read = opened.and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let exit = if error.kind() == io::ErrorKind::PermissionDenied {
+            Exit::Permission
+        } else {
+            Exit::Config
+        };
+        return Err((format!("cannot read {shown}: {error}"), exit));
+    }
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > BYTES_MAX {
+        return Err((format!("{shown} is larger than 1 MiB"), Exit::Config));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let bytes = error.as_bytes();
+        let wide = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+        let hint = if wide {
+            ": it is UTF-16, save it as UTF-8"
+        } else {
+            ""
+        };
+        let line = bytes.iter().take(at).filter(|b| **b == b'\n').count() + 1;
+        (
+            format!("{shown} is not UTF-8 at byte {at}, line {line}{hint}"),
+            Exit::Config,
+        )
     })
 }
 

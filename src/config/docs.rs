@@ -22,9 +22,11 @@ digits, `-`, `_` and `.`. An unknown key refuses the file; so does one that is n
 file at once (default: /etc/lbd/lb.toml), on stdout. It looks at this machine's addresses,
 interfaces and files too, unless told to check for another node (`--as`, by name or address) or for
 none (`--offline`). It exits 0 when the file is accepted, with or without warnings, and 78 when it is
-refused; `--strict` refuses warnings too. `lbd -t` and `lbd -c -f FILE` mean the same.
+refused; `--strict` refuses warnings too. `lbd -t` and `lbd -c -f FILE` mean the same. A file has
+at most 1 MiB, and is UTF-8. Passwords are shown as stars.
 
-JSON is one object: `format` (1), `file`, `accepted`, `errors`, `warnings` and `problems`, each with
+JSON is one object: `format` (1), `file`, `accepted` (by the daemon: `--strict` only changes the exit
+code), `errors`, `warnings` and `problems`, each with
 `code`, `severity`, `message`, `labels` (`line` and `column` from 1, byte offsets `start` and `end`,
 `primary`, `text`), `help` and, where there is one, `fix` (`message`, `start`, `end`, `replacement`).
 ";

@@ -146,6 +146,10 @@ pub const CODES: &[(&str, &str)] = &[
         "E0003",
         "the file asks for nothing: neither `[vip.NAME]` nor `[proxy.NAME]`",
     ),
+    (
+        "E0004",
+        "the file can't be read, or isn't UTF-8, or is too large",
+    ),
     ("E0101", "unknown key"),
     ("E0102", "wrong type"),
     ("E0103", "a duration without a unit"),

@@ -102,7 +102,7 @@ pub(super) const PROXY: Section = Section {
             "first-byte-timeout",
             ms_or_off(100, DAY),
             Fallback::Words("`\"10s\"` where the client speaks first, else off"),
-            "A client that stays silent for so long is dropped.",
+            "A client that stays silent for so long is dropped; only where the client speaks first.",
         )
         .called(&["timeout_http-request"]),
         Key::new(
