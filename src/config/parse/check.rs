@@ -111,6 +111,13 @@ fn tls(
         None if preset && !ca_given => Verify::IfCaPresent,
         None => Verify::Required,
     };
+    if verify == Verify::Off && ca_given {
+        sink.push(
+            Problem::error("E0109", "the check has `ca-file`, and `verify = false`")
+                .at(&fields.span_of("ca-file"), "nothing is verified against it")
+                .help("leave one of them out"),
+        );
+    }
     if verify == Verify::Required && !ca_given {
         sink.push(
             Problem::error("E0104", "the check needs `ca-file` to verify servers")

@@ -78,14 +78,17 @@ impl<'t, 'i> Fields<'t, 'i> {
                     let (problem, meant) = unknown(section, &name, word, &key.span());
                     sink.push(problem);
                     // Read it as what was meant, so that one slip is one complaint.
-                    entries.extend(meant.filter(|key| !table.contains_key(key.name)).map(
-                        |meant| Entry {
-                            key: meant,
-                            key_span: key.span(),
-                            value,
-                            read: false,
-                        },
-                    ));
+                    let taken = |meant: &Key| {
+                        let mut read = entries.iter().map(|entry: &Entry<'_, '_>| entry.key.name);
+                        table.contains_key(meant.name) || read.any(|name| name == meant.name)
+                    };
+                    let meant = meant.filter(|meant| !taken(meant));
+                    entries.extend(meant.map(|meant| Entry {
+                        key: meant,
+                        key_span: key.span(),
+                        value,
+                        read: false,
+                    }));
                 }
             }
         }

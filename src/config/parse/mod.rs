@@ -137,6 +137,14 @@ pub fn parse(text: &str) -> Parsed {
 pub fn examine(text: &str, view: View<'_>) -> Parsed {
     let (tree, errors) = DeTable::parse_recoverable(text);
     let mut sink = Sink::default();
+    if !errors.is_empty()
+        && let Some(problem) = syntax::another_format(text)
+    {
+        return Parsed {
+            config: None,
+            problems: vec![problem],
+        };
+    }
     for error in &errors {
         sink.push(syntax::problem(text, error));
     }
@@ -149,6 +157,9 @@ pub fn examine(text: &str, view: View<'_>) -> Parsed {
     let mut problems = sink.problems;
     problems.sort_by_key(Problem::position);
     let refused = problems.iter().any(Problem::is_error);
+    if !errors.is_empty() {
+        syntax::keep_causes(text, &mut problems);
+    }
     Parsed {
         config: (!refused).then_some(draft.config),
         problems,
@@ -228,6 +239,8 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
 
 fn log(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Log {
     let mut fields = fields.unwrap_or_else(|| Fields::absent("log"));
+    let span = |fields: &Fields<'_, '_>, name| fields.has(name).then(|| fields.span_of(name));
+    let (format_given, facility_given) = (span(&fields, "format"), span(&fields, "facility"));
     let log = Log {
         level: match fields.word("level", sink) {
             "error" => Level::Error,
@@ -249,6 +262,20 @@ fn log(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Log {
         facility: facility(fields.word("facility", sink)),
     };
     fields.finish(sink);
+    let idle = match log.target {
+        LogTarget::Auto => None,
+        LogTarget::Stderr => facility_given.map(|at| (at, "facility", "stderr has none")),
+        LogTarget::Syslog | LogTarget::Journald => {
+            format_given.map(|at| (at, "format", "it is for lines on stderr"))
+        }
+    };
+    if let Some((at, key, why)) = idle {
+        sink.push(
+            Problem::error("E0109", format!("`log.{key}` has no meaning here"))
+                .at(&at, why)
+                .help("leave it out, or give `target` another value"),
+        );
+    }
     log
 }
 

@@ -36,6 +36,20 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         .unwrap_or(checked.client_first);
     let ten_seconds = value::plain_duration("10s").filter(|_| client_first);
     let first_byte_timeout = match fields.time_given("first-byte-timeout", sink) {
+        Some(time) if !time.is_zero() && !client_first => {
+            sink.push(
+                Problem::error(
+                    "E0109",
+                    format!("`{}.first-byte-timeout` has no meaning here", fields.name()),
+                )
+                .at(
+                    &fields.span_of("first-byte-timeout"),
+                    "only a client that speaks first can be late",
+                )
+                .help("add `client-first = true` if clients speak first, as in TLS and HTTP"),
+            );
+            None
+        }
         Some(time) => Some(time).filter(|time| !time.is_zero()),
         None => ten_seconds,
     };

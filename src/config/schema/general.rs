@@ -52,7 +52,7 @@ pub(super) const ROOT: Section = Section {
             Fallback::Words("none"),
             "Listeners and their servers.",
         )
-        .called(&["frontend", "backend", "proxies"]),
+        .called(&["frontend", "proxies", "listen"]),
         Key::new(
             "track",
             Kind::Table("track"),

@@ -331,6 +331,16 @@ pub const REMARKS: &[(&str, &str, &str)] = &[
     ("proxy.NAME", "mode", "leave it out: lbd forwards TCP only"),
     (
         "proxy.NAME",
+        "option",
+        "there are no options: `[access-log]` is tcplog and dontlognull, `check` is tcp-check and httpchk",
+    ),
+    (
+        "proxy.NAME",
+        "default_backend",
+        "leave it out: the servers stand in `backends` of the same table",
+    ),
+    (
+        "proxy.NAME",
         "weight",
         "write it in `backend-defaults` or with a backend",
     ),
@@ -372,6 +382,11 @@ pub const REMARKS: &[(&str, &str, &str)] = &[
         "",
         "defaults",
         "there is no such table: give the key in each `[proxy.NAME]`",
+    ),
+    (
+        "",
+        "backend",
+        "write its servers into `backends` of `[proxy.NAME]`, beside `listen`",
     ),
     ("", "vrrp_script", "write `[track.script.NAME]`"),
     (
