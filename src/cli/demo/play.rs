@@ -155,7 +155,7 @@ pub fn summary(stage: &Stage<'_>, failover: &Failover) -> Vec<String> {
         .map_or_else(|| "nobody alone".into(), |node| stage.name(node));
     let gap = stage.tally(|tally| tally.longest_gap(at, now));
     let all = stage.tally(|tally| tally.counts(stage.start, now));
-    let after = stage.tally(|tally| tally.counts(at, now));
+    let after = stage.tally(|tally| tally.ended_since(at));
     let lost = stage.tally(|tally| tally.lost_since(at));
     let double = stage.history(|history: &History| history.longest_double(at, now));
     let stayed = failover.address_stayed.map_or_else(
