@@ -9,9 +9,10 @@ use std::os::fd::BorrowedFd;
 
 use super::conn::{Conn, State};
 use super::counters::ProxyCount;
+use super::ending::Leave;
 use super::engine::Shared;
 use super::termination::{Cause, Termination};
-use super::worker::{Leave, Token, Worker};
+use super::worker::{Token, Worker};
 use crate::net::epoll::Interest;
 use crate::net::tcp;
 
@@ -153,7 +154,8 @@ impl Worker {
             return Taken::None;
         };
         let proxy = listener.proxy;
-        if !self.enter(proxy) && !(self.give_way(proxy) && self.enter(proxy)) {
+        let entered = self.enter(proxy) || (self.give_way(proxy) && self.enter(proxy));
+        if !entered {
             return Taken::Full;
         }
         let Some(listener) = self.listeners.get(place) else {
