@@ -1,4 +1,9 @@
 //! Running out of descriptors: a test binary of its own, because the limit is the process'.
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "helpers of tests panic like tests"
+)]
 
 #[expect(dead_code, reason = "this binary needs only a part of the lab")]
 #[path = "proxy/lab.rs"]

@@ -42,7 +42,7 @@ impl Worker {
             return;
         }
         if client_first {
-            self.note_silent(slot, serial);
+            self.note_silent(proxy, slot, serial);
         }
     }
 
@@ -128,13 +128,15 @@ impl Worker {
             return Ok(());
         };
         if conn.queue_time.is_none() {
-            conn.queue_time = u32::try_from(now.saturating_sub(conn.accepted)).ok();
+            let waited = now.saturating_sub(conn.accepted);
+            conn.queue_time = Some(u32::try_from(waited).unwrap_or(u32::MAX));
         }
         conn.redispatched |= conn.tried != Tried::default();
         conn.server = u16::try_from(server).ok();
         conn.state = State::Connecting;
         conn.since = now;
         conn.server_side = Side::default();
+        let proxy = conn.proxy;
         let Some((_, settings)) = self.conn_and_settings(slot) else {
             return Ok(());
         };
@@ -145,10 +147,10 @@ impl Worker {
             return Err(io::ErrorKind::NotFound.into());
         };
         let (options, client_first) = (settings.options, settings.client_first);
-        let recycled = self.socks.reuse(addr.is_ipv6(), slot, self.round);
+        let recycled = self.socks.reuse(proxy, addr, slot, self.round);
         let sock = match recycled {
             Some(sock) => sock,
-            None => self.socks.create(addr, slot, self.round)?,
+            None => self.socks.create(proxy, addr, slot, self.round)?,
         };
         if let Some(conn) = self.conn_mut(slot) {
             conn.sock = Some(sock);
@@ -188,7 +190,7 @@ impl Worker {
         conn.state = State::Relaying;
         conn.since = now;
         conn.active = now;
-        conn.connect_time = u32::try_from(took).ok();
+        conn.connect_time = Some(u32::try_from(took).unwrap_or(u32::MAX));
         conn.server_side.writable = true;
         let server = conn.server.map(usize::from);
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {

@@ -145,8 +145,8 @@ fn record(
         accepted_at: wall.checked_sub(total).unwrap_or(wall),
         proxy: usize::from(conn.proxy),
         server: conn.server.map(usize::from),
-        client: conn.peer,
-        local,
+        client: canonical(conn.peer),
+        local: canonical(local),
         queue: conn.queue_time.map(|t| Duration::from_micros(t.into())),
         connect: conn.connect_time.map(|t| Duration::from_micros(t.into())),
         total,
@@ -157,4 +157,9 @@ fn record(
         redispatched: conn.redispatched,
         counts,
     }
+}
+
+/// An IPv4 client of a dual-stack listener is an IPv4 client.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

@@ -2,6 +2,7 @@
 //! kernel dissolves the old connection, and the socket, with its options and its place in epoll,
 //! begins the next. That saves socket, close, the options and epoll_ctl.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,7 @@ use slab::Slab;
 
 use crate::net::tcp;
 
-/// Idle server sockets a worker keeps for each address family.
+/// Spare sockets a worker keeps for each proxy and address family.
 const SPARE_SOCKETS: usize = 256;
 /// How often spare sockets that nobody needed are closed, microseconds.
 const TRIM_EVERY: u64 = 1_000_000;
@@ -19,11 +20,20 @@ const TRIM_EVERY: u64 = 1_000_000;
 #[derive(Debug)]
 struct Sock {
     fd: OwnedFd,
-    v6: bool,
+    /// Where it goes when it is spare: the options of its proxy are set on it.
+    pool: u32,
     /// The connection that uses it.
     user: Option<u32>,
     /// The round in which that connection got it: events of that round are its predecessor's.
     since: u64,
+}
+
+/// Spare sockets of one proxy and address family.
+#[derive(Debug, Default)]
+struct Pool {
+    spare: VecDeque<u32>,
+    /// The fewest spares since the last trim.
+    unused: usize,
 }
 
 /// A worker's sockets towards servers, in use and spare. A spare one stays registered under its
@@ -31,9 +41,8 @@ struct Sock {
 #[derive(Debug)]
 pub(super) struct Sockets {
     socks: Slab<Sock>,
-    spare: [Vec<u32>; 2],
-    /// The fewest spares since the last trim.
-    unused: [usize; 2],
+    /// For each proxy: IPv4, IPv6.
+    pools: Vec<Pool>,
     trimmed: u64,
     graves: Vec<u32>,
     /// Held back so that a connection that was accepted still finds a descriptor.
@@ -41,11 +50,10 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(proxies: usize) -> Self {
         Self {
             socks: Slab::new(),
-            spare: [Vec::new(), Vec::new()],
-            unused: [0; 2],
+            pools: (0..2 * proxies).map(|_| Pool::default()).collect(),
             trimmed: 0,
             graves: Vec::new(),
             reserve: reserve(),
@@ -69,14 +77,25 @@ impl Sockets {
         sock.user
     }
 
-    /// A recycled socket for `user`.
-    pub(super) fn reuse(&mut self, v6: bool, user: u32, round: u64) -> Option<u32> {
-        let family = usize::from(v6);
-        let spare = self.spare.get_mut(family)?;
-        let sock = spare.pop()?;
-        if let Some(unused) = self.unused.get_mut(family) {
-            *unused = (*unused).min(spare.len());
-        }
+    fn pool(proxy: u16, addr: SocketAddr) -> u32 {
+        2 * u32::from(proxy) + u32::from(addr.is_ipv6())
+    }
+
+    fn pool_mut(&mut self, pool: u32) -> Option<&mut Pool> {
+        self.pools.get_mut(usize::try_from(pool).ok()?)
+    }
+
+    /// A recycled socket for `user`, a connection of `proxy` to `addr`.
+    pub(super) fn reuse(
+        &mut self,
+        proxy: u16,
+        addr: SocketAddr,
+        user: u32,
+        round: u64,
+    ) -> Option<u32> {
+        let pool = self.pool_mut(Self::pool(proxy, addr))?;
+        let sock = pool.spare.pop_back()?;
+        pool.unused = pool.unused.min(pool.spare.len());
         let entry = self.socks.get_mut(usize::try_from(sock).ok()?)?;
         entry.user = Some(user);
         entry.since = round;
@@ -84,7 +103,13 @@ impl Sockets {
     }
 
     /// A new socket for `user`; with no descriptor left, the reserve makes room for it.
-    pub(super) fn create(&mut self, addr: SocketAddr, user: u32, round: u64) -> io::Result<u32> {
+    pub(super) fn create(
+        &mut self,
+        proxy: u16,
+        addr: SocketAddr,
+        user: u32,
+        round: u64,
+    ) -> io::Result<u32> {
         let fd = match tcp::stream_socket(addr) {
             Err(error) if is_exhausted(&error) && self.reserve.take().is_some() => {
                 tcp::stream_socket(addr)?
@@ -93,7 +118,7 @@ impl Sockets {
         };
         let sock = Sock {
             fd,
-            v6: addr.is_ipv6(),
+            pool: Self::pool(proxy, addr),
             user: Some(user),
             since: round,
         };
@@ -118,18 +143,20 @@ impl Sockets {
         else {
             return false;
         };
-        let family = usize::from(entry.v6);
-        let Some(spare) = self.spare.get_mut(family) else {
+        let Some(pool) = usize::try_from(entry.pool)
+            .ok()
+            .and_then(|pool| self.pools.get_mut(pool))
+        else {
             return false;
         };
-        if spare.len() >= SPARE_SOCKETS
+        if pool.spare.len() >= SPARE_SOCKETS
             || !tcp::is_closed(&entry.fd).unwrap_or(false)
             || tcp::disconnect(&entry.fd).is_err()
         {
             return false;
         }
         entry.user = None;
-        spare.push(sock);
+        pool.spare.push_back(sock);
         true
     }
 
@@ -143,21 +170,15 @@ impl Sockets {
         if self.reserve.is_none() {
             self.reserve = reserve();
         }
-        for family in 0..self.spare.len() {
-            let unused = self.unused.get(family).copied().unwrap_or(0);
-            for _ in 0..unused.div_ceil(2) {
-                if let Some(sock) = self.spare.get_mut(family).and_then(|s| {
-                    // From the cold end.
-                    (!s.is_empty()).then(|| s.remove(0))
-                }) {
-                    self.close(sock);
-                }
-            }
-            if let (Some(unused), Some(spare)) =
-                (self.unused.get_mut(family), self.spare.get(family))
-            {
-                *unused = spare.len();
-            }
+        let mut surplus = Vec::new();
+        for pool in &mut self.pools {
+            // The ones at the front have been idle longest.
+            let count = pool.unused.div_ceil(2).min(pool.spare.len());
+            surplus.extend(pool.spare.drain(..count));
+            pool.unused = pool.spare.len();
+        }
+        for sock in surplus {
+            self.close(sock);
         }
         true
     }

@@ -76,9 +76,9 @@ pub(super) struct Worker {
     pub(super) conns: Slab<Conn>,
     pub(super) socks: Sockets,
     pub(super) listeners: Vec<Listener>,
-    /// Connections of client-first proxies, oldest first; those that have spoken or ended are
-    /// dropped when they come to the front.
-    pub(super) silent: VecDeque<(u32, u32)>,
+    /// Slot and serial of each client-first proxy's connections, oldest first; those that have
+    /// spoken or ended are dropped when they come to the front.
+    pub(super) silent: Vec<VecDeque<(u32, u32)>>,
     pub(super) kit: Kit,
     wheel: Wheel,
     due: Vec<Entry>,
@@ -121,9 +121,9 @@ impl Worker {
             epoll,
             proxies,
             conns: Slab::new(),
-            socks: Sockets::new(),
+            socks: Sockets::new(shared.farms.len()),
             listeners,
-            silent: VecDeque::new(),
+            silent: vec![VecDeque::new(); shared.farms.len()],
             kit: Kit::new(),
             wheel: Wheel::new(0),
             due: Vec::new(),
