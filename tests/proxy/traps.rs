@@ -1,7 +1,7 @@
 //! Traps that prototypes of this data path have fallen into.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
