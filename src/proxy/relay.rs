@@ -9,23 +9,21 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::conn::Side;
-use crate::net::splice::Pipe;
+use crate::net::splice::{PIPE_BYTES, Pipe};
 use crate::net::tcp;
 
 /// Size of a worker's read buffer, bytes.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes one direction may move before others get their turn.
-const BUDGET: usize = 512 * 1024;
+const BUDGET: usize = 1024 * 1024;
 /// A direction that moves less in a turn is no stream, and goes back to the buffer.
 const QUIET_BYTES: usize = 16 * 1024;
 /// Full reads in a row that make a stream.
 const FULL_READS: u8 = 2;
-/// Bytes asked of one splice.
-const SPLICE_BYTES: usize = 256 * 1024;
 /// Empty pipes a worker keeps for the next stream.
-const SPARE_PIPES: usize = 32;
-/// Pipes a worker has at most; further streams go through the buffer.
-const MAX_PIPES: usize = 256;
+const SPARE_PIPES: usize = 4;
+/// Pipes that all workers together may have in use; further streams go through the buffer.
+const PIPES: usize = 48;
 
 /// Bytes that were read and wait for the other side.
 #[derive(Debug)]
@@ -77,6 +75,8 @@ pub(super) struct Kit {
     pipes: Vec<Pipe>,
     /// Pipes that hold a connection's bytes.
     pipes_out: usize,
+    /// How many may.
+    pipes_max: usize,
     /// No new pipe is asked of the kernel until trimmed: it has refused one.
     refused: bool,
     /// Bytes spliced since last asked.
@@ -84,11 +84,13 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    pub(super) fn new() -> Self {
+    /// For one of `workers` workers.
+    pub(super) fn new(workers: usize) -> Self {
         Self {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             pipes: Vec::new(),
             pipes_out: 0,
+            pipes_max: (PIPES / workers.max(1)).max(2),
             refused: false,
             spliced: 0,
         }
@@ -98,7 +100,7 @@ impl Kit {
         if let Some(pipe) = self.pipes.pop() {
             return Some(pipe);
         }
-        if self.refused || self.pipes_out >= MAX_PIPES {
+        if self.refused || self.pipes_out >= self.pipes_max {
             return None;
         }
         match Pipe::new() {
@@ -228,7 +230,7 @@ impl Path<'_> {
             self.back_to_buffer();
             return Step::Again;
         };
-        let read = match pipe.fill(self.from, SPLICE_BYTES) {
+        let read = match pipe.fill(self.from, PIPE_BYTES) {
             Ok(0) => {
                 kit.put_back(pipe);
                 return self.end();

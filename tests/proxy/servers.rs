@@ -134,6 +134,50 @@ fn a_connect_in_flight_to_a_server_that_goes_down_is_sent_elsewhere() {
 }
 
 #[test]
+fn a_client_that_leaves_while_its_connect_is_under_way_frees_the_slot_at_once() {
+    for workers in [1, 2] {
+        let hole =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+        hole.bind(&any.into()).unwrap();
+        hole.listen(0).unwrap();
+        let hole_addr = hole.local_addr().unwrap().as_socket().unwrap();
+        let _fills = TcpStream::connect(hole_addr).unwrap();
+        let mut proxy = proxy(vec![server(hole_addr)]);
+        proxy.connect_timeout = Duration::from_secs(600);
+        let lab = Lab::start(proxy, workers);
+        let client = lab.connect();
+        wait_until("the connect is under way", || {
+            lab.stats().servers[0].connections == 1
+        });
+        super::lab::reset(client);
+        let record = lab.record();
+        assert_eq!(record.end.to_string(), "CC");
+        assert_eq!((record.queue.is_some(), record.connect), (true, None));
+        lab.settle();
+    }
+}
+
+#[test]
+fn a_listener_without_address_serves_both_families() {
+    let backend = Backend::echo(1);
+    let mut config = proxy(vec![server(backend.addr)]);
+    config.listen = vec![lbd::config::model::Listen::Any(0)];
+    let lab = Lab::start(config, 2);
+    for (host, shown) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+        let Ok(client) = TcpStream::connect((host, lab.addr.port())) else {
+            eprintln!("skipped: no {host} here");
+            continue;
+        };
+        let from = client.local_addr().unwrap();
+        assert_eq!(ask(client, b"x"), [1, b'x']);
+        let record = lab.record();
+        assert_eq!(record.local.ip().to_string(), shown);
+        assert_eq!(record.client, from);
+    }
+}
+
+#[test]
 fn with_no_usable_server_the_client_is_reset_at_once() {
     for workers in [1, 2] {
         let backend = Backend::echo(1);
@@ -228,7 +272,8 @@ fn nothing_leaks_whatever_happens() {
         let mut turn = 0_usize;
         while clients.iter().any(|client| !client.is_finished()) {
             turn += 1;
-            lab.farm.set_up(turn % 3, turn % 5 != 0, clock::now());
+            lab.farm
+                .set_up(turn % 3, !turn.is_multiple_of(5), clock::now());
             let admin = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
             lab.farm
                 .set_admin(turn % 2, admin[turn / 2 % 3], clock::now());
