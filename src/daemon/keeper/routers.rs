@@ -91,7 +91,7 @@ impl Routers {
             let resume = routers.resume(local, stamps);
             let now = clock::now();
             let opened = VirtualRouter::open(local, Rc::clone(&netlink), now, resume);
-            let mut router = opened.map_err(|error| refused(local, &error))?;
+            let mut router = opened.map_err(|error| refused(&error))?;
             router.set_recovery_delay(check_interval(config, local));
             routers.watch(router, local, epoll).map_err(failed)?;
         }
@@ -285,7 +285,7 @@ fn check_interval(config: &Config, local: &LocalVip) -> Duration {
     intervals.max().unwrap_or(Duration::ZERO)
 }
 
-fn refused(local: &LocalVip, error: &OpenError) -> KeeperError {
+fn refused(error: &OpenError) -> KeeperError {
     use std::error::Error;
     let source = error.source();
     let kernel = source.and_then(|cause| cause.downcast_ref::<io::Error>());
@@ -297,9 +297,5 @@ fn refused(local: &LocalVip, error: &OpenError) -> KeeperError {
     if permission {
         reason.push_str(" (a VIP needs CAP_NET_ADMIN and CAP_NET_RAW)");
     }
-    KeeperError::Router {
-        vip: local.vip.name.clone(),
-        reason,
-        permission,
-    }
+    KeeperError::Router { reason, permission }
 }
