@@ -171,6 +171,20 @@ fn logfmt_and_json_name_every_field() {
     assert_eq!(json["reason"], "finished");
 }
 
+#[test]
+fn termination_codes_are_put_into_words() {
+    for (code, words) in [
+        ("--", "finished"),
+        ("sQ", "timed out in the queue"),
+        ("SC", "connect failed"),
+        ("CD", "client broke off during data"),
+        ("KL", "closed by this node during the last data"),
+        ("", "other"),
+    ] {
+        assert_eq!(access::long_name(code), words);
+    }
+}
+
 fn temp_socket(name: &str) -> (tempdir::Dir, PathBuf) {
     let dir = tempdir::Dir::new(name);
     let path = dir.path().join("log");
@@ -263,7 +277,7 @@ fn the_configured_shape_reaches_the_configured_socket() {
         syslog: path,
         journal: "/nonexistent".into(),
     };
-    let out = Output::open(&config, paths).unwrap();
+    let out = Output::open(&config, paths, |_| {}).unwrap();
     let writer = AccessWriter { out, pid: 7 };
     writer.write("a line\nand a forged one");
     let mut buffer = [0; 256];

@@ -228,12 +228,9 @@ impl Keeper {
     /// Makes this the proxy of the node.
     pub(super) fn begin(&mut self, now: Instant, link: Link, hello: &Hello) {
         let process = pid_of(hello).map(Process::open);
-        let process = match process {
-            Some(Ok(process)) => process,
-            Some(Err(_)) | None => {
-                self.supervise(now, Input::Ended);
-                return;
-            }
+        let Some(Ok(process)) = process else {
+            self.supervise(now, Input::Ended);
+            return;
         };
         let end_token = self.token();
         if let Err(error) = self.epoll.add(&process, end_token, Interest::READ) {
@@ -392,8 +389,8 @@ impl Keeper {
             }
         });
         let replaced = proxies.replaced.take();
-        proxies.replaced = replaced
-            .filter(|(link, _)| link.token != token || !matches!(link.receive(buffer), Err(_)));
+        proxies.replaced =
+            replaced.filter(|(link, _)| link.token != token || link.receive(buffer).is_ok());
     }
 }
 

@@ -69,18 +69,14 @@ impl Keeper {
 
     pub(super) fn tick_stopping(&mut self, now: Instant) {
         match &self.stopping {
-            None => {}
-            Some(Stopping::Addresses { until }) => {
-                if self.routers.are_released() || now >= *until {
-                    self.stop_proxy(now);
-                }
+            Some(Stopping::Addresses { until }) if self.routers.are_released() || now >= *until => {
+                self.stop_proxy(now);
             }
-            Some(Stopping::Proxy { kill_at }) => {
-                if now >= *kill_at {
-                    tracing::warn!("proxy did not stop in time");
-                    self.kill_proxy();
-                }
+            Some(Stopping::Proxy { kill_at }) if now >= *kill_at => {
+                tracing::warn!("proxy did not stop in time");
+                self.kill_proxy();
             }
+            None | Some(Stopping::Addresses { .. } | Stopping::Proxy { .. }) => {}
         }
     }
 

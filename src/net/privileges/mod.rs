@@ -142,14 +142,35 @@ fn drop_bounding(these: &[Capability]) -> Result<(), caps::errors::CapsError> {
     Ok(())
 }
 
-/// Reduces every set but the bounding one to what of `wanted` is held.
+/// Reduces every set but the bounding one to what of `wanted` is held. Sets that are small enough
+/// are left alone: a service manager may forbid capset(2), having granted no more than is needed.
 fn reduce_to(wanted: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
-    let held = caps::read(None, CapSet::Permitted)?;
-    let kept: CapsHashSet = held.intersection(wanted).copied().collect();
     caps::clear(None, CapSet::Ambient)?;
-    caps::clear(None, CapSet::Inheritable)?;
-    caps::set(None, CapSet::Effective, &kept)?;
-    caps::set(None, CapSet::Permitted, &kept)
+    let mut outcome = Ok(());
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        let held = caps::read(None, set)?;
+        let kept: CapsHashSet = match set {
+            CapSet::Inheritable => CapsHashSet::new(),
+            CapSet::Effective | CapSet::Permitted | CapSet::Bounding | CapSet::Ambient => {
+                held.intersection(wanted).copied().collect()
+            }
+        };
+        if kept.len() == held.len() {
+            continue;
+        }
+        // What is inheritable alone gives no right to any program without file capabilities.
+        let harmless = matches!(set, CapSet::Inheritable);
+        outcome = outcome.and(
+            caps::set(None, set, &kept).or_else(|error| if harmless { Ok(()) } else { Err(error) }),
+        );
+    }
+    outcome
+}
+
+/// Between fork and exec: what the new program holds is up to it alone. For a user other than
+/// root that is nothing.
+pub(super) fn leave_nothing_ambient() -> std::io::Result<()> {
+    caps::clear(None, CapSet::Ambient).map_err(std::io::Error::other)
 }
 
 fn described(outcome: Result<(), caps::errors::CapsError>) -> String {
