@@ -73,15 +73,15 @@ impl Pair {
     /// The pair with lbd on both nodes, serving, lb2 in charge and quiet for a second.
     pub fn of_lbd(config: &str) -> Self {
         let mut pair = Self::new();
-        pair.start_lbd(LB1, config);
         pair.start_lbd(LB2, config);
+        pair.start_lbd(LB1, config);
         pair.settle();
         pair
     }
 
     /// Waits until lb2 holds the VIP and a client has been served for half a second.
     pub fn settle(&mut self) {
-        self.until("lb2 holds the VIP", 15_000, |pair| {
+        self.until("lb2 holds the VIP", 20_000, |pair| {
             pair.only_holder() == Some(LB2)
         });
         self.start_client();
