@@ -1,3 +1,7 @@
 //! The `lbd` program: hands the arguments to `lbd::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lbd::cli::main(std::env::args_os().collect())
+}

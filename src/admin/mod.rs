@@ -1,1 +1,23 @@
 //! What operators see: status, metrics, the admin socket and HTTP.
+//!
+//! `status` is the one value behind everything (pure): it judges what is wrong and says it in one
+//! headline; `gather` makes it out of what proxy and health know. `table` renders it for people, `families` as metrics. `socket` answers `lbd status`
+//! over a Unix socket (`protocol` is its vocabulary and its client), `http` answers Prometheus,
+//! load balancers and browsers. Both ask a [`Source`] for the present status; whoever asks is
+//! bounded in number, size and time.
+
+pub mod families;
+pub mod gather;
+pub mod http;
+pub mod protocol;
+pub mod socket;
+pub mod status;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+/// Gives the present status to whoever was asked for it.
+pub type Source = Arc<dyn Fn() -> status::Status + Send + Sync>;

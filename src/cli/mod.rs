@@ -1,1 +1,177 @@
-//! The command line: the only component that prints.
+//! The command line: the only component that prints. Results go to stdout, talk to stderr.
+//!
+//! One file per subcommand, each with a `run(arguments) -> ExitCode`; this file holds the grammar
+//! and the exit codes. `lbd --config FILE` runs the daemon; `-t` and `-c -f FILE`, which users of
+//! keepalived and HAProxy type, mean `check`.
+
+mod check;
+mod processes;
+mod run;
+pub mod status;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The configuration that is read when none is named.
+const CONFIG_PATH: &str = "/etc/lbd/lb.toml";
+
+/// How lbd ends, sysexits style; systemd knows 77 and 78 by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All is well.
+    Success,
+    /// A failure at run time.
+    Failure,
+    /// The command line makes no sense.
+    Usage,
+    /// No permission.
+    Permission,
+    /// The configuration is refused.
+    Config,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Success => 0,
+            Exit::Failure => 1,
+            Exit::Usage => 2,
+            Exit::Permission => 77,
+            Exit::Config => 78,
+        })
+    }
+}
+
+/// A TCP load balancer with a virtual IP.
+#[derive(Debug, Parser)]
+#[command(name = "lbd", version, args_conflicts_with_subcommands = true)]
+#[command(arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    run: run::RunArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say whether a configuration is accepted, and every mistake in it
+    Check(check::CheckArgs),
+    /// Say what this node is doing
+    Status(status::StatusArgs),
+    /// The process that starts programs for the keeper
+    #[command(hide = true)]
+    Runner,
+    /// The process that serves connections
+    #[command(hide = true)]
+    Proxy(processes::ProxyArguments),
+}
+
+/// Does what the arguments say; the first is the program's name.
+#[must_use]
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(familiar(arguments)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Success
+            };
+            return match error.print() {
+                Ok(()) => exit.into(),
+                Err(_) => Exit::Failure.into(),
+            };
+        }
+    };
+    match arguments.command {
+        None => run::run(arguments.run),
+        Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        Some(Command::Runner) => processes::runner(),
+        Some(Command::Proxy(arguments)) => processes::proxy(arguments),
+    }
+}
+
+/// `-t` and `-c` at the front become `check`.
+fn familiar(arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_check = |argument: &OsString| argument == "-t" || argument == "-c";
+    let first = arguments.get(1).and_then(|argument| argument.to_str());
+    let options_only = first.is_some_and(|first| first.starts_with('-'));
+    let Some(at) = arguments
+        .iter()
+        .skip(1)
+        .position(is_check)
+        .filter(|_| options_only)
+    else {
+        return arguments;
+    };
+    let mut rewritten = arguments;
+    rewritten.remove(at + 1);
+    rewritten.insert(1, "check".into());
+    rewritten
+}
+
+/// Prints a result.
+fn out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Talks to the user. Where nobody can hear, nothing is said.
+fn talk(text: &str) {
+    if writeln!(io::stderr().lock(), "{text}").is_err() {
+        tracing::debug!("stderr is closed");
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// Whether `stream` wants colours.
+fn color(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(line: &str) -> String {
+        let words = line.split(' ').map(OsString::from).collect();
+        let words: Vec<String> = familiar(words)
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_habits_of_haproxy_and_keepalived_mean_check() {
+        assert_eq!(rewritten("lbd -t"), "lbd check");
+        assert_eq!(rewritten("lbd -c -f lb.toml"), "lbd check -f lb.toml");
+        assert_eq!(rewritten("lbd -f lb.toml -c"), "lbd check -f lb.toml");
+        assert_eq!(rewritten("lbd --config lb.toml"), "lbd --config lb.toml");
+        assert_eq!(rewritten("lbd check -t"), "lbd check -t");
+    }
+}

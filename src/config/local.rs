@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::model::{Vip, VipAddress};
+use super::model::{Config, Node, Vip, VipAddress};
 
 /// What the kernel says about this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,4 +36,261 @@ pub struct LocalVip {
     pub interface: String,
     /// The source of this node's adverts: its address in `nodes`.
     pub source: IpAddr,
+}
+
+/// Why a configuration can't be used as a given node. The operator's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LocalError {
+    /// No address of this machine is in `nodes`.
+    #[error("this machine is not among the nodes of `vip.{vip}`")]
+    NotANode {
+        /// The VIP's name.
+        vip: String,
+    },
+    /// Several addresses of this machine are in `nodes`.
+    #[error("this machine is several nodes of `vip.{vip}`: {nodes}; say which with --node")]
+    SeveralNodes {
+        /// The VIP's name.
+        vip: String,
+        /// Their labels, for people.
+        nodes: String,
+    },
+    /// `--node` names none of `nodes`.
+    #[error("`vip.{vip}` has no node `{node}`; it has {nodes}")]
+    NoSuchNode {
+        /// The VIP's name.
+        vip: String,
+        /// What was asked for.
+        node: String,
+        /// Their labels, for people.
+        nodes: String,
+    },
+    /// The configured interface is not here.
+    #[error("`vip.{vip}`: no interface `{interface}` on this machine{instead}")]
+    NoInterface {
+        /// The VIP's name.
+        vip: String,
+        /// The missing interface.
+        interface: String,
+        /// Where the node's address is, or nothing.
+        instead: String,
+    },
+    /// No interface is configured, and none has the node's address.
+    #[error("`vip.{vip}`: no interface of this machine has the node's address {address}")]
+    NoAddress {
+        /// The VIP's name.
+        vip: String,
+        /// The node's address.
+        address: IpAddr,
+    },
+}
+
+impl HostFacts {
+    /// The interface of that name.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> Option<&InterfaceFacts> {
+        self.interfaces.iter().find(|i| i.name == name)
+    }
+
+    /// The interface that has `address`.
+    #[must_use]
+    pub fn interface_with(&self, address: IpAddr) -> Option<&InterfaceFacts> {
+        let has = |i: &&InterfaceFacts| i.addresses.iter().any(|own| own.ip == address);
+        self.interfaces.iter().find(has)
+    }
+
+    /// Its addresses with their interfaces, for people: `172.16.0.2 on eth0, 10.8.0.2 on eth1`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut parts = Vec::new();
+        for interface in &self.interfaces {
+            let addresses = interface.addresses.iter().map(|address| address.ip);
+            let worthwhile = addresses.filter(|ip| ip.is_ipv4() && !ip.is_loopback());
+            parts.extend(worthwhile.map(|ip| format!("{ip} on {}", interface.name)));
+        }
+        if parts.is_empty() {
+            return "no IPv4 address".to_owned();
+        }
+        parts.join(", ")
+    }
+}
+
+/// Every VIP of `config` as this machine takes part in it. `as_node`, a node's name or address,
+/// says which node this is where the addresses don't.
+///
+/// # Errors
+/// Every reason why it can't take part, one per VIP.
+pub fn resolve(
+    config: &Config,
+    facts: &HostFacts,
+    as_node: Option<&str>,
+) -> Result<Vec<LocalVip>, Vec<LocalError>> {
+    let mut found = Vec::new();
+    let mut errors = Vec::new();
+    for vip in &config.vips {
+        match one(vip, facts, as_node) {
+            Ok(local) => found.push(local),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(found)
+    } else {
+        Err(errors)
+    }
+}
+
+/// One VIP as this machine takes part in it.
+///
+/// # Errors
+/// Why it can't.
+pub fn one(vip: &Vip, facts: &HostFacts, as_node: Option<&str>) -> Result<LocalVip, LocalError> {
+    let me = me(vip, facts, as_node)?;
+    let not_a_node = || LocalError::NotANode {
+        vip: vip.name.clone(),
+    };
+    let node = vip.nodes.get(me).ok_or_else(not_a_node)?;
+    let holder = facts.interface_with(node.address);
+    let interface = match node.interface.as_ref().or(vip.interface.as_ref()) {
+        Some(name) if facts.interface(name).is_some() => name.clone(),
+        Some(name) => {
+            return Err(LocalError::NoInterface {
+                vip: vip.name.clone(),
+                interface: name.clone(),
+                instead: holder.map_or_else(String::new, |i| {
+                    format!("; {} is on {}", node.address, i.name)
+                }),
+            });
+        }
+        None => match holder {
+            Some(interface) => interface.name.clone(),
+            None => {
+                return Err(LocalError::NoAddress {
+                    vip: vip.name.clone(),
+                    address: node.address,
+                });
+            }
+        },
+    };
+    Ok(LocalVip {
+        vip: vip.clone(),
+        me,
+        interface,
+        source: node.address,
+    })
+}
+
+/// This machine's position in `nodes`.
+fn me(vip: &Vip, facts: &HostFacts, as_node: Option<&str>) -> Result<usize, LocalError> {
+    let labels = |nodes: &mut dyn Iterator<Item = &Node>| {
+        let labels: Vec<String> = nodes.map(Node::label).collect();
+        labels.join(", ")
+    };
+    if let Some(wanted) = as_node {
+        return vip.node(wanted).ok_or_else(|| LocalError::NoSuchNode {
+            vip: vip.name.clone(),
+            node: wanted.to_owned(),
+            nodes: labels(&mut vip.nodes.iter()),
+        });
+    }
+    let is_here = |node: &Node| facts.interface_with(node.address).is_some();
+    let here: Vec<usize> = (0..)
+        .zip(&vip.nodes)
+        .filter(|(_, n)| is_here(n))
+        .map(|(i, _)| i)
+        .collect();
+    match here.as_slice() {
+        [only] => Ok(*only),
+        [] => Err(LocalError::NotANode {
+            vip: vip.name.clone(),
+        }),
+        [..] => Err(LocalError::SeveralNodes {
+            vip: vip.name.clone(),
+            nodes: labels(&mut vip.nodes.iter().filter(|node| is_here(node))),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    const PAIR: &str = "[vip.kube]\naddress = \"172.16.0.10/24\"\nnodes = [\"172.16.0.2\", { name = \"lb2\", address = \"172.16.0.3\" }]\n";
+
+    fn facts(interfaces: &[(&str, &str)]) -> HostFacts {
+        let interfaces = interfaces
+            .iter()
+            .zip(1..)
+            .map(|((name, ip), index)| InterfaceFacts {
+                name: (*name).to_owned(),
+                index,
+                up: true,
+                addresses: vec![VipAddress {
+                    ip: ip.parse().unwrap(),
+                    prefix: 24,
+                }],
+            });
+        HostFacts {
+            interfaces: interfaces.collect(),
+        }
+    }
+
+    #[test]
+    fn a_node_finds_itself_and_its_interface_by_its_address() {
+        let config = load(PAIR).unwrap();
+        let facts = facts(&[("lo", "127.0.0.1"), ("eth1", "172.16.0.3")]);
+        let local = resolve(&config, &facts, None).unwrap();
+        assert_eq!(local[0].me, 1);
+        assert_eq!(local[0].interface, "eth1");
+        assert_eq!(local[0].source, "172.16.0.3".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_machine_that_is_no_node_is_told_so() {
+        let config = load(PAIR).unwrap();
+        let errors = resolve(&config, &facts(&[("eth0", "172.16.0.9")]), None).unwrap_err();
+        assert_eq!(
+            errors[0].to_string(),
+            "this machine is not among the nodes of `vip.kube`"
+        );
+    }
+
+    #[test]
+    fn a_node_can_be_named_or_given_by_address() {
+        let config = load(PAIR).unwrap();
+        let both = facts(&[("eth0", "172.16.0.2"), ("eth1", "172.16.0.3")]);
+        let error = resolve(&config, &both, None).unwrap_err();
+        assert_eq!(
+            error[0].to_string(),
+            "this machine is several nodes of `vip.kube`: 172.16.0.2, lb2; say which with --node"
+        );
+        assert_eq!(
+            resolve(&config, &both, Some("lb2")).unwrap()[0].interface,
+            "eth1"
+        );
+        assert_eq!(
+            resolve(&config, &both, Some("172.16.0.2")).unwrap()[0].me,
+            0
+        );
+        assert!(resolve(&config, &both, Some("lb3")).is_err());
+    }
+
+    #[test]
+    fn a_node_s_own_interface_goes_before_the_vip_s() {
+        let text = PAIR
+            .replace("nodes", "interface = \"ens3\"\nnodes")
+            .replace(
+                "address = \"172.16.0.3\"",
+                "address = \"172.16.0.3\", interface = \"bond0\"",
+            );
+        let config = load(&text).unwrap();
+        let lb2 = facts(&[("bond0", "172.16.0.3")]);
+        assert_eq!(resolve(&config, &lb2, None).unwrap()[0].interface, "bond0");
+        let lb1 = facts(&[("eth0", "172.16.0.2")]);
+        assert_eq!(
+            resolve(&config, &lb1, None).unwrap_err()[0].to_string(),
+            "`vip.kube`: no interface `ens3` on this machine; 172.16.0.2 is on eth0"
+        );
+    }
 }

@@ -4,8 +4,27 @@
 //! shipped examples. `parse` walks the spanned, recovered TOML tree along that table and builds the
 //! types of `model`. `lint` adds what only the whole file can tell (E02xx, E03xx, W0xxx). `local`
 //! combines a configuration with facts about this machine: which node am I, which interface.
-//! `diagnostics` renders problems in rustc's style. Everything here is pure: text and facts in,
-//! values out.
+//! `problem` is a mistake as a value, `diagnostics` renders problems in rustc's style, `docs`
+//! writes the reference. Everything here is pure: text and facts in, values out.
 
+pub mod diagnostics;
+pub mod docs;
+mod lint;
 pub mod local;
 pub mod model;
+mod parse;
+pub mod problem;
+pub mod schema;
+
+pub use diagnostics::{render, render_json};
+pub use lint::{Host, View};
+pub use parse::{Parsed, examine, load, parse};
+pub use problem::{Fix, Label, Problem, Severity};
+
+/// FNV-1a 64 of the text: whether two processes have the same file.
+#[must_use]
+pub fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -158,6 +158,17 @@ pub struct Vip {
     pub track: Vec<Track>,
 }
 
+impl Vip {
+    /// The position of the node with that name or address.
+    #[must_use]
+    pub fn node(&self, wanted: &str) -> Option<usize> {
+        let address = wanted.parse::<IpAddr>().ok();
+        self.nodes
+            .iter()
+            .position(|node| node.name.as_deref() == Some(wanted) || Some(node.address) == address)
+    }
+}
+
 /// An address with its prefix length. Without one in the file it is a host address (/32, /128).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VipAddress {

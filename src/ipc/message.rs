@@ -50,6 +50,8 @@ pub enum ToProxy {
     Vrrp(VrrpStatus),
     /// The VIP leaves this node: reset (RST) every client connection to these addresses.
     ResetLocal(Vec<IpAddr>),
+    /// Probe every server at once: whether this node takes the VIP over waits for it.
+    Probe,
     /// Stop accepting, let connections finish for at most this many milliseconds, then exit.
     Stop {
         /// Milliseconds; 0 = at once.
@@ -282,6 +284,8 @@ macro_rules! codec {
         }
     };
 }
+pub(super) use codec;
+
 codec!(ToKeeper);
 codec!(ToProxy);
 

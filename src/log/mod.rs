@@ -1,1 +1,237 @@
-//! Where messages go: stderr, syslog, journald. Never blocks.
+//! Where messages go: stderr, syslog, journald. Nothing that logs ever waits for a reader: a full
+//! pipe, a slow terminal or a missing `/dev/log` costs lines (counted by [`dropped`]), never time.
+//!
+//! A tracing event becomes a [`event::Message`] (control characters escaped), `format` turns that
+//! into the target's bytes, `sink` delivers them. `access` is the access log's line, which goes to
+//! the same target through its own [`AccessWriter`] and is not filtered by `[log] level`.
+
+pub mod access;
+mod event;
+mod format;
+mod sink;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::model::{Facility, Level, Log, LogFormat, LogTarget};
+use crate::net::{clock, localtime};
+use event::Message;
+use format::Speaker;
+use sink::{Datagram, Sink, Stream};
+use time::Civil;
+
+pub use event::escape;
+pub use sink::dropped;
+
+const SYSLOG_SOCKET: &str = "/dev/log";
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+
+/// Why logging could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A process logs to one place, chosen once.
+    #[error("logging was already set up in this process")]
+    Already,
+    /// Standard error is closed.
+    #[error("standard error is not usable")]
+    Stderr(#[source] io::Error),
+}
+
+/// Sends this process's messages to the configured target from now on. `role` is `keeper`,
+/// `proxy` or `runner`. Call it before privileges and file access are given up.
+///
+/// # Errors
+/// [`LogError`]; a syslog or journal socket that is missing is no error: it is said once on
+/// standard error and tried again with later messages.
+pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
+    localtime::load_zone();
+    let out = Output::open(config, SocketPaths::default())?;
+    let speaker = Speaker {
+        role,
+        pid: std::process::id(),
+    };
+    let ours = level_filter(config.level);
+    let filter = Targets::new()
+        .with_target("lbd", ours)
+        .with_default(ours.min(LevelFilter::WARN));
+    let layer = LineLayer { out, speaker };
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init()
+        .map_err(|_already_set| LogError::Already)
+}
+
+/// Writes access-log lines to the target of `[log]`, at info, whatever its level.
+#[derive(Debug)]
+pub struct AccessWriter {
+    out: Output,
+    pid: u32,
+}
+
+impl AccessWriter {
+    /// Opens the target. Call it before privileges and file access are given up.
+    ///
+    /// # Errors
+    /// [`LogError::Stderr`].
+    pub fn open(config: &Log) -> Result<Self, LogError> {
+        Ok(Self {
+            out: Output::open(config, SocketPaths::default())?,
+            pid: std::process::id(),
+        })
+    }
+
+    /// Delivers one line (without a line end), or drops and counts it.
+    pub fn write(&self, line: &str) {
+        let line = escape(line);
+        let bytes = match self.out.shape {
+            Shape::Text | Shape::Json => {
+                let mut line = line;
+                format::truncate(&mut line, format::LINE_BYTES_MAX - 1);
+                line.push('\n');
+                line
+            }
+            Shape::Syslog(Facility(facility)) => {
+                let at = civil_now();
+                format::syslog_line(&line, format::SEVERITY_INFO, self.pid, at, facility)
+            }
+            Shape::Journal(Facility(facility)) => {
+                format::journal_datagram(&line, format::SEVERITY_INFO, self.pid, facility)
+            }
+        };
+        self.out.sink.write(bytes.as_bytes());
+    }
+}
+
+/// A target with the shape its lines have.
+#[derive(Debug)]
+struct Output {
+    shape: Shape,
+    sink: Sink,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Text,
+    Json,
+    Syslog(Facility),
+    Journal(Facility),
+}
+
+/// Where the system's log daemons listen; tests put their own sockets there.
+#[derive(Debug)]
+struct SocketPaths {
+    syslog: PathBuf,
+    journal: PathBuf,
+}
+
+impl Default for SocketPaths {
+    fn default() -> Self {
+        Self {
+            syslog: SYSLOG_SOCKET.into(),
+            journal: JOURNAL_SOCKET.into(),
+        }
+    }
+}
+
+impl Output {
+    fn open(config: &Log, paths: SocketPaths) -> Result<Self, LogError> {
+        let target = match config.target {
+            LogTarget::Auto if stderr_is_the_journal() => LogTarget::Journald,
+            LogTarget::Auto => LogTarget::Stderr,
+            chosen @ (LogTarget::Stderr | LogTarget::Syslog | LogTarget::Journald) => chosen,
+        };
+        let facility = config.facility;
+        match target {
+            LogTarget::Syslog => Ok(Self::datagram(paths.syslog, Shape::Syslog(facility))),
+            LogTarget::Journald => Ok(Self::datagram(paths.journal, Shape::Journal(facility))),
+            LogTarget::Auto | LogTarget::Stderr => Ok(Self {
+                shape: match config.format {
+                    LogFormat::Text => Shape::Text,
+                    LogFormat::Json => Shape::Json,
+                },
+                sink: Sink::Stream(Stream::stderr().map_err(LogError::Stderr)?),
+            }),
+        }
+    }
+
+    fn datagram(path: PathBuf, shape: Shape) -> Self {
+        let shown = path.display().to_string();
+        let (datagram, first) = Datagram::open(path);
+        if let Err(error) = first {
+            say_on_stderr(&format!(
+                "lbd: {shown}: {error}; messages are lost until it is there\n"
+            ));
+        }
+        Self {
+            shape,
+            sink: Sink::Datagram(datagram),
+        }
+    }
+
+    fn write(&self, message: &Message, speaker: Speaker) {
+        let bytes = match self.shape {
+            Shape::Text => format::text(message, speaker, civil_now()),
+            Shape::Json => format::json(message, speaker, civil_now()),
+            Shape::Syslog(Facility(facility)) => {
+                format::syslog(message, speaker, civil_now(), facility)
+            }
+            Shape::Journal(Facility(facility)) => format::journal(message, speaker, facility),
+        };
+        self.sink.write(bytes.as_bytes());
+    }
+}
+
+/// tracing's door to an [`Output`].
+#[derive(Debug)]
+struct LineLayer {
+    out: Output,
+    speaker: Speaker,
+}
+
+impl<S: Subscriber> Layer<S> for LineLayer {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        self.out.write(&Message::of(event), self.speaker);
+    }
+}
+
+fn civil_now() -> Civil {
+    let now = clock::wall();
+    Civil::at(now, localtime::utc_offset(now))
+}
+
+fn level_filter(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warning => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Whether systemd connected stderr to the journal: `$JOURNAL_STREAM` names the device and inode
+/// of that stream (systemd.exec(5)).
+fn stderr_is_the_journal() -> bool {
+    let Ok(named) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    std::fs::metadata("/proc/self/fd/2")
+        .is_ok_and(|stderr| named == format!("{}:{}", stderr.dev(), stderr.ino()))
+}
+
+fn say_on_stderr(line: &str) {
+    if io::stderr().write_all(line.as_bytes()).is_err() {
+        // Nobody is there to be told.
+    }
+}

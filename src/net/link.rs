@@ -1,1 +1,116 @@
 //! Link and address events from netlink.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr};
+
+use super::netlink::{Address, Link, messages};
+
+const ROUTE: isize = 0;
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What happened to interfaces and addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// An interface changed, or merely said something.
+    Link {
+        /// Its index.
+        index: u32,
+        /// Administratively up and with carrier.
+        up: bool,
+    },
+    /// An interface is gone.
+    Removed {
+        /// Its index.
+        index: u32,
+    },
+    /// An address was deleted, by whomever.
+    AddressGone {
+        /// The interface's index.
+        index: u32,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Events were lost because too many came at once: read the present state anew.
+    Lost,
+}
+
+/// A socket that hears them.
+#[derive(Debug)]
+pub struct LinkEvents {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl LinkEvents {
+    /// Opens it in this thread's network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        socket.add_membership(RTNLGRP_LINK)?;
+        socket.add_membership(RTNLGRP_IPV4_IFADDR)?;
+        socket.set_non_blocking(true)?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; BUFFER_BYTES],
+        })
+    }
+
+    /// Reads one datagram and hands its events to `take`. False when there was none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn read(&mut self, mut take: impl FnMut(LinkEvent)) -> io::Result<bool> {
+        let mut room = self.buffer.as_mut_slice();
+        let length = match self.socket.recv(&mut room, 0) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                take(LinkEvent::Lost);
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        for message in messages(self.buffer.get(..length).unwrap_or_default()) {
+            if let NetlinkPayload::InnerMessage(inner) = message.payload
+                && let Some(event) = event(&inner)
+            {
+                take(event);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl AsFd for LinkEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
+    if let RouteNetlinkMessage::NewLink(link) = message {
+        let Link { index, up, .. } = Link::of(link);
+        return Some(LinkEvent::Link { index, up });
+    }
+    if let RouteNetlinkMessage::DelLink(link) = message {
+        let index = link.header.index;
+        return Some(LinkEvent::Removed { index });
+    }
+    if let RouteNetlinkMessage::DelAddress(address) = message {
+        return Address::of(address).map(|gone| LinkEvent::AddressGone {
+            index: gone.index,
+            address: gone.address.ip,
+        });
+    }
+    None
+}

@@ -1,1 +1,339 @@
-//! The routing netlink socket: requests with acknowledgement, facts about this machine.
+//! The routing netlink socket: prepared requests with acknowledgement, dumps, and the facts about
+//! this machine that the configuration is resolved against.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_sys::{Socket, SocketAddr};
+
+use crate::config::local::{HostFacts, InterfaceFacts};
+use crate::config::model::VipAddress;
+
+const ROUTE: isize = 0;
+/// Longer than any acknowledgement and any part of a dump the kernel sends.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Answers read for one request before it is given up; a dump has far fewer parts.
+const PARTS_MAX: usize = 4096;
+/// Where the sequence number stands in a netlink header.
+const SEQUENCE: std::ops::Range<usize> = 8..12;
+
+/// A request that was serialized once and is sent many times.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    bytes: Vec<u8>,
+}
+
+impl Prepared {
+    /// Serializes `message` with `flags` beside request and acknowledgement.
+    #[must_use]
+    pub fn new(message: RouteNetlinkMessage, flags: u16) -> Self {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        Self { bytes }
+    }
+}
+
+/// A request socket. Not shared between threads.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    /// Opens the socket in this thread's network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // The kernel answers within the request; an answer that is not there never comes.
+        socket.set_non_blocking(true)?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: vec![0; BUFFER_BYTES],
+        })
+    }
+
+    /// Sends a prepared request and reads its acknowledgement, without allocating.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or that of the socket.
+    pub fn request(&mut self, prepared: &mut Prepared) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        if let Some(field) = prepared.bytes.get_mut(SEQUENCE) {
+            field.copy_from_slice(&self.sequence.to_ne_bytes());
+        }
+        self.send(&prepared.bytes)?;
+        for _ in 0..PARTS_MAX {
+            let mut room = self.buffer.as_mut_slice();
+            let length = self.socket.recv(&mut room, 0)?;
+            let part = self.buffer.get(..length).unwrap_or_default();
+            match acknowledgement(part, self.sequence) {
+                None => {}
+                Some(0) => return Ok(()),
+                Some(code) => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Asks for a whole table.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or that of the socket.
+    pub fn dump(&mut self, ask: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(ask));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.send(&bytes)?;
+        let mut table = Vec::new();
+        self.answers(|entry| table.push(entry))?;
+        Ok(table)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let sent = self.socket.send(bytes, 0)?;
+        if sent == bytes.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
+    }
+
+    /// Reads until the acknowledgement or the end of the dump.
+    fn answers(&mut self, mut take: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+        for _ in 0..PARTS_MAX {
+            let mut room = self.buffer.as_mut_slice();
+            let length = self.socket.recv(&mut room, 0)?;
+            let part = self.buffer.get(..length).unwrap_or_default();
+            for message in messages(part) {
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(entry) => take(entry),
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {}
+                }
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::TimedOut))
+    }
+}
+
+/// The error code in the acknowledgement of request `sequence` (`struct nlmsgerr` after the
+/// header); 0 is success, `None` another message.
+fn acknowledgement(part: &[u8], sequence: u32) -> Option<i32> {
+    let kind = u16::from_ne_bytes(part.get(4..6)?.try_into().ok()?);
+    let answers = u32::from_ne_bytes(part.get(SEQUENCE)?.try_into().ok()?);
+    let code = i32::from_ne_bytes(part.get(16..20)?.try_into().ok()?);
+    (kind == NLMSG_ERROR && answers == sequence).then_some(code)
+}
+
+/// The messages of one datagram; ends at the first that makes no sense.
+pub(super) fn messages(
+    mut bytes: &[u8],
+) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> + '_ {
+    std::iter::from_fn(move || {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).ok()?;
+        let length = usize::try_from(message.header.length).ok()?;
+        let aligned = length.checked_next_multiple_of(4)?.max(16);
+        bytes = bytes.get(aligned..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// One interface as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Administratively up and with carrier.
+    pub up: bool,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Link {
+    /// Reads a link message.
+    pub(super) fn of(message: &LinkMessage) -> Self {
+        let mut name = String::new();
+        let mut mac = None;
+        for attribute in &message.attributes {
+            if let LinkAttribute::IfName(text) = attribute {
+                name.clone_from(text);
+            } else if let LinkAttribute::Address(bytes) = attribute {
+                mac = bytes.as_slice().try_into().ok();
+            }
+        }
+        let wanted = LinkFlags::Up | LinkFlags::Running;
+        Self {
+            index: message.header.index,
+            name,
+            up: message.header.flags.contains(wanted),
+            mac,
+        }
+    }
+}
+
+/// One address as the kernel describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The interface's index.
+    pub index: u32,
+    /// The address itself.
+    pub address: VipAddress,
+    /// `IFA_PROTO`: who added it; 0 when unknown.
+    pub protocol: u8,
+}
+
+impl Address {
+    /// Reads an address message; `None` without an address in it.
+    pub(super) fn of(message: &AddressMessage) -> Option<Self> {
+        let mut address: Option<IpAddr> = None;
+        let mut local = None;
+        let mut protocol = 0;
+        for attribute in &message.attributes {
+            if let AddressAttribute::Address(ip) = attribute {
+                address = Some(*ip);
+            } else if let AddressAttribute::Local(ip) = attribute {
+                local = Some(*ip);
+            } else if let AddressAttribute::Protocol(tag) = attribute {
+                protocol = u8::from(*tag);
+            }
+        }
+        // On point-to-point links `Address` is the other end.
+        let ip = local.or(address)?;
+        Some(Self {
+            index: message.header.index,
+            address: VipAddress {
+                ip,
+                prefix: message.header.prefix_len,
+            },
+            protocol,
+        })
+    }
+}
+
+impl Netlink {
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        let ask = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut links = Vec::new();
+        for entry in self.dump(ask)? {
+            if let RouteNetlinkMessage::NewLink(link) = entry {
+                links.push(Link::of(&link));
+            }
+        }
+        Ok(links)
+    }
+
+    /// All addresses.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
+        let ask = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let mut addresses = Vec::new();
+        for entry in self.dump(ask)? {
+            if let RouteNetlinkMessage::NewAddress(address) = entry {
+                addresses.extend(Address::of(&address));
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// The interface of this name.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the kernel says.
+    pub fn link(&mut self, name: &str) -> io::Result<Link> {
+        self.links()?
+            .into_iter()
+            .find(|link| link.name == name)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Interfaces and addresses of this network namespace.
+///
+/// # Errors
+/// What the kernel says.
+pub fn host_facts() -> io::Result<HostFacts> {
+    let mut netlink = Netlink::open()?;
+    let mut interfaces: BTreeMap<u32, InterfaceFacts> = netlink
+        .links()?
+        .into_iter()
+        .map(|link| {
+            let facts = InterfaceFacts {
+                name: link.name,
+                index: link.index,
+                up: link.up,
+                addresses: Vec::new(),
+            };
+            (link.index, facts)
+        })
+        .collect();
+    for address in netlink.addresses()? {
+        if let Some(facts) = interfaces.get_mut(&address.index) {
+            facts.addresses.push(address.address);
+        }
+    }
+    Ok(HostFacts {
+        interfaces: interfaces.into_values().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_among_the_facts() {
+        let facts = host_facts().unwrap();
+        let loopback = facts.interfaces.iter().find(|link| link.name == "lo");
+        assert!(loopback.is_some_and(|link| link.index > 0));
+    }
+
+    #[test]
+    fn an_unknown_interface_is_not_found() {
+        let missing = Netlink::open().unwrap().link("no-such-link");
+        assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn garbage_holds_no_messages() {
+        assert_eq!(messages(&[0; 64]).count(), 0);
+        assert_eq!(messages(&[0xff; 64]).count(), 0);
+        assert_eq!(messages(&[]).count(), 0);
+    }
+}

@@ -1,1 +1,83 @@
 //! Signals as a descriptor: signalfd(2).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// The signals of this thread, read like messages.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+/// What an operator or the service manager asks of a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+impl Signals {
+    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread (and those it starts) and reads them
+    /// from a descriptor instead.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            set.add(signal);
+        }
+        set.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self(SignalFd::with_flags(&set, flags)?))
+    }
+
+    /// The next pending request; `None` when there is none.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn take(&self) -> io::Result<Option<Request>> {
+        let Some(info) = self.0.read_signal()? else {
+            return Ok(None);
+        };
+        let hangup = i32::try_from(info.ssi_signo) == Ok(Signal::SIGHUP as i32);
+        Ok(Some(if hangup {
+            Request::Reload
+        } else {
+            Request::Stop
+        }))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Lets every signal through again: a started program inherits what its parent had blocked.
+///
+/// # Errors
+/// The kernel's.
+pub fn unblock_all() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hangup_is_read_as_a_reload_request() {
+        let signals = Signals::open().unwrap();
+        assert_eq!(signals.take().unwrap(), None);
+        nix::sys::signal::raise(Signal::SIGHUP).unwrap();
+        assert_eq!(signals.take().unwrap(), Some(Request::Reload));
+        nix::sys::signal::raise(Signal::SIGINT).unwrap();
+        assert_eq!(signals.take().unwrap(), Some(Request::Stop));
+        unblock_all().unwrap();
+    }
+}

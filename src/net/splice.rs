@@ -1,1 +1,52 @@
-//! splice(2) and its pipes.
+//! Pipes and splice(2): bytes from socket to socket without passing through user space.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+
+/// What a pipe is asked to hold, bytes. Unprivileged processes share 64 MiB of pipe buffers per
+/// user before the kernel shrinks new ones, so it is not larger.
+const PIPE_BYTES: i32 = 256 * 1024;
+
+/// A non-blocking pipe.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    /// A new, empty pipe.
+    ///
+    /// # Errors
+    /// The kernel's, from `pipe2`. A pipe that can't be enlarged is still a pipe.
+    pub fn new() -> io::Result<Self> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        if let Err(error) = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+            tracing::debug!(%error, "pipe keeps its default size");
+        }
+        Ok(Self { read, write })
+    }
+
+    /// Moves up to `limit` bytes from a socket into the pipe; 0 means the stream has ended.
+    ///
+    /// # Errors
+    /// The kernel's; "would block" when the socket has nothing or the pipe is full.
+    pub fn fill(&self, from: impl AsFd, limit: usize) -> io::Result<usize> {
+        move_bytes(from, &self.write, limit)
+    }
+
+    /// Moves up to `limit` bytes from the pipe into a socket.
+    ///
+    /// # Errors
+    /// The kernel's; "would block" when the socket takes nothing or the pipe is empty.
+    pub fn drain(&self, to: impl AsFd, limit: usize) -> io::Result<usize> {
+        move_bytes(&self.read, to, limit)
+    }
+}
+
+fn move_bytes(from: impl AsFd, to: impl AsFd, limit: usize) -> io::Result<usize> {
+    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+    Ok(splice(from, None, to, None, limit, flags)?)
+}

@@ -1,1 +1,323 @@
-//! TCP listeners, connects and socket options.
+//! TCP listeners, connects and socket options. Mechanism only: when to connect, to whom, and what
+//! a failure means is decided elsewhere.
+#![expect(
+    unsafe_code,
+    reason = "disconnect, TCP_INFO and SIOCOUTQ have no safe wrapper"
+)]
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::config::model::Listen;
+
+/// Connections the kernel holds for one listening socket before anybody accepts them.
+const BACKLOG: i32 = 4096;
+/// Unanswered keepalive probes before a peer counts as dead.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// A listening socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another socket, of this or another process, holds the port.
+    #[error("{listen} is held by another process")]
+    InUse {
+        /// Where.
+        listen: Listen,
+    },
+    /// Anything else the kernel said.
+    #[error("cannot listen on {listen}")]
+    Kernel {
+        /// Where.
+        listen: Listen,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// `count` listening sockets of one SO_REUSEPORT group, non-blocking. The first is bound without
+/// the option, so that a port held by another process (or by another lbd) is refused rather than
+/// shared.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn listener_group(listen: Listen, count: usize) -> Result<Vec<OwnedFd>, ListenError> {
+    let failed = |source: io::Error| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            ListenError::InUse { listen }
+        } else {
+            ListenError::Kernel { listen, source }
+        }
+    };
+    let (addr, first) = match listen {
+        Listen::Addr(addr) => (addr, bound(addr, false).map_err(failed)?),
+        Listen::Any(port) => any(port).map_err(failed)?,
+    };
+    let mut group = Vec::with_capacity(count.max(1));
+    // Before listen(): the kernel forms the group there.
+    first.set_reuse_port(true).map_err(failed)?;
+    first.listen(BACKLOG).map_err(failed)?;
+    let addr = match first.local_addr().map_err(failed)?.as_socket() {
+        Some(local) => local,
+        None => addr,
+    };
+    group.push(OwnedFd::from(first));
+    while group.len() < count {
+        let next = bound(addr, true).map_err(failed)?;
+        next.listen(BACKLOG).map_err(failed)?;
+        group.push(OwnedFd::from(next));
+    }
+    Ok(group)
+}
+
+/// One dual-stack socket, or IPv4 alone where the kernel has no IPv6.
+fn any(port: u16) -> io::Result<(SocketAddr, Socket)> {
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    match bound(v6, false) {
+        Ok(socket) => Ok((v6, socket)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        Err(_) => Ok((v4, bound(v4, false)?)),
+    }
+}
+
+fn bound(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
+    // Connections of an earlier process in TIME_WAIT must not keep the port.
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    match addr {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(v6) => {
+            socket.set_only_v6(!v6.ip().is_unspecified())?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+/// What a connection's socket is set to. An accepted socket inherits it from its listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Idle time before the first keepalive probe; `None`: no keepalive.
+    pub keepalive: Option<Duration>,
+    /// `TCP_USER_TIMEOUT`; `None`: the kernel's own.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Sets TCP_NODELAY, keepalive and TCP_USER_TIMEOUT.
+///
+/// # Errors
+/// The kernel's, from `setsockopt`.
+pub fn set_options(fd: impl AsFd, options: Options) -> io::Result<()> {
+    let socket = SockRef::from(&fd);
+    socket.set_tcp_nodelay(true)?;
+    match options.keepalive {
+        Some(idle) => {
+            let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
+            let keepalive = TcpKeepalive::new()
+                .with_time(idle.max(Duration::from_secs(1)))
+                .with_interval(interval)
+                .with_retries(KEEPALIVE_PROBES);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        None => socket.set_keepalive(false)?,
+    }
+    socket.set_tcp_user_timeout(options.user_timeout)
+}
+
+/// Turns immediate ACKs on or off. On a listener only after listen(), which resets it; accepted
+/// sockets inherit it. Off is right only where the client speaks first: the last ACK of a
+/// handshake then waits for data to ride on (up to 200 ms).
+///
+/// # Errors
+/// The kernel's, from `setsockopt`.
+pub fn set_quickack(fd: impl AsFd, on: bool) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_quickack(on)
+}
+
+/// Whether ACKs are sent at once.
+///
+/// # Errors
+/// The kernel's, from `getsockopt`.
+pub fn quickack(fd: impl AsFd) -> io::Result<bool> {
+    SockRef::from(&fd).tcp_quickack()
+}
+
+/// Takes the next connection off a listener's backlog, non-blocking and close-on-exec.
+///
+/// # Errors
+/// The kernel's; "would block" when there is none, EMFILE or ENFILE when descriptors ran out.
+pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (socket, addr) = SockRef::from(&listener).accept4(flags)?;
+    let addr = addr
+        .as_socket()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok((OwnedFd::from(socket), addr))
+}
+
+/// A non-blocking stream socket for connecting to `addr`'s family.
+///
+/// # Errors
+/// The kernel's, from `socket`.
+pub fn stream_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
+    Ok(OwnedFd::from(socket))
+}
+
+/// Begins to connect; `false` means it is under way and readiness to write will tell its end.
+///
+/// # Errors
+/// The kernel's, from `connect`, other than "in progress".
+pub fn connect(fd: impl AsFd, addr: SocketAddr) -> io::Result<bool> {
+    match SockRef::from(&fd).connect(&SockAddr::from(addr)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Dissolves a finished connection so that its socket can connect again.
+///
+/// # Errors
+/// The kernel's, from `connect(AF_UNSPEC)`.
+pub fn disconnect(fd: impl AsFd) -> io::Result<()> {
+    let unspec = libc::sockaddr {
+        sa_family: 0, // AF_UNSPEC
+        sa_data: [0; 14],
+    };
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr>())
+        .map_err(|_too_large| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: `unspec` is an initialised sockaddr that outlives the call, `len` is its size, and
+    // `raw` is open for as long as `fd` is borrowed.
+    let outcome = unsafe { libc::connect(raw, &raw const unspec, len) };
+    Errno::result(outcome).map(drop).map_err(io::Error::from)
+}
+
+/// Whether the kernel regards the connection as over on both sides and acknowledged
+/// (`TCP_CLOSE`): nothing of it is left to send again.
+///
+/// # Errors
+/// The kernel's, from `getsockopt`.
+pub fn is_closed(fd: impl AsFd) -> io::Result<bool> {
+    const TCP_CLOSE: u8 = 7;
+    let mut state = 0_u8; // the first byte of struct tcp_info
+    let mut len: libc::socklen_t = 1;
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: `state` has room for the `len` = 1 byte that the kernel may write, both outlive the
+    // call, and `raw` is open for as long as `fd` is borrowed.
+    let outcome = unsafe {
+        libc::getsockopt(
+            raw,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(outcome).map_err(io::Error::from)?;
+    Ok(state == TCP_CLOSE)
+}
+
+/// Bytes written to the socket that the peer has not acknowledged.
+///
+/// # Errors
+/// The kernel's, from `ioctl(SIOCOUTQ)`.
+pub fn unsent(fd: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int, `bytes`, which outlives the
+    // call; `raw` is open for as long as `fd` is borrowed.
+    let outcome = unsafe { libc::ioctl(raw, libc::TIOCOUTQ, &raw mut bytes) };
+    Errno::result(outcome).map_err(io::Error::from)?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Reads what is there, up to the buffer's size; 0 means the stream has ended.
+///
+/// # Errors
+/// The kernel's; "would block" when there is nothing.
+pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let raw = fd.as_fd().as_raw_fd();
+    Ok(nix::sys::socket::recv(raw, buffer, MsgFlags::empty())?)
+}
+
+/// Whether the peer has finished without a byte left to read. Takes nothing from the stream.
+///
+/// # Errors
+/// The kernel's, such as a reset.
+pub fn ended(fd: impl AsFd) -> io::Result<bool> {
+    let raw = fd.as_fd().as_raw_fd();
+    match nix::sys::socket::recv(raw, &mut [0], MsgFlags::MSG_PEEK) {
+        Ok(bytes) => Ok(bytes == 0),
+        Err(Errno::EAGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes as much as the socket takes.
+///
+/// # Errors
+/// The kernel's; "would block" when it takes nothing.
+pub fn send(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let raw = fd.as_fd().as_raw_fd();
+    Ok(nix::sys::socket::send(raw, bytes, MsgFlags::MSG_NOSIGNAL)?)
+}
+
+/// Sends FIN: no more bytes from here.
+///
+/// # Errors
+/// The kernel's, from `shutdown`.
+pub fn finish(fd: impl AsFd) -> io::Result<()> {
+    SockRef::from(&fd).shutdown(Shutdown::Write)
+}
+
+/// Makes the coming close send RST instead of FIN and drop what was not sent.
+///
+/// # Errors
+/// The kernel's, from `setsockopt(SO_LINGER)`.
+pub fn reset_on_close(fd: impl AsFd) -> io::Result<()> {
+    SockRef::from(&fd).set_linger(Some(Duration::ZERO))
+}
+
+/// The error a connect ended with, if any. Reading it clears it.
+///
+/// # Errors
+/// The kernel's, from `getsockopt`.
+pub fn take_error(fd: impl AsFd) -> io::Result<Option<io::Error>> {
+    SockRef::from(&fd).take_error()
+}
+
+/// The address a socket is bound to.
+///
+/// # Errors
+/// The kernel's, from `getsockname`.
+pub fn local_addr(fd: impl AsFd) -> io::Result<SocketAddr> {
+    SockRef::from(&fd)
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Whether `fd` can be read at once (a listener: has a connection waiting).
+///
+/// # Errors
+/// The kernel's, from `poll`.
+pub fn is_readable(fd: impl AsFd) -> io::Result<bool> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut set = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut set, PollTimeout::ZERO)? > 0)
+}

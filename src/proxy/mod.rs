@@ -1,1 +1,30 @@
 //! Where does this connection go, and how do the bytes get there?
+//!
+//! Decisions are pure: [`balance`] (rotation), [`slowstart`], [`queue`] and [`server`] are put
+//! together by [`dispatch`], which says who gets which server and who waits. [`timer`] is the wheel
+//! of deadlines, [`termination`] says how a connection ended.
+//!
+//! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
+//! A [`worker`] is a thread with its own epoll loop and its own connections: [`accept`] takes them
+//! off the listeners, [`connect`] finds each a server, [`relay`] moves the bytes, [`conn`] is what
+//! is known of one. Workers share nothing on the path of the bytes; they meet in the farm when a
+//! connection begins and ends, and through [`mailbox`]es.
+
+pub mod balance;
+pub mod counters;
+pub mod dispatch;
+pub mod engine;
+pub mod farm;
+pub mod gate;
+pub mod mailbox;
+pub mod queue;
+pub mod server;
+pub mod slowstart;
+pub mod termination;
+pub mod timer;
+
+mod accept;
+mod conn;
+mod connect;
+mod relay;
+mod worker;

@@ -1,0 +1,273 @@
+//! Every metric of lbd, and how it is read out of a status. `docs/metrics.md` lists the same; a
+//! test compares the two.
+
+use crate::ipc::message::{VipStatus, VrrpState, VrrpStatus};
+use crate::metrics::{Families, Family, Kind};
+
+use super::status::{KEEPER_SILENT_MS, ProxyStatus, ServerState, ServerStatus, Status};
+
+macro_rules! families {
+    ($($ident:ident = $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
+        $(const $ident: Family =
+            Family { name: $name, kind: Kind::$kind, labels: &$labels, help: $help };)*
+
+        /// Every family, in the order of the documentation.
+        pub const ALL: &[Family] = &[$($ident),*];
+    };
+}
+
+families! {
+    BUILD = Gauge "lbd_build_info" ["version"], "Always 1; the version is a label.";
+    UPTIME = Gauge "lbd_process_uptime_seconds" [], "Time since the proxy process began.";
+    SERVING = Gauge "lbd_process_serving" [], "Whether the proxy process accepts connections.";
+    READY = Gauge "lbd_process_ready" [], "Whether this node could serve clients (/readyz).";
+    CONNECTIONS = Gauge "lbd_process_connections" [], "Client connections.";
+    CONNECTIONS_LIMIT = Gauge "lbd_process_connections_limit" [], "The most client connections at once.";
+    WORKERS = Gauge "lbd_process_workers" [], "Worker threads.";
+    KEEPER_CONNECTED = Gauge "lbd_keeper_connected" [], "Whether the keeper has spoken within 2 s.";
+    KEEPER_REALTIME = Gauge "lbd_keeper_realtime" [], "Whether the keeper runs under real-time scheduling.";
+    PROXY_STARTS = Counter "lbd_keeper_proxy_starts_total" [], "Proxy processes started by this keeper.";
+    LOG_DROPPED = Counter "lbd_log_lines_dropped_total" ["log"], "Log lines that could not be delivered, by log (messages, access).";
+    VRRP_STATE = Gauge "lbd_vrrp_state" ["vip", "state"], "1 for the state of the virtual router, 0 for the others.";
+    VRRP_HOLDS = Gauge "lbd_vrrp_holds_address" ["vip"], "Whether the addresses are on this node's interface.";
+    VRRP_STATE_AGE = Gauge "lbd_vrrp_state_age_seconds" ["vip"], "Time in the present state.";
+    VRRP_PRIORITY = Gauge "lbd_vrrp_priority" ["vip"], "Priority with tracks applied.";
+    VRRP_BASE_PRIORITY = Gauge "lbd_vrrp_base_priority" ["vip"], "Configured priority.";
+    VRRP_INTERVAL = Gauge "lbd_vrrp_advert_interval_seconds" ["vip"], "Advert interval in force.";
+    VRRP_SENT = Counter "lbd_vrrp_adverts_sent_total" ["vip"], "Adverts sent, one per destination.";
+    VRRP_RECEIVED = Counter "lbd_vrrp_adverts_received_total" ["vip"], "Adverts accepted.";
+    VRRP_REJECTED = Counter "lbd_vrrp_packets_rejected_total" ["vip", "reason"], "Packets rejected, by reason.";
+    VRRP_GARPS = Counter "lbd_vrrp_garps_sent_total" ["vip"], "Gratuitous ARP frames sent.";
+    VRRP_BECAME = Counter "lbd_vrrp_became_active_total" ["vip"], "Times this node became Active.";
+    VRRP_LEFT = Counter "lbd_vrrp_left_active_total" ["vip"], "Times this node left Active.";
+    VRRP_RESIGNS_SENT = Counter "lbd_vrrp_resigns_sent_total" ["vip"], "Priority-0 adverts sent.";
+    VRRP_RESIGNS_RECEIVED = Counter "lbd_vrrp_resigns_received_total" ["vip"], "Priority-0 adverts accepted.";
+    VRRP_RESTORED = Counter "lbd_vrrp_addresses_restored_total" ["vip"], "Times the address vanished and was put back.";
+    VRRP_ERRORS = Counter "lbd_vrrp_errors_total" ["vip"], "Errors of the kernel while sending or changing the address.";
+    PEER_AGE = Gauge "lbd_vrrp_peer_last_advert_age_seconds" ["vip", "peer"], "Time since the node's last accepted advert; absent: never.";
+    PEER_PRIORITY = Gauge "lbd_vrrp_peer_priority" ["vip", "peer"], "Priority in the node's last advert.";
+    PEER_ADVERTS = Counter "lbd_vrrp_peer_adverts_total" ["vip", "peer"], "Adverts accepted from the node.";
+    TRACK_OK = Gauge "lbd_track_ok" ["vip", "track"], "Whether what is tracked succeeds; absent: no result yet.";
+    PROXY_CONNECTIONS = Gauge "lbd_proxy_connections" ["proxy"], "Client connections, queued ones included.";
+    PROXY_USABLE = Gauge "lbd_proxy_usable_servers" ["proxy"], "Servers that may take new connections.";
+    PROXY_PROBED = Gauge "lbd_proxy_probed" ["proxy"], "Whether every server has a verdict.";
+    PROXY_QUEUE = Gauge "lbd_proxy_queue_connections" ["proxy"], "Connections that wait for a server.";
+    PROXY_QUEUE_LIMIT = Gauge "lbd_proxy_queue_limit" ["proxy"], "How many connections may wait.";
+    PROXY_ACCEPTED = Counter "lbd_proxy_accepted_total" ["proxy"], "Connections accepted.";
+    PROXY_FINISHED = Counter "lbd_proxy_finished_total" ["proxy"], "Connections that ended without any fault.";
+    PROXY_FAILED = Counter "lbd_proxy_failed_total" ["proxy", "reason"], "Connections that ended with a fault, by what it was.";
+    PROXY_QUEUED = Counter "lbd_proxy_queued_total" ["proxy"], "Connections that waited and got a server.";
+    PROXY_QUEUE_TIME = Counter "lbd_proxy_queue_seconds_total" ["proxy"], "Time those waited, in sum.";
+    PROXY_BYTES_IN = Counter "lbd_proxy_received_bytes_total" ["proxy"], "Bytes from clients.";
+    PROXY_BYTES_OUT = Counter "lbd_proxy_sent_bytes_total" ["proxy"], "Bytes to clients.";
+    PROXY_SPLICED = Counter "lbd_proxy_spliced_bytes_total" ["proxy"], "Bytes of both kinds that went through splice(2).";
+    PROXY_LIMITED = Counter "lbd_proxy_limit_reached_total" ["proxy"], "Times listeners rested because a limit was reached.";
+    SERVER_STATE = Gauge "lbd_server_state" ["proxy", "server", "state"], "1 for the state of the server, 0 for the others.";
+    SERVER_STATE_AGE = Gauge "lbd_server_state_age_seconds" ["proxy", "server"], "Time since checks last changed their verdict.";
+    SERVER_WEIGHT = Gauge "lbd_server_weight" ["proxy", "server"], "Configured weight.";
+    SERVER_CONNECTIONS = Gauge "lbd_server_connections" ["proxy", "server"], "Connections to the server.";
+    SERVER_LIMIT = Gauge "lbd_server_connections_limit" ["proxy", "server"], "The most connections at once, slowstart applied; absent: unlimited.";
+    SERVER_CONNECTED = Counter "lbd_server_connected_total" ["proxy", "server"], "Connections the server has accepted.";
+    SERVER_CONNECT_TIME = Counter "lbd_server_connect_seconds_total" ["proxy", "server"], "Time those connects took, in sum.";
+    SERVER_CONNECT_FAILED = Counter "lbd_server_connect_failed_total" ["proxy", "server", "reason"], "Connects that failed, by reason (refused, timeout).";
+    SERVER_REDISPATCHED = Counter "lbd_server_redispatched_total" ["proxy", "server"], "Failed connects after which the connection went elsewhere.";
+    SERVER_ABORTS = Counter "lbd_server_aborts_total" ["proxy", "server"], "Connections the server broke off.";
+    SERVER_BYTES_IN = Counter "lbd_server_sent_bytes_total" ["proxy", "server"], "Bytes to the server.";
+    SERVER_BYTES_OUT = Counter "lbd_server_received_bytes_total" ["proxy", "server"], "Bytes from the server.";
+    HEALTH_CHECKS = Counter "lbd_health_checks_total" ["proxy", "server"], "Probes finished.";
+    HEALTH_FAILURES = Counter "lbd_health_check_failures_total" ["proxy", "server"], "Probes that were no success.";
+    HEALTH_TRANSITIONS = Counter "lbd_health_transitions_total" ["proxy", "server"], "Changes of verdict.";
+    HEALTH_DURATION = Gauge "lbd_health_check_duration_seconds" ["proxy", "server"], "How long the last probe took.";
+}
+
+/// The text of `/metrics`.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let mut out = Families::new();
+    process(&mut out, status);
+    let keeper_speaks = status
+        .process
+        .keeper_heard_ms
+        .is_some_and(|ms| ms < KEEPER_SILENT_MS);
+    out.add(&KEEPER_CONNECTED, &[], flag(keeper_speaks));
+    // A silent keeper's last word is no measurement.
+    if let Some(vrrp) = status.vrrp.as_ref().filter(|_| keeper_speaks) {
+        keeper(&mut out, vrrp);
+    }
+    for one in &status.proxies {
+        proxy(&mut out, one);
+    }
+    out.encode()
+}
+
+fn process(out: &mut Families, status: &Status) {
+    let process = &status.process;
+    out.add(&BUILD, &[&process.version], 1.0);
+    out.add(&UPTIME, &[], seconds_from_ms(process.uptime_ms));
+    out.add(&SERVING, &[], flag(process.serving));
+    out.add(&READY, &[], flag(status.not_ready().is_none()));
+    out.add(&CONNECTIONS, &[], number(process.connections));
+    out.add(&CONNECTIONS_LIMIT, &[], number(process.max_connections));
+    out.add(&WORKERS, &[], number(process.workers));
+    out.add(&LOG_DROPPED, &["messages"], number(process.log_dropped));
+    out.add(
+        &LOG_DROPPED,
+        &["access"],
+        number(process.access_log_dropped),
+    );
+}
+
+fn keeper(out: &mut Families, vrrp: &VrrpStatus) {
+    out.add(&KEEPER_REALTIME, &[], flag(vrrp.realtime));
+    out.add(&PROXY_STARTS, &[], f64::from(vrrp.proxy_starts));
+    for vip in &vrrp.vips {
+        virtual_router(out, vip);
+        neighbours(out, vip);
+    }
+}
+
+fn virtual_router(out: &mut Families, vip: &VipStatus) {
+    let name = vip.name.as_str();
+    let states = [
+        (VrrpState::Initialize, "initialize"),
+        (VrrpState::Backup, "backup"),
+        (VrrpState::Active, "active"),
+        (VrrpState::Leaving, "leaving"),
+    ];
+    for (state, word) in states {
+        out.add(&VRRP_STATE, &[name, word], flag(vip.state == state));
+    }
+    let counters = &vip.counters;
+    let single = [
+        (&VRRP_HOLDS, flag(vip.holds)),
+        (&VRRP_STATE_AGE, seconds_from_ms(vip.since_ms)),
+        (&VRRP_PRIORITY, f64::from(vip.effective_priority)),
+        (&VRRP_BASE_PRIORITY, f64::from(vip.base_priority)),
+        (
+            &VRRP_INTERVAL,
+            seconds_from_ms(vip.advert_interval_ms.into()),
+        ),
+        (&VRRP_SENT, number(counters.adverts_sent)),
+        (&VRRP_RECEIVED, number(counters.adverts_received)),
+        (&VRRP_GARPS, number(counters.garps_sent)),
+        (&VRRP_BECAME, number(counters.became_active)),
+        (&VRRP_LEFT, number(counters.left_active)),
+        (&VRRP_RESIGNS_SENT, number(counters.resigns_sent)),
+        (&VRRP_RESIGNS_RECEIVED, number(counters.resigns_received)),
+        (&VRRP_RESTORED, number(counters.restored)),
+        (&VRRP_ERRORS, number(counters.errors)),
+    ];
+    for (family, value) in single {
+        out.add(family, &[name], value);
+    }
+    for (reason, count) in &counters.rejected {
+        out.add(&VRRP_REJECTED, &[name, reason], number(*count));
+    }
+}
+
+fn neighbours(out: &mut Families, vip: &VipStatus) {
+    for peer in &vip.peers {
+        let address = peer.address.to_string();
+        let labels = [vip.name.as_str(), peer.name.as_deref().unwrap_or(&address)];
+        if let Some(age) = peer.last_advert_age_ms {
+            out.add(&PEER_AGE, &labels, seconds_from_ms(age));
+        }
+        if let Some(priority) = peer.priority {
+            out.add(&PEER_PRIORITY, &labels, f64::from(priority));
+        }
+        out.add(&PEER_ADVERTS, &labels, number(peer.adverts));
+    }
+    for track in &vip.tracks {
+        if let Some(ok) = track.ok {
+            out.add(&TRACK_OK, &[&vip.name, &track.name], flag(ok));
+        }
+    }
+}
+
+fn proxy(out: &mut Families, proxy: &ProxyStatus) {
+    let name = proxy.name.as_str();
+    let totals = &proxy.totals;
+    let single = [
+        (&PROXY_CONNECTIONS, number(proxy.connections)),
+        (&PROXY_USABLE, number(proxy.usable)),
+        (&PROXY_PROBED, flag(proxy.probed)),
+        (&PROXY_QUEUE, number(proxy.queue)),
+        (&PROXY_QUEUE_LIMIT, number(proxy.max_queue)),
+        (&PROXY_ACCEPTED, number(totals.accepted)),
+        (&PROXY_FINISHED, number(totals.finished)),
+        (&PROXY_QUEUED, number(totals.queued)),
+        (&PROXY_QUEUE_TIME, seconds_from_micros(totals.queue_micros)),
+        (&PROXY_BYTES_IN, number(totals.bytes_in)),
+        (&PROXY_BYTES_OUT, number(totals.bytes_out)),
+        (&PROXY_SPLICED, number(totals.bytes_spliced)),
+        (&PROXY_LIMITED, number(totals.limit_reached)),
+    ];
+    for (family, value) in single {
+        out.add(family, &[name], value);
+    }
+    for (reason, count) in &totals.failed {
+        out.add(&PROXY_FAILED, &[name, reason], number(*count));
+    }
+    for one in &proxy.servers {
+        server(out, name, one);
+    }
+}
+
+fn server(out: &mut Families, proxy: &str, server: &ServerStatus) {
+    let labels = [proxy, server.name.as_str()];
+    for state in ServerState::ALL {
+        let labels = [proxy, server.name.as_str(), state.word()];
+        out.add(&SERVER_STATE, &labels, flag(server.state == state));
+    }
+    let single = [
+        (&SERVER_STATE_AGE, seconds_from_ms(server.since_ms)),
+        (&SERVER_WEIGHT, number(server.weight)),
+        (&SERVER_CONNECTIONS, number(server.connections)),
+        (&SERVER_CONNECTED, number(server.connected)),
+        (
+            &SERVER_CONNECT_TIME,
+            seconds_from_micros(server.connect_micros),
+        ),
+        (&SERVER_REDISPATCHED, number(server.redispatches)),
+        (&SERVER_ABORTS, number(server.aborts)),
+        (&SERVER_BYTES_IN, number(server.bytes_in)),
+        (&SERVER_BYTES_OUT, number(server.bytes_out)),
+        (&HEALTH_CHECKS, number(server.checks)),
+        (&HEALTH_FAILURES, number(server.check_failures)),
+        (&HEALTH_TRANSITIONS, number(server.transitions)),
+    ];
+    for (family, value) in single {
+        out.add(family, &labels, value);
+    }
+    if let Some(limit) = server.max_connections {
+        out.add(&SERVER_LIMIT, &labels, number(limit));
+    }
+    if let Some(micros) = server.check_micros {
+        out.add(&HEALTH_DURATION, &labels, seconds_from_micros(micros));
+    }
+    let failed = [
+        ("refused", server.connect_errors),
+        ("timeout", server.connect_timeouts),
+    ];
+    for (reason, count) in failed {
+        let labels = [proxy, server.name.as_str(), reason];
+        out.add(&SERVER_CONNECT_FAILED, &labels, number(count));
+    }
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+/// Exact up to 2⁵³, as far as the text format goes.
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+fn seconds_from_ms(ms: u64) -> f64 {
+    std::time::Duration::from_millis(ms).as_secs_f64()
+}
+
+fn seconds_from_micros(micros: u64) -> f64 {
+    std::time::Duration::from_micros(micros).as_secs_f64()
+}

@@ -1,0 +1,126 @@
+//! From what proxy and health know to what users see. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::status::{ProxyStatus, ProxyTotals, ServerState, ServerStatus};
+use crate::config::model::Proxy;
+use crate::health::board::Health;
+use crate::health::probe::Verdict;
+use crate::proxy::counters::ProxyTotals as Counters;
+use crate::proxy::farm::{FarmStats, ServerStats};
+use crate::proxy::server::{AdminState, Operational};
+
+/// One proxy: its configuration, its numbers, and what the checks of its servers say.
+#[must_use]
+pub fn proxy_status(
+    config: &Proxy,
+    stats: &FarmStats,
+    health: &[Health],
+    probed: bool,
+    now: Instant,
+) -> ProxyStatus {
+    let servers = stats.servers.iter().zip(health);
+    ProxyStatus {
+        name: config.name.clone(),
+        listen: config.listen.iter().map(ToString::to_string).collect(),
+        probed,
+        usable: wide(stats.usable),
+        connections: stats.connections.into(),
+        max_connections: stats.connections_limit.map(Into::into),
+        queue: wide(stats.queue),
+        max_queue: wide(stats.queue_limit),
+        totals: totals(&stats.totals),
+        servers: servers
+            .map(|(stats, health)| server_status(stats, health, now))
+            .collect(),
+    }
+}
+
+fn totals(counters: &Counters) -> ProxyTotals {
+    let failed = [
+        ("no-server", counters.no_server),
+        ("queue-full", counters.queue_full),
+        ("queue-timeout", counters.queue_timeouts),
+        ("client-abort", counters.client_aborts),
+        ("server-abort", counters.server_aborts),
+        ("idle-timeout", counters.idle_timeouts),
+        ("first-byte-timeout", counters.first_byte_timeouts),
+        ("half-close-timeout", counters.half_close_timeouts),
+        ("gave-way", counters.gave_way),
+        ("killed", counters.killed),
+        ("resources", counters.resource_errors),
+        ("accept", counters.accept_errors),
+    ];
+    ProxyTotals {
+        accepted: counters.accepted,
+        finished: counters.finished,
+        bytes_in: counters.bytes_in,
+        bytes_out: counters.bytes_out,
+        bytes_spliced: counters.bytes_spliced,
+        queued: counters.queued,
+        queue_micros: counters.queue_micros,
+        failed: failed
+            .into_iter()
+            .map(|(reason, count)| (reason.to_owned(), count))
+            .collect(),
+        limit_reached: counters.limit_reached,
+    }
+}
+
+fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerStatus {
+    let age = |since: Instant| millis(now.saturating_duration_since(since));
+    let verdict = health.last.as_ref().map(|verdict| match verdict {
+        Verdict::Ready => "ready",
+        Verdict::NotReady(_) => "not-ready",
+        Verdict::Unresponsive(_) => "unresponsive",
+    });
+    let reason = health.last.as_ref().and_then(Verdict::reason);
+    ServerStatus {
+        name: stats.name.clone(),
+        address: stats.address.to_string(),
+        state: state(stats),
+        since_ms: age(health.since),
+        verdict: verdict.map(str::to_owned),
+        reason: reason.map(str::to_owned),
+        counter: health.counter,
+        checked_ms: health.checked.map(age),
+        check_micros: health.took.map(micros),
+        checks: health.checks,
+        check_failures: health.failures,
+        transitions: health.transitions,
+        weight: stats.weight.into(),
+        ramp_ms: stats.ramp_ms,
+        connections: stats.connections.into(),
+        max_connections: stats.connections_limit.map(Into::into),
+        connected: stats.totals.connected,
+        connect_micros: stats.totals.connect_micros,
+        connect_errors: stats.totals.connect_errors,
+        connect_timeouts: stats.totals.connect_timeouts,
+        redispatches: stats.totals.redispatches,
+        bytes_in: stats.totals.bytes_in,
+        bytes_out: stats.totals.bytes_out,
+        aborts: stats.totals.server_aborts,
+    }
+}
+
+fn state(stats: &ServerStats) -> ServerState {
+    match (stats.admin, stats.operational) {
+        (AdminState::Maint, _) => ServerState::Maint,
+        (AdminState::Drain, _) => ServerState::Drain,
+        (AdminState::Ready, Operational::Unprobed) => ServerState::Unknown,
+        (AdminState::Ready, Operational::Up) => ServerState::Up,
+        (AdminState::Ready, Operational::Down) => ServerState::Down,
+    }
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

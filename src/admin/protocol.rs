@@ -1,0 +1,164 @@
+//! The admin socket's words, and the client's side of a conversation: one line of JSON with a
+//! question, one line with the answer, then the connection ends.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::status::Status;
+
+/// The version both sides speak.
+pub const VERSION: u32 = 1;
+
+/// The longest question, bytes.
+pub const QUESTION_BYTES_MAX: usize = 4 * 1024;
+
+/// The longest answer a client takes, bytes.
+const ANSWER_BYTES_MAX: u64 = 8 << 20;
+
+/// How long a client waits for each step.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A question: `{"v":1,"command":"status"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// [`VERSION`].
+    pub v: u32,
+    /// What is wanted.
+    pub command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// The whole status.
+    Status,
+}
+
+/// The answer: `{"v":1,"status":{…}}` or `{"v":1,"error":"…"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// [`VERSION`].
+    pub v: u32,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub content: Content,
+}
+
+/// What an answer holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// The question was not understood or is not allowed.
+    Error(String),
+}
+
+/// Why a daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens there.
+    #[error("no lbd answers at {}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket is not for this user.
+    #[error("no permission to use {} (be root or in its group)", .0.display())]
+    Permission(PathBuf),
+    /// It listens, but the conversation broke off or took too long.
+    #[error("the lbd at {} does not answer", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It answers something this client doesn't understand.
+    #[error("the lbd at {} answers in another language", path.display())]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with the answer.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It refused.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Reads one question.
+///
+/// # Errors
+/// What is wrong with it, for the one who asked.
+pub fn parse(line: &[u8]) -> Result<Question, String> {
+    let question: Question =
+        serde_json::from_slice(line).map_err(|error| format!("no question: {error}"))?;
+    if question.v == VERSION {
+        Ok(question)
+    } else {
+        Err(format!(
+            "version {} is not spoken here, only {VERSION}",
+            question.v
+        ))
+    }
+}
+
+/// Asks the daemon at `path` for its status.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_status(path: &Path) -> Result<Status, AskError> {
+    let broken = |source| AskError::Broken {
+        path: path.to_owned(),
+        source,
+    };
+    let stream = UnixStream::connect(path).map_err(|source| {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            return AskError::Permission(path.to_owned());
+        }
+        AskError::Unreachable {
+            path: path.to_owned(),
+            source,
+        }
+    })?;
+    let line = converse(stream).map_err(broken)?;
+    let answer: Answer = serde_json::from_str(&line).map_err(|source| AskError::Foreign {
+        path: path.to_owned(),
+        source,
+    })?;
+    match answer.content {
+        Content::Status(status) => Ok(*status),
+        Content::Error(error) => Err(AskError::Refused(error)),
+    }
+}
+
+fn converse(mut stream: UnixStream) -> io::Result<String> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let question = Question {
+        v: VERSION,
+        command: Command::Status,
+    };
+    let mut line = serde_json::to_string(&question)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
+    if answer.ends_with('\n') {
+        Ok(answer)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}

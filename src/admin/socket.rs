@@ -1,0 +1,107 @@
+//! The admin socket: answers `lbd status`. Bounded in the number of askers, in the size of a
+//! question and in time; an asker who exceeds them is cut off and nobody else notices.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::Source;
+use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, parse};
+
+/// Askers at once; further ones wait in the kernel's backlog.
+const ASKERS_MAX: usize = 16;
+/// Time for a question to come, and for an answer to be taken.
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Rest after a failed accept (no descriptors left).
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Listens at `path`, for owner and group alone. A socket file nobody listens on is replaced.
+///
+/// # Errors
+/// `AddrInUse` when somebody listens there or something that is no socket lies there.
+pub fn bind(path: &Path) -> io::Result<StdListener> {
+    match std::fs::symlink_metadata(path) {
+        Ok(present) if !present.file_type().is_socket() => {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        Ok(_socket) => match StdStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+            }
+            Ok(_) | Err(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = StdListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Answers until the task is aborted.
+///
+/// # Errors
+/// When the listener cannot be handed to the executor.
+pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let askers = Arc::new(Semaphore::new(ASKERS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&askers).acquire_owned().await else {
+            return Ok(());
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _address)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "admin socket cannot accept");
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        let source = Arc::clone(&source);
+        tokio::spawn(async move {
+            if let Err(error) = answer(stream, &source).await {
+                tracing::debug!(%error, "admin conversation broke off");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn answer(mut stream: UnixStream, source: &Source) -> io::Result<()> {
+    let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
+        Ok(line) => match parse(&line?) {
+            Ok(question) => match question.command {
+                Command::Status => Content::Status(Box::new(source())),
+            },
+            Err(error) => Content::Error(error),
+        },
+        Err(_elapsed) => Content::Error("no question came in time".to_owned()),
+    };
+    let answer = Answer {
+        v: VERSION,
+        content,
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    timeout(STEP_TIMEOUT, stream.write_all(&line)).await??;
+    stream.shutdown().await
+}
+
+/// The bytes up to the line's end, or what came until the limit or the end of the stream.
+async fn question(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let limit = u64::try_from(QUESTION_BYTES_MAX).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    BufReader::new(stream.take(limit))
+        .read_until(b'\n', &mut line)
+        .await?;
+    Ok(line)
+}

@@ -1,0 +1,438 @@
+//! What this node is doing, as one value: the JSON of `lbd status -o json` and `/status.json`, and
+//! the source of the table, the headline and the metrics. Pure: numbers in, judgement out.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ipc::message::{VipStatus, VrrpState, VrrpStatus};
+
+/// The version of the JSON form; it changes when a field changes its meaning or goes away.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A keeper that said nothing for this long is reported as silent, milliseconds; it speaks each
+/// 500 ms.
+pub const KEEPER_SILENT_MS: u64 = 2_000;
+
+/// This node at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// [`FORMAT_VERSION`].
+    pub v: u32,
+    /// What is going on, and what is wrong, in one line.
+    pub headline: String,
+    /// What is wrong, one entry each; empty when all is well.
+    pub problems: Vec<String>,
+    /// The process that answers.
+    pub process: ProcessStatus,
+    /// The keeper's last word; `None`: it has not spoken yet.
+    pub vrrp: Option<VrrpStatus>,
+    /// One per `[proxy.NAME]`.
+    pub proxies: Vec<ProxyStatus>,
+}
+
+/// The proxy process and its tie to the keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// lbd's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// `--node`, if given.
+    pub node: Option<String>,
+    /// The path lb.toml was read from.
+    pub config_path: String,
+    /// Counts proxy processes started by one keeper, from 1.
+    pub generation: u32,
+    /// Milliseconds since it began.
+    pub uptime_ms: u64,
+    /// Whether it accepts connections.
+    pub serving: bool,
+    /// Milliseconds since the keeper's last word; `None`: it is not connected.
+    pub keeper_heard_ms: Option<u64>,
+    /// Client connections.
+    pub connections: u64,
+    /// `limits.max-connections`, or what it was derived to be.
+    pub max_connections: u64,
+    /// Worker threads.
+    pub workers: u64,
+    /// Log lines that could not be delivered.
+    pub log_dropped: u64,
+    /// Access-log lines that could not be delivered.
+    pub access_log_dropped: u64,
+}
+
+/// One `[proxy.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it listens, as written in lb.toml.
+    pub listen: Vec<String>,
+    /// Whether every server has a verdict.
+    pub probed: bool,
+    /// Servers that may take new connections.
+    pub usable: u64,
+    /// Client connections, queued ones included.
+    pub connections: u64,
+    /// `max-connections`; `None`: the process limit alone.
+    pub max_connections: Option<u64>,
+    /// Connections that wait for a server.
+    pub queue: u64,
+    /// How many may wait.
+    pub max_queue: u64,
+    /// Counters since the process began.
+    pub totals: ProxyTotals,
+    /// One per member of `backends`.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// Counters of a proxy since the process began.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProxyTotals {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that ended without any fault.
+    pub finished: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Bytes of both kinds that went through splice(2).
+    pub bytes_spliced: u64,
+    /// Connections that went through the queue and got a server.
+    pub queued: u64,
+    /// Time those spent in the queue, microseconds.
+    pub queue_micros: u64,
+    /// Connections that ended with a fault, by what it was; constant words of the code.
+    pub failed: Vec<(String, u64)>,
+    /// Times listeners rested because a limit was reached.
+    pub limit_reached: u64,
+}
+
+/// A server's state as users read it: what the operator wants stands before what checks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerState {
+    /// No verdict yet.
+    #[default]
+    Unknown,
+    /// Takes connections.
+    Up,
+    /// Checks say no.
+    Down,
+    /// The operator: no new connections.
+    Drain,
+    /// The operator: out of service.
+    Maint,
+}
+
+impl ServerState {
+    /// The word users read.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+
+    /// All of them, for one-hot metrics.
+    pub const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Up,
+        Self::Down,
+        Self::Drain,
+        Self::Maint,
+    ];
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its state.
+    pub state: ServerState,
+    /// Milliseconds since checks last changed their verdict.
+    pub since_ms: u64,
+    /// `ready`, `not-ready` or `unresponsive`: what the last probe found.
+    pub verdict: Option<String>,
+    /// Why the last probe was no success.
+    pub reason: Option<String>,
+    /// Results in a row, and how many of them turn the verdict.
+    pub counter: (u16, u16),
+    /// Milliseconds since the last probe was finished.
+    pub checked_ms: Option<u64>,
+    /// Microseconds the last probe took.
+    pub check_micros: Option<u64>,
+    /// Finished probes.
+    pub checks: u64,
+    /// Those that were no success.
+    pub check_failures: u64,
+    /// Changes of verdict.
+    pub transitions: u64,
+    /// Configured weight.
+    pub weight: u64,
+    /// Milliseconds of slowstart already passed; `None`: not ramping.
+    pub ramp_ms: Option<u64>,
+    /// Connections to it.
+    pub connections: u64,
+    /// `max-connections`, with slowstart applied; `None`: unlimited.
+    pub max_connections: Option<u64>,
+    /// Connections it has accepted since the process began.
+    pub connected: u64,
+    /// Time those connects took, microseconds.
+    pub connect_micros: u64,
+    /// Connects it refused or that failed.
+    pub connect_errors: u64,
+    /// Connects without an answer in time.
+    pub connect_timeouts: u64,
+    /// Failed connects after which the connection went elsewhere.
+    pub redispatches: u64,
+    /// Bytes to it.
+    pub bytes_in: u64,
+    /// Bytes from it.
+    pub bytes_out: u64,
+    /// Connections it broke off.
+    pub aborts: u64,
+}
+
+impl Status {
+    /// Fills in the version, the problems and the headline.
+    #[must_use]
+    pub fn judged(mut self) -> Self {
+        self.v = FORMAT_VERSION;
+        self.problems = self.find_problems();
+        self.headline = self.find_headline();
+        self
+    }
+
+    /// Why this node could not serve clients; `None`: it could. The meaning of `/readyz`.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<String> {
+        if !self.process.serving {
+            return Some("not accepting connections yet".to_owned());
+        }
+        self.proxies.iter().find_map(|proxy| {
+            if !proxy.probed {
+                Some(format!("{}: servers are not all probed yet", proxy.name))
+            } else if proxy.usable == 0 {
+                Some(format!("{}: no usable server", proxy.name))
+            } else {
+                None
+            }
+        })
+    }
+
+    fn find_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        match self.process.keeper_heard_ms {
+            None => problems
+                .push("keeper not connected: this node takes no part in the election".to_owned()),
+            Some(ms) if ms >= KEEPER_SILENT_MS => {
+                problems.push(format!("keeper silent for {}", short_time(ms)));
+            }
+            Some(_) => {}
+        }
+        if !self.process.serving {
+            problems.push("not accepting connections yet".to_owned());
+        }
+        for vip in self.vips() {
+            problems.extend(vip_problems(vip));
+        }
+        for proxy in &self.proxies {
+            problems.extend(proxy_problems(proxy));
+        }
+        if self.process.connections >= self.process.max_connections.max(1) {
+            problems.push(format!(
+                "connection limit of {} reached",
+                self.process.max_connections
+            ));
+        }
+        problems
+    }
+
+    fn find_headline(&self) -> String {
+        let mut parts: Vec<String> = self.vips().iter().map(holder).collect();
+        if self.problems.is_empty() {
+            parts.extend(self.proxies.iter().map(servers_up));
+        } else {
+            parts.extend(self.problems.iter().cloned());
+        }
+        if parts.is_empty() {
+            parts.push("nothing to do".to_owned());
+        }
+        parts.join("; ")
+    }
+
+    fn vips(&self) -> &[VipStatus] {
+        self.vrrp.as_ref().map_or(&[], |vrrp| &vrrp.vips)
+    }
+}
+
+/// `VIP 172.16.0.10 held by lb2 (172.16.0.3) because …`
+fn holder(vip: &VipStatus) -> String {
+    let addresses = bare_addresses(vip);
+    match (vip.state, vip.active) {
+        (VrrpState::Active, _) => format!("VIP {addresses} held by this node: {}", vip.reason),
+        (VrrpState::Leaving, _) => {
+            format!("VIP {addresses} is leaving this node: {}", vip.reason)
+        }
+        (VrrpState::Backup, Some(active)) => {
+            let peer = peer_label(vip, active);
+            format!("VIP {addresses} held by {peer} because {}", vip.reason)
+        }
+        (VrrpState::Backup, None) => {
+            format!(
+                "VIP {addresses} held by nobody this node hears: {}",
+                vip.reason
+            )
+        }
+        (VrrpState::Initialize, _) => {
+            format!("VIP {addresses} not taken part in: {}", vip.reason)
+        }
+    }
+}
+
+fn bare_addresses(vip: &VipStatus) -> String {
+    let bare: Vec<&str> = vip
+        .addresses
+        .iter()
+        .map(|address| address.split('/').next().unwrap_or(address))
+        .collect();
+    bare.join(", ")
+}
+
+/// `lb2 (172.16.0.3)`, or the bare address of a node without a name.
+#[must_use]
+pub fn peer_label(vip: &VipStatus, address: IpAddr) -> String {
+    vip.peers
+        .iter()
+        .find(|peer| peer.address == address)
+        .and_then(|peer| peer.name.as_ref())
+        .map_or_else(|| address.to_string(), |name| format!("{name} ({address})"))
+}
+
+fn vip_problems(vip: &VipStatus) -> Vec<String> {
+    let mut problems = Vec::new();
+    if vip.state == VrrpState::Active && !vip.holds {
+        problems.push(format!(
+            "VIP {} is not on {}",
+            bare_addresses(vip),
+            vip.interface
+        ));
+    }
+    for track in vip.tracks.iter().filter(|track| track.ok == Some(false)) {
+        problems.push(format!("track {} of VIP {} fails", track.name, vip.name));
+    }
+    let silent_after = u64::from(vip.advert_interval_ms) * 4;
+    let silent = |age: Option<u64>| age.is_some_and(|age| age > silent_after);
+    if vip.state == VrrpState::Backup {
+        let holder = vip
+            .peers
+            .iter()
+            .find(|peer| Some(peer.address) == vip.active);
+        if let Some(peer) = holder.filter(|peer| silent(peer.last_advert_age_ms)) {
+            problems.push(format!(
+                "no advert from {} in time",
+                peer_label(vip, peer.address)
+            ));
+        }
+    }
+    problems
+}
+
+fn proxy_problems(proxy: &ProxyStatus) -> Vec<String> {
+    let mut problems = Vec::new();
+    let expected = proxy
+        .servers
+        .iter()
+        .filter(|s| s.state != ServerState::Maint)
+        .count();
+    let ill: Vec<String> = proxy
+        .servers
+        .iter()
+        .filter(|server| matches!(server.state, ServerState::Down | ServerState::Unknown))
+        .map(server_line)
+        .collect();
+    if !ill.is_empty() {
+        problems.push(format!("{}: {}", servers_up(proxy), ill.join(", ")));
+    } else if expected == 0 || proxy.usable == 0 {
+        problems.push(format!("{}: no usable server", proxy.name));
+    }
+    if proxy.queue > 0 {
+        problems.push(format!(
+            "{}: {} connections wait for a server",
+            proxy.name, proxy.queue
+        ));
+    }
+    problems
+}
+
+/// `kube-apiserver 2 of 3 servers up`
+fn servers_up(proxy: &ProxyStatus) -> String {
+    let up = proxy
+        .servers
+        .iter()
+        .filter(|s| s.state == ServerState::Up)
+        .count();
+    format!("{} {up} of {} servers up", proxy.name, proxy.servers.len())
+}
+
+/// `kube-apiserver-3 down 12s: connection refused`
+fn server_line(server: &ServerStatus) -> String {
+    let word = match server.state {
+        ServerState::Unknown => return format!("{} not probed yet", server.name),
+        ServerState::Up | ServerState::Down | ServerState::Drain | ServerState::Maint => {
+            server.state.word()
+        }
+    };
+    let reason = server
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(": {reason}"));
+    format!(
+        "{} {word} {}{reason}",
+        server.name,
+        short_time(server.since_ms)
+    )
+}
+
+/// A time span for people: `0.4s`, `12s`, `3m02s`, `5h10m`, `3d4h`.
+#[must_use]
+pub fn short_time(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    match seconds {
+        0..10 => format!("{seconds}.{}s", ms % 1_000 / 100),
+        10..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        86_400.. => format!("{}d{}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// A number of bytes for people: `512 B`, `1.5 KiB`, `3.2 GiB`.
+#[must_use]
+pub fn short_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut whole = bytes;
+    let mut tenths = 0;
+    let mut unit = 0;
+    while whole >= 1_024 && unit + 1 < UNITS.len() {
+        tenths = whole % 1_024 * 10 / 1_024;
+        whole /= 1_024;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or("PiB");
+    if unit == 0 {
+        format!("{whole} {name}")
+    } else {
+        format!("{whole}.{tenths} {name}")
+    }
+}

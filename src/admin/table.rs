@@ -1,0 +1,259 @@
+//! The status as text for people: a headline that says what is wrong, then the details. Pure.
+
+use crate::ipc::message::{VipStatus, VrrpState};
+use crate::log::escape;
+
+use super::status::{
+    ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, peer_label, short_bytes,
+    short_time,
+};
+
+/// The whole of `lbd status`.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let mut out = String::new();
+    push_line(&mut out, &status.headline);
+    push_line(&mut out, "");
+    process(&mut out, &status.process, status);
+    for vip in status.vrrp.iter().flat_map(|vrrp| &vrrp.vips) {
+        push_line(&mut out, "");
+        virtual_router(&mut out, vip);
+    }
+    for one in &status.proxies {
+        push_line(&mut out, "");
+        proxy(&mut out, one);
+    }
+    out
+}
+
+fn process(out: &mut String, process: &ProcessStatus, status: &Status) {
+    let keeper = match (&status.vrrp, process.keeper_heard_ms) {
+        (_, None) => "keeper not connected".to_owned(),
+        (None, Some(_)) => "keeper connected".to_owned(),
+        (Some(vrrp), Some(heard)) => format!(
+            "keeper pid {}{} heard {} ago",
+            vrrp.keeper_pid,
+            if vrrp.realtime { " (real-time)" } else { "" },
+            short_time(heard)
+        ),
+    };
+    push_line(
+        out,
+        &format!(
+            "lbd {}  {}  up {}  pid {} (start {})  {keeper}",
+            process.version,
+            process.config_path,
+            short_time(process.uptime_ms),
+            process.pid,
+            process.generation,
+        ),
+    );
+    push_line(
+        out,
+        &format!(
+            "connections {} of {}  workers {}  log lines lost {}",
+            process.connections,
+            process.max_connections,
+            process.workers,
+            process.log_dropped + process.access_log_dropped,
+        ),
+    );
+}
+
+fn virtual_router(out: &mut String, vip: &VipStatus) {
+    let state = match vip.state {
+        VrrpState::Initialize => "initialize (not taking part)",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active (MASTER)",
+        VrrpState::Leaving => "leaving (waits for the successor)",
+    };
+    push_line(
+        out,
+        &format!(
+            "VIP {}  {} on {}  vrid {}  version {}  advert every {}",
+            vip.name,
+            vip.addresses.join(", "),
+            vip.interface,
+            vip.vrid,
+            vip.version,
+            interval(vip.advert_interval_ms),
+        ),
+    );
+    push_line(
+        out,
+        &format!("  {state} for {}: {}", short_time(vip.since_ms), vip.reason),
+    );
+    let holder = match (vip.holds, vip.active) {
+        (true, _) => "this node".to_owned(),
+        (false, Some(active)) => peer_label(vip, active),
+        (false, None) => "nobody this node hears".to_owned(),
+    };
+    push_line(
+        out,
+        &format!(
+            "  held by {holder}  priority {} (configured {})  moves {}",
+            vip.effective_priority,
+            vip.base_priority,
+            vip.counters.became_active + vip.counters.left_active,
+        ),
+    );
+    let mut rows = vec![row(&["PEER", "PRIORITY", "LAST ADVERT", "ADVERTS"])];
+    rows.extend(vip.peers.iter().map(|peer| {
+        let age = peer.last_advert_age_ms;
+        vec![
+            peer_label(vip, peer.address),
+            dash(peer.priority),
+            age.map_or_else(
+                || "never".to_owned(),
+                |age| format!("{} ago", short_time(age)),
+            ),
+            peer.adverts.to_string(),
+        ]
+    }));
+    push_columns(out, &rows);
+    let mut rows = vec![row(&["TRACK", "STATE", "WEIGHT"])];
+    rows.extend(vip.tracks.iter().map(|track| {
+        let word = match track.ok {
+            Some(true) => "ok",
+            Some(false) => "FAILS",
+            None => "no result yet",
+        };
+        vec![track.name.clone(), word.to_owned(), dash(track.weight)]
+    }));
+    push_columns(out, &rows);
+    rejected(out, vip);
+}
+
+fn rejected(out: &mut String, vip: &VipStatus) {
+    let reasons: Vec<String> = vip
+        .counters
+        .rejected
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    if !reasons.is_empty() {
+        push_line(out, &format!("  rejected packets: {}", reasons.join(", ")));
+    }
+}
+
+fn proxy(out: &mut String, proxy: &ProxyStatus) {
+    let limit = proxy
+        .max_connections
+        .map_or_else(String::new, |max| format!(" of {max}"));
+    let totals = &proxy.totals;
+    push_line(
+        out,
+        &format!(
+            "PROXY {}  {}  connections {}{limit}  queue {} of {}",
+            proxy.name,
+            proxy.listen.join(", "),
+            proxy.connections,
+            proxy.queue,
+            proxy.max_queue,
+        ),
+    );
+    push_line(
+        out,
+        &format!(
+            "  accepted {}  queued {}  in {}  out {}",
+            totals.accepted,
+            totals.queued,
+            short_bytes(totals.bytes_in),
+            short_bytes(totals.bytes_out),
+        ),
+    );
+    let failed: Vec<String> = totals
+        .failed
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    if !failed.is_empty() {
+        push_line(out, &format!("  failed: {}", failed.join(", ")));
+    }
+    let header = [
+        "SERVER", "ADDRESS", "STATE", "FOR", "CHECK", "WEIGHT", "CONNS", "TOTAL", "IN", "OUT",
+        "ERRORS",
+    ];
+    let mut rows = vec![row(&header)];
+    rows.extend(proxy.servers.iter().map(server));
+    push_columns(out, &rows);
+}
+
+fn server(server: &ServerStatus) -> Vec<String> {
+    let state = match (server.state, server.ramp_ms) {
+        (ServerState::Up, Some(ramp)) => format!("up (slowstart {})", short_time(ramp)),
+        (ServerState::Down, _) => "DOWN".to_owned(),
+        (ServerState::Unknown | ServerState::Up | ServerState::Drain | ServerState::Maint, _) => {
+            server.state.word().to_owned()
+        }
+    };
+    let check = match (&server.reason, server.check_micros) {
+        (Some(reason), _) => reason.clone(),
+        (None, Some(micros)) => format!("ok in {}.{}ms", micros / 1_000, micros % 1_000 / 100),
+        (None, None) => "–".to_owned(),
+    };
+    let limit = server
+        .max_connections
+        .map_or_else(String::new, |max| format!("/{max}"));
+    vec![
+        server.name.clone(),
+        server.address.clone(),
+        state,
+        short_time(server.since_ms),
+        check,
+        server.weight.to_string(),
+        format!("{}{limit}", server.connections),
+        server.connected.to_string(),
+        short_bytes(server.bytes_in),
+        short_bytes(server.bytes_out),
+        (server.connect_errors + server.connect_timeouts + server.aborts).to_string(),
+    ]
+}
+
+fn interval(ms: u32) -> String {
+    if ms.is_multiple_of(1_000) {
+        format!("{}s", ms / 1_000)
+    } else {
+        format!("{ms}ms")
+    }
+}
+
+fn dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| value.to_string())
+}
+
+fn row(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+/// Lines of the table; what servers and peers said cannot move the cursor.
+fn push_line(out: &mut String, line: &str) {
+    out.push_str(&escape(line));
+    out.push('\n');
+}
+
+/// Left-aligned columns under the first row; nothing when there is only that.
+fn push_columns(out: &mut String, rows: &[Vec<String>]) {
+    if rows.len() < 2 {
+        return;
+    }
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        for (at, cell) in row.iter().enumerate() {
+            let width = cell.chars().count();
+            match widths.get_mut(at) {
+                Some(present) => *present = width.max(*present),
+                None => widths.push(width),
+            }
+        }
+    }
+    for row in rows {
+        let mut line = String::from(" ");
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!(" {cell:width$} "));
+        }
+        push_line(out, line.trim_end());
+    }
+}

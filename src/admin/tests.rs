@@ -1,0 +1,444 @@
+//! Goldens of what users read, and the judgement behind them.
+
+use super::status::*;
+use super::{families, protocol, table};
+use crate::ipc::message::{
+    PeerStatus, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
+};
+
+type Change<'a> = &'a dyn Fn(&mut Status);
+
+fn server(name: &str, state: ServerState) -> ServerStatus {
+    ServerStatus {
+        name: name.to_owned(),
+        address: "172.16.0.4:6443".to_owned(),
+        state,
+        since_ms: 11_000_000,
+        verdict: Some("ready".to_owned()),
+        counter: (2, 2),
+        checked_ms: Some(300),
+        check_micros: Some(1_860),
+        checks: 900,
+        weight: 100,
+        connections: 12,
+        max_connections: Some(250),
+        connected: 3_400,
+        connect_micros: 1_500_000,
+        bytes_in: 1_000,
+        bytes_out: 5_368_709_120,
+        ..ServerStatus::default()
+    }
+}
+
+fn down() -> ServerStatus {
+    ServerStatus {
+        since_ms: 12_400,
+        verdict: Some("unresponsive".to_owned()),
+        reason: Some("connection refused".to_owned()),
+        connections: 0,
+        connect_errors: 4,
+        ..server("kube-apiserver-3", ServerState::Down)
+    }
+}
+
+fn vip(state: VrrpState) -> VipStatus {
+    VipStatus {
+        name: "kube".to_owned(),
+        vrid: 60,
+        version: 2,
+        interface: "eth0".to_owned(),
+        addresses: vec!["172.16.0.10/24".to_owned()],
+        state,
+        reason: "its priority 110 is higher than ours".to_owned(),
+        since_ms: 182_000,
+        holds: state == VrrpState::Active,
+        base_priority: 100,
+        effective_priority: 100,
+        advert_interval_ms: 1_000,
+        active: Some("172.16.0.3".parse().unwrap()),
+        peers: vec![PeerStatus {
+            name: Some("lb2".to_owned()),
+            address: "172.16.0.3".parse().unwrap(),
+            last_advert_age_ms: Some(412),
+            priority: Some(110),
+            adverts: 182,
+        }],
+        tracks: vec![TrackStatus {
+            name: "proxy:kube-apiserver".to_owned(),
+            ok: Some(true),
+            weight: None,
+        }],
+        counters: VrrpCounters {
+            became_active: 1,
+            left_active: 1,
+            rejected: vec![("ttl".to_owned(), 3), ("checksum".to_owned(), 0)],
+            ..VrrpCounters::default()
+        },
+    }
+}
+
+fn status() -> Status {
+    Status {
+        process: ProcessStatus {
+            version: "0.1.0".to_owned(),
+            pid: 4_243,
+            node: Some("lb1".to_owned()),
+            config_path: "/etc/lbd/lb.toml".to_owned(),
+            generation: 1,
+            uptime_ms: 273_600_000,
+            serving: true,
+            keeper_heard_ms: Some(120),
+            connections: 24,
+            max_connections: 4_000,
+            workers: 2,
+            ..ProcessStatus::default()
+        },
+        vrrp: Some(VrrpStatus {
+            vips: vec![vip(VrrpState::Backup)],
+            keeper_pid: 4_242,
+            proxy_starts: 1,
+            realtime: true,
+        }),
+        proxies: vec![ProxyStatus {
+            name: "kube-apiserver".to_owned(),
+            listen: vec!["0.0.0.0:6443".to_owned()],
+            probed: true,
+            usable: 3,
+            connections: 24,
+            max_queue: 768,
+            totals: ProxyTotals {
+                accepted: 6_800,
+                finished: 6_700,
+                bytes_in: 2_048,
+                bytes_out: 1_572_864,
+                failed: vec![("client-abort".to_owned(), 7), ("no-server".to_owned(), 0)],
+                ..ProxyTotals::default()
+            },
+            servers: vec![
+                server("kube-apiserver-1", ServerState::Up),
+                server("kube-apiserver-2", ServerState::Up),
+                server("kube-apiserver-3", ServerState::Up),
+            ],
+            ..ProxyStatus::default()
+        }],
+        ..Status::default()
+    }
+}
+
+fn ill() -> Status {
+    let mut status = status();
+    status.proxies[0].servers[2] = down();
+    status.proxies[0].usable = 2;
+    status.judged()
+}
+
+#[test]
+fn the_headline_of_a_healthy_node_says_who_holds_the_address() {
+    let status = status().judged();
+    assert_eq!(status.problems, Vec::<String>::new());
+    assert_eq!(
+        status.headline,
+        "VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 is higher than ours; \
+         kube-apiserver 3 of 3 servers up"
+    );
+    assert_eq!(status.not_ready(), None);
+}
+
+#[test]
+fn the_headline_of_an_ill_node_says_what_is_wrong_since_when_and_why() {
+    assert_eq!(
+        ill().headline,
+        "VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 is higher than ours; \
+         kube-apiserver 2 of 3 servers up: kube-apiserver-3 down 12s: connection refused"
+    );
+}
+
+#[test]
+fn each_trouble_is_named() {
+    let problems = |change: Change<'_>| {
+        let mut status = status();
+        change(&mut status);
+        status.judged().problems
+    };
+    let table: [(Change<'_>, &str); 10] = [
+        (
+            &|s| s.process.keeper_heard_ms = None,
+            "keeper not connected: this node takes no part in the election",
+        ),
+        (
+            &|s| s.process.keeper_heard_ms = Some(2_500),
+            "keeper silent for 2.5s",
+        ),
+        (
+            &|s| s.process.serving = false,
+            "not accepting connections yet",
+        ),
+        (
+            &|s| s.process.connections = 4_000,
+            "connection limit of 4000 reached",
+        ),
+        (
+            &|s| s.proxies[0].queue = 5,
+            "kube-apiserver: 5 connections wait for a server",
+        ),
+        (
+            &|s| s.proxies[0].servers[0].state = ServerState::Unknown,
+            "kube-apiserver 2 of 3 servers up: kube-apiserver-1 not probed yet",
+        ),
+        (
+            &|s| {
+                s.proxies[0].usable = 0;
+                for server in &mut s.proxies[0].servers {
+                    server.state = ServerState::Maint;
+                }
+            },
+            "kube-apiserver: no usable server",
+        ),
+        (
+            &|s| s.vrrp.as_mut().unwrap().vips[0].tracks[0].ok = Some(false),
+            "track proxy:kube-apiserver of VIP kube fails",
+        ),
+        (
+            &|s| s.vrrp.as_mut().unwrap().vips[0].peers[0].last_advert_age_ms = Some(4_001),
+            "no advert from lb2 (172.16.0.3) in time",
+        ),
+        (
+            &|s| {
+                let vip = &mut s.vrrp.as_mut().unwrap().vips[0];
+                (vip.state, vip.holds) = (VrrpState::Active, false);
+            },
+            "VIP 172.16.0.10 is not on eth0",
+        ),
+    ];
+    for (change, expected) in table {
+        assert_eq!(problems(change), [expected]);
+    }
+}
+
+#[test]
+fn a_drained_server_is_the_operators_will_and_no_problem() {
+    let mut status = status();
+    status.proxies[0].servers[1].state = ServerState::Drain;
+    status.proxies[0].usable = 2;
+    assert_eq!(status.judged().problems, Vec::<String>::new());
+}
+
+#[test]
+fn the_holder_is_named_in_every_state() {
+    let holder = |state, active: Option<&str>| {
+        let mut status = status();
+        let vip = VipStatus {
+            reason: "why".to_owned(),
+            active: active.map(|a| a.parse().unwrap()),
+            ..vip(state)
+        };
+        status.vrrp.as_mut().unwrap().vips[0] = vip;
+        status.proxies.clear();
+        status.judged().headline
+    };
+    let peer = Some("172.16.0.3");
+    assert_eq!(
+        holder(VrrpState::Active, None),
+        "VIP 172.16.0.10 held by this node: why"
+    );
+    assert_eq!(
+        holder(VrrpState::Leaving, peer),
+        "VIP 172.16.0.10 is leaving this node: why"
+    );
+    assert_eq!(
+        holder(VrrpState::Backup, None),
+        "VIP 172.16.0.10 held by nobody this node hears: why"
+    );
+    assert_eq!(
+        holder(VrrpState::Backup, Some("172.16.0.9")),
+        "VIP 172.16.0.10 held by 172.16.0.9 because why"
+    );
+    assert_eq!(
+        holder(VrrpState::Initialize, None),
+        "VIP 172.16.0.10 not taken part in: why"
+    );
+}
+
+#[test]
+fn a_node_is_ready_only_when_every_proxy_could_serve() {
+    let reason = |change: Change<'_>| {
+        let mut status = status();
+        change(&mut status);
+        status.not_ready()
+    };
+    assert_eq!(reason(&|_| {}), None);
+    assert_eq!(
+        reason(&|s| s.process.serving = false).unwrap(),
+        "not accepting connections yet"
+    );
+    assert_eq!(
+        reason(&|s| s.proxies[0].probed = false).unwrap(),
+        "kube-apiserver: servers are not all probed yet"
+    );
+    assert_eq!(
+        reason(&|s| s.proxies[0].usable = 0).unwrap(),
+        "kube-apiserver: no usable server"
+    );
+}
+
+#[test]
+fn the_table_reads_from_headline_to_server() {
+    let expected = "\
+VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 is higher than ours; kube-apiserver 2 of 3 servers up: kube-apiserver-3 down 12s: connection refused
+
+lbd 0.1.0  /etc/lbd/lb.toml  up 3d4h  pid 4243 (start 1)  keeper pid 4242 (real-time) heard 0.1s ago
+connections 24 of 4000  workers 2  log lines lost 0
+
+VIP kube  172.16.0.10/24 on eth0  vrid 60  version 2  advert every 1s
+  backup for 3m02s: its priority 110 is higher than ours
+  held by lb2 (172.16.0.3)  priority 100 (configured 100)  moves 2
+  PEER              PRIORITY  LAST ADVERT  ADVERTS
+  lb2 (172.16.0.3)  110       0.4s ago     182
+  TRACK                 STATE  WEIGHT
+  proxy:kube-apiserver  ok     –
+  rejected packets: ttl 3
+
+PROXY kube-apiserver  0.0.0.0:6443  connections 24  queue 0 of 768
+  accepted 6800  queued 0  in 2.0 KiB  out 1.5 MiB
+  failed: client-abort 7
+  SERVER            ADDRESS          STATE  FOR    CHECK               WEIGHT  CONNS   TOTAL  IN      OUT      ERRORS
+  kube-apiserver-1  172.16.0.4:6443  up     3h03m  ok in 1.8ms         100     12/250  3400   1000 B  5.0 GiB  0
+  kube-apiserver-2  172.16.0.4:6443  up     3h03m  ok in 1.8ms         100     12/250  3400   1000 B  5.0 GiB  0
+  kube-apiserver-3  172.16.0.4:6443  DOWN   12s    connection refused  100     0/250   3400   1000 B  5.0 GiB  4
+";
+    assert_eq!(table::render(&ill()), expected);
+}
+
+#[test]
+fn what_a_server_said_cannot_move_the_cursor() {
+    let mut status = ill();
+    status.proxies[0].servers[2].reason = Some("\u{1b}[2Jgone\n".to_owned());
+    let text = table::render(&status.judged());
+    assert!(!text.contains('\u{1b}'));
+    assert!(text.contains("\\u{1b}[2Jgone\\n"), "{text}");
+}
+
+#[test]
+fn the_json_form_reads_back() {
+    let status = ill();
+    let text = serde_json::to_string(&status).unwrap();
+    assert!(text.starts_with("{\"v\":1,\"headline\":\"VIP 172.16.0.10 held by lb2"));
+    assert!(text.contains("\"state\":\"backup\"") && text.contains("\"state\":\"down\""));
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+}
+
+#[test]
+fn times_and_sizes_are_short() {
+    let times = [
+        (0, "0.0s"),
+        (9_999, "9.9s"),
+        (59_999, "59s"),
+        (60_000, "1m00s"),
+        (3_599_000, "59m59s"),
+        (3_600_000, "1h00m"),
+        (86_400_000, "1d0h"),
+    ];
+    for (ms, text) in times {
+        assert_eq!(short_time(ms), text);
+    }
+    let sizes = [
+        (0, "0 B"),
+        (1_023, "1023 B"),
+        (1_024, "1.0 KiB"),
+        (1_600, "1.5 KiB"),
+        (u64::MAX, "16383.9 PiB"),
+    ];
+    for (bytes, text) in sizes {
+        assert_eq!(short_bytes(bytes), text);
+    }
+}
+
+#[test]
+fn questions_are_understood_or_refused_with_a_reason() {
+    let question = protocol::parse(b"{\"v\":1,\"command\":\"status\"}\n").unwrap();
+    assert_eq!(question.command, protocol::Command::Status);
+    for bad in [
+        &b""[..],
+        b"status",
+        b"{\"v\":1}",
+        b"{\"v\":1,\"command\":\"reboot\"}",
+        b"{\"v\":1,\"command\":\"status\",\"extra\":1}",
+        b"\xff\xfe",
+    ] {
+        assert!(protocol::parse(bad).is_err(), "{bad:?}");
+    }
+    assert_eq!(
+        protocol::parse(b"{\"v\":2,\"command\":\"status\"}").unwrap_err(),
+        "version 2 is not spoken here, only 1"
+    );
+}
+
+#[test]
+fn metrics_follow_the_status() {
+    let text = families::render(&ill());
+    for line in [
+        "lbd_build_info{version=\"0.1.0\"} 1",
+        "lbd_process_connections_limit 4000",
+        "lbd_process_ready 1",
+        "lbd_keeper_connected 1",
+        "lbd_vrrp_state{vip=\"kube\",state=\"backup\"} 1",
+        "lbd_vrrp_state{vip=\"kube\",state=\"active\"} 0",
+        "lbd_vrrp_packets_rejected_total{vip=\"kube\",reason=\"ttl\"} 3",
+        "lbd_vrrp_peer_last_advert_age_seconds{vip=\"kube\",peer=\"lb2\"} 0.412",
+        "lbd_track_ok{vip=\"kube\",track=\"proxy:kube-apiserver\"} 1",
+        "lbd_proxy_usable_servers{proxy=\"kube-apiserver\"} 2",
+        "lbd_proxy_failed_total{proxy=\"kube-apiserver\",reason=\"client-abort\"} 7",
+        "lbd_server_state{proxy=\"kube-apiserver\",server=\"kube-apiserver-3\",state=\"down\"} 1",
+        "lbd_server_connect_seconds_total{proxy=\"kube-apiserver\",server=\"kube-apiserver-1\"} 1.5",
+        "lbd_health_check_duration_seconds{proxy=\"kube-apiserver\",server=\"kube-apiserver-1\"} 0.00186",
+    ] {
+        assert!(
+            text.lines().any(|present| present == line),
+            "{line}\n{text}"
+        );
+    }
+}
+
+#[test]
+fn a_silent_keepers_last_word_is_no_measurement() {
+    let mut status = status();
+    status.process.keeper_heard_ms = Some(2_000);
+    let text = families::render(&status);
+    assert!(text.contains("lbd_keeper_connected 0"));
+    assert!(!text.contains("lbd_vrrp_"));
+}
+
+#[test]
+fn every_family_is_documented_and_every_documented_one_exists() {
+    let document = include_str!("../../docs/metrics.md");
+    let documented: Vec<&str> = document
+        .lines()
+        .filter(|line| line.starts_with("| `lbd_"))
+        .collect();
+    let built: Vec<String> = families::ALL
+        .iter()
+        .map(|family| {
+            let kind = format!("{:?}", family.kind).to_lowercase();
+            let labels = family.labels.join(", ");
+            format!(
+                "| `{}` | {kind} | {labels} | {} |",
+                family.name, family.help
+            )
+        })
+        .collect();
+    assert_eq!(
+        documented, built,
+        "docs/metrics.md differs from families.rs"
+    );
+}
+
+#[test]
+fn every_family_but_those_of_nobody_appears_in_a_scrape() {
+    let text = families::render(&ill());
+    let missing: Vec<&str> = families::ALL
+        .iter()
+        .map(|family| family.name)
+        .filter(|name| !text.contains(&format!("# TYPE {name} ")))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}

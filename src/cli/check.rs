@@ -1,0 +1,114 @@
+//! `lbd check`: says whether a configuration is accepted, and every mistake in it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use super::{Exit, color, out, run::read, talk};
+use crate::config::{Host, Parsed, Problem, View, examine, render, render_json};
+use crate::net::netlink;
+
+/// What to check, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The file [default: /etc/lbd/lb.toml]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same, as HAProxy's users type it
+    #[arg(
+        short = 'f',
+        long = "config",
+        value_name = "FILE",
+        hide = true,
+        conflicts_with = "file"
+    )]
+    config: Option<PathBuf>,
+    /// Check for another node, by name or address, without looking at this machine
+    #[arg(long = "as", value_name = "NODE")]
+    node: Option<String>,
+    /// Don't look at this machine
+    #[arg(long)]
+    offline: bool,
+    /// Refuse warnings too
+    #[arg(long)]
+    strict: bool,
+    /// For people or for machines
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Checks a file: 0 if it is accepted, 78 if it is refused.
+pub(super) fn run(arguments: &CheckArgs) -> ExitCode {
+    let named = arguments.file.as_ref().or(arguments.config.as_ref());
+    let path = named.map_or(Path::new(super::CONFIG_PATH), PathBuf::as_path);
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(exit) => return exit.into(),
+    };
+    let parsed = match look(arguments, &text) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            talk(&format!(
+                "error: cannot list this machine's addresses: {error}"
+            ));
+            return Exit::Failure.into();
+        }
+    };
+    let shown = path.to_string_lossy();
+    let report = match arguments.format {
+        Format::Json => render_json(&parsed.problems, &shown, &text) + "\n",
+        Format::Text => {
+            let problems = render(&parsed.problems, &shown, &text, color(&io::stdout()));
+            let verdict = verdict(&parsed.problems, arguments.strict);
+            format!("{problems}{shown}: {verdict}\n")
+        }
+    };
+    if out(&report).is_err() {
+        return Exit::Failure.into();
+    }
+    let strict = arguments.strict && !parsed.problems.is_empty();
+    if parsed.config.is_none() || strict {
+        return Exit::Config.into();
+    }
+    Exit::Success.into()
+}
+
+fn look(arguments: &CheckArgs, text: &str) -> io::Result<Parsed> {
+    if let Some(node) = &arguments.node {
+        return Ok(examine(text, View::Node(node)));
+    }
+    if arguments.offline {
+        return Ok(examine(text, View::Anywhere));
+    }
+    let facts = netlink::host_facts()?;
+    let host = Host {
+        facts: &facts,
+        file_exists: &|path| path.exists(),
+        node: None,
+    };
+    Ok(examine(text, View::Here(host)))
+}
+
+fn verdict(problems: &[Problem], strict: bool) -> String {
+    let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let warnings = problems.len() - errors;
+    let count = |n: usize, what: &str| match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    };
+    match (errors, warnings) {
+        (0, 0) => "accepted".to_owned(),
+        (0, n) if strict => format!("refused for {} (--strict)", count(n, "warning")),
+        (0, n) => format!("accepted with {}", count(n, "warning")),
+        (n, 0) => format!("refused for {}", count(n, "error")),
+        (n, m) => format!("refused for {}; {}", count(n, "error"), count(m, "warning")),
+    }
+}

@@ -1,0 +1,98 @@
+//! `lbd --config FILE`: runs the daemon in the foreground.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{Exit, chain, color, talk};
+use crate::config::model::Config;
+use crate::config::{parse, render};
+use crate::daemon::keeper::{self, KeeperArgs};
+
+/// What the daemon is started with.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// Run the daemon with this configuration
+    #[arg(long, short = 'f', value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which node this machine is, by name or address, where its addresses don't tell
+    #[arg(long, value_name = "NODE", requires = "config")]
+    node: Option<String>,
+    /// Where sockets and state live [default: $RUNTIME_DIRECTORY, else /run/lbd]
+    #[arg(long, value_name = "DIR", requires = "config")]
+    runtime_dir: Option<PathBuf>,
+}
+
+/// Reads the configuration and runs the daemon until it is told to stop.
+pub(super) fn run(arguments: RunArgs) -> ExitCode {
+    let named = arguments.config;
+    let config_path = named.unwrap_or_else(|| super::CONFIG_PATH.into());
+    let config_text = match read(&config_path) {
+        Ok(text) => text,
+        Err(exit) => return exit.into(),
+    };
+    let Some(config) = accept(&config_path, &config_text) else {
+        return Exit::Config.into();
+    };
+    serve(KeeperArgs {
+        config_path,
+        config_text,
+        config,
+        node: arguments.node,
+        runtime_dir: arguments.runtime_dir.unwrap_or_else(runtime_dir),
+    })
+}
+
+/// `$RUNTIME_DIRECTORY`, which systemd sets, else /run/lbd.
+fn runtime_dir() -> PathBuf {
+    let of_service = std::env::var_os("RUNTIME_DIRECTORY").filter(|dir| !dir.is_empty());
+    of_service.map_or_else(|| PathBuf::from("/run/lbd"), PathBuf::from)
+}
+
+/// The text of a configuration file; says why if there is none.
+pub(super) fn read(path: &Path) -> Result<String, Exit> {
+    let error = match std::fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => return Ok(text),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                talk(&format!(
+                    "error: {} is not UTF-8 at byte {at}",
+                    path.display()
+                ));
+                return Err(Exit::Config);
+            }
+        },
+        Err(error) => error,
+    };
+    talk(&format!("error: cannot read {}: {error}", path.display()));
+    Err(if error.kind() == io::ErrorKind::PermissionDenied {
+        Exit::Permission
+    } else {
+        Exit::Config
+    })
+}
+
+/// The configuration in `text`, its warnings said; nothing if it is refused.
+fn accept(path: &Path, text: &str) -> Option<Config> {
+    let parsed = parse(text);
+    if !parsed.problems.is_empty() {
+        let shown = path.to_string_lossy();
+        talk(render(&parsed.problems, &shown, text, color(&io::stderr())).trim_end());
+    }
+    if parsed.config.is_none() {
+        talk(&format!("error: {} is refused", path.display()));
+    }
+    parsed.config
+}
+
+/// Runs the keeper, which returns when the daemon has stopped.
+fn serve(args: KeeperArgs) -> ExitCode {
+    match keeper::run(args) {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            talk(&format!("error: {}", chain(&error)));
+            error.exit_code().into()
+        }
+    }
+}

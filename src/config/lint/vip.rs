@@ -1,0 +1,353 @@
+//! Lints of virtual routers: nodes, subnets, priorities, weights.
+
+use std::net::IpAddr;
+
+use crate::config::model::{Auth, Node, Preempt, Track, TrackTarget, Vip, VipAddress};
+use crate::config::parse::Draft;
+use crate::config::problem::Problem;
+
+pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
+    for (index, vip) in draft.config.vips.iter().enumerate() {
+        nodes(draft, vip, problems);
+        subnet(draft, vip, problems);
+        priorities(draft, vip, problems);
+        authentication(draft, vip, problems);
+        weights(draft, vip, problems);
+        follows(draft, vip, problems);
+        for other in draft.config.vips.iter().skip(index + 1) {
+            collision(draft, vip, other, problems);
+        }
+    }
+    unused_scripts(draft, problems);
+}
+
+/// Whether `ip` lies in the subnet of `address`; not for host addresses, which have none.
+pub(super) fn in_subnet(address: VipAddress, ip: IpAddr) -> bool {
+    let (IpAddr::V4(base), IpAddr::V4(ip)) = (address.ip, ip) else {
+        return false;
+    };
+    let shift = 32_u32.saturating_sub(u32::from(address.prefix));
+    let network = |ip: std::net::Ipv4Addr| u32::from(ip).checked_shr(shift).unwrap_or(0);
+    network(base) == network(ip)
+}
+
+fn nodes(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
+    let place = |index: usize| draft.spans.at(&format!("vip/{}/nodes/{index}", vip.name));
+    for (index, node) in vip.nodes.iter().enumerate() {
+        let earlier = vip.nodes.iter().take(index);
+        let twin = earlier.clone().position(|other| {
+            other.address == node.address || (node.name.is_some() && other.name == node.name)
+        });
+        if let Some(twin) = twin {
+            problems.push(
+                Problem::error("E0204", format!("node {} is listed twice", node.label()))
+                    .at(&place(index), "again here")
+                    .context(&place(twin), "first here"),
+            );
+        }
+        if let Some(position) = vip.addresses.iter().position(|own| own.ip == node.address) {
+            problems.push(
+                Problem::error(
+                    "E0206",
+                    format!("{} is both a node and the virtual address", node.address),
+                )
+                .at(
+                    &place(index),
+                    "a node keeps its own address when the virtual one moves",
+                )
+                .context(
+                    &draft
+                        .spans
+                        .at(&format!("vip/{}/address/{position}", vip.name)),
+                    "the virtual address",
+                ),
+            );
+        }
+    }
+    if let [only] = vip.nodes.as_slice() {
+        problems.push(
+            Problem::warning("W0217", format!("`vip.{}` has only one node", vip.name)).at(
+                &place(0),
+                format!("nobody takes over from {}", only.label()),
+            ),
+        );
+    }
+}
+
+fn subnet(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
+    let subnets: Vec<VipAddress> = vip
+        .addresses
+        .iter()
+        .copied()
+        .filter(|a| a.prefix < 32)
+        .collect();
+    if subnets.is_empty() || subnets.len() < vip.addresses.len() {
+        return;
+    }
+    for (index, node) in vip.nodes.iter().enumerate() {
+        let own = vip
+            .addresses
+            .iter()
+            .any(|address| address.ip == node.address);
+        if !own
+            && !subnets
+                .iter()
+                .any(|subnet| in_subnet(*subnet, node.address))
+        {
+            problems.push(
+                Problem::warning(
+                    "W0203",
+                    format!(
+                        "node {} is outside the virtual address's subnet",
+                        node.label()
+                    ),
+                )
+                .at(
+                    &draft.spans.at(&format!("vip/{}/nodes/{index}", vip.name)),
+                    "is its interface on the virtual address's LAN?",
+                )
+                .context(
+                    &draft.spans.at(&format!("vip/{}/address", vip.name)),
+                    "the virtual address",
+                ),
+            );
+        }
+    }
+}
+
+fn priorities(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
+    let place = |index: usize| {
+        draft
+            .spans
+            .at(&format!("vip/{}/nodes/{index}/priority", vip.name))
+    };
+    for (index, node) in vip.nodes.iter().enumerate() {
+        let earlier = vip.nodes.iter().take(index);
+        if let Some(twin) = earlier
+            .clone()
+            .position(|other| other.priority == node.priority)
+        {
+            problems.push(
+                Problem::warning(
+                    "W0207",
+                    format!("two nodes have priority {}", node.priority),
+                )
+                .at(&place(index), "")
+                .context(&place(twin), "")
+                .help("neither is preferred; the higher address wins if both start at once"),
+            );
+        }
+        if node.priority == crate::units::Priority::OWNER {
+            problems.push(
+                Problem::warning("W0214", "priority 255 belongs to an owner of the address")
+                    .at(&place(index), "a failed track can't lower it; use 254")
+                    .fix("use", &place(index), "254"),
+            );
+        }
+    }
+}
+
+fn authentication(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
+    match vip.auth {
+        Auth::None => {}
+        Auth::Pass(_) => problems.push(
+            Problem::warning(
+                "W0211",
+                format!("`vip.{}.auth` sends its password in clear", vip.name),
+            )
+            .at(
+                &draft.spans.at(&format!("vip/{}/auth", vip.name)),
+                "anyone on the LAN can read it in an advert: it guards against mistakes only",
+            )
+            .help("once no keepalived is left: `version = 3`, and leave `auth` out"),
+        ),
+    }
+}
+
+/// The two nodes between which an election is decided.
+fn strongest_two(vip: &Vip) -> Option<(&Node, &Node)> {
+    let mut nodes: Vec<&Node> = vip.nodes.iter().collect();
+    nodes.sort_by_key(|node| std::cmp::Reverse(node.priority));
+    match nodes.as_slice() {
+        [first, second, ..] => Some((first, second)),
+        [] | [_] => None,
+    }
+}
+
+fn weights(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
+    let Some((first, second)) = strongest_two(vip) else {
+        return;
+    };
+    let (first, second) = (
+        i16::from(first.priority.get()),
+        i16::from(second.priority.get()),
+    );
+    for (index, track) in vip.track.iter().enumerate() {
+        let Some(weight) = track.weight else {
+            continue;
+        };
+        let weight = weight.get();
+        let (failed, healthy) = if weight > 0 {
+            (first, (second + weight).min(254))
+        } else {
+            ((first + weight).max(1), second)
+        };
+        let name = target_name(draft, track);
+        let own = format!("track/script/{name}/weight");
+        let entry = format!("vip/{}/track/{index}", vip.name);
+        let in_script =
+            matches!(track.target, TrackTarget::Script(_)) && !entry_has_weight(draft, &entry);
+        let path = if in_script { own } else { entry };
+        let span = draft.spans.at(&path);
+        if vip.preempt == Preempt::Never {
+            let preempt = draft.spans.at(&format!("vip/{}/preempt", vip.name));
+            problems.push(
+                Problem::warning(
+                    "W0208",
+                    format!("if `{name}` fails on the active node, the VIP stays there"),
+                )
+                .at(&span, "a lower priority alone moves nothing")
+                .context(&preempt, "no node takes over from a weaker one")
+                .help("leave the weight out: a failed check then releases the VIP"),
+            );
+        } else if healthy <= failed {
+            let verb = if healthy == failed {
+                "ties with"
+            } else {
+                "still beats"
+            };
+            let gap = first - second;
+            let decisive = -(gap + 1);
+            let text = if in_script {
+                decisive.to_string()
+            } else {
+                format!("\"{}:{name}:{decisive}\"", kind(track.target))
+            };
+            problems.push(
+                Problem::warning("W0208", format!("if `{name}` fails on the preferred node, the VIP stays there"))
+                    .at(
+                        &span,
+                        format!("{failed} on the failed node {verb} {healthy} on the healthy one (gap {gap}, weight {weight})"),
+                    )
+                    .fix(
+                        "make it decide the election, or leave the weight out: a failed check then releases the VIP",
+                        &span,
+                        text,
+                    ),
+            );
+        }
+    }
+}
+
+/// Whether the weight stands in the `track` list itself.
+fn entry_has_weight(draft: &Draft, path: &str) -> bool {
+    draft.spans.text(path).matches(':').count() > 1
+}
+
+const fn kind(target: TrackTarget) -> &'static str {
+    match target {
+        TrackTarget::Proxy(_) => "proxy",
+        TrackTarget::Script(_) => "script",
+    }
+}
+
+fn target_name<'d>(draft: &'d Draft, track: &Track) -> &'d str {
+    let name = match track.target {
+        TrackTarget::Proxy(index) => draft.proxy_names.get(index),
+        TrackTarget::Script(index) => draft.scripts.get(index).map(|script| &script.name),
+    };
+    name.map_or("", String::as_str)
+}
+
+fn follows(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
+    let tracked = vip
+        .track
+        .iter()
+        .any(|track| matches!(track.target, TrackTarget::Proxy(_)));
+    if tracked || draft.proxy_names.is_empty() {
+        return;
+    }
+    problems.push(
+        Problem::warning(
+            "W0215",
+            format!("`vip.{}` doesn't follow the proxies of this file", vip.name),
+        )
+        .at(
+            &draft.spans.at(&format!("vip/{}/track", vip.name)),
+            "it stays on a node whose proxy can't serve",
+        )
+        .help("leave `track` out to follow all of them, or add \"proxy:NAME\""),
+    );
+}
+
+fn unused_scripts(draft: &Draft, problems: &mut Vec<Problem>) {
+    if draft.config.vips.len() < draft.vip_count {
+        return;
+    }
+    for (index, script) in draft.scripts.iter().enumerate() {
+        let used = draft
+            .config
+            .vips
+            .iter()
+            .flat_map(|vip| &vip.track)
+            .any(|track| track.target == TrackTarget::Script(index));
+        if !used {
+            problems.push(
+                Problem::warning(
+                    "W0216",
+                    format!("nothing tracks the script `{}`", script.name),
+                )
+                .at(
+                    &draft.spans.at(&format!("track/script/{}", script.name)),
+                    format!("add \"script:{}\" to the `track` of a VIP", script.name),
+                ),
+            );
+        }
+    }
+}
+
+fn collision(draft: &Draft, one: &Vip, other: &Vip, problems: &mut Vec<Problem>) {
+    for (index, address) in other.addresses.iter().enumerate() {
+        if one.addresses.iter().any(|own| own.ip == address.ip) {
+            let path = format!("vip/{}/address/{index}", other.name);
+            problems.push(
+                Problem::error("E0212", format!("two virtual routers hold {}", address.ip))
+                    .at(&draft.spans.at(&path), "again here")
+                    .context(
+                        &draft.spans.at(&format!("vip/{}/address", one.name)),
+                        "first here",
+                    ),
+            );
+        }
+    }
+    let meet = one.nodes.iter().any(|node| {
+        let twins = other
+            .nodes
+            .iter()
+            .filter(|twin| twin.address == node.address);
+        let interface =
+            |vip: &Vip, node: &Node| node.interface.clone().or_else(|| vip.interface.clone());
+        let own = interface(one, node);
+        twins.into_iter().any(|twin| interface(other, twin) == own)
+    });
+    if one.vrid == other.vrid && meet {
+        let place = |vip: &Vip| {
+            let vrid = format!("vip/{}/vrid", vip.name);
+            let address = format!("vip/{}/address", vip.name);
+            draft.spans.at(if draft.spans.has(&vrid) {
+                &vrid
+            } else {
+                &address
+            })
+        };
+        problems.push(
+            Problem::error(
+                "E0212",
+                format!("two virtual routers have vrid {} on one LAN", one.vrid),
+            )
+            .at(&place(other), "again here")
+            .context(&place(one), "first here")
+            .help("by default the vrid is the address's last octet; give one of them another"),
+        );
+    }
+}

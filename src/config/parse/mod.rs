@@ -1,0 +1,304 @@
+//! From the text of lb.toml to a [`Config`], along the table in `schema`: syntax first, with
+//! recovery, then section by section; every mistake is collected, none stops the walk.
+//!
+//! An item (a VIP, a proxy, a script) with a mistake in it is left out of the draft, so that the
+//! lints see only sound items; the draft becomes a configuration if nothing was refused.
+
+mod address;
+mod check;
+mod fields;
+mod given;
+mod proxy;
+mod syntax;
+mod track;
+mod unknown;
+mod value;
+mod vip;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use self::fields::Fields;
+use self::given::Sink;
+pub(super) use self::value::show_duration;
+use super::lint::{self, View};
+use super::model::{
+    AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
+    Metrics, Script,
+};
+use super::problem::Problem;
+use super::schema;
+use crate::units::TrackWeight;
+
+/// What became of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The configuration; present exactly if no problem is an error.
+    pub config: Option<Config>,
+    /// Every mistake and every warning, in the order of the text.
+    pub problems: Vec<Problem>,
+}
+
+/// The sound items of a file, and the names of all of them.
+pub(super) struct Draft {
+    pub(super) config: Config,
+    pub(super) proxy_names: Vec<String>,
+    pub(super) scripts: Vec<ScriptEntry>,
+    /// VIPs, sound or not.
+    pub(super) vip_count: usize,
+    pub(super) spans: Spans,
+}
+
+/// A `[track.script.NAME]`, sound or not.
+pub(super) struct ScriptEntry {
+    pub(super) name: String,
+    pub(super) weight: Option<TrackWeight>,
+}
+
+/// Where each key and value stands, by path: `vip/kube/nodes/0/address`.
+#[derive(Default)]
+pub(super) struct Spans(HashMap<String, (Range<usize>, String)>);
+
+impl Spans {
+    fn of(root: &DeTable<'_>) -> Self {
+        let mut spans = Self::default();
+        spans.table("", root);
+        spans
+    }
+
+    fn table(&mut self, path: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let below = if path.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{path}/{}", key.get_ref())
+            };
+            self.value(below, value);
+        }
+    }
+
+    fn value(&mut self, path: String, value: &Spanned<DeValue<'_>>) {
+        let mut text = String::new();
+        match value.get_ref() {
+            DeValue::Table(table) => self.table(&path, table),
+            DeValue::Array(array) => {
+                for (index, item) in array.iter().enumerate() {
+                    self.value(format!("{path}/{index}"), item);
+                }
+            }
+            DeValue::String(string) => text.push_str(string),
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {}
+        }
+        self.0.insert(path, (value.span(), text));
+    }
+
+    /// The string at `path`, or nothing.
+    pub(super) fn text(&self, path: &str) -> &str {
+        self.0.get(path).map_or("", |(_, text)| text)
+    }
+
+    /// Where the value at `path` stands, or the nearest thing above it.
+    pub(super) fn at(&self, path: &str) -> Range<usize> {
+        let mut path = path;
+        loop {
+            if let Some((span, _)) = self.0.get(path) {
+                return span.clone();
+            }
+            match path.rsplit_once('/') {
+                Some((above, _)) => path = above,
+                None => return 0..0,
+            }
+        }
+    }
+
+    /// Whether the file says something at `path`.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+}
+
+/// Reads a configuration, knowing nothing about this machine.
+#[must_use]
+pub fn parse(text: &str) -> Parsed {
+    examine(text, View::Anywhere)
+}
+
+/// Reads a configuration and also says what doesn't fit where it is seen from.
+#[must_use]
+pub fn examine(text: &str, view: View<'_>) -> Parsed {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let mut sink = Sink::default();
+    for error in &errors {
+        sink.push(syntax::problem(text, error));
+    }
+    sink.recovering = !errors.is_empty();
+    syntax::refuse_toml_1_1(text, tree.get_ref(), &mut sink);
+    let draft = draft(&tree, &mut sink);
+    if errors.is_empty() {
+        lint::lint(&draft, view, &mut sink.problems);
+    }
+    let mut problems = sink.problems;
+    problems.sort_by_key(Problem::position);
+    let refused = problems.iter().any(Problem::is_error);
+    Parsed {
+        config: (!refused).then_some(draft.config),
+        problems,
+    }
+}
+
+/// Reads a configuration that is to be used.
+///
+/// # Errors
+/// Every problem of the file, if at least one refuses it.
+pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
+    let parsed = parse(text);
+    parsed.config.ok_or(parsed.problems)
+}
+
+fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
+    let spans = Spans::of(tree.get_ref());
+    let mut root = Fields::root(tree, sink);
+    let log = log(root.table("log", sink), sink);
+    let access_log = root
+        .table("access-log", sink)
+        .map(|fields| access_log(fields, sink));
+    let admin = admin(root.table("admin", sink), sink);
+    let metrics = metrics(root.table("metrics", sink), sink);
+    let limits = limits(root.table("limits", sink), sink);
+
+    let mut scripts = Vec::new();
+    let mut sound: Vec<Script> = Vec::new();
+    if let Some(mut track) = root.table("track", sink) {
+        for fields in track.named("script", sink) {
+            let name = fields.own_name().to_owned();
+            let (script, weight) = track::script(fields, sink);
+            sound.extend(script);
+            scripts.push(ScriptEntry { name, weight });
+        }
+        track.finish(sink);
+    }
+
+    let mut proxy_names = Vec::new();
+    let mut proxies = Vec::new();
+    for fields in root.named("proxy", sink) {
+        proxy_names.push(fields.own_name().to_owned());
+        proxies.extend(proxy::proxy(fields, sink));
+    }
+
+    let mut vips = Vec::new();
+    let mut vip_count = 0;
+    for fields in root.named("vip", sink) {
+        vip_count += 1;
+        vips.extend(vip::vip(fields, &proxy_names, &scripts, sink));
+    }
+    root.finish(sink);
+
+    if !spans.has("vip") && !spans.has("proxy") && !sink.recovering && sink.errors() == 0 {
+        sink.push(
+            Problem::error("E0003", "the file asks for nothing")
+                .help("add `[vip.NAME]`, `[proxy.NAME]` or both; conf/lb.toml is a whole example"),
+        );
+    }
+    Draft {
+        config: Config {
+            log,
+            access_log,
+            admin,
+            metrics,
+            limits,
+            vips,
+            proxies,
+            scripts: sound,
+        },
+        proxy_names,
+        scripts,
+        vip_count,
+        spans,
+    }
+}
+
+fn log(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Log {
+    let mut fields = fields.unwrap_or_else(|| Fields::absent("log"));
+    let log = Log {
+        level: match fields.word("level", sink) {
+            "error" => Level::Error,
+            "warning" => Level::Warning,
+            "debug" => Level::Debug,
+            "trace" => Level::Trace,
+            _ => Level::Info,
+        },
+        target: match fields.word("target", sink) {
+            "stderr" => LogTarget::Stderr,
+            "syslog" => LogTarget::Syslog,
+            "journald" => LogTarget::Journald,
+            _ => LogTarget::Auto,
+        },
+        format: match fields.word("format", sink) {
+            "json" => LogFormat::Json,
+            _ => LogFormat::Text,
+        },
+        facility: facility(fields.word("facility", sink)),
+    };
+    fields.finish(sink);
+    log
+}
+
+fn facility(word: &str) -> Facility {
+    let number = schema::facility_names().position(|name| name == word);
+    Facility(number.and_then(|n| u8::try_from(n).ok()).unwrap_or(3))
+}
+
+fn access_log(mut fields: Fields<'_, '_>, sink: &mut Sink) -> AccessLog {
+    let log = AccessLog {
+        format: match fields.word("format", sink) {
+            "json" => AccessFormat::Json,
+            "logfmt" => AccessFormat::Logfmt,
+            _ => AccessFormat::Tcplog,
+        },
+        skip_empty: fields.flag("skip-empty", sink),
+    };
+    fields.finish(sink);
+    log
+}
+
+fn admin(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Admin {
+    let mut fields = fields.unwrap_or_else(|| Fields::absent("admin"));
+    let admin = Admin {
+        socket: fields.absolute_path("socket", sink),
+    };
+    fields.finish(sink);
+    admin
+}
+
+fn metrics(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Metrics {
+    let mut fields = fields.unwrap_or_else(|| Fields::absent("metrics"));
+    let default = fields.default_text("listen").parse().ok();
+    let listen = match fields.text("listen", sink) {
+        None => default,
+        Some(given) if given.text == "off" => None,
+        Some(given) => address::socket_addr(&given, sink),
+    };
+    fields.finish(sink);
+    Metrics { listen }
+}
+
+fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {
+    let mut fields = fields.unwrap_or_else(|| Fields::absent("limits"));
+    let limits = Limits {
+        max_connections: fields.count_u32("max-connections", sink),
+        workers: fields
+            .count_u32("workers", sink)
+            .and_then(|n| n.try_into().ok()),
+    };
+    fields.finish(sink);
+    limits
+}

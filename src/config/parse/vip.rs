@@ -1,0 +1,347 @@
+//! `[vip.NAME]`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::ScriptEntry;
+use super::fields::Fields;
+use super::given::{Given, Sink};
+use super::{address, track, value};
+use crate::config::model::{Auth, Garp, Mode, Node, Password, Preempt, Vip, VipAddress};
+use crate::config::problem::Problem;
+use crate::units::{AdvertInterval, Priority, Version, Vrid};
+
+const ADDRESSES_MAX: usize = 20;
+const NODES_MAX: usize = 16;
+
+/// One virtual router; `None` when something in it is wrong.
+pub(super) fn vip(
+    mut fields: Fields<'_, '_>,
+    proxies: &[String],
+    scripts: &[ScriptEntry],
+    sink: &mut Sink,
+) -> Option<Vip> {
+    let before = sink.errors();
+    let addresses = addresses(&mut fields, sink);
+    let nodes = nodes(&mut fields, sink);
+    let interface = interface(&mut fields, sink);
+    let vrid = vrid(&mut fields, addresses.first(), sink);
+    let version = match fields.integer("version", sink) {
+        Some(2) => Version::V2,
+        Some(_) | None => Version::V3,
+    };
+    let advert_interval = advert_interval(&mut fields, version, sink);
+    let auth = auth(&mut fields, version, sink);
+    let mode = match fields.word("mode", sink) {
+        "multicast" => Mode::Multicast,
+        _ => Mode::Unicast,
+    };
+    let preempt = preempt(&mut fields, sink);
+    let lease = lease(&mut fields, sink);
+    let garp = garp(&mut fields, sink);
+    let track = track::tracks(&mut fields, proxies, scripts, sink);
+    let name = fields.own_name().to_owned();
+    fields.finish(sink);
+    if sink.errors() > before {
+        return None;
+    }
+    Some(Vip {
+        name,
+        addresses,
+        interface,
+        vrid: vrid?,
+        version,
+        advert_interval: advert_interval?,
+        auth,
+        mode,
+        nodes,
+        preempt,
+        lease,
+        garp,
+        track,
+    })
+}
+
+fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
+    let Some(given) = fields.take("address", sink) else {
+        return Vec::new();
+    };
+    let mut found: Vec<VipAddress> = Vec::new();
+    for item in given.one_or_more(ADDRESSES_MAX, sink) {
+        let Some(text) = item.text(sink) else {
+            continue;
+        };
+        let Some(address) = address::vip_address(&text, sink) else {
+            continue;
+        };
+        if found.iter().any(|other| other.ip == address.ip) {
+            sink.push(
+                Problem::error(
+                    "E0212",
+                    format!("`{}` names {} twice", text.name, address.ip),
+                )
+                .at(&text.span, "the second time"),
+            );
+        } else {
+            found.push(address);
+        }
+    }
+    found
+}
+
+fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+    let text = fields.text("interface", sink)?;
+    let fits = (1..=15).contains(&text.text.len())
+        && text
+            .text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+        && !matches!(text.text, "." | "..");
+    if fits {
+        return Some(text.text.to_owned());
+    }
+    sink.push(
+        Problem::error("E0108", format!("`{}` is no interface name", text.name))
+            .at(&text.span, "1 to 15 characters without spaces, `/` and `:`"),
+    );
+    None
+}
+
+fn vrid(fields: &mut Fields<'_, '_>, first: Option<&VipAddress>, sink: &mut Sink) -> Option<Vrid> {
+    if fields.has("vrid") {
+        return fields.unit("vrid", sink);
+    }
+    let IpAddr::V4(ip) = first?.ip else {
+        return None;
+    };
+    let [.., last] = ip.octets();
+    let vrid = Vrid::try_from(i64::from(last)).ok();
+    if vrid.is_none() {
+        sink.push(
+            Problem::error("E0201", format!("`{}.vrid` is needed", fields.name()))
+                .at(
+                    &fields.span_of("address"),
+                    "its default is the last octet of the address, and this one ends in 0",
+                )
+                .help("add `vrid = N`, 1 to 255, the same on every node and unlike any other on this LAN"),
+        );
+    }
+    vrid
+}
+
+fn advert_interval(
+    fields: &mut Fields<'_, '_>,
+    version: Version,
+    sink: &mut Sink,
+) -> Option<AdvertInterval> {
+    let span = fields.span_of("advert-interval");
+    let interval = fields.time("advert-interval", sink);
+    match AdvertInterval::new(version, interval) {
+        Ok(interval) => Some(interval),
+        Err(error) => {
+            let name = fields.name();
+            let problem = Problem::error(
+                "E0209",
+                format!(
+                    "version {} can't carry `{name}.advert-interval`",
+                    version.get()
+                ),
+            )
+            .at(&span, format!("it must be {}", error.range));
+            sink.push(match version {
+                Version::V2 => problem
+                    .context(&fields.span_of("version"), "version 2 counts seconds")
+                    .help("`version = 3` goes down to 10ms; every node must speak it"),
+                Version::V3 => problem,
+            });
+            None
+        }
+    }
+}
+
+fn auth(fields: &mut Fields<'_, '_>, version: Version, sink: &mut Sink) -> Auth {
+    let span = fields.span_of("auth");
+    let Some(mut table) = fields.table("auth", sink) else {
+        return Auth::None;
+    };
+    if version == Version::V3 {
+        sink.push(
+            Problem::error("E0210", format!("`{}`: version 3 has no authentication", table.name()))
+                .at(&span, "RFC 9568 dropped it: the sender's address and TTL 255 protect")
+                .help("leave it out, or write `version = 2` if the other node is keepalived with auth_pass"),
+        );
+    }
+    if let Some(kind) = table.take("type", sink) {
+        kind.word(sink);
+    }
+    let key = table.text("key", sink);
+    table.finish(sink);
+    let Some(key) = key else {
+        return Auth::None;
+    };
+    let mut password = [0_u8; 8];
+    let bytes = key.text.as_bytes();
+    match password.get_mut(..bytes.len()) {
+        Some(place) if !bytes.is_empty() => {
+            place.copy_from_slice(bytes);
+            Auth::Pass(Password(password))
+        }
+        Some(_) => {
+            sink.push(
+                Problem::error("E0105", format!("`{}` is empty", key.name))
+                    .at(&key.span, "1 to 8 bytes"),
+            );
+            Auth::None
+        }
+        None => {
+            let problem = Problem::error("E0105", format!("`{}` is too long", key.name)).at(
+                &key.span,
+                "a password has at most 8 bytes; keepalived uses the first 8 of a longer one",
+            );
+            sink.push(match key.text.get(..8) {
+                Some(first) if first.bytes().all(|b| b.is_ascii_alphanumeric()) => problem.fix(
+                    "write what keepalived uses",
+                    &key.span,
+                    format!("\"{first}\""),
+                ),
+                Some(_) | None => problem,
+            });
+            Auth::None
+        }
+    }
+}
+
+fn preempt(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Preempt {
+    let default = value::plain_duration(fields.default_text("preempt")).unwrap_or_default();
+    let Some(given) = fields.take("preempt", sink) else {
+        return Preempt::After(default);
+    };
+    match given.value {
+        DeValue::Boolean(true) => Preempt::Always,
+        DeValue::Boolean(false) => Preempt::Never,
+        DeValue::String(text) => match value::plain_duration(text) {
+            Some(time) if time <= Duration::from_secs(3_600) => Preempt::After(time),
+            Some(_) => {
+                sink.push(
+                    Problem::error("E0105", format!("`{}` is out of range", given.name))
+                        .at(&given.span, "at most \"1h\""),
+                );
+                Preempt::Never
+            }
+            None => {
+                sink.push(given.wrong_type("`true`, `false` or a duration such as \"10s\""));
+                Preempt::Never
+            }
+        },
+        DeValue::Integer(number) => {
+            let problem = Problem::error("E0103", format!("`{}` needs a unit", given.name))
+                .at(&given.span, "keepalived's preempt_delay is in seconds");
+            sink.push(match number.as_str().parse::<u64>() {
+                Ok(seconds) => problem.fix("say which", &given.span, format!("\"{seconds}s\"")),
+                Err(_) => problem,
+            });
+            Preempt::Never
+        }
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            sink.push(given.wrong_type("`true`, `false` or a duration such as \"10s\""));
+            Preempt::Never
+        }
+    }
+}
+
+fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
+    let span = fields.span_of("lease");
+    let lease = fields.time_or_off("lease", sink)?;
+    if lease.subsec_nanos() != 0 {
+        sink.push(
+            Problem::error(
+                "E0105",
+                format!("`{}.lease` must be whole seconds", fields.name()),
+            )
+            .at(&span, "the kernel counts an address's lifetime in seconds"),
+        );
+    }
+    Some(lease)
+}
+
+fn garp(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Garp {
+    let table = fields.table("garp", sink);
+    let mut table = table.unwrap_or_else(|| Fields::absent("vip.NAME.garp"));
+    let garp = Garp {
+        repeat: table.byte("repeat", sink),
+        delay: table.time("delay", sink),
+        refresh: table.time("refresh", sink),
+        interval: table.time("interval", sink),
+    };
+    table.finish(sink);
+    garp
+}
+
+fn nodes(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Node> {
+    let Some(given) = fields.take("nodes", sink) else {
+        return Vec::new();
+    };
+    let DeValue::Array(items) = given.value else {
+        let problem = given.wrong_type("a list of addresses or tables");
+        sink.push(
+            problem.help("one file for all nodes: list every load-balancer host, this one too"),
+        );
+        return Vec::new();
+    };
+    let items = given.items(items, NODES_MAX, sink);
+    let found = items.into_iter().enumerate();
+    found
+        .filter_map(|(index, item)| node(item, index, sink))
+        .collect()
+}
+
+fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
+    let by_position = 200 - 10 * i64::try_from(index).unwrap_or(0).min(NODES_MAX_I64);
+    if matches!(given.value, DeValue::String(_)) {
+        let text = given.text(sink)?;
+        return Some(Node {
+            name: None,
+            address: address::node_address(&text, sink)?,
+            priority: Priority::try_from(by_position).ok()?,
+            interface: None,
+            min_ttl: 255,
+        });
+    }
+    if !matches!(given.value, DeValue::Table(_)) {
+        sink.push(given.wrong_type(
+            "an address, or a table such as { name = \"lb1\", address = \"172.16.0.2\" }",
+        ));
+        return None;
+    }
+    let mut table = given.into_fields("vip.NAME.nodes", String::new(), sink)?;
+    let name = table.text("name", sink).map(|text| {
+        if !value::is_name(text.text) {
+            sink.push(
+                Problem::error("E0108", format!("`{}` can't be a node's name", text.name))
+                    .at(&text.span, "use 1 to 64 letters, digits, `-`, `_` and `.`"),
+            );
+        }
+        text.text.to_owned()
+    });
+    let address = table.text("address", sink);
+    let address = address.and_then(|text| address::node_address(&text, sink));
+    let priority = if table.has("priority") {
+        table.unit("priority", sink)
+    } else {
+        Priority::try_from(by_position).ok()
+    };
+    let interface = interface(&mut table, sink);
+    let min_ttl = table.byte("min-ttl", sink);
+    table.finish(sink);
+    Some(Node {
+        name,
+        address: address?,
+        priority: priority?,
+        interface,
+        min_ttl,
+    })
+}
+
+const NODES_MAX_I64: i64 = 16;

@@ -1,0 +1,210 @@
+//! The keys outside `[vip.NAME]` and `[proxy.NAME]`.
+
+use super::{Fallback, Key, Kind, Section, Word};
+
+pub(super) const ROOT: Section = Section {
+    path: "",
+    doc: "What stands in no other table.",
+    keys: &[
+        Key::new(
+            "log",
+            Kind::Table("log"),
+            Fallback::Words("see there"),
+            "Where messages go.",
+        ),
+        Key::new(
+            "access-log",
+            Kind::Table("access-log"),
+            Fallback::Words("off"),
+            "One line per connection; off when the table is absent.",
+        )
+        .called(&["accesslog"]),
+        Key::new(
+            "admin",
+            Kind::Table("admin"),
+            Fallback::Words("see there"),
+            "The admin socket.",
+        )
+        .called(&["stats"]),
+        Key::new(
+            "metrics",
+            Kind::Table("metrics"),
+            Fallback::Words("see there"),
+            "The HTTP listener.",
+        ),
+        Key::new(
+            "limits",
+            Kind::Table("limits"),
+            Fallback::Words("see there"),
+            "Limits of the process.",
+        )
+        .called(&["global"]),
+        Key::new(
+            "vip",
+            Kind::Named("vip.NAME"),
+            Fallback::Words("none"),
+            "Virtual addresses.",
+        )
+        .called(&["vrrp_instance", "vrrp", "vips"]),
+        Key::new(
+            "proxy",
+            Kind::Named("proxy.NAME"),
+            Fallback::Words("none"),
+            "Listeners and their servers.",
+        )
+        .called(&["frontend", "backend", "proxies"]),
+        Key::new(
+            "track",
+            Kind::Table("track"),
+            Fallback::Words("none"),
+            "What can be tracked beside proxies.",
+        ),
+        Key::later("peer", "The channel between nodes."),
+        Key::later("state-dir", "Where admin states survive a restart."),
+    ],
+};
+
+pub(super) const LOG: Section = Section {
+    path: "log",
+    doc: "Where messages go.",
+    keys: &[
+        Key::new(
+            "level",
+            Kind::Choice(&[
+                Word::new("error").called(&["err", "crit", "alert", "emerg"]),
+                Word::new("warning").called(&["warn"]),
+                Word::new("info").called(&["notice"]),
+                Word::new("debug"),
+                Word::new("trace"),
+            ]),
+            Fallback::Value("\"info\""),
+            "The least severe message that is logged.",
+        ),
+        Key::new(
+            "target",
+            Kind::Choice(&[
+                Word::new("auto"),
+                Word::new("stderr"),
+                Word::new("syslog").called(&["/dev/log"]),
+                Word::new("journald").called(&["journal"]),
+            ]),
+            Fallback::Value("\"auto\""),
+            "`auto` is journald when systemd started lbd, else stderr.",
+        ),
+        Key::new(
+            "format",
+            Kind::Choice(&[Word::new("text"), Word::new("json")]),
+            Fallback::Value("\"text\""),
+            "How a line on stderr looks.",
+        ),
+        Key::new(
+            "facility",
+            Kind::Choice(FACILITIES),
+            Fallback::Value("\"daemon\""),
+            "The syslog facility.",
+        ),
+    ],
+};
+
+/// Syslog's facilities; a facility's number is its position (RFC 5424 §6.2.1).
+pub(super) const FACILITIES: &[Word] = &[
+    Word::new("kern"),
+    Word::new("user"),
+    Word::new("mail"),
+    Word::new("daemon"),
+    Word::new("auth"),
+    Word::new("syslog"),
+    Word::new("lpr"),
+    Word::new("news"),
+    Word::new("uucp"),
+    Word::new("cron"),
+    Word::new("authpriv"),
+    Word::new("ftp"),
+    Word::new("ntp"),
+    Word::new("audit"),
+    Word::new("alert"),
+    Word::new("clock"),
+    Word::new("local0"),
+    Word::new("local1"),
+    Word::new("local2"),
+    Word::new("local3"),
+    Word::new("local4"),
+    Word::new("local5"),
+    Word::new("local6"),
+    Word::new("local7"),
+];
+
+pub(super) const ACCESS_LOG: Section = Section {
+    path: "access-log",
+    doc: "One line per proxied connection, to the target of `[log]`; off when the table is absent.",
+    keys: &[
+        Key::new(
+            "format",
+            Kind::Choice(&[
+                Word::new("tcplog").called(&["httplog"]),
+                Word::new("json"),
+                Word::new("logfmt"),
+            ]),
+            Fallback::Value("\"tcplog\""),
+            "`tcplog` is HAProxy's `option tcplog`, field by field.",
+        ),
+        Key::new(
+            "skip-empty",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Leave out connections on which the client sent nothing.",
+        )
+        .called(&["dontlognull"]),
+    ],
+};
+
+pub(super) const ADMIN: Section = Section {
+    path: "admin",
+    doc: "The socket that `lbd status` talks to.",
+    keys: &[Key::new(
+        "socket",
+        Kind::Form("absolute path"),
+        Fallback::Words("`admin.sock` in the runtime directory"),
+        "The path of the socket.",
+    )
+    .called(&["stats_socket"])],
+};
+
+pub(super) const METRICS: Section = Section {
+    path: "metrics",
+    doc: "The HTTP listener for /metrics, /livez, /readyz and /status.json.",
+    keys: &[
+        Key::new(
+            "listen",
+            Kind::Form("`IP:PORT` or `\"off\"`"),
+            Fallback::Value("\"127.0.0.1:9633\""),
+            "Where it listens.",
+        )
+        .called(&["bind"]),
+        Key::later("compat", "Other exporters' metric names beside lbd's own."),
+    ],
+};
+
+pub(super) const LIMITS: Section = Section {
+    path: "limits",
+    doc: "Limits of the whole process.",
+    keys: &[
+        Key::new(
+            "max-connections",
+            Kind::Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            Fallback::Words("from the limit on open files"),
+            "Client connections over all proxies; the rest waits in the kernel's backlog.",
+        )
+        .called(&["maxconn"]),
+        Key::new(
+            "workers",
+            Kind::Integer { min: 1, max: 256 },
+            Fallback::Words("one per core"),
+            "Threads of the data path.",
+        )
+        .called(&["nbthread", "threads", "nbproc"]),
+    ],
+};

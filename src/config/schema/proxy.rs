@@ -1,0 +1,330 @@
+//! The keys of `[proxy.NAME]`.
+
+use super::{DAY, Fallback, HOUR, Key, Kind, MINUTE, SECOND, Section, Word, ms, ms_or_off};
+
+const WEIGHT: Kind = Kind::Integer { min: 0, max: 256 };
+const CONNECTIONS: Kind = Kind::Integer {
+    min: 1,
+    max: 10_000_000,
+};
+const QUEUE: Kind = Kind::Integer {
+    min: 0,
+    max: 1_000_000,
+};
+
+pub(super) const PROXY: Section = Section {
+    path: "proxy.NAME",
+    doc: "Listeners and the servers behind them.",
+    keys: &[
+        Key::new(
+            "listen",
+            Kind::Form("`IP:PORT`, `:PORT`, or a list of up to 64"),
+            Fallback::Required,
+            "Where clients connect; `:PORT` is every address of this machine.",
+        )
+        .called(&["bind", "address", "port"]),
+        Key::new(
+            "backends",
+            Kind::Named("proxy.NAME.backends.NAME"),
+            Fallback::Required,
+            "The servers: a list of `IP:PORT`, or a table `NAME = \"IP:PORT\"` or `NAME = { … }`.",
+        )
+        .called(&["server", "servers", "backend"]),
+        Key::new(
+            "check",
+            Kind::Table("proxy.NAME.check"),
+            Fallback::Words("`\"tcp\"`"),
+            "How servers are checked: a type in short, or a table.",
+        )
+        .called(&["health-check", "healthcheck", "option_tcp-check"]),
+        Key::new(
+            "balance",
+            Kind::Choice(&[
+                Word::new("round-robin").called(&["roundrobin", "rr", "static-rr"]),
+                Word::later("least-connections").called(&["leastconn", "least-conn"]),
+                Word::later("random"),
+                Word::later("source-hash").called(&["source"]),
+                Word::later("first"),
+            ]),
+            Fallback::Value("\"round-robin\""),
+            "How the next server is chosen.",
+        )
+        .called(&["algorithm", "lb_algo"]),
+        Key::new(
+            "connect-timeout",
+            ms(1, HOUR),
+            Fallback::Value("\"1s\""),
+            "For one attempt to connect to a server.",
+        )
+        .called(&["timeout_connect", "contimeout"]),
+        Key::new(
+            "idle-timeout",
+            ms(SECOND, 30 * DAY),
+            Fallback::Value("\"1h\""),
+            "A connection without a byte in either direction for so long is closed.",
+        )
+        .called(&["timeout_client", "timeout_server", "timeout_tunnel", "timeout", "clitimeout", "srvtimeout"]),
+        Key::new(
+            "half-close-timeout",
+            ms(SECOND, DAY),
+            Fallback::Value("\"30s\""),
+            "The same once one side has finished.",
+        )
+        .called(&["timeout_client-fin", "timeout_server-fin"]),
+        Key::new(
+            "queue-timeout",
+            ms(1, HOUR),
+            Fallback::Value("\"5s\""),
+            "The longest wait for a free server.",
+        )
+        .called(&["timeout_queue"]),
+        Key::new(
+            "max-connections",
+            CONNECTIONS,
+            Fallback::Words("the limit of the process"),
+            "Client connections of this proxy, running and queued.",
+        )
+        .called(&["maxconn"]),
+        Key::new(
+            "max-queue",
+            QUEUE,
+            Fallback::Value("1024"),
+            "Connections that may wait for a server, over the whole proxy; more are refused at once.",
+        )
+        .called(&["maxqueue", "backlog"]),
+        Key::new(
+            "client-first",
+            Kind::Bool,
+            Fallback::Words("true for tls, https and kube-apiserver checks"),
+            "The client speaks first, as in TLS and HTTP.",
+        ),
+        Key::new(
+            "first-byte-timeout",
+            ms_or_off(100, DAY),
+            Fallback::Words("`\"10s\"` where the client speaks first, else off"),
+            "A client that stays silent for so long is dropped.",
+        )
+        .called(&["timeout_http-request"]),
+        Key::new(
+            "retries",
+            Kind::Integer { min: 0, max: 100 },
+            Fallback::Value("3"),
+            "Attempts after a failed connect, on another server if there is one.",
+        )
+        .called(&["redispatch"]),
+        Key::new(
+            "slowstart",
+            ms_or_off(0, DAY),
+            Fallback::Value("\"30s\""),
+            "A server that came back reaches its full share after so long.",
+        )
+        .called(&["slow-start"]),
+        Key::new(
+            "keepalive",
+            ms_or_off(SECOND, 9 * HOUR),
+            Fallback::Value("\"30s\""),
+            "Idle time until TCP keepalive probes, on both sides.",
+        )
+        .called(&["tcpka", "clitcpka", "srvtcpka"]),
+        Key::new(
+            "user-timeout",
+            ms_or_off(SECOND, DAY),
+            Fallback::Value("\"20s\""),
+            "Sent bytes unacknowledged for so long break the connection, on both sides.",
+        )
+        .called(&["tcp-ut"]),
+        Key::new(
+            "backend-defaults",
+            Kind::Table("proxy.NAME.backend-defaults"),
+            Fallback::Words("none"),
+            "What holds for every backend that doesn't say otherwise.",
+        )
+        .called(&["default-server"]),
+        Key::later("hedge-after", "A second connect when the first is slow."),
+        Key::later("proxy-protocol", "The PROXY protocol.").called(&["send-proxy", "accept-proxy", "send-proxy-v2"]),
+        Key::later("source", "The source address towards servers."),
+        Key::later("allow", "Client networks that may connect."),
+        Key::later("deny", "Client networks that may not connect."),
+        Key::later("per-source", "Limits per client address."),
+        Key::later("on-unresponsive", "What becomes of connections to a dead server."),
+        Key::later("on-not-ready", "What becomes of connections to a server that is not ready."),
+        Key::later("backends-file", "Servers from a file."),
+        Key::later("discovery", "Servers from DNS or Kubernetes."),
+    ],
+};
+
+pub(super) const CHECK: Section = Section {
+    path: "proxy.NAME.check",
+    doc: "How servers are checked; `check = \"tcp\"` is short for `check = { type = \"tcp\" }`.",
+    keys: &[
+        Key::new(
+            "type",
+            Kind::Choice(&[
+                Word::new("tcp").called(&["tcp-check"]),
+                Word::new("tls").called(&["ssl", "ssl-hello-chk"]),
+                Word::new("http").called(&["httpchk"]),
+                Word::new("https"),
+                Word::new("kube-apiserver").called(&[
+                    "kubernetes",
+                    "apiserver",
+                    "k8s",
+                    "kube_apiserver",
+                ]),
+            ]),
+            Fallback::Value("\"tcp\""),
+            "`kube-apiserver` is https with GET /readyz, 1s, 250ms in transition, timeout 500ms.",
+        ),
+        Key::new(
+            "interval",
+            ms(50, HOUR),
+            Fallback::Value("\"2s\""),
+            "Between checks of a steady server.",
+        )
+        .called(&["inter"]),
+        Key::new(
+            "fast-interval",
+            ms(20, HOUR),
+            Fallback::Words("a quarter of the interval"),
+            "While the verdict is changing.",
+        )
+        .called(&["fastinter"]),
+        Key::new(
+            "down-interval",
+            ms(50, HOUR),
+            Fallback::Value("\"1s\""),
+            "While the server is down.",
+        )
+        .called(&["downinter"]),
+        Key::new(
+            "timeout",
+            ms(10, MINUTE),
+            Fallback::Value("\"2s\""),
+            "For one check.",
+        )
+        .called(&["timeout_check"]),
+        Key::new(
+            "rise",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Value("2"),
+            "Successes in a row that bring a server up.",
+        ),
+        Key::new(
+            "fall",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Value("2"),
+            "Failures in a row that take a server down.",
+        ),
+        Key::new(
+            "path",
+            Kind::Form("path"),
+            Fallback::Words("`\"/\"`; `\"/readyz\"` for kube-apiserver"),
+            "What GET asks for.",
+        )
+        .called(&["uri", "url"]),
+        Key::new(
+            "host",
+            Kind::Form("host name"),
+            Fallback::Words("the server's address"),
+            "The Host header.",
+        ),
+        Key::new(
+            "expect-status",
+            Kind::Form("status 100 to 599, or a list"),
+            Fallback::Value("200"),
+            "Answers that mean ready.",
+        )
+        .called(&["expect", "status"]),
+        Key::new(
+            "ca-file",
+            Kind::Form("absolute path"),
+            Fallback::Words(
+                "none; /etc/kubernetes/pki/ca.crt for kube-apiserver where that file exists",
+            ),
+            "Certificates that the server's is verified against.",
+        )
+        .called(&["ca"]),
+        Key::new(
+            "server-name",
+            Kind::Form("host name or IP address"),
+            Fallback::Words("the server's IP address"),
+            "The name asked for and verified in TLS.",
+        )
+        .called(&["sni", "check-sni", "verifyhost"]),
+        Key::new(
+            "verify",
+            Kind::Bool,
+            Fallback::Words("true; for kube-apiserver where a CA is known"),
+            "Whether the server's certificate is verified.",
+        ),
+        Key::later("client-cert", "A client certificate.").called(&["crt"]),
+        Key::later("client-key", "Its key."),
+        Key::later("token-file", "A bearer token."),
+    ],
+};
+
+pub(super) const BACKEND_DEFAULTS: Section = Section {
+    path: "proxy.NAME.backend-defaults",
+    doc: "What holds for every backend that doesn't say otherwise.",
+    keys: &[
+        Key::new(
+            "weight",
+            WEIGHT,
+            Fallback::Value("1"),
+            "Share in the rotation; 0 takes no new connections.",
+        ),
+        Key::new(
+            "max-connections",
+            CONNECTIONS,
+            Fallback::Words("no limit"),
+            "Connections to one server, exact over all workers.",
+        )
+        .called(&["maxconn"]),
+        Key::new(
+            "max-queue",
+            QUEUE,
+            Fallback::Words("`max-queue` of the proxy"),
+            "Waiting connections for each usable server; their sum is the proxy's queue.",
+        )
+        .called(&["maxqueue"]),
+    ],
+};
+
+pub(super) const BACKENDS: Section = Section {
+    path: "proxy.NAME.backends.NAME",
+    doc: "One server; `NAME = \"IP:PORT\"` is short for `NAME = { address = \"IP:PORT\" }`.",
+    keys: &[
+        Key::new(
+            "address",
+            Kind::Form("`IP:PORT`"),
+            Fallback::Required,
+            "Where it listens.",
+        )
+        .called(&["server", "addr", "ip"]),
+        Key::new(
+            "weight",
+            WEIGHT,
+            Fallback::Words("`backend-defaults`, else 1"),
+            "Share in the rotation; 0 takes no new connections.",
+        ),
+        Key::new(
+            "max-connections",
+            CONNECTIONS,
+            Fallback::Words("`backend-defaults`, else no limit"),
+            "Connections to this server, exact over all workers.",
+        )
+        .called(&["maxconn"]),
+        Key::new(
+            "check-address",
+            Kind::Form("`IP:PORT`"),
+            Fallback::Words("the address"),
+            "Where it is checked.",
+        ),
+        Key::new(
+            "disabled",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Starts in maintenance.",
+        ),
+        Key::later("backup", "Used only when no other server is usable."),
+    ],
+};

@@ -1,0 +1,256 @@
+//! The keys of `[vip.NAME]` and of what it tracks.
+
+use super::{
+    DAY, Fallback, HOUR, Key, Kind, MINUTE, SECOND, Section, Word, seconds, seconds_or_off,
+};
+
+pub(super) const VIP: Section = Section {
+    path: "vip.NAME",
+    doc: "A virtual router: addresses that exactly one of the nodes holds.",
+    keys: &[
+        Key::new(
+            "address",
+            Kind::Form("`IPv4/PREFIX`, or a list of up to 20"),
+            Fallback::Required,
+            "The virtual address; without a prefix a host address (/32).",
+        )
+        .called(&["virtual_ipaddress", "virtual-address", "ip", "addresses", "vip"]),
+        Key::new(
+            "nodes",
+            Kind::List("addresses or tables, at most 16"),
+            Fallback::Required,
+            "The load-balancer hosts, the same list on each; a node finds itself by its addresses.",
+        )
+        .called(&["unicast_peer", "unicast-peers", "peers", "node"]),
+        Key::new(
+            "interface",
+            Kind::Form("interface name"),
+            Fallback::Words("the one that holds the node's address"),
+            "The interface that carries the address.",
+        )
+        .called(&["dev", "nic"]),
+        Key::new(
+            "vrid",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Words("the last octet of the first address"),
+            "The virtual router's number on its LAN; required when that octet is 0.",
+        )
+        .called(&["virtual_router_id", "router-id"]),
+        Key::new(
+            "version",
+            Kind::Integer { min: 2, max: 3 },
+            Fallback::Value("3"),
+            "The VRRP version; 2 is keepalived's default.",
+        )
+        .called(&["vrrp_version"]),
+        Key::new(
+            "advert-interval",
+            seconds(10, 255 * SECOND),
+            Fallback::Value("\"1s\""),
+            "Time between adverts: version 3 10ms to 40950ms in steps of 10ms, version 2 whole seconds.",
+        )
+        .called(&["advert_int", "advertisement-interval"]),
+        Key::new(
+            "auth",
+            Kind::Table("vip.NAME.auth"),
+            Fallback::Words("none"),
+            "Version 2 only, sent in clear: for pairs with keepalived.",
+        )
+        .called(&["authentication"]),
+        Key::new(
+            "mode",
+            Kind::Choice(&[Word::new("unicast"), Word::new("multicast")]),
+            Fallback::Value("\"unicast\""),
+            "How adverts travel: to each node, or to 224.0.0.18.",
+        ),
+        Key::new(
+            "preempt",
+            Kind::Form("`true`, `false` or a duration"),
+            Fallback::Value("\"10s\""),
+            "Whether a stronger node takes over from a weaker one, and how long after its own start.",
+        ),
+        Key::new(
+            "lease",
+            seconds_or_off(SECOND, 60 * SECOND),
+            Fallback::Value("\"2s\""),
+            "The kernel removes the address this long after lbd last renewed it; whole seconds.",
+        ),
+        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP."),
+        Key::new(
+            "track",
+            Kind::List("`proxy:NAME` or `script:NAME`, optionally with `:WEIGHT`"),
+            Fallback::Words("every proxy of the file"),
+            "What this node must be able to do; without a weight a failure hands the address over.",
+        )
+        .called(&["track_script"]),
+        Key::later("per-server-weight", "Priority per usable server."),
+        Key::later("notify", "Programs that are told about changes.")
+            .called(&["notify_master", "notify_backup", "notify_fault"]),
+        Key::later("sync-group", "Virtual routers that move together.").called(&["vrrp_sync_group"]),
+        Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
+        Key::later("announce", "Announcing a route instead of VRRP."),
+        Key::later("allow-from", "Peers beyond `nodes`."),
+    ],
+};
+
+pub(super) const AUTH: Section = Section {
+    path: "vip.NAME.auth",
+    doc: "Authentication of version 2 adverts.",
+    keys: &[
+        Key::new(
+            "type",
+            Kind::Choice(&[
+                Word::new("pass").called(&["PASS"]),
+                Word::later("ah").called(&["AH"]),
+                Word::later("hmac").called(&["HMAC"]),
+            ]),
+            Fallback::Required,
+            "`pass` is the simple password of RFC 2338.",
+        )
+        .called(&["auth_type"]),
+        Key::new(
+            "key",
+            Kind::Form("1 to 8 bytes"),
+            Fallback::Required,
+            "The password, the same on every node.",
+        )
+        .called(&["auth_pass", "password", "pass"]),
+    ],
+};
+
+pub(super) const NODES: Section = Section {
+    path: "vip.NAME.nodes",
+    doc: "One load-balancer host; `\"172.16.0.2\"` is short for `{ address = \"172.16.0.2\" }`.",
+    keys: &[
+        Key::new(
+            "address",
+            Kind::Form("IPv4 address"),
+            Fallback::Required,
+            "The source of this node's adverts.",
+        )
+        .called(&["unicast_src_ip", "ip"]),
+        Key::new(
+            "name",
+            Kind::Form("name"),
+            Fallback::Words("none"),
+            "What people call it.",
+        ),
+        Key::new(
+            "priority",
+            Kind::Integer { min: 2, max: 255 },
+            Fallback::Words("200, 190, … by position"),
+            "The strongest able node is active.",
+        ),
+        Key::new(
+            "interface",
+            Kind::Form("interface name"),
+            Fallback::Words("the VIP's"),
+            "The interface on this node.",
+        ),
+        Key::new(
+            "min-ttl",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Value("255"),
+            "The least TTL accepted from this node; 255 proves that it is on this LAN.",
+        ),
+    ],
+};
+
+pub(super) const GARP: Section = Section {
+    path: "vip.NAME.garp",
+    doc: "Gratuitous ARP: how the LAN learns where the address is.",
+    keys: &[
+        Key::new(
+            "repeat",
+            Kind::Integer { min: 1, max: 100 },
+            Fallback::Value("5"),
+            "Frames per burst and address.",
+        )
+        .called(&["garp_master_repeat"]),
+        Key::new(
+            "delay",
+            seconds_or_off(0, MINUTE),
+            Fallback::Value("\"5s\""),
+            "A second burst comes this long after the first.",
+        )
+        .called(&["garp_master_delay"]),
+        Key::new(
+            "refresh",
+            seconds_or_off(0, HOUR),
+            Fallback::Value("\"30s\""),
+            "One frame per address so often while active.",
+        )
+        .called(&["garp_master_refresh"]),
+        Key::new(
+            "interval",
+            seconds(0, SECOND),
+            Fallback::Value("\"0ms\""),
+            "Between two frames of one burst.",
+        )
+        .called(&["garp_interval", "vrrp_garp_interval"]),
+    ],
+};
+
+pub(super) const TRACK: Section = Section {
+    path: "track",
+    doc: "What a VIP can track beside proxies.",
+    keys: &[
+        Key::new(
+            "script",
+            Kind::Named("track.script.NAME"),
+            Fallback::Words("none"),
+            "Programs whose exit status says whether this node may serve.",
+        )
+        .called(&["scripts", "vrrp_script"]),
+        Key::later("file", "Numbers in files."),
+        Key::later("interface", "Interfaces beside the own one."),
+    ],
+};
+
+pub(super) const SCRIPT: Section = Section {
+    path: "track.script.NAME",
+    doc: "A program whose exit status 0 means that this node may serve.",
+    keys: &[
+        Key::new(
+            "command",
+            Kind::List("absolute path of the program, then its arguments"),
+            Fallback::Required,
+            "Started directly, not through a shell.",
+        )
+        .called(&["script", "exec", "cmd"]),
+        Key::new(
+            "interval",
+            seconds(100, DAY),
+            Fallback::Value("\"1s\""),
+            "Between two starts.",
+        ),
+        Key::new(
+            "timeout",
+            seconds(10, DAY),
+            Fallback::Words("the interval"),
+            "A run that takes longer has failed and is killed.",
+        ),
+        Key::new(
+            "rise",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Value("1"),
+            "Successes in a row until it counts as well.",
+        ),
+        Key::new(
+            "fall",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Value("1"),
+            "Failures in a row until it counts as failed.",
+        ),
+        Key::new(
+            "weight",
+            Kind::Integer {
+                min: -253,
+                max: 253,
+            },
+            Fallback::Words("none: a failure hands the address over"),
+            "Added to the priority on success if positive, on failure if negative; not 0.",
+        ),
+        Key::later("user", "Run as another user.").called(&["script_user"]),
+    ],
+};

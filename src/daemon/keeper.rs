@@ -1,1 +1,0 @@
-//! The keeper process: VRRP, addresses, listening sockets, and the watch over the proxy.

@@ -1,0 +1,223 @@
+//! Taking over from an earlier keeper: its proxy may still serve, and then holds the listeners.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use super::listeners::Listeners;
+use super::proxies::{decode, pid_of};
+use super::runtime_dir::ProxyMark;
+use super::watch::kill;
+use super::{Keeper, KeeperError};
+use crate::daemon::supervise::Input;
+use crate::ipc::message::{Hello, ToKeeper};
+use crate::net::process::{self, Process};
+use crate::net::tcp::ListenError;
+
+/// An orphaned proxy tries to reach a keeper each 20 ms.
+const EXPECT_FOR: Duration = Duration::from_millis(100);
+/// The same when there is no trace of one but somebody holds the ports.
+const EXPECT_UNKNOWN_FOR: Duration = Duration::from_millis(300);
+/// A proxy that is there but doesn't come holds the ports: it is killed.
+pub(super) const KILL_SILENT_AFTER: Duration = Duration::from_secs(1);
+/// How often the ports are tried meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Ports that are still held then are another program's.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
+/// A proxy with an older configuration drains once its successor serves, or after this long.
+pub(super) const REPLACE_WITHIN: Duration = Duration::from_secs(2);
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// A proxy may come back; `process` when the last keeper left word of it.
+    Expecting {
+        since: Instant,
+        process: Option<Process>,
+        killed: bool,
+        /// When to look whether the ports are free.
+        next: Instant,
+    },
+    /// It is back and hands over its listeners.
+    Inheriting {
+        since: Instant,
+        link: Link,
+        hello: Hello,
+        listeners: Vec<OwnedFd>,
+    },
+    /// The listeners are here.
+    Settled(Listeners),
+}
+
+impl Keeper {
+    /// Waits for the proxy of the last keeper if one is alive; else opens the listeners.
+    pub(super) fn expect_proxy(
+        &mut self,
+        now: Instant,
+        mark: Option<ProxyMark>,
+    ) -> Result<(), KeeperError> {
+        let alive = mark.filter(|mark| {
+            process::start_time(mark.pid).is_ok_and(|started| started == mark.start_time)
+        });
+        let process = alive.and_then(|mark| Process::open(mark.pid).ok());
+        if process.is_none() {
+            match self.settle(Vec::new()) {
+                Err(KeeperError::Listen(ListenError::InUse { .. })) => {}
+                other => return other,
+            }
+        }
+        let patience = match process {
+            Some(_) => EXPECT_FOR,
+            None => EXPECT_UNKNOWN_FOR,
+        };
+        self.proxies.phase = Phase::Expecting {
+            since: now,
+            process,
+            killed: false,
+            next: now + patience,
+        };
+        Ok(())
+    }
+
+    fn settle(&mut self, inherited: Vec<OwnedFd>) -> Result<(), KeeperError> {
+        let count = inherited.len();
+        let workers = self.proxies.workers;
+        let listeners = Listeners::open(&self.args.config, workers, inherited)?;
+        tracing::info!(sockets = listeners.len(), inherited = count, "listening");
+        self.proxies.phase = Phase::Settled(listeners);
+        self.confine();
+        Ok(())
+    }
+
+    /// Deadlines of adoption and replacement.
+    pub(super) fn tick_proxies(&mut self, now: Instant) -> Result<(), KeeperError> {
+        let due = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
+        if let Some((link, since)) = self.proxies.replaced.take() {
+            let ready = self.supervisor.has_served() || due(since, REPLACE_WITHIN);
+            if ready {
+                // It sees from the configuration that its time is over, and is kept until it leaves.
+                let told = self.welcome(now, link, true);
+                self.proxies.leaving.extend(told);
+            } else {
+                self.proxies.replaced = Some((link, since));
+            }
+        }
+        match &mut self.proxies.phase {
+            Phase::Settled(_) => {}
+            Phase::Inheriting { since, .. } => {
+                if due(*since, KILL_SILENT_AFTER) {
+                    tracing::warn!("the proxy of the last keeper did not hand over its listeners");
+                    self.give_up_inheriting(now);
+                }
+            }
+            Phase::Expecting { next, .. } => {
+                if now >= *next {
+                    return self.expected_in_vain(now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody came: the ports are free by now, or somebody has to go.
+    fn expected_in_vain(&mut self, now: Instant) -> Result<(), KeeperError> {
+        let in_use = match self.settle(Vec::new()) {
+            Err(KeeperError::Listen(error @ ListenError::InUse { .. })) => error,
+            other => return other,
+        };
+        let Phase::Expecting {
+            since,
+            process: Some(process),
+            killed,
+            next,
+        } = &mut self.proxies.phase
+        else {
+            return Err(in_use.into());
+        };
+        let waited = now.saturating_duration_since(*since);
+        if waited >= GIVE_UP_AFTER {
+            return Err(in_use.into());
+        }
+        if waited >= KILL_SILENT_AFTER && !*killed {
+            let pid = process.pid();
+            tracing::warn!(pid, "the proxy of the last keeper does not answer: killed");
+            kill(process);
+            *killed = true;
+        }
+        *next = now + LOOK_AGAIN;
+        Ok(())
+    }
+
+    fn give_up_inheriting(&mut self, now: Instant) {
+        let process = match &self.proxies.phase {
+            Phase::Inheriting { hello, .. } => {
+                pid_of(hello).and_then(|pid| Process::open(pid).ok())
+            }
+            Phase::Expecting { .. } | Phase::Settled(_) => None,
+        };
+        if let Some(process) = &process {
+            kill(process);
+        }
+        self.proxies.phase = Phase::Expecting {
+            since: now,
+            process,
+            killed: true,
+            next: now + LOOK_AGAIN,
+        };
+    }
+
+    pub(super) fn read_inherited(&mut self, now: Instant) -> Result<(), KeeperError> {
+        loop {
+            let Phase::Inheriting {
+                link, listeners, ..
+            } = &mut self.proxies.phase
+            else {
+                return Ok(());
+            };
+            let received = match link.receive(&mut self.buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "the proxy of the last keeper left");
+                    self.give_up_inheriting(now);
+                    return Ok(());
+                }
+            };
+            match decode(&self.buffer, &received) {
+                Some(ToKeeper::Listeners(_)) => listeners.extend(received.fds),
+                Some(ToKeeper::ListenersDone) => return self.inherit(now),
+                Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
+                Some(ToKeeper::Hello(_) | ToKeeper::Heartbeat(_) | ToKeeper::Serving(_)) => {}
+                None => tracing::warn!("a message of the proxy was not understood"),
+            }
+        }
+    }
+
+    /// The listeners are back: adopt the proxy, or replace it.
+    fn inherit(&mut self, now: Instant) -> Result<(), KeeperError> {
+        let nothing = Phase::Settled(Listeners::default());
+        let phase = std::mem::replace(&mut self.proxies.phase, nothing);
+        let Phase::Inheriting {
+            link,
+            hello,
+            listeners,
+            ..
+        } = phase
+        else {
+            self.proxies.phase = phase;
+            return Ok(());
+        };
+        self.settle(listeners)?;
+        if hello.config_digest == self.digest {
+            tracing::info!(pid = hello.pid, "proxy adopted");
+            self.supervise(now, Input::Adopted);
+            self.begin(now, link, &hello);
+            self.read_proxy(now);
+        } else {
+            tracing::info!(
+                pid = hello.pid,
+                "proxy serves another configuration: it drains once the next one serves"
+            );
+            self.proxies.replaced = Some((link, now));
+        }
+        Ok(())
+    }
+}

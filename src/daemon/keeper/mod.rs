@@ -1,0 +1,253 @@
+//! The keeper process: VRRP, addresses, listening sockets, and the watch over the proxy. One thread,
+//! one epoll loop; it reads no byte from a TCP client and waits for nobody.
+//!
+//! `start` brings it up, this file holds the loop, `routers` the virtual routers, `proxies` the
+//! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
+//! others learn of it (health to the routers, state to proxy, next keeper and service manager),
+//! `stop` how it leaves. `health` reduces what is known to what a router needs.
+//!
+//! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
+//! without listeners and workers: it answers `lbd status` and /metrics.
+
+mod adoption;
+mod health;
+mod link;
+mod listeners;
+mod proxies;
+mod publish;
+mod routers;
+mod runner_link;
+mod runtime_dir;
+mod scripts;
+mod start;
+mod stop;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::config::local::LocalError;
+use crate::config::model::Config;
+use crate::daemon::supervise::{Input, Supervisor};
+use crate::net::clock;
+use crate::net::epoll::{Epoll, Event, Events};
+use crate::net::notify::Notify;
+use crate::net::seqpacket::Listener;
+use crate::net::signal::Signals;
+use crate::net::tcp::ListenError;
+
+use runtime_dir::RuntimeDir;
+
+/// What `lbd --config FILE` starts with.
+#[derive(Debug)]
+pub struct KeeperArgs {
+    /// Where lb.toml was read from, for messages.
+    pub config_path: PathBuf,
+    /// Its text.
+    pub config_text: String,
+    /// Its meaning.
+    pub config: Config,
+    /// `--node`.
+    pub node: Option<String>,
+    /// `--runtime-dir`.
+    pub runtime_dir: PathBuf,
+}
+
+/// Why the keeper does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The log can't be opened.
+    #[error("the log cannot be opened")]
+    Log(#[source] crate::log::LogError),
+    /// The runtime directory can't be used.
+    #[error("runtime directory {} cannot be used", path.display())]
+    RuntimeDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another keeper holds it.
+    #[error("another lbd runs with runtime directory {}", path.display())]
+    AlreadyRunning {
+        /// Which.
+        path: PathBuf,
+    },
+    /// This machine has no place in the configuration.
+    #[error("{}", joined(.0))]
+    Local(Vec<LocalError>),
+    /// The kernel doesn't say what interfaces and addresses there are.
+    #[error("interfaces and addresses cannot be read")]
+    Facts(#[source] io::Error),
+    /// A listening socket can't be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A virtual router can't be opened.
+    #[error("vip.{vip} cannot start: {reason}")]
+    Router {
+        /// The VIP's name.
+        vip: String,
+        /// Why, with what would help.
+        reason: String,
+        /// Whether rights are what is missing.
+        permission: bool,
+    },
+    /// The kernel refused something the loop needs.
+    #[error("the keeper's {what} failed")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn joined(errors: &[LocalError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+impl KeeperError {
+    /// The exit code that tells a service manager what kind of failure it was: 78 the
+    /// configuration can't be used on this machine, 77 rights are missing, 1 anything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Local(_) => 78,
+            Self::Router { permission, .. } if *permission => 77,
+            Self::RuntimeDir { source, .. } if denied(source) => 77,
+            Self::Listen(ListenError::Kernel { source, .. }) if denied(source) => 77,
+            Self::Log(_)
+            | Self::RuntimeDir { .. }
+            | Self::AlreadyRunning { .. }
+            | Self::Facts(_)
+            | Self::Listen(_)
+            | Self::Router { .. }
+            | Self::System { .. } => 1,
+        }
+    }
+}
+
+/// Runs the node until it is told to stop.
+///
+/// # Errors
+/// [`KeeperError`].
+pub fn run(args: KeeperArgs) -> Result<(), KeeperError> {
+    crate::log::init(&args.config.log, "keeper").map_err(KeeperError::Log)?;
+    let mut keeper = Keeper::start(args)?;
+    let outcome = keeper.serve();
+    keeper.close();
+    outcome
+}
+
+/// Tokens of the epoll instance. Connections count from [`FIRST_FREE`] up, the routers'
+/// descriptors from [`ROUTERS`].
+const SIGNALS: u64 = 0;
+const SOCKET: u64 = 1;
+const RUNNER: u64 = 2;
+const RUNNER_END: u64 = 3;
+const FIRST_FREE: u64 = 16;
+const ROUTERS: u64 = 1 << 32;
+
+/// The node's one keeper.
+#[derive(Debug)]
+struct Keeper {
+    args: KeeperArgs,
+    digest: u64,
+    began: Instant,
+    dir: RuntimeDir,
+    epoll: Epoll,
+    next_token: u64,
+    signals: Signals,
+    socket: Listener,
+    buffer: Vec<u8>,
+    supervisor: Supervisor,
+    board: health::Board,
+    routers: routers::Routers,
+    proxies: proxies::Proxies,
+    scripts: scripts::Scripts,
+    published: publish::Published,
+    stopping: Option<stop::Stopping>,
+    notify: Notify,
+    realtime: bool,
+}
+
+impl Keeper {
+    /// The loop: wait, take what came, let the clocks run, tell others.
+    fn serve(&mut self) -> Result<(), KeeperError> {
+        let mut events = Events::with_capacity(64);
+        loop {
+            let now = clock::now();
+            let wait = self.deadline().saturating_duration_since(now);
+            let waited = self.epoll.wait(&mut events, Some(wait));
+            waited.map_err(|source| KeeperError::System {
+                what: "event loop",
+                source,
+            })?;
+            let now = clock::now();
+            for event in events.iter() {
+                self.dispatch(now, event)?;
+            }
+            let now = clock::now();
+            self.routers.on_deadlines(now);
+            self.tick(now)?;
+            self.publish(now);
+            if self.is_over(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn dispatch(&mut self, now: Instant, event: Event) -> Result<(), KeeperError> {
+        match event.token {
+            SIGNALS => self.take_signals(now),
+            SOCKET => self.accept(now),
+            RUNNER => self.read_runner(now, event),
+            RUNNER_END => self.runner_ended(now),
+            token if token >= ROUTERS => self.routers.on_readable(token - ROUTERS, now),
+            token => return self.on_connection(now, token, event),
+        }
+        Ok(())
+    }
+
+    /// When something is due at the latest.
+    fn deadline(&self) -> Instant {
+        let supervisor = self
+            .proxies
+            .is_settled()
+            .then(|| self.supervisor.deadline())
+            .flatten();
+        let all = [
+            supervisor,
+            self.routers.deadline(),
+            self.proxies.deadline(),
+            self.scripts.deadline(),
+            self.stopping.as_ref().map(stop::Stopping::deadline),
+            Some(self.published.deadline()),
+        ];
+        let latest = clock::now() + Duration::from_secs(1);
+        all.into_iter().flatten().min().unwrap_or(latest)
+    }
+
+    fn tick(&mut self, now: Instant) -> Result<(), KeeperError> {
+        self.tick_proxies(now)?;
+        self.tick_scripts(now);
+        if self.proxies.is_settled() && self.stopping.is_none() {
+            let due = self.supervisor.deadline().is_some_and(|at| now >= at);
+            if due {
+                self.supervise(now, Input::Tick);
+            }
+        }
+        self.tick_stopping(now);
+        Ok(())
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+}

@@ -1,0 +1,413 @@
+//! Proxy processes: the one that serves, one left by an earlier keeper, and those on their way out.
+//!
+//! A proxy connects and says `Hello`. One that doesn't serve yet gets configuration and listeners.
+//! One that serves has outlived its keeper: it hands its listeners back, and is adopted if it runs
+//! the same configuration, else replaced (it goes on until its successor serves).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
+use super::link::Link;
+use super::listeners::Listeners;
+use super::runtime_dir::ProxyMark;
+use super::watch::kill;
+use super::{Keeper, KeeperError};
+use crate::daemon::supervise::Input;
+use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
+use crate::net::epoll::{Event, Interest};
+use crate::net::process::{self, Process};
+use crate::net::seqpacket::Received;
+
+/// Connections that haven't said `Hello`; more are turned away.
+const STRANGERS_MAX: usize = 8;
+/// What connections of a surplus proxy get.
+const SURPLUS_GRACE_MS: u32 = 10_000;
+/// Why a connection is turned away.
+const FOREIGN: &str = "connection to keeper.sock turned away";
+
+/// All that is known of proxy processes.
+#[derive(Debug)]
+pub(super) struct Proxies {
+    config_fd: OwnedFd,
+    pub(super) workers: usize,
+    pub(super) phase: Phase,
+    pub(super) current: Option<Current>,
+    strangers: Vec<Link>,
+    /// Drains because its configuration is older; told so once the next one serves.
+    pub(super) replaced: Option<(Link, Instant)>,
+    pub(super) leaving: Vec<Link>,
+    /// The process the runner started that hasn't connected yet.
+    pub(super) starting: Option<i32>,
+    pub(super) snapshot: Option<(Instant, Vec<ServerSnapshot>)>,
+}
+
+/// The proxy that serves, or is about to.
+#[derive(Debug)]
+pub(super) struct Current {
+    link: Link,
+    pub(super) process: Process,
+    end_token: u64,
+}
+
+impl Proxies {
+    pub(super) fn new(config_fd: OwnedFd, workers: usize) -> Self {
+        Self {
+            config_fd,
+            workers,
+            phase: Phase::Settled(Listeners::default()),
+            current: None,
+            strangers: Vec::new(),
+            replaced: None,
+            leaving: Vec::new(),
+            starting: None,
+            snapshot: None,
+        }
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Settled(_))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let replaced = self.replaced.as_ref();
+        let replaced = replaced.map(|(_, since)| *since + REPLACE_WITHIN);
+        let phase = match &self.phase {
+            Phase::Expecting { next, .. } => Some(*next),
+            Phase::Inheriting { since, .. } => Some(*since + KILL_SILENT_AFTER),
+            Phase::Settled(_) => None,
+        };
+        replaced.into_iter().chain(phase).min()
+    }
+
+    /// The mark of the present proxy for the state file.
+    pub(super) fn mark(&self) -> Option<ProxyMark> {
+        let pid = self.current.as_ref()?.process.pid();
+        let start_time = process::start_time(pid).ok()?;
+        Some(ProxyMark { pid, start_time })
+    }
+
+    /// Process id of the present proxy.
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.current.as_ref().map(|current| current.process.pid())
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// The snapshot with the time since it was taken added to its ages.
+    fn aged_snapshot(&self, now: Instant) -> Vec<ServerSnapshot> {
+        let Some((taken, servers)) = &self.snapshot else {
+            return Vec::new();
+        };
+        let passed = now.saturating_duration_since(*taken).as_millis();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        let mut servers = servers.clone();
+        for server in &mut servers {
+            server.verdict_age_ms = server.verdict_age_ms.saturating_add(passed);
+            server.ramp_ms = server.ramp_ms.map(|ramp| ramp.saturating_add(passed));
+        }
+        servers
+    }
+}
+
+impl Keeper {
+    /// Takes new connections in.
+    pub(super) fn accept(&mut self, _now: Instant) {
+        loop {
+            let connection = match self.socket.accept() {
+                Ok(Some(connection)) => connection,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "keeper.sock does not accept");
+                    return;
+                }
+            };
+            let ours = nix::unistd::geteuid().as_raw();
+            let peer = connection.peer();
+            let trusted = peer.is_ok_and(|peer| peer.uid == ours || peer.uid == 0);
+            if !trusted || self.proxies.strangers.len() >= STRANGERS_MAX {
+                tracing::warn!(trusted, reason = "wrong user, or too many", "{FOREIGN}");
+                continue;
+            }
+            let token = self.token();
+            match Link::new(&self.epoll, connection, token) {
+                Ok(link) => self.proxies.strangers.push(link),
+                Err(error) => tracing::warn!(%error, "{FOREIGN}"),
+            }
+        }
+    }
+
+    /// Something happened to a connection to a proxy, or to its process.
+    pub(super) fn on_connection(
+        &mut self,
+        now: Instant,
+        token: u64,
+        event: Event,
+    ) -> Result<(), KeeperError> {
+        if let Some(current) = &mut self.proxies.current {
+            if current.end_token == token {
+                self.proxy_gone(now, "its process ended");
+                return Ok(());
+            }
+            if current.link.token == token {
+                if event.writable()
+                    && let Err(error) = current.link.flush(&self.epoll)
+                {
+                    self.proxy_gone(now, &error.to_string());
+                }
+                self.read_proxy(now);
+                return Ok(());
+            }
+        }
+        if matches!(&self.proxies.phase, Phase::Inheriting { link, .. } if link.token == token) {
+            return self.read_inherited(now);
+        }
+        let strangers = &mut self.proxies.strangers;
+        if let Some(index) = strangers.iter().position(|link| link.token == token) {
+            let link = strangers.swap_remove(index);
+            return self.read_hello(now, link);
+        }
+        self.read_leaving(token, event);
+        Ok(())
+    }
+
+    fn read_hello(&mut self, now: Instant, link: Link) -> Result<(), KeeperError> {
+        let received = match link.receive(&mut self.buffer) {
+            Ok(Some(received)) => received,
+            Ok(None) => {
+                self.proxies.strangers.push(link);
+                return Ok(());
+            }
+            Err(_) => return Ok(()),
+        };
+        let message = decode(&self.buffer, &received);
+        let peer = link.connection().peer().ok();
+        let hello = match message {
+            Some(ToKeeper::Hello(hello)) if peer.map(|peer| peer.pid) == pid_of(&hello) => hello,
+            Some(_) | None => {
+                tracing::warn!(reason = "no greeting", "{FOREIGN}");
+                return Ok(());
+            }
+        };
+        match (&self.proxies.phase, hello.serving) {
+            (Phase::Expecting { .. }, true) => {
+                tracing::info!(pid = hello.pid, "a proxy outlived its keeper");
+                self.proxies.phase = Phase::Inheriting {
+                    since: now,
+                    link,
+                    hello,
+                    listeners: Vec::new(),
+                };
+                self.read_inherited(now)
+            }
+            (Phase::Settled(_), false) if self.proxies.current.is_none() => {
+                self.begin(now, link, &hello);
+                Ok(())
+            }
+            (Phase::Expecting { .. } | Phase::Inheriting { .. } | Phase::Settled(_), _) => {
+                tracing::warn!(pid = hello.pid, "surplus proxy told to end");
+                self.dismiss(link);
+                Ok(())
+            }
+        }
+    }
+
+    fn dismiss(&mut self, mut link: Link) {
+        let stop = ToProxy::Stop {
+            grace_ms: SURPLUS_GRACE_MS,
+        };
+        match send(&self.epoll, &mut link, &stop, &[]) {
+            Ok(()) => self.proxies.leaving.push(link),
+            Err(error) => tracing::debug!(%error, "surplus proxy not reached"),
+        }
+    }
+
+    /// Makes this the proxy of the node.
+    pub(super) fn begin(&mut self, now: Instant, link: Link, hello: &Hello) {
+        let process = pid_of(hello).map(Process::open);
+        let Some(Ok(process)) = process else {
+            self.supervise(now, Input::Ended);
+            return;
+        };
+        let end_token = self.token();
+        if let Err(error) = self.epoll.add(&process, end_token, Interest::READ) {
+            tracing::error!(%error, "the proxy's end cannot be watched");
+        }
+        self.proxies.starting = None;
+        if let Some(link) = self.welcome(now, link, hello.serving) {
+            self.proxies.current = Some(Current {
+                link,
+                process,
+                end_token,
+            });
+            tracing::info!(pid = hello.pid, "proxy connected");
+        } else {
+            kill(&process);
+            self.supervise(now, Input::Ended);
+        }
+    }
+
+    /// Sends configuration and, to one that doesn't have them, the listeners.
+    pub(super) fn welcome(
+        &mut self,
+        now: Instant,
+        mut link: Link,
+        has_listeners: bool,
+    ) -> Option<Link> {
+        let welcome = ToProxy::Welcome(Welcome {
+            node: self.args.node.clone(),
+            config_path: self.args.config_path.to_string_lossy().into_owned(),
+            generation: self.supervisor.started,
+            snapshot: self.proxies.aged_snapshot(now),
+        });
+        let outcome = self.try_welcome(&mut link, &welcome, has_listeners);
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "proxy not welcomed");
+            return None;
+        }
+        Some(link)
+    }
+
+    fn try_welcome(&self, link: &mut Link, welcome: &ToProxy, done: bool) -> io::Result<()> {
+        send(
+            &self.epoll,
+            link,
+            welcome,
+            &[self.proxies.config_fd.as_fd()],
+        )?;
+        let Phase::Settled(listeners) = &self.proxies.phase else {
+            return Ok(());
+        };
+        if done {
+            return Ok(());
+        }
+        for (group, fds) in listeners.messages() {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            send(&self.epoll, link, &ToProxy::Listeners(group), &fds)?;
+        }
+        send(&self.epoll, link, &ToProxy::ListenersDone, &[])
+    }
+
+    pub(super) fn read_proxy(&mut self, now: Instant) {
+        while let Some(current) = &self.proxies.current {
+            match current.link.receive(&mut self.buffer) {
+                Ok(Some(received)) => {
+                    if let Some(message) = decode(&self.buffer, &received) {
+                        self.proxy_says(now, message);
+                    } else {
+                        tracing::warn!("a message of the proxy was not understood");
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return self.proxy_gone(now, &error.to_string()),
+            }
+        }
+    }
+
+    fn proxy_says(&mut self, now: Instant, message: ToKeeper) {
+        match message {
+            ToKeeper::Heartbeat(Heartbeat { workers, .. }) => {
+                let ticks: Vec<(u32, u32)> =
+                    workers.iter().map(|tick| (tick.tid, tick.age_ms)).collect();
+                self.supervise(now, Input::Heartbeat(&ticks));
+            }
+            ToKeeper::Serving(reports) => {
+                let settle = self.supervisor.is_overdue(now);
+                self.board.report(&reports, settle);
+                if settle || reports.iter().all(|report| report.probed) {
+                    self.supervise(now, Input::Served);
+                }
+            }
+            ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
+            ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
+                tracing::warn!("a message of the proxy came at the wrong time");
+            }
+        }
+    }
+
+    /// The proxy has ended, or has closed its end of the socket, which is the same.
+    fn proxy_gone(&mut self, now: Instant, reason: &str) {
+        let Some(current) = self.proxies.current.take() else {
+            return;
+        };
+        let pid = current.process.pid();
+        kill(&current.process);
+        if self.stopping.is_none() {
+            tracing::warn!(pid, reason, "proxy lost");
+        }
+        self.board.new_process();
+        self.supervise(now, Input::Ended);
+    }
+
+    /// Sends to the present proxy. One that doesn't read is judged by its heartbeats.
+    pub(super) fn tell_proxy(&mut self, now: Instant, message: &ToProxy) {
+        let Some(current) = &mut self.proxies.current else {
+            return;
+        };
+        if let Err(error) = send(&self.epoll, &mut current.link, message, &[]) {
+            self.proxy_gone(now, &error.to_string());
+        }
+    }
+
+    /// Whether the present proxy reads what it is sent.
+    pub(super) fn proxy_reads(&self) -> bool {
+        let current = self.proxies.current.as_ref();
+        current.is_some_and(|current| !current.link.is_congested())
+    }
+
+    /// Kills the present proxy, if it still lives.
+    pub(super) fn kill_proxy(&self) {
+        if let Some(current) = &self.proxies.current {
+            kill(&current.process);
+        }
+    }
+
+    /// What a proxy on its way out says is of no interest, only that it goes.
+    fn read_leaving(&mut self, token: u64, event: Event) {
+        let Self {
+            proxies,
+            epoll,
+            buffer,
+            ..
+        } = self;
+        proxies.leaving.retain_mut(|link| {
+            if link.token != token {
+                return true;
+            }
+            if event.writable() && link.flush(epoll).is_err() {
+                return false;
+            }
+            loop {
+                match link.receive(buffer) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return true,
+                    Err(_) => return false,
+                }
+            }
+        });
+        let replaced = proxies.replaced.take();
+        proxies.replaced =
+            replaced.filter(|(link, _)| link.token != token || link.receive(buffer).is_ok());
+    }
+}
+
+pub(super) fn pid_of(hello: &Hello) -> Option<i32> {
+    i32::try_from(hello.pid).ok()
+}
+
+pub(super) fn decode(buffer: &[u8], received: &Received) -> Option<ToKeeper> {
+    ToKeeper::decode(buffer.get(..received.len)?).ok()
+}
+
+fn send(
+    epoll: &crate::net::epoll::Epoll,
+    link: &mut Link,
+    message: &ToProxy,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = message.encode().map_err(io::Error::other)?;
+    link.send(epoll, bytes, fds)
+}

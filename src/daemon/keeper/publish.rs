@@ -1,0 +1,182 @@
+//! What the keeper tells others: verdicts to the routers, their state to the proxy, stamps to the
+//! next keeper, readiness and signs of life to the service manager.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use super::Keeper;
+use super::health::Names;
+use super::routers::{Wish, word};
+use super::runtime_dir::{ProxyMark, State, boot_id};
+use crate::config::model::Config;
+use crate::daemon::supervise::Standing;
+use crate::ipc::message::{ToProxy, VipStatus, VrrpState, VrrpStatus};
+use crate::vrrp::stamp::Stamp;
+
+/// The proxy hears of the virtual routers at least this often.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// A state file that can't be written is complained of this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// The service manager is told that the node is ready after this long, serving or not.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
+/// What was told last, so that only news is told.
+#[derive(Debug)]
+pub(super) struct Published {
+    boot_id: String,
+    proxy_names: Vec<String>,
+    script_names: Vec<String>,
+    /// The routers' states at the last status.
+    states: Vec<(VrrpState, bool)>,
+    proxy: Option<ProxyMark>,
+    /// The process id that `proxy` is the mark of.
+    marked: Option<i32>,
+    stamps: Vec<Stamp>,
+    complained: Option<Instant>,
+    status_at: Instant,
+    ready: bool,
+    ready_at: Instant,
+    fed_at: Option<Instant>,
+    feed_every: Option<Duration>,
+    line: String,
+}
+
+impl Published {
+    pub(super) fn new(config: &Config, stamps: Vec<Stamp>, now: Instant) -> Self {
+        Self {
+            boot_id: boot_id(),
+            proxy_names: config.proxies.iter().map(|p| p.name.clone()).collect(),
+            script_names: config.scripts.iter().map(|s| s.name.clone()).collect(),
+            states: Vec::new(),
+            proxy: None,
+            marked: None,
+            stamps,
+            complained: None,
+            status_at: now,
+            ready: false,
+            ready_at: now + READY_WITHIN,
+            fed_at: None,
+            feed_every: None,
+            line: String::new(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        let fed = self.fed_at.zip(self.feed_every);
+        fed.map_or(self.status_at, |(at, every)| {
+            (at + every).min(self.status_at)
+        })
+    }
+}
+
+impl Keeper {
+    /// After each turn of the loop.
+    pub(super) fn publish(&mut self, now: Instant) {
+        let standing = self.supervisor.standing(now);
+        let scripts = self.scripts.verdicts();
+        for (index, vip) in self.args.config.vips.iter().enumerate() {
+            let health = self.board.node_health(vip, standing, &scripts);
+            self.routers.set_health(index, now, health);
+        }
+        for wish in self.routers.take_wishes() {
+            let message = match wish {
+                Wish::Reset(addresses) => ToProxy::ResetLocal(addresses),
+                Wish::Probe => ToProxy::Probe,
+            };
+            self.tell_proxy(now, &message);
+        }
+        self.save_state(now);
+        let states = self.routers.states();
+        let news = states != self.published.states;
+        if news || now >= self.published.status_at {
+            self.published.states = states;
+            self.published.status_at = now + STATUS_EVERY;
+            let status = self.status(now, standing, &scripts);
+            self.notify_manager(now, standing, &status.vips);
+            if self.proxy_reads() {
+                self.tell_proxy(now, &ToProxy::Vrrp(status));
+            }
+        }
+        self.feed_watchdog(now);
+    }
+
+    fn status(&self, now: Instant, standing: Standing, scripts: &[Option<bool>]) -> VrrpStatus {
+        let names = Names {
+            proxies: &self.published.proxy_names,
+            scripts: &self.published.script_names,
+        };
+        let mut vips = self.routers.status(now);
+        for (status, vip) in vips.iter_mut().zip(&self.args.config.vips) {
+            status.tracks = self.board.tracks(vip, standing, scripts, &names);
+        }
+        VrrpStatus {
+            vips,
+            keeper_pid: std::process::id(),
+            proxy_starts: self.supervisor.started,
+            realtime: self.realtime,
+        }
+    }
+
+    /// Each advert of an Active is a stamp for the next keeper.
+    fn save_state(&mut self, now: Instant) {
+        let connected = self.proxies.pid();
+        let published = &mut self.published;
+        let stamps = self.routers.news(&published.stamps);
+        if published.marked == connected && stamps.is_none() {
+            return;
+        }
+        if published.marked != connected {
+            published.proxy = self.proxies.mark();
+            published.marked = connected;
+        }
+        if let Some(stamps) = stamps {
+            published.stamps = stamps;
+        }
+        let state = State {
+            boot_id: published.boot_id.clone(),
+            proxy: published.proxy,
+            stamps: published.stamps.clone(),
+        };
+        if let Err(error) = self.dir.write(&state) {
+            let last = published.complained;
+            if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAIN_EVERY) {
+                published.complained = Some(now);
+                tracing::warn!(%error, "state for the next keeper not written");
+            }
+        }
+    }
+
+    fn notify_manager(&mut self, now: Instant, standing: Standing, vips: &[VipStatus]) {
+        let published = &mut self.published;
+        if !published.ready && (standing == Standing::Fine || now >= published.ready_at) {
+            published.ready = true;
+            self.notify.send("READY=1");
+        }
+        let mut line = String::from(match standing {
+            Standing::Unknown => "STATUS=proxy starting",
+            Standing::Fine => "STATUS=proxy serving",
+            Standing::Lost => "STATUS=proxy not serving",
+        });
+        for vip in vips {
+            // Writing to a String can't fail.
+            write!(line, ", {} {}", vip.name, word(vip.state)).unwrap_or_default();
+        }
+        if line != published.line {
+            self.notify.send(&line);
+            published.line = line;
+        }
+    }
+
+    fn feed_watchdog(&mut self, now: Instant) {
+        let published = &mut self.published;
+        published.feed_every = self.notify.feed_interval();
+        let Some(every) = published.feed_every else {
+            return;
+        };
+        let fed = published.fed_at;
+        if fed.is_none_or(|at| now.saturating_duration_since(at) >= every) {
+            published.fed_at = Some(now);
+            self.notify.send("WATCHDOG=1");
+        }
+    }
+}

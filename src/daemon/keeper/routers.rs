@@ -1,0 +1,281 @@
+//! The virtual routers of this node, and their descriptors in the keeper's epoll instance.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::runtime_dir::boot_id;
+use super::{KeeperError, ROUTERS};
+use crate::config::local::LocalVip;
+use crate::config::model::{Config, TrackTarget};
+use crate::ipc::message::{VipStatus, VrrpState};
+use crate::net::clock;
+use crate::net::epoll::{Epoll, Interest};
+use crate::net::link::{LinkEvent, LinkEvents};
+use crate::net::netlink::Netlink;
+use crate::vrrp::fsm::NodeHealth;
+use crate::vrrp::stamp::{Resume, Stamp};
+use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
+
+/// Messages of the kernel read in one turn of the loop.
+const LINK_READS_MAX: usize = 64;
+/// Stamps of one advert, taken at different times, differ by less than this.
+const SAME_STAMP: Duration = Duration::from_millis(3);
+
+/// What the routers want done by others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// These addresses are about to leave this node: connections to them are to be reset.
+    Reset(Vec<IpAddr>),
+    /// Whether this node takes over depends on a probe.
+    Probe,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Routers {
+    boot_id: String,
+    routers: Vec<Router>,
+    /// Descriptors by token: `ROUTERS` + position.
+    watched: Vec<Watched>,
+    links: Option<LinkEvents>,
+}
+
+#[derive(Debug)]
+struct Router {
+    inner: VirtualRouter,
+    name: String,
+    told: Option<NodeHealth>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Watched {
+    Links,
+    Router { index: usize, fd: RawFd },
+}
+
+impl Routers {
+    /// Opens every router of this node. One that a previous keeper left a stamp for may resume.
+    ///
+    /// # Errors
+    /// [`KeeperError`] when one of them can't start: better no node than half a node.
+    pub(super) fn open(
+        locals: &[LocalVip],
+        stamps: &[Stamp],
+        epoll: &Epoll,
+        config: &Config,
+    ) -> Result<Self, KeeperError> {
+        let mut routers = Self {
+            boot_id: boot_id(),
+            routers: Vec::with_capacity(locals.len()),
+            watched: Vec::new(),
+            links: None,
+        };
+        if locals.is_empty() {
+            return Ok(routers);
+        }
+        let failed = |source| KeeperError::System {
+            what: "netlink socket",
+            source,
+        };
+        // Before the first look at the present state, so that no change falls between.
+        let links = LinkEvents::open().map_err(failed)?;
+        epoll.add(&links, ROUTERS, Interest::READ).map_err(failed)?;
+        routers.watched.push(Watched::Links);
+        routers.links = Some(links);
+        let netlink = Rc::new(RefCell::new(Netlink::open().map_err(failed)?));
+        for local in locals {
+            let resume = routers.resume(local, stamps);
+            let now = clock::now();
+            let opened = VirtualRouter::open(local, Rc::clone(&netlink), now, resume);
+            let mut router = opened.map_err(|error| refused(local, &error))?;
+            router.set_recovery_delay(check_interval(config, local));
+            routers.watch(router, local, epoll).map_err(failed)?;
+        }
+        Ok(routers)
+    }
+
+    fn resume(&self, local: &LocalVip, stamps: &[Stamp]) -> Option<Resume> {
+        let vip = &local.vip;
+        let same = |stamp: &&Stamp| stamp.name == vip.name && stamp.vrid == vip.vrid.get();
+        Some(Resume {
+            stamp: stamps.iter().find(same)?.clone(),
+            boot_id: self.boot_id.clone(),
+            boottime: clock::boottime(),
+        })
+    }
+
+    fn watch(&mut self, inner: VirtualRouter, local: &LocalVip, epoll: &Epoll) -> io::Result<()> {
+        let index = self.routers.len();
+        for fd in inner.fds() {
+            let position = u64::try_from(self.watched.len()).map_err(io::Error::other)?;
+            epoll.add(fd, ROUTERS + position, Interest::READ)?;
+            let fd = fd.as_raw_fd();
+            self.watched.push(Watched::Router { index, fd });
+        }
+        self.routers.push(Router {
+            inner,
+            name: local.vip.name.clone(),
+            told: None,
+        });
+        Ok(())
+    }
+
+    /// Something can be read from descriptor `position`.
+    pub(super) fn on_readable(&mut self, position: u64, now: Instant) {
+        let position = usize::try_from(position).unwrap_or(usize::MAX);
+        match self.watched.get(position).copied() {
+            Some(Watched::Links) => self.read_links(now),
+            Some(Watched::Router { index, fd }) => {
+                if let Some(router) = self.routers.get_mut(index) {
+                    router.inner.on_readable(fd, now);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn read_links(&mut self, now: Instant) {
+        let Self { routers, links, .. } = self;
+        let Some(links) = links else { return };
+        for _ in 0..LINK_READS_MAX {
+            let take = |event: LinkEvent| {
+                for router in routers.iter_mut() {
+                    router.inner.on_link(now, &event);
+                }
+            };
+            match links.read(take) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(%error, "interface events cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let all = self.routers.iter();
+        all.filter_map(|router| router.inner.deadline()).min()
+    }
+
+    pub(super) fn on_deadlines(&mut self, now: Instant) {
+        for router in &mut self.routers {
+            if router.inner.deadline().is_some_and(|at| at <= now) {
+                router.inner.on_deadline(now);
+            }
+        }
+    }
+
+    /// Tells a router what has changed since it was told last.
+    pub(super) fn set_health(&mut self, index: usize, now: Instant, health: NodeHealth) {
+        let Some(router) = self.routers.get_mut(index) else {
+            return;
+        };
+        if router.told != Some(health) {
+            router.told = Some(health);
+            router.inner.set_health(now, health);
+        }
+    }
+
+    /// What others have to do, in order.
+    pub(super) fn take_wishes(&mut self) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        for router in &mut self.routers {
+            while let Some(event) = router.inner.pop_event() {
+                match event {
+                    // The router has logged it.
+                    RouterEvent::Changed { .. } => {}
+                    RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
+                    RouterEvent::Released => {
+                        tracing::info!(vip = router.name, "addresses released");
+                    }
+                    RouterEvent::Probe => wishes.push(Wish::Probe),
+                }
+            }
+        }
+        wishes
+    }
+
+    /// State of each router, and whether it holds its addresses.
+    pub(super) fn states(&self) -> Vec<(VrrpState, bool)> {
+        let all = self.routers.iter();
+        all.map(|router| (router.inner.state(), router.inner.holds()))
+            .collect()
+    }
+
+    pub(super) fn status(&self, now: Instant) -> Vec<VipStatus> {
+        let all = self.routers.iter();
+        all.map(|router| router.inner.status(now)).collect()
+    }
+
+    /// The stamps of those that are Active; `None` while they are those of `before`.
+    pub(super) fn news(&self, before: &[Stamp]) -> Option<Vec<Stamp>> {
+        let now = clock::now();
+        let boottime = clock::boottime();
+        let stamp = |router: &Router| router.inner.stamp(now, boottime, &self.boot_id);
+        let stamps: Vec<Stamp> = self.routers.iter().filter_map(stamp).collect();
+        let same = |(a, b): (&Stamp, &Stamp)| {
+            a.name == b.name && a.advertised_at.abs_diff(b.advertised_at) < SAME_STAMP
+        };
+        let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
+        (!unchanged).then_some(stamps)
+    }
+
+    pub(super) fn resign(&mut self, now: Instant) {
+        for router in &mut self.routers {
+            router.inner.resign(now);
+        }
+    }
+
+    pub(super) fn are_released(&self) -> bool {
+        self.routers.iter().all(|router| router.inner.is_released())
+    }
+}
+
+/// How users read a state.
+pub(super) fn word(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active (MASTER)",
+        VrrpState::Leaving => "leaving",
+    }
+}
+
+/// The longest check interval among the proxies that `local` tracks.
+fn check_interval(config: &Config, local: &LocalVip) -> Duration {
+    let tracked = local
+        .vip
+        .track
+        .iter()
+        .filter_map(|track| match track.target {
+            TrackTarget::Proxy(index) => config.proxies.get(index),
+            TrackTarget::Script(_) => None,
+        });
+    let intervals = tracked.map(|proxy| proxy.check.interval);
+    intervals.max().unwrap_or(Duration::ZERO)
+}
+
+fn refused(local: &LocalVip, error: &OpenError) -> KeeperError {
+    use std::error::Error;
+    let source = error.source();
+    let kernel = source.and_then(|cause| cause.downcast_ref::<io::Error>());
+    let permission = kernel.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+    let mut reason = error.to_string();
+    if let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+    }
+    if permission {
+        reason.push_str(" (a VIP needs CAP_NET_ADMIN and CAP_NET_RAW)");
+    }
+    KeeperError::Router {
+        vip: local.vip.name.clone(),
+        reason,
+        permission,
+    }
+}

@@ -1,0 +1,63 @@
+//! The keeper's end of the runner.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::link::Link;
+use crate::ipc::runner::{FromRunner, ToRunner};
+use crate::net::epoll::Epoll;
+use crate::net::process::{self, Launch, Process};
+use crate::net::seqpacket::Connection;
+
+/// A running runner.
+#[derive(Debug)]
+pub(super) struct RunnerLink {
+    pub(super) link: Link,
+    pub(super) process: Process,
+}
+
+impl RunnerLink {
+    /// Starts one; its socket is watched under `token`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn start(epoll: &Epoll, token: u64) -> io::Result<Self> {
+        let (ours, theirs) = Connection::pair()?;
+        let process = process::launch(&Launch {
+            program: Path::new(process::OWN_PROGRAM),
+            name: Some("lbd"),
+            args: &[OsStr::new("runner")],
+            env: None,
+            fd3: Some(theirs.as_fd()),
+            quiet: false,
+            on_parent_death: None,
+        })?;
+        let link = Link::new(epoll, ours, token)?;
+        Ok(Self { link, process })
+    }
+
+    /// Sends an order.
+    ///
+    /// # Errors
+    /// When the runner is gone or doesn't read.
+    pub(super) fn tell(&mut self, epoll: &Epoll, order: &ToRunner) -> io::Result<()> {
+        let bytes = order.encode().map_err(io::Error::other)?;
+        self.link.send(epoll, bytes, &[])
+    }
+
+    /// The next report; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the runner is gone or speaks nonsense.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<FromRunner>> {
+        let Some(received) = self.link.receive(buffer)? else {
+            return Ok(None);
+        };
+        let bytes = buffer.get(..received.len).unwrap_or_default();
+        FromRunner::decode(bytes)
+            .map(Some)
+            .map_err(io::Error::other)
+    }
+}

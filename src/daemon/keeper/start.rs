@@ -1,0 +1,131 @@
+//! How the keeper comes up: the order of steps, and what each needs of the one before.
+
+use std::num::NonZero;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::{
+    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, health, proxies, publish,
+    routers, runtime_dir::RuntimeDir, scripts,
+};
+use crate::config::{self, local};
+use crate::daemon::supervise::Supervisor;
+use crate::ipc::message::MESSAGE_BYTES_MAX;
+use crate::net::epoll::{Epoll, Interest};
+use crate::net::notify::Notify;
+use crate::net::privileges::{self, KeeperNeeds};
+use crate::net::seqpacket::Listener;
+use crate::net::signal::Signals;
+use crate::net::{clock, memfd, netlink, realtime};
+
+/// Names the failed step.
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> KeeperError {
+    move |source| KeeperError::System { what, source }
+}
+
+impl Keeper {
+    /// Lock, socket, virtual routers, runner, listeners, in this order: a second keeper must fail
+    /// before it touches anything, an orphaned proxy shall find the socket at once, and an address
+    /// that this node still holds must be renewed before anything slow.
+    pub(super) fn start(args: KeeperArgs) -> Result<Self, KeeperError> {
+        let began = clock::now();
+        let dir = RuntimeDir::open(&args.runtime_dir)?;
+        let socket = Listener::bind(&dir.socket()).map_err(|source| KeeperError::RuntimeDir {
+            path: dir.socket(),
+            source,
+        })?;
+        let signals = Signals::open().map_err(system("signal descriptor"))?;
+        let epoll = Epoll::new().map_err(system("epoll instance"))?;
+        for (fd, token) in [
+            (signals_fd(&signals), SIGNALS),
+            (socket_fd(&socket), SOCKET),
+        ] {
+            epoll
+                .add(fd, token, Interest::READ)
+                .map_err(system("epoll instance"))?;
+        }
+        let state = dir.read().unwrap_or_default();
+        let locals = if args.config.vips.is_empty() {
+            Vec::new()
+        } else {
+            let facts = netlink::host_facts().map_err(KeeperError::Facts)?;
+            local::resolve(&args.config, &facts, args.node.as_deref())
+                .map_err(KeeperError::Local)?
+        };
+        let routers = routers::Routers::open(&locals, &state.stamps, &epoll, &args.config)?;
+        let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
+        let config_fd = text.map_err(system("memory file"))?;
+        let workers = args.config.limits.workers.map_or_else(
+            || available_parallelism().map_or(1, NonZero::get),
+            |workers| usize::from(workers.get()),
+        );
+        let mut keeper = Self {
+            digest: config::digest(&args.config_text),
+            began,
+            epoll,
+            next_token: FIRST_FREE,
+            signals,
+            socket,
+            buffer: vec![0; MESSAGE_BYTES_MAX],
+            supervisor: Supervisor::new(began),
+            board: health::Board::new(args.config.proxies.len()),
+            routers,
+            proxies: proxies::Proxies::new(config_fd, workers),
+            scripts: scripts::Scripts::new(&args.config.scripts, began),
+            published: publish::Published::new(&args.config, state.stamps, began),
+            stopping: None,
+            notify: Notify::from_env().unwrap_or_else(|error| {
+                tracing::warn!(%error, "service manager cannot be reached");
+                Notify::none()
+            }),
+            realtime: false,
+            dir,
+            args,
+        };
+        keeper.start_runner(began);
+        keeper.enter_realtime();
+        keeper.expect_proxy(clock::now(), state.proxy)?;
+        Ok(keeper)
+    }
+
+    /// Only where there is an address to keep: a proxy alone needs neither.
+    fn enter_realtime(&mut self) {
+        if self.args.config.vips.is_empty() {
+            return;
+        }
+        match realtime::schedule() {
+            Ok(()) => self.realtime = true,
+            Err(error) => tracing::warn!(%error, "real-time scheduling not permitted"),
+        }
+        if let Err(error) = realtime::lock_memory() {
+            tracing::warn!(%error, "memory not locked");
+        }
+    }
+
+    /// Once the listeners are open nothing but VRRP needs rights.
+    pub(super) fn confine(&self) {
+        let needs = if self.args.config.vips.is_empty() {
+            KeeperNeeds::Nothing
+        } else {
+            KeeperNeeds::VirtualRouters
+        };
+        let report = privileges::confine_keeper(needs);
+        let elapsed = clock::now().saturating_duration_since(self.began);
+        tracing::info!(
+            rights = %report,
+            realtime = self.realtime,
+            vips = self.args.config.vips.len(),
+            proxies = self.args.config.proxies.len(),
+            elapsed_ms = elapsed.min(Duration::from_secs(3600)).as_millis(),
+            "keeper started"
+        );
+    }
+}
+
+fn signals_fd(signals: &Signals) -> std::os::fd::BorrowedFd<'_> {
+    std::os::fd::AsFd::as_fd(signals)
+}
+
+fn socket_fd(socket: &Listener) -> std::os::fd::BorrowedFd<'_> {
+    std::os::fd::AsFd::as_fd(socket)
+}

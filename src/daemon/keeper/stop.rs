@@ -1,0 +1,112 @@
+//! How the keeper leaves: the addresses first (make before break), then the proxy, then itself.
+
+use std::time::{Duration, Instant};
+
+use super::Keeper;
+use crate::ipc::message::ToProxy;
+use crate::net::signal::Request;
+
+/// The virtual routers bound their leave themselves; beyond this they are not waited for.
+const LEAVE_WITHIN: Duration = Duration::from_secs(60);
+/// How long connections may go on once the addresses have gone.
+const PROXY_GRACE: Duration = Duration::from_millis(500);
+/// A proxy that hasn't ended this long after its grace is killed.
+const PROXY_KILL_AFTER: Duration = Duration::from_secs(2);
+
+/// The keeper is leaving.
+#[derive(Debug)]
+pub(super) enum Stopping {
+    /// The routers have resigned and wait for their successors.
+    Addresses {
+        /// When they are not waited for any longer.
+        until: Instant,
+    },
+    /// The proxy was told to stop.
+    Proxy {
+        /// When it is killed.
+        kill_at: Instant,
+    },
+}
+
+impl Stopping {
+    pub(super) fn deadline(&self) -> Instant {
+        match self {
+            Self::Addresses { until } => *until,
+            Self::Proxy { kill_at } => *kill_at,
+        }
+    }
+}
+
+impl Keeper {
+    pub(super) fn take_signals(&mut self, now: Instant) {
+        loop {
+            match self.signals.take() {
+                Ok(Some(Request::Stop)) => self.begin_stopping(now),
+                Ok(Some(Request::Reload)) => tracing::warn!("reload is not supported yet"),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "signals cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The second request doesn't wait for a successor.
+    fn begin_stopping(&mut self, now: Instant) {
+        self.notify.send("STOPPING=1");
+        let until = match &self.stopping {
+            None => {
+                tracing::info!("stopping");
+                self.routers.resign(now);
+                now + LEAVE_WITHIN
+            }
+            Some(Stopping::Addresses { .. }) => now,
+            Some(Stopping::Proxy { .. }) => return,
+        };
+        self.stopping = Some(Stopping::Addresses { until });
+    }
+
+    pub(super) fn tick_stopping(&mut self, now: Instant) {
+        match &self.stopping {
+            Some(Stopping::Addresses { until }) if self.routers.are_released() || now >= *until => {
+                self.stop_proxy(now);
+            }
+            Some(Stopping::Proxy { kill_at }) if now >= *kill_at => {
+                tracing::warn!("proxy did not stop in time");
+                self.kill_proxy();
+            }
+            None | Some(Stopping::Addresses { .. } | Stopping::Proxy { .. }) => {}
+        }
+    }
+
+    fn stop_proxy(&mut self, now: Instant) {
+        // Reset what still uses an address before that address goes.
+        self.publish(now);
+        let grace_ms = u32::try_from(PROXY_GRACE.as_millis()).unwrap_or_default();
+        self.tell_proxy(now, &ToProxy::Stop { grace_ms });
+        self.stopping = Some(Stopping::Proxy {
+            kill_at: now + PROXY_GRACE + PROXY_KILL_AFTER,
+        });
+    }
+
+    /// Whether everything has gone, or was waited for long enough.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        match &self.stopping {
+            None | Some(Stopping::Addresses { .. }) => false,
+            Some(Stopping::Proxy { kill_at }) => !self.proxies.is_connected() || now >= *kill_at,
+        }
+    }
+
+    /// The last steps, also after a failure of the loop.
+    pub(super) fn close(&mut self) {
+        if self.stopping.is_some() {
+            self.kill_proxy();
+            if let Err(error) = std::fs::remove_file(self.dir.socket()) {
+                tracing::debug!(%error, "keeper.sock not removed");
+            }
+        }
+        self.end_runner();
+        tracing::info!("stopped");
+    }
+}

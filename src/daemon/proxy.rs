@@ -1,1 +1,0 @@
-//! The proxy process: its control thread.

@@ -1,0 +1,88 @@
+//! The access log: a thread that turns the data path's records into lines.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use crate::config::model::{AccessLog, Config};
+use crate::log::access::AccessLine;
+use crate::log::{AccessWriter, LogError};
+use crate::net::localtime;
+use crate::proxy::engine::AccessSink;
+use crate::proxy::termination::AccessRecord;
+
+/// Records that wait for the writer. More are dropped and counted: a slow log never slows a
+/// connection.
+const RECORDS_MAX: usize = 8_192;
+
+/// Where the data path puts its records, and the thread that will take them.
+#[derive(Debug)]
+pub(super) struct Access {
+    pub(super) sink: AccessSink,
+    records: Receiver<AccessRecord>,
+    writer: AccessWriter,
+    settings: AccessLog,
+}
+
+/// Opens the access log's target; `None` when it is off.
+pub(super) fn start(config: &Config) -> Result<Option<Access>, LogError> {
+    let Some(settings) = config.access_log.clone() else {
+        return Ok(None);
+    };
+    let (sender, records) = sync_channel(RECORDS_MAX);
+    Ok(Some(Access {
+        sink: AccessSink::new(sender),
+        records,
+        writer: AccessWriter::open(&config.log)?,
+        settings,
+    }))
+}
+
+impl Access {
+    /// Starts the thread; it ends with the last sink.
+    pub(super) fn spawn(self, config: Arc<Config>) -> std::io::Result<AccessSink> {
+        let sink = self.sink;
+        let (records, writer, settings) = (self.records, self.writer, self.settings);
+        std::thread::Builder::new()
+            .name("lbd-access".to_owned())
+            .spawn(move || {
+                for record in records {
+                    if settings.skip_empty && record.bytes_in == 0 {
+                        continue;
+                    }
+                    if let Some(line) = render(&record, &config, &settings) {
+                        writer.write(&line);
+                    }
+                }
+            })?;
+        Ok(sink)
+    }
+}
+
+fn render(record: &AccessRecord, config: &Config, settings: &AccessLog) -> Option<String> {
+    let proxy = config.proxies.get(record.proxy)?;
+    let server = record.server.and_then(|at| proxy.servers.get(at));
+    let code = record.end.to_string();
+    let line = AccessLine {
+        accepted_at: record.accepted_at,
+        utc_offset: localtime::utc_offset(record.accepted_at),
+        client: record.client,
+        local: record.local,
+        proxy: &proxy.name,
+        server: server.map(|server| server.name.as_str()),
+        queue: record.queue,
+        connect: record.connect,
+        total: record.total,
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
+        code: &code,
+        active: record.counts.actconn.into(),
+        frontend: record.counts.feconn.into(),
+        backend: record.counts.beconn.into(),
+        server_active: record.counts.srv_conn.into(),
+        retries: record.retries.into(),
+        redispatched: record.redispatched,
+        server_queue: record.counts.srv_queue.into(),
+        backend_queue: record.counts.backend_queue.into(),
+    };
+    Some(line.render(settings.format))
+}

@@ -1,0 +1,371 @@
+//! The control loop: wait, one input, act. Verdicts go into the farms, orders into the engine,
+//! signs of life to the keeper. Nothing here waits for the data path or for the keeper.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::ProxyError;
+use super::access::Access;
+use super::link::{Link, RECONNECT_EVERY};
+use super::news::{News, groups};
+use super::report::{Changing, Doors, Fixed, Shared, source};
+use super::setup::{first_verdicts_within, machines, restore, watch_all, workers};
+use super::start::{Begin, hello, read_text};
+use crate::admin::Source;
+use crate::config;
+use crate::config::model::Config;
+use crate::health::board::Board;
+use crate::health::probe::Probe;
+use crate::health::task::Finding;
+use crate::ipc::message::{ToKeeper, ToProxy, Welcome};
+use crate::net::clock;
+use crate::proxy::engine::{Engine, EngineOptions, Listeners};
+use crate::proxy::farm::Farm;
+
+/// Signs of life to the keeper, and how often pending news is looked at.
+const BEAT: Duration = Duration::from_millis(50);
+/// Slowstart ramps, suspicions of the data path, closed doors.
+const TICK: Duration = Duration::from_millis(250);
+/// SIGTERM to this process alone.
+const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
+/// A new keeper serves another configuration.
+const GRACE_ON_OTHER_CONFIG: Duration = Duration::from_secs(10);
+/// Findings on their way to this loop; the health tasks wait when it is full.
+const FINDINGS_MAX: usize = 64;
+
+/// What the control loop begins with.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) keeper_socket: PathBuf,
+    pub(super) begin: Begin,
+    pub(super) probes: Vec<Vec<Probe>>,
+    pub(super) access: Option<Access>,
+    pub(super) doors: Doors,
+    pub(super) max_connections: u32,
+}
+
+/// The signals that mean something here.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    _ignored: Vec<Signal>,
+}
+
+impl Signals {
+    /// SIGTERM stops. SIGINT and SIGHUP of a terminal are for the keeper, which gives its orders.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            _ignored: [SignalKind::interrupt(), SignalKind::hangup()]
+                .into_iter()
+                .map(signal)
+                .collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+/// The control thread's state.
+#[derive(Debug)]
+pub(super) struct Control {
+    shared: Arc<Shared>,
+    digest: u64,
+    keeper_socket: PathBuf,
+    keeper: Tie,
+    /// Until serving begins; then the engine has them.
+    listeners: Option<Listeners>,
+    doors: Doors,
+    findings: mpsc::Receiver<Finding>,
+    hurry: Vec<Vec<Arc<Notify>>>,
+    serve_by: Instant,
+    news: News,
+    /// The task that stops the engine, once somebody said stop.
+    stopping: Option<JoinHandle<()>>,
+}
+
+/// The tie to the keeper.
+#[derive(Debug)]
+enum Tie {
+    Connected(Link),
+    Lost,
+}
+
+/// What came from the tie.
+enum Event {
+    Message(ToProxy, Vec<OwnedFd>),
+    Lost(io::Error),
+    Found(Link),
+}
+
+impl Tie {
+    async fn next(&mut self, path: &std::path::Path) -> Event {
+        match self {
+            Self::Connected(link) => match link.receive().await {
+                Ok((message, fds)) => Event::Message(message, fds),
+                Err(error) => Event::Lost(error),
+            },
+            Self::Lost => loop {
+                tokio::time::sleep(RECONNECT_EVERY).await;
+                if let Ok(link) = Link::connect(path) {
+                    return Event::Found(link);
+                }
+            },
+        }
+    }
+}
+
+impl Control {
+    /// Starts the health tasks and the access log; nothing is served yet.
+    pub(super) fn new(config: Arc<Config>, plan: Plan, now: Instant) -> Result<Self, ProxyError> {
+        let Begin {
+            link,
+            welcome,
+            digest,
+            listeners,
+            vrrp,
+            config: _,
+        } = plan.begin;
+        let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
+        let mut board = Board::new(&config, now);
+        let mut machines = machines(&config, now);
+        restore(&welcome, &mut board, &farms, &mut machines, now);
+        let access = plan
+            .access
+            .map(|access| access.spawn(Arc::clone(&config)))
+            .transpose()
+            .map_err(ProxyError::Setup)?;
+        let (sender, findings) = mpsc::channel(FINDINGS_MAX);
+        let hurry = watch_all(&config, plan.probes, machines, &sender);
+        let fixed = Fixed {
+            workers: workers(&config),
+            config,
+            farms,
+            access,
+            started: now,
+            max_connections: plan.max_connections,
+        };
+        let changing = Changing {
+            board,
+            vrrp,
+            keeper_heard: Some(now),
+            generation: welcome.generation,
+            node: welcome.node,
+            config_path: welcome.config_path,
+            serving: false,
+        };
+        Ok(Self {
+            serve_by: now + first_verdicts_within(&fixed.config),
+            shared: Arc::new(Shared::new(fixed, changing)),
+            digest,
+            keeper_socket: plan.keeper_socket,
+            keeper: Tie::Connected(link),
+            listeners: Some(listeners),
+            doors: plan.doors,
+            findings,
+            hurry,
+            news: News::default(),
+            stopping: None,
+        })
+    }
+
+    /// Until somebody says stop.
+    pub(super) async fn run(mut self, mut signals: Signals) -> Result<(), ProxyError> {
+        let source = source(&self.shared);
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = self.keeper.next(&self.keeper_socket) => self.on_keeper(event).await?,
+                Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
+                _ = beat.tick() => self.on_beat(clock::now())?,
+                _ = tick.tick() => self.on_tick(clock::now(), &source),
+                Some(()) = signals.terminate.recv() => self.stop(GRACE_ON_SIGNAL, "SIGTERM"),
+                () = stopped(&mut self.stopping) => break,
+            }
+        }
+        self.doors.close();
+        tracing::info!("proxy stopped");
+        Ok(())
+    }
+
+    fn on_finding(&mut self, finding: &Finding) -> Result<(), ProxyError> {
+        if let Some(farm) = self.shared.farms.get(finding.proxy) {
+            farm.set_up(finding.server, finding.up, finding.finished);
+        }
+        self.shared.changing().board.record(finding);
+        self.news.snapshot_due = true;
+        if finding.change.is_some() {
+            self.on_beat(clock::now())?;
+        }
+        Ok(())
+    }
+
+    /// Begins to serve when that is possible, and tells the keeper what it should know.
+    fn on_beat(&mut self, now: Instant) -> Result<(), ProxyError> {
+        self.try_begin(now)?;
+        let Tie::Connected(link) = &self.keeper else {
+            return Ok(());
+        };
+        if let Err(error) = self.news.tell(link, &self.shared, now) {
+            tracing::debug!(%error, "keeper cannot be told");
+        }
+        Ok(())
+    }
+
+    fn on_tick(&mut self, now: Instant, source: &Source) {
+        for (farm, hurry) in self.shared.farms.iter().zip(&self.hurry) {
+            farm.tick(now);
+            for (server, hurry) in hurry.iter().enumerate() {
+                if farm.take_suspect(server) {
+                    hurry.notify_one();
+                }
+            }
+        }
+        self.doors.serve(source);
+    }
+
+    /// Starts the data path once every server has a verdict, or none came in time.
+    fn try_begin(&mut self, now: Instant) -> Result<(), ProxyError> {
+        let ready = self.shared.changing().board.is_all_probed() || now >= self.serve_by;
+        if !ready || self.stopping.is_some() {
+            return Ok(());
+        }
+        let Some(listeners) = self.listeners.take() else {
+            return Ok(());
+        };
+        let shared = &self.shared;
+        if !shared.farms.is_empty() {
+            let options = EngineOptions {
+                workers: shared.workers,
+                max_connections: shared.max_connections,
+                access: shared.access.clone(),
+            };
+            let engine = Engine::start(&shared.config, &shared.farms, listeners, options)
+                .map_err(ProxyError::Engine)?;
+            if shared.engine.set(Arc::new(engine)).is_err() {
+                tracing::error!("data path was started twice");
+            }
+        }
+        let elapsed_ms = now.saturating_duration_since(shared.started).as_millis();
+        shared.changing().serving = true;
+        tracing::info!(elapsed_ms, "serving");
+        Ok(())
+    }
+
+    async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
+        match event {
+            Event::Message(message, fds) => {
+                self.shared.changing().keeper_heard = Some(clock::now());
+                self.on_message(message, fds);
+            }
+            Event::Lost(error) => {
+                self.keeper = Tie::Lost;
+                self.shared.changing().keeper_heard = None;
+                if self.listeners.is_some() {
+                    return Err(ProxyError::KeeperLost(error));
+                }
+                if self.stopping.is_none() {
+                    tracing::warn!(%error, "keeper lost, serving goes on");
+                }
+            }
+            Event::Found(link) => {
+                if let Err(error) = self.offer_adoption(&link).await {
+                    tracing::debug!(%error, "keeper does not take this process over");
+                    return Ok(());
+                }
+                self.keeper = Tie::Connected(link);
+                self.news.start_over();
+                self.shared.changing().keeper_heard = Some(clock::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, message: ToProxy, fds: Vec<OwnedFd>) {
+        match message {
+            ToProxy::Welcome(welcome) => self.on_adopted(welcome, fds),
+            // An adopted process has its sockets; these close.
+            ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
+            ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
+            ToProxy::ResetLocal(addresses) => {
+                if let Some(engine) = self.shared.engine.get().map(Arc::clone) {
+                    tokio::task::spawn_blocking(move || engine.reset_local(&addresses));
+                }
+            }
+            ToProxy::Probe => {
+                for hurry in self.hurry.iter().flatten() {
+                    hurry.notify_one();
+                }
+            }
+            ToProxy::Stop { grace_ms } => {
+                self.stop(Duration::from_millis(grace_ms.into()), "keeper");
+            }
+        }
+    }
+
+    /// A new keeper has taken this process over; one with another file wants another process.
+    fn on_adopted(&mut self, welcome: Welcome, fds: Vec<OwnedFd>) {
+        match read_text(fds) {
+            Ok(text) if config::digest(&text) == self.digest => {
+                tracing::info!("taken over by a new keeper");
+            }
+            Ok(_) => {
+                tracing::info!("configuration of the new keeper differs");
+                self.stop(GRACE_ON_OTHER_CONFIG, "other configuration");
+            }
+            Err(error) => tracing::warn!(%error, "configuration of the new keeper is unreadable"),
+        }
+        let mut changing = self.shared.changing();
+        changing.generation = welcome.generation;
+        changing.node = welcome.node;
+        changing.config_path = welcome.config_path;
+    }
+
+    /// Hello, and the listening sockets back.
+    async fn offer_adoption(&self, link: &Link) -> io::Result<()> {
+        let serving = self.stopping.is_none();
+        let hello = ToKeeper::Hello(hello(self.digest, serving));
+        link.send(&hello, &[]).await?;
+        if let Some(engine) = self.shared.engine.get() {
+            for (message, fds) in groups(&engine.listeners()) {
+                link.send(&message, &fds).await?;
+            }
+        }
+        link.send(&ToKeeper::ListenersDone, &[]).await
+    }
+
+    /// Stops accepting, lets connections finish, then ends the loop. A second call can only
+    /// shorten the first one's grace.
+    fn stop(&mut self, grace: Duration, reason: &'static str) {
+        let elapsed_ms = grace.as_millis();
+        tracing::info!(reason, elapsed_ms, "stopping");
+        self.shared.changing().serving = false;
+        let engine = self.shared.engine.get().map(Arc::clone);
+        let task = tokio::task::spawn_blocking(move || {
+            if let Some(engine) = engine {
+                engine.stop(grace);
+            }
+        });
+        // The first task is the one that waits for the workers.
+        self.stopping.get_or_insert(task);
+    }
+}
+
+/// Waits for the engine's stop, for ever when nobody has said so.
+async fn stopped(stopping: &mut Option<JoinHandle<()>>) {
+    let Some(task) = stopping else {
+        return std::future::pending().await;
+    };
+    if let Err(error) = task.await {
+        tracing::error!(%error, "stop of the data path failed");
+    }
+}

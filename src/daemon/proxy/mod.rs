@@ -1,0 +1,134 @@
+//! The proxy process: its control thread. It holds no privileges and reads bytes from clients, so
+//! it may fall at any time: the keeper starts the next one with what this one knew last.
+//!
+//! `start` connects to the keeper and receives the configuration and the listening sockets; then
+//! the process opens what needs files, gives up its rights, and `control` runs its loop: verdicts
+//! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
+//! the engine (`setup` makes what it begins with, `news` is what the keeper hears). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! access log on its own thread, `limits` derives the connection limit. The data path itself is
+//! `proxy::engine`'s threads; nothing here waits for them.
+
+mod access;
+mod control;
+mod limits;
+mod link;
+mod news;
+mod report;
+mod setup;
+mod start;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::model::{CheckKind, Config};
+use crate::health::tls::TlsSetupError;
+use crate::log::{self, LogError};
+use crate::net::clock;
+use crate::net::privileges::{ProxyPaths, confine_proxy};
+use crate::proxy::engine::EngineError;
+
+/// How a proxy process is started.
+#[derive(Debug, Clone)]
+pub struct ProxyArgs {
+    /// The keeper's socket.
+    pub keeper_socket: PathBuf,
+    /// Where the admin socket goes unless the file says otherwise.
+    pub runtime_dir: PathBuf,
+}
+
+/// Why a proxy process ended or could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The kernel refused what the control thread itself needs.
+    #[error("cannot set up the control thread")]
+    Setup(#[source] io::Error),
+    /// No keeper answered in time.
+    #[error("no keeper at {} within {} s", path.display(), waited.as_secs())]
+    NoKeeper {
+        /// The socket.
+        path: PathBuf,
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// The keeper went away before this process could serve.
+    #[error("the keeper went away during the start")]
+    KeeperLost(#[source] io::Error),
+    /// What the keeper sent makes no sense: the two are of different versions.
+    #[error("the keeper sent {0}")]
+    Handshake(&'static str),
+    /// The keeper's configuration is refused here: the two are of different versions.
+    #[error("the configuration has {0} errors; run `lbd check`")]
+    Config(usize),
+    /// The log cannot be written.
+    #[error("cannot log")]
+    Log(#[source] LogError),
+    /// A check's files are not usable.
+    #[error("check of server {server} in proxy {proxy}")]
+    Check {
+        /// The proxy's name.
+        proxy: String,
+        /// The server's name.
+        server: String,
+        /// What is wrong.
+        #[source]
+        source: TlsSetupError,
+    },
+    /// The data path could not start.
+    #[error("cannot start the data path")]
+    Engine(#[source] EngineError),
+}
+
+/// Lives as the proxy process: until the keeper or a signal says stop, or nothing can be served.
+///
+/// # Errors
+/// [`ProxyError`]; the process should end with a failure then, the keeper starts another.
+pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ProxyError::Setup)?;
+    runtime.block_on(live(args))
+}
+
+async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
+    let signals = control::Signals::open().map_err(ProxyError::Setup)?;
+    let begin = start::begin(&args.keeper_socket).await?;
+    log::init(&begin.config.log, "proxy").map_err(ProxyError::Log)?;
+    let config = Arc::new(begin.config.clone());
+    let probes = start::probes(&config)?;
+    let access = access::start(&config).map_err(ProxyError::Log)?;
+    let doors = report::Doors::open(&config, &args.runtime_dir);
+    let max_connections = limits::max_connections(&config);
+    confine(&config, &args.runtime_dir);
+    let plan = control::Plan {
+        keeper_socket: args.keeper_socket,
+        begin,
+        probes,
+        access,
+        doors,
+        max_connections,
+    };
+    let control = control::Control::new(config, plan, clock::now())?;
+    control.run(signals).await
+}
+
+/// Gives up every right that is not needed any more. Before any thread of the data path.
+fn confine(config: &Config, runtime_dir: &Path) {
+    let ca_files: Vec<&Path> = config
+        .proxies
+        .iter()
+        .filter_map(|proxy| match &proxy.check.kind {
+            CheckKind::Tls(tls) | CheckKind::Https(tls, _) => tls.ca_file.as_deref(),
+            CheckKind::Tcp | CheckKind::Http(_) => None,
+        })
+        .collect();
+    let mut write = vec![runtime_dir];
+    write.extend(config.admin.socket.as_deref().and_then(Path::parent));
+    let report = confine_proxy(&ProxyPaths {
+        read: &ca_files,
+        write: &write,
+    });
+    tracing::info!(reason = %report, "privileges given up");
+}

@@ -1,0 +1,109 @@
+//! What the keeper is told: signs of life, what can be served, and what the next process should
+//! know. All of it is said again soon, so a keeper that doesn't read costs nothing.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use super::report::Shared;
+use crate::ipc::message::{Heartbeat, ListenerGroup, ProxyServing, ServerSnapshot, ToKeeper};
+use crate::net::seqpacket;
+use crate::proxy::engine::Listeners;
+
+/// Between two snapshots, at least.
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
+/// Between two reports of what can be served, at most.
+const SERVING_EVERY: Duration = Duration::from_secs(1);
+
+/// What the keeper has been told, and when.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    beats: u64,
+    pub(super) snapshot_due: bool,
+    snapshot_sent: Option<Instant>,
+    serving: Option<(Instant, Vec<ProxyServing>)>,
+}
+
+impl News {
+    /// A new keeper has heard nothing yet.
+    pub(super) fn start_over(&mut self) {
+        *self = Self {
+            beats: self.beats,
+            snapshot_due: true,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn tell(&mut self, link: &Link, shared: &Shared, now: Instant) -> io::Result<()> {
+        self.beats += 1;
+        let engine = shared.engine.get();
+        link.offer(&ToKeeper::Heartbeat(Heartbeat {
+            seq: self.beats,
+            workers: engine.map_or_else(Vec::new, |engine| engine.ticks(now)),
+        }))?;
+        let passed = |sent: Option<Instant>, pause| {
+            sent.is_none_or(|sent| now.saturating_duration_since(sent) >= pause)
+        };
+        if self.snapshot_due && passed(self.snapshot_sent, SNAPSHOT_EVERY) {
+            link.offer(&ToKeeper::Snapshot(snapshot(shared, now)))?;
+            self.snapshot_due = false;
+            self.snapshot_sent = Some(now);
+        }
+        if !shared.changing().serving {
+            return Ok(());
+        }
+        let present = serving(shared);
+        let told = self.serving.as_ref();
+        let changed = told.is_none_or(|(_, before)| *before != present);
+        if changed || passed(told.map(|(sent, _)| *sent), SERVING_EVERY) {
+            link.offer(&ToKeeper::Serving(present.clone()))?;
+            self.serving = Some((now, present));
+        }
+        Ok(())
+    }
+}
+
+fn serving(shared: &Shared) -> Vec<ProxyServing> {
+    let changing = shared.changing();
+    let farms = shared.farms.iter().enumerate();
+    farms
+        .map(|(at, farm)| ProxyServing {
+            probed: changing.board.is_probed(at),
+            usable: u16::try_from(farm.usable()).unwrap_or(u16::MAX),
+            probe_epoch: changing.board.probe_epoch(at),
+        })
+        .collect()
+}
+
+fn snapshot(shared: &Shared, now: Instant) -> Vec<ServerSnapshot> {
+    let ramps: Vec<Vec<Option<u64>>> = shared
+        .farms
+        .iter()
+        .map(|farm| farm.stats(now).servers.iter().map(|s| s.ramp_ms).collect())
+        .collect();
+    shared.changing().board.snapshot(now, |proxy, server| {
+        let ramp = ramps.get(proxy)?.get(server).copied().flatten();
+        ramp.map(Duration::from_millis)
+    })
+}
+
+/// Messages that carry every listening socket.
+pub(super) fn groups(listeners: &Listeners) -> Vec<(ToKeeper, Vec<BorrowedFd<'_>>)> {
+    let mut messages = Vec::new();
+    for (proxy, of_proxy) in listeners.iter().enumerate() {
+        for (listen, sockets) in of_proxy.iter().enumerate() {
+            for chunk in sockets.chunks(seqpacket::FDS_MAX) {
+                let small = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+                let group = ListenerGroup {
+                    proxy: small(proxy),
+                    listen: small(listen),
+                    count: small(chunk.len()),
+                };
+                let fds = chunk.iter().map(AsFd::as_fd).collect();
+                messages.push((ToKeeper::Listeners(group), fds));
+            }
+        }
+    }
+    messages
+}

@@ -1,0 +1,210 @@
+//! What the control thread knows, shared with those who answer questions about it; and the doors
+//! they stand at.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use crate::admin::status::{ProcessStatus, Status};
+use crate::admin::{Source, gather, http, socket};
+use crate::config::model::Config;
+use crate::health::board::Board;
+use crate::ipc::message::VrrpStatus;
+use crate::log;
+use crate::net::clock;
+use crate::proxy::engine::{AccessSink, Engine};
+use crate::proxy::farm::Farm;
+
+/// State that both the control loop and the answering tasks see.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Arc<Config>,
+    pub(super) farms: Vec<Arc<Farm>>,
+    /// Set when serving begins; stays empty in a file without `[proxy]`.
+    pub(super) engine: OnceLock<Arc<Engine>>,
+    pub(super) access: Option<AccessSink>,
+    pub(super) started: Instant,
+    pub(super) max_connections: u32,
+    pub(super) workers: usize,
+    changing: Mutex<Changing>,
+}
+
+/// What changes.
+#[derive(Debug)]
+pub(super) struct Changing {
+    pub(super) board: Board,
+    pub(super) vrrp: Option<VrrpStatus>,
+    /// When the keeper last spoke; `None`: it is not connected.
+    pub(super) keeper_heard: Option<Instant>,
+    pub(super) generation: u32,
+    pub(super) node: Option<String>,
+    pub(super) config_path: String,
+    pub(super) serving: bool,
+}
+
+/// What a [`Shared`] is made of.
+#[derive(Debug)]
+pub(super) struct Fixed {
+    pub(super) config: Arc<Config>,
+    pub(super) farms: Vec<Arc<Farm>>,
+    pub(super) access: Option<AccessSink>,
+    pub(super) started: Instant,
+    pub(super) max_connections: u32,
+    pub(super) workers: usize,
+}
+
+impl Shared {
+    pub(super) fn new(fixed: Fixed, changing: Changing) -> Self {
+        Self {
+            config: fixed.config,
+            farms: fixed.farms,
+            engine: OnceLock::new(),
+            access: fixed.access,
+            started: fixed.started,
+            max_connections: fixed.max_connections,
+            workers: fixed.workers,
+            changing: Mutex::new(changing),
+        }
+    }
+
+    pub(super) fn changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything, at `now`.
+    pub(super) fn status(&self, now: Instant) -> Status {
+        let changing = self.changing();
+        let millis = |since: Instant| {
+            let age = now.saturating_duration_since(since).as_millis();
+            u64::try_from(age).unwrap_or(u64::MAX)
+        };
+        let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let connections = self.engine.get().map_or(0, |engine| engine.connections());
+        let process = ProcessStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            node: changing.node.clone(),
+            config_path: changing.config_path.clone(),
+            generation: changing.generation,
+            uptime_ms: millis(self.started),
+            serving: changing.serving,
+            keeper_heard_ms: changing.keeper_heard.map(millis),
+            connections: wide(connections),
+            max_connections: self.max_connections.into(),
+            workers: wide(self.workers),
+            log_dropped: log::dropped(),
+            access_log_dropped: self.access.as_ref().map_or(0, AccessSink::dropped),
+        };
+        let proxies = self.farms.iter().zip(&self.config.proxies).enumerate();
+        let proxies = proxies.map(|(at, (farm, config))| {
+            let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
+            gather::proxy_status(config, &farm.stats(now), health, probed, now)
+        });
+        Status {
+            process,
+            vrrp: changing.vrrp.clone(),
+            proxies: proxies.collect(),
+            ..Status::default()
+        }
+        .judged()
+    }
+}
+
+/// A door to the outside: not open yet, or served by a task.
+#[derive(Debug)]
+enum Door<A, L> {
+    /// Somebody else (a proxy process that is about to go) still stands there.
+    Blocked(A),
+    Bound(L),
+    Served,
+}
+
+/// The admin socket and the HTTP listener.
+#[derive(Debug)]
+pub(super) struct Doors {
+    admin_path: PathBuf,
+    admin: Door<PathBuf, UnixListener>,
+    http: Option<Door<SocketAddr, TcpListener>>,
+}
+
+impl Doors {
+    /// Opens what can be opened; [`Doors::serve`] tries the rest again.
+    pub(super) fn open(config: &Config, runtime_dir: &Path) -> Self {
+        let default = || runtime_dir.join("admin.sock");
+        let admin_path = config.admin.socket.clone().unwrap_or_else(default);
+        let mut doors = Self {
+            admin: Door::Blocked(admin_path.clone()),
+            admin_path,
+            http: config.metrics.listen.map(Door::Blocked),
+        };
+        doors.bind(true);
+        doors
+    }
+
+    /// Puts a task behind every open door, and tries the closed ones again.
+    pub(super) fn serve(&mut self, source: &Source) {
+        self.bind(false);
+        self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
+            Door::Bound(listener) => {
+                let source = Arc::clone(source);
+                tokio::spawn(async move {
+                    if let Err(error) = socket::serve(listener, source).await {
+                        tracing::error!(%error, "admin socket cannot be served");
+                    }
+                });
+                Door::Served
+            }
+            other @ (Door::Blocked(_) | Door::Served) => other,
+        };
+        self.http = self.http.take().map(|door| match door {
+            Door::Bound(listener) => {
+                let source = Arc::clone(source);
+                tokio::spawn(async move {
+                    if let Err(error) = http::serve(listener, source).await {
+                        tracing::error!(%error, "metrics listener cannot be served");
+                    }
+                });
+                Door::Served
+            }
+            other @ (Door::Blocked(_) | Door::Served) => other,
+        });
+    }
+
+    /// Leaves no socket file behind.
+    pub(super) fn close(&self) {
+        if matches!(self.admin, Door::Served)
+            && let Err(error) = std::fs::remove_file(&self.admin_path)
+        {
+            tracing::debug!(%error, "admin socket stays in place");
+        }
+    }
+
+    fn bind(&mut self, first: bool) {
+        if let Door::Blocked(path) = &self.admin {
+            match socket::bind(path) {
+                Ok(listener) => self.admin = Door::Bound(listener),
+                Err(error) => complain(first, &path.display().to_string(), &error),
+            }
+        }
+        if let Some(Door::Blocked(address)) = self.http {
+            match http::bind(address) {
+                Ok(listener) => self.http = Some(Door::Bound(listener)),
+                Err(error) => complain(first, &address.to_string(), &error),
+            }
+        }
+    }
+}
+
+fn complain(first: bool, at: &str, error: &std::io::Error) {
+    if first {
+        tracing::warn!(key = at, %error, "cannot listen for questions, will try again");
+    }
+}
+
+/// Gives the present status to whoever asks.
+pub(super) fn source(shared: &Arc<Shared>) -> Source {
+    let shared = Arc::clone(shared);
+    Arc::new(move || shared.status(clock::now()))
+}

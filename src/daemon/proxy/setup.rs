@@ -1,0 +1,115 @@
+//! What the control loop is set up with: machines, farms and tasks, and what the previous process
+//! knew.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::config::model::Config;
+use crate::health::board::Board;
+use crate::health::fsm::Machine;
+use crate::health::probe::Probe;
+use crate::health::task::{Finding, Target, stagger, watch};
+use crate::ipc::message::Welcome;
+use crate::proxy::farm::Farm;
+
+/// A probe that runs into its timeout needs a moment more to be heard of.
+const SLACK: Duration = Duration::from_millis(250);
+/// Serving begins at the latest after this long, probed or not.
+const FIRST_VERDICTS_WITHIN: Duration = Duration::from_secs(2);
+
+pub(super) fn machines(config: &Config, now: Instant) -> Vec<Vec<Machine>> {
+    let total = config.proxies.iter().map(|proxy| proxy.servers.len()).sum();
+    let mut number = 0;
+    let mut all = Vec::with_capacity(config.proxies.len());
+    for proxy in &config.proxies {
+        let mut of_proxy = Vec::with_capacity(proxy.servers.len());
+        for _server in &proxy.servers {
+            let earlier = stagger(proxy.check.interval, number, total);
+            of_proxy.push(Machine::new(&proxy.check, now).staggered(earlier));
+            number += 1;
+        }
+        all.push(of_proxy);
+    }
+    all
+}
+
+/// Takes over what the previous process knew, where it is young enough.
+pub(super) fn restore(
+    welcome: &Welcome,
+    board: &mut Board,
+    farms: &[Arc<Farm>],
+    machines: &mut [Vec<Machine>],
+    now: Instant,
+) {
+    for old in &welcome.snapshot {
+        let Some((proxy, server)) = board.restore(old, now) else {
+            continue;
+        };
+        if let Some(farm) = farms.get(proxy) {
+            farm.restore(server, old.up, old.ramp_ms.map(Duration::from_millis), now);
+        }
+        let machine = machines.get_mut(proxy).and_then(|m| m.get_mut(server));
+        if let Some(machine) = machine {
+            machine.restore(old.up);
+        }
+    }
+}
+
+/// One task per server that is not disabled; answers what wakes each for a probe.
+pub(super) fn watch_all(
+    config: &Config,
+    probes: Vec<Vec<Probe>>,
+    machines: Vec<Vec<Machine>>,
+    findings: &mpsc::Sender<Finding>,
+) -> Vec<Vec<Arc<Notify>>> {
+    let mut all = Vec::with_capacity(config.proxies.len());
+    let prepared = probes.into_iter().zip(machines);
+    for ((proxy, of_proxy), (probes, machines)) in config.proxies.iter().enumerate().zip(prepared) {
+        let mut hurries = Vec::with_capacity(of_proxy.servers.len());
+        let each = of_proxy
+            .servers
+            .iter()
+            .zip(probes.into_iter().zip(machines));
+        for (server, (of_server, (probe, machine))) in each.enumerate() {
+            let hurry = Arc::new(Notify::new());
+            hurries.push(Arc::clone(&hurry));
+            if of_server.disabled {
+                continue;
+            }
+            let target = Target {
+                proxy,
+                server,
+                proxy_name: of_proxy.name.clone(),
+                server_name: of_server.name.clone(),
+                probe,
+                machine,
+                hurry,
+            };
+            tokio::spawn(watch(target, findings.clone()));
+        }
+        all.push(hurries);
+    }
+    all
+}
+
+pub(super) fn first_verdicts_within(config: &Config) -> Duration {
+    let slowest = config.proxies.iter().map(|proxy| proxy.check.timeout).max();
+    slowest
+        .map_or(Duration::ZERO, |slowest| slowest + SLACK)
+        .min(FIRST_VERDICTS_WITHIN)
+}
+
+pub(super) fn workers(config: &Config) -> usize {
+    let asked = config
+        .limits
+        .workers
+        .map(|workers| usize::from(workers.get()));
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if config.proxies.is_empty() {
+        0
+    } else {
+        asked.unwrap_or_else(cores)
+    }
+}

@@ -1,1 +1,0 @@
-//! The runner process: starts the proxy and the track scripts.

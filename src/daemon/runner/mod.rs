@@ -1,0 +1,325 @@
+//! The runner process: starts the proxy and track scripts for the keeper, which is too precious to
+//! fork. One thread, one epoll loop, no network capabilities. It judges nothing: what to run comes
+//! over descriptor 3, how it ended goes back.
+//!
+//! A script runs as the leader of its own process group with stdin, stdout and stderr at /dev/null
+//! and an environment of `PATH` and `LBD_*` alone. At its timeout the group gets SIGTERM, a second
+//! later SIGKILL. When the keeper goes, its scripts are ended and the runner leaves; the proxy
+//! goes on and waits for the next keeper.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::ipc::message::CodecError;
+use crate::ipc::runner::{FromRunner, Outcome, RunScript, ToRunner};
+use crate::net::clock;
+use crate::net::epoll::{Epoll, Events, Interest};
+use crate::net::privileges;
+use crate::net::process::{self, Ended, Launch, Process};
+use crate::net::seqpacket::Connection;
+use crate::net::signal;
+
+#[cfg(test)]
+mod tests;
+
+/// Between SIGTERM and SIGKILL for a script that overstays.
+const KILL_AFTER: Duration = Duration::from_secs(1);
+/// Scripts at a time; more are answered as not started. A configuration has few, and each has at
+/// most one run plus one that is being ended.
+const CHILDREN_MAX: usize = 256;
+/// Where scripts find programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const KEEPER: u64 = 0;
+
+/// The runner can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// It was not started by a keeper.
+    #[error("descriptor 3 is no socket of a keeper")]
+    NoKeeper(#[source] io::Error),
+    /// The kernel refused something its loop needs.
+    #[error("the runner's loop failed")]
+    Loop(#[source] io::Error),
+    /// The keeper speaks another language.
+    #[error("a message of the keeper was not understood")]
+    Message(#[source] CodecError),
+}
+
+/// The process behind `lbd runner`: serves the keeper at descriptor 3 until it goes.
+///
+/// # Errors
+/// [`RunnerError`].
+pub fn run() -> Result<(), RunnerError> {
+    signal::unblock_all().map_err(RunnerError::Loop)?;
+    let report = privileges::confine_runner();
+    let keeper = process::take_fd3()
+        .and_then(Connection::from_fd)
+        .map_err(RunnerError::NoKeeper)?;
+    serve(keeper, report.to_string())
+}
+
+/// The loop, until the keeper closes its end.
+fn serve(keeper: Connection, report: String) -> Result<(), RunnerError> {
+    let mut runner = Runner::new(keeper).map_err(RunnerError::Loop)?;
+    runner.tell(&FromRunner::Ready(report));
+    let outcome = runner.serve();
+    runner.end_scripts();
+    outcome
+}
+
+#[derive(Debug)]
+struct Runner {
+    keeper: Connection,
+    epoll: Epoll,
+    children: BTreeMap<u64, Child>,
+    next_token: u64,
+}
+
+#[derive(Debug)]
+struct Child {
+    process: Process,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Proxy,
+    Script {
+        script: u16,
+        run: u64,
+        /// The next step of ending it, and when.
+        end_at: Instant,
+        timed_out: bool,
+    },
+}
+
+impl Runner {
+    fn new(keeper: Connection) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(&keeper, KEEPER, Interest::READ)?;
+        Ok(Self {
+            keeper,
+            epoll,
+            children: BTreeMap::new(),
+            next_token: KEEPER + 1,
+        })
+    }
+
+    fn serve(&mut self) -> Result<(), RunnerError> {
+        let mut events = Events::with_capacity(32);
+        let mut buffer = vec![0; crate::ipc::message::MESSAGE_BYTES_MAX];
+        loop {
+            let now = clock::now();
+            let wait = self.deadline().map(|at| at.saturating_duration_since(now));
+            self.epoll
+                .wait(&mut events, wait)
+                .map_err(RunnerError::Loop)?;
+            for event in events.iter() {
+                if event.token == KEEPER {
+                    if !self.read_keeper(&mut buffer)? {
+                        return Ok(());
+                    }
+                } else {
+                    self.child_ended(event.token);
+                }
+            }
+            self.end_overdue(clock::now());
+        }
+    }
+
+    /// Takes the keeper's waiting messages; false when it has gone.
+    fn read_keeper(&mut self, buffer: &mut [u8]) -> Result<bool, RunnerError> {
+        while let Some(received) = self.keeper.receive(buffer).map_err(RunnerError::Loop)? {
+            let bytes = buffer.get(..received.len).unwrap_or_default();
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            match ToRunner::decode(bytes).map_err(RunnerError::Message)? {
+                ToRunner::StartProxy {
+                    keeper_socket,
+                    runtime_dir,
+                } => self.start_proxy(&keeper_socket, &runtime_dir),
+                ToRunner::RunScript(run) => self.start_script(&run),
+            }
+        }
+        Ok(true)
+    }
+
+    fn start_proxy(&mut self, keeper_socket: &str, runtime_dir: &str) {
+        let args = [
+            "proxy",
+            "--keeper-socket",
+            keeper_socket,
+            "--runtime-dir",
+            runtime_dir,
+        ];
+        let launched = process::launch(&Launch {
+            program: Path::new(process::OWN_PROGRAM),
+            name: Some("lbd"),
+            args: &args.map(OsStr::new),
+            env: None,
+            fd3: None,
+            quiet: false,
+            on_parent_death: None,
+        });
+        let started = launched.and_then(|process| {
+            let pid = process.pid();
+            self.watch(process, What::Proxy).map(|()| pid)
+        });
+        match started {
+            Ok(pid) => self.tell(&FromRunner::ProxyStarted {
+                pid: pid.unsigned_abs(),
+            }),
+            Err(error) => self.tell(&FromRunner::ProxyNotStarted {
+                error: error.to_string(),
+            }),
+        }
+    }
+
+    fn start_script(&mut self, run: &RunScript) {
+        if let Err(error) = self.try_start_script(run) {
+            self.tell(&FromRunner::ScriptEnded {
+                script: run.script,
+                run: run.run,
+                how: Outcome::NotStarted(error.to_string()),
+            });
+        }
+    }
+
+    fn try_start_script(&mut self, run: &RunScript) -> io::Result<()> {
+        let Some((program, args)) = run.command.split_first() else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if self.children.len() >= CHILDREN_MAX {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+        let mut env = vec![("PATH", PATH)];
+        env.extend(run.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        let process = process::launch(&Launch {
+            program: Path::new(program),
+            name: None,
+            args: &args,
+            env: Some(&env),
+            fd3: None,
+            quiet: true,
+            on_parent_death: Some(Signal::SIGKILL),
+        })?;
+        let what = What::Script {
+            script: run.script,
+            run: run.run,
+            end_at: clock::now() + Duration::from_millis(run.timeout_ms),
+            timed_out: false,
+        };
+        self.watch(process, what)
+    }
+
+    fn watch(&mut self, process: Process, what: What) -> io::Result<()> {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.epoll.add(&process, token, Interest::READ)?;
+        self.children.insert(token, Child { process, what });
+        Ok(())
+    }
+
+    fn child_ended(&mut self, token: u64) {
+        let Some(child) = self.children.get(&token) else {
+            return;
+        };
+        match child.what {
+            What::Proxy => {}
+            // What it left behind in its group goes with it. Its own pid, not collected yet, keeps
+            // the group's number from being given to anybody else.
+            What::Script { .. } => signal_group(child.process.pid(), Signal::SIGKILL),
+        }
+        let how = match child.process.reap() {
+            Ok(None) => return,
+            Ok(Some(Ended::Exited(code))) => Outcome::Exited(code),
+            Ok(Some(Ended::Signalled(number))) => Outcome::Signalled(number),
+            Err(error) => Outcome::NotStarted(error.to_string()),
+        };
+        let Some(child) = self.children.remove(&token) else {
+            return;
+        };
+        let message = match child.what {
+            What::Proxy => FromRunner::ProxyEnded {
+                pid: child.process.pid().unsigned_abs(),
+                how,
+            },
+            What::Script {
+                script,
+                run,
+                timed_out,
+                ..
+            } => {
+                let how = if timed_out { Outcome::TimedOut } else { how };
+                FromRunner::ScriptEnded { script, run, how }
+            }
+        };
+        self.tell(&message);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let due = |child: &Child| match child.what {
+            What::Proxy => None,
+            What::Script { end_at, .. } => Some(end_at),
+        };
+        self.children.values().filter_map(due).min()
+    }
+
+    fn end_overdue(&mut self, now: Instant) {
+        for child in self.children.values_mut() {
+            let What::Script {
+                end_at, timed_out, ..
+            } = &mut child.what
+            else {
+                continue;
+            };
+            if now < *end_at {
+                continue;
+            }
+            let signal = if *timed_out {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGTERM
+            };
+            *timed_out = true;
+            *end_at = now + KILL_AFTER;
+            signal_group(child.process.pid(), signal);
+        }
+    }
+
+    fn end_scripts(&self) {
+        for child in self.children.values() {
+            match child.what {
+                What::Proxy => {}
+                What::Script { .. } => signal_group(child.process.pid(), Signal::SIGKILL),
+            }
+        }
+    }
+
+    /// A keeper that doesn't read loses the message: its own deadlines cover that.
+    fn tell(&self, message: &FromRunner) {
+        let sent = message
+            .encode()
+            .map_err(io::Error::other)
+            .and_then(|bytes| self.keeper.send(&bytes, &[]));
+        if let Err(error) = sent {
+            tracing::warn!(%error, "keeper not told");
+        }
+    }
+}
+
+/// Signals a group that may have no member left.
+fn signal_group(leader: i32, signal: Signal) {
+    match process::signal_group(leader, signal) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+        Err(error) => tracing::warn!(%error, pid = leader, "script not signalled"),
+    }
+}

@@ -1,1 +1,0 @@
-//! Is the proxy well? The pure verdict over heartbeats, exits and thread states.

@@ -1,0 +1,348 @@
+//! The rise/fall machine of one server, HAProxy's counter exactly. Pure.
+//!
+//! `health` runs from 0 to rise + fall − 1; the server is up while it is at least `rise`. A success
+//! adds one and, at `rise`, jumps to the top; a failure takes one away and, below `rise`, drops to
+//! 0. So `fall` failures in a row take a server down, `rise` successes in a row bring it back, and
+//! any failure on the way up starts over. Unlike HAProxy's, a server begins unknown, not up: its
+//! first result decides at once.
+
+use std::time::{Duration, Instant};
+
+use crate::config::model::Check;
+
+/// What a machine knows of its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No probe has finished yet: not usable.
+    Unknown,
+    /// Takes connections.
+    Up,
+    /// Takes none.
+    Down,
+}
+
+/// A change of verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The state it left.
+    pub from: State,
+    /// The state it is in.
+    pub to: State,
+}
+
+/// The rules of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rules {
+    rise: u16,
+    fall: u16,
+    interval: Duration,
+    fast_interval: Duration,
+    down_interval: Duration,
+}
+
+impl Rules {
+    fn top(self) -> u16 {
+        self.rise + self.fall - 1
+    }
+}
+
+/// One server's health.
+///
+/// Drive it so: start a probe when [`Machine::deadline`] has come, and report what it found with
+/// [`Machine::on_result`] when it has finished. One probe at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    rules: Rules,
+    state: State,
+    health: u16,
+    deadline: Instant,
+    /// Shortens the first steady interval, so that servers probed together drift apart.
+    stagger: Option<Duration>,
+}
+
+impl Machine {
+    /// A server nothing is known of; the first probe is due at once.
+    #[must_use]
+    pub fn new(check: &Check, now: Instant) -> Self {
+        Self {
+            rules: Rules {
+                rise: check.rise.get().into(),
+                fall: check.fall.get().into(),
+                interval: check.interval,
+                fast_interval: check.fast_interval,
+                down_interval: check.down_interval,
+            },
+            state: State::Unknown,
+            health: 0,
+            deadline: now,
+            stagger: None,
+        }
+    }
+
+    /// Takes `stagger` (at most half an interval) off the first interval after the first result.
+    #[must_use]
+    pub fn staggered(mut self, stagger: Duration) -> Self {
+        self.stagger = Some(stagger);
+        self
+    }
+
+    /// Takes over a verdict that is young enough to count as probed.
+    pub fn restore(&mut self, up: bool) {
+        (self.state, self.health) = if up {
+            (State::Up, self.rules.top())
+        } else {
+            (State::Down, 0)
+        };
+    }
+
+    /// The present verdict.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// When the next probe is due.
+    #[must_use]
+    pub const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// HAProxy's `check status` pair: the counter, and where it turns: `(2, 2)` of `L4OK 2/2`.
+    #[must_use]
+    pub const fn counter(&self) -> (u16, u16) {
+        match self.state {
+            State::Up => (self.health + 1 - self.rules.rise, self.rules.fall),
+            State::Down | State::Unknown => (self.health, self.rules.rise),
+        }
+    }
+
+    /// A probe has finished at `now`.
+    pub fn on_result(&mut self, ok: bool, now: Instant) -> Option<Change> {
+        let from = self.state;
+        if self.state == State::Unknown {
+            self.restore(ok);
+        } else if ok {
+            self.success();
+        } else {
+            self.failure();
+        }
+        let mut pause = self.pause();
+        if let Some(stagger) = self.stagger.take() {
+            pause -= stagger.min(pause / 2);
+        }
+        self.deadline = now + pause;
+        (from != self.state).then_some(Change {
+            from,
+            to: self.state,
+        })
+    }
+
+    fn success(&mut self) {
+        self.health = (self.health + 1).min(self.rules.top());
+        if self.health >= self.rules.rise {
+            self.health = self.rules.top();
+            self.state = State::Up;
+        }
+    }
+
+    fn failure(&mut self) {
+        self.health = self.health.saturating_sub(1);
+        if self.health < self.rules.rise {
+            self.health = 0;
+            self.state = State::Down;
+        }
+    }
+
+    /// From the end of one probe to the start of the next.
+    fn pause(&self) -> Duration {
+        if self.health == self.rules.top() {
+            self.rules.interval
+        } else if self.health == 0 {
+            self.rules.down_interval
+        } else {
+            self.rules.fast_interval
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::CheckKind;
+    use crate::units::Count;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn check(rise: i64, fall: i64) -> Check {
+        Check {
+            kind: CheckKind::Tcp,
+            interval: Duration::from_secs(10),
+            fast_interval: Duration::from_secs(2),
+            down_interval: Duration::from_secs(5),
+            timeout: SECOND,
+            rise: Count::try_from(rise).unwrap(),
+            fall: Count::try_from(fall).unwrap(),
+        }
+    }
+
+    fn now() -> Instant {
+        crate::net::clock::now()
+    }
+
+    /// Feeds `results` (`+` success, `-` failure) and writes down the state (U, D) and the pause in
+    /// seconds after each.
+    fn run(machine: &mut Machine, results: &str) -> String {
+        let start = now();
+        let mut trace = Vec::new();
+        for result in results.chars() {
+            machine.on_result(result == '+', start);
+            let state = match machine.state() {
+                State::Unknown => '?',
+                State::Up => 'U',
+                State::Down => 'D',
+            };
+            trace.push(format!("{state}{}", (machine.deadline() - start).as_secs()));
+        }
+        trace.join(" ")
+    }
+
+    // Worked out by hand from HAProxy's check.c (anchors: proxy.md §2.4).
+    #[test]
+    fn results_move_the_counter_as_in_haproxy() {
+        let table = [
+            // rise, fall, results, state and next interval after each
+            (2, 2, "+-", "U10 U2"),
+            (2, 2, "+--", "U10 U2 D5"),
+            (2, 2, "+-+", "U10 U2 U10"),
+            (2, 2, "-++", "D5 D2 U10"),
+            (2, 2, "-+-++", "D5 D2 D5 D2 U10"),
+            (3, 2, "-++-+++", "D5 D2 D2 D5 D2 D2 U10"),
+            (2, 3, "+-+--+---", "U10 U2 U10 U2 U2 U10 U2 U2 D5"),
+            (1, 1, "+-+", "U10 D5 U10"),
+            (1, 3, "---+", "D5 D5 D5 U10"),
+        ];
+        for (rise, fall, results, expected) in table {
+            let mut machine = Machine::new(&check(rise, fall), now());
+            assert_eq!(
+                run(&mut machine, results),
+                expected,
+                "{rise} {fall} {results}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_result_decides_at_once() {
+        let start = now();
+        let mut machine = Machine::new(&check(3, 3), start);
+        assert_eq!(machine.state(), State::Unknown);
+        assert_eq!(machine.deadline(), start);
+        let change = machine.on_result(true, start);
+        assert_eq!(
+            change,
+            Some(Change {
+                from: State::Unknown,
+                to: State::Up
+            })
+        );
+        let mut machine = Machine::new(&check(3, 3), start);
+        let change = machine.on_result(false, start);
+        assert_eq!(
+            change,
+            Some(Change {
+                from: State::Unknown,
+                to: State::Down
+            })
+        );
+    }
+
+    #[test]
+    fn only_a_change_is_reported() {
+        let mut machine = Machine::new(&check(2, 2), now());
+        let changes: Vec<bool> = [true, true, false, false, false, true, true, true]
+            .into_iter()
+            .map(|ok| machine.on_result(ok, now()).is_some())
+            .collect();
+        assert_eq!(
+            changes,
+            [true, false, false, true, false, false, true, false]
+        );
+    }
+
+    #[test]
+    fn a_restored_verdict_stands_until_the_rules_change_it() {
+        let mut machine = Machine::new(&check(2, 2), now());
+        machine.restore(true);
+        assert_eq!(run(&mut machine, "--"), "U2 D5");
+        let mut machine = Machine::new(&check(2, 2), now());
+        machine.restore(false);
+        assert_eq!(run(&mut machine, "++"), "D2 U10");
+    }
+
+    #[test]
+    fn stagger_shortens_the_first_interval_only_and_by_half_at_most() {
+        let start = now();
+        let mut machine = Machine::new(&check(2, 2), start).staggered(3 * SECOND);
+        machine.on_result(true, start);
+        assert_eq!(machine.deadline() - start, 7 * SECOND);
+        machine.on_result(true, start);
+        assert_eq!(machine.deadline() - start, 10 * SECOND);
+        let mut machine = Machine::new(&check(2, 2), start).staggered(9 * SECOND);
+        machine.on_result(true, start);
+        assert_eq!(machine.deadline() - start, 5 * SECOND);
+    }
+
+    /// An independent statement of the same rules: runs of equal results, no counter.
+    fn oracle(history: &[bool], rise: usize, fall: usize) -> bool {
+        let mut up = history[0];
+        let mut run = if up { usize::MAX } else { 0 };
+        let mut failures = 0;
+        for &ok in &history[1..] {
+            if up {
+                // On the way down a success repairs everything: the counter jumps to the top.
+                failures = if ok { 0 } else { failures + 1 };
+                if failures >= fall {
+                    (up, run, failures) = (false, 0, 0);
+                }
+            } else {
+                run = if ok { run + 1 } else { 0 };
+                if run >= rise {
+                    (up, failures) = (true, 0);
+                }
+            }
+        }
+        up
+    }
+
+    #[test]
+    fn random_runs_agree_with_the_rules_in_words() {
+        for seed in 1..=300_u64 {
+            let mut random = seed;
+            let mut next = || {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random >> 33
+            };
+            let (rise, fall) = (1 + next() % 5, 1 + next() % 5);
+            let mut machine = Machine::new(
+                &check(i64::try_from(rise).unwrap(), i64::try_from(fall).unwrap()),
+                now(),
+            );
+            let mut history = Vec::new();
+            for step in 0..400 {
+                let ok = next() % 3 != 0;
+                history.push(ok);
+                machine.on_result(ok, now());
+                let up = machine.state() == State::Up;
+                let (rise, fall) = (
+                    usize::try_from(rise).unwrap(),
+                    usize::try_from(fall).unwrap(),
+                );
+                assert_eq!(up, oracle(&history, rise, fall), "seed {seed} step {step}");
+                let (value, of) = machine.counter();
+                assert!(value <= of.max(1), "seed {seed} step {step}: {value}/{of}");
+            }
+        }
+    }
+}

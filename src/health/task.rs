@@ -1,0 +1,131 @@
+//! The driver of one server's check: wait for the deadline, probe, decide, hand the finding on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::fsm::{Change, Machine, State};
+use super::probe::{Probe, Verdict};
+use crate::net::clock;
+
+/// A server to watch.
+#[derive(Debug)]
+pub struct Target {
+    /// Position of the proxy in the file.
+    pub proxy: usize,
+    /// Position of the server in the proxy.
+    pub server: usize,
+    /// Name of the proxy.
+    pub proxy_name: String,
+    /// Name of the server.
+    pub server_name: String,
+    /// How it is probed.
+    pub probe: Probe,
+    /// Its rise/fall machine, perhaps with a restored verdict.
+    pub machine: Machine,
+    /// Wakes the task for a probe before its deadline.
+    pub hurry: Arc<Notify>,
+}
+
+/// What one probe brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Position of the proxy in the file.
+    pub proxy: usize,
+    /// Position of the server in the proxy.
+    pub server: usize,
+    /// What the probe found.
+    pub verdict: Verdict,
+    /// Whether the server is up, by the rules, with this result counted.
+    pub up: bool,
+    /// The counter after it: results in a row, and how many of them turn the verdict.
+    pub counter: (u16, u16),
+    /// Whether the verdict changed.
+    pub change: Option<Change>,
+    /// When the probe began.
+    pub started: Instant,
+    /// When it was finished.
+    pub finished: Instant,
+}
+
+/// How much the server with this number of `total` takes off its first interval, so that servers
+/// that were all probed at the start don't go on in step.
+#[must_use]
+pub fn stagger(interval: Duration, number: usize, total: usize) -> Duration {
+    let (number, total) = (u32::try_from(number), u32::try_from(total.max(1)));
+    match (number, total) {
+        (Ok(number), Ok(total)) => interval / 2 * number.min(total) / total,
+        (Err(_), _) | (_, Err(_)) => Duration::ZERO,
+    }
+}
+
+/// Watches one server until nobody listens to `findings` any more. When that channel is full the
+/// next probe waits: the reader is the control loop, and a verdict may be late but not lost.
+pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
+    let mut warned = false;
+    let mut verdict_since = clock::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(target.machine.deadline().into()) => {}
+            () = target.hurry.notified() => {}
+        }
+        let started = clock::now();
+        let report = target.probe.run().await;
+        let finished = clock::now();
+        if report.unauthorized && !warned {
+            warned = true;
+            tracing::warn!(
+                proxy = target.proxy_name,
+                server = target.server_name,
+                reason = "401 or 403 without credentials",
+                "check is not authorized, counted as ready"
+            );
+        }
+        let change = target
+            .machine
+            .on_result(report.verdict.is_ready(), finished);
+        if let Some(change) = change {
+            let elapsed = finished.saturating_duration_since(verdict_since);
+            verdict_since = finished;
+            say(&target, change, &report.verdict, elapsed);
+        }
+        let finding = Finding {
+            proxy: target.proxy,
+            server: target.server,
+            up: target.machine.state() == State::Up,
+            counter: target.machine.counter(),
+            verdict: report.verdict,
+            change,
+            started,
+            finished,
+        };
+        if findings.send(finding).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One line per transition; `elapsed_ms` is the time it spent in the state it leaves.
+fn say(target: &Target, change: Change, verdict: &Verdict, elapsed: Duration) {
+    let (proxy, server) = (&target.proxy_name, &target.server_name);
+    let from = word(change.from);
+    let elapsed_ms = elapsed.as_millis();
+    match change.to {
+        State::Up => {
+            tracing::info!(proxy, server, from, elapsed_ms, "server up");
+        }
+        State::Down | State::Unknown => {
+            let reason = verdict.reason().unwrap_or("unknown");
+            tracing::warn!(proxy, server, from, reason, elapsed_ms, "server down");
+        }
+    }
+}
+
+const fn word(state: State) -> &'static str {
+    match state {
+        State::Unknown => "unknown",
+        State::Up => "up",
+        State::Down => "down",
+    }
+}

@@ -1,0 +1,196 @@
+//! The line of the access log. Pure: a finished connection in, text out.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::event::push_pair;
+use super::time::Civil;
+use crate::config::model::AccessFormat;
+
+/// A finished connection, as the access log shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessLine<'a> {
+    /// When the client was accepted.
+    pub accepted_at: SystemTime,
+    /// The zone of the stamp, seconds east of Greenwich.
+    pub utc_offset: i64,
+    /// The client.
+    pub client: SocketAddr,
+    /// The address it connected to.
+    pub local: SocketAddr,
+    /// The proxy's name.
+    pub proxy: &'a str,
+    /// The server's name; `None`: it never got one.
+    pub server: Option<&'a str>,
+    /// Time in the queue; `None`: it never left it.
+    pub queue: Option<Duration>,
+    /// Time to connect to the server; `None`: never connected.
+    pub connect: Option<Duration>,
+    /// Time from accept to close.
+    pub total: Duration,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// HAProxy's two-letter termination code.
+    pub code: &'a str,
+    /// Connections of the process at the end.
+    pub active: u64,
+    /// Connections of the frontend at the end.
+    pub frontend: u64,
+    /// Connections of the backend at the end.
+    pub backend: u64,
+    /// Connections of the server at the end.
+    pub server_active: u64,
+    /// Connects that were tried again.
+    pub retries: u32,
+    /// Whether it went to another server than the first choice.
+    pub redispatched: bool,
+    /// Connections that were waiting for the server.
+    pub server_queue: u64,
+    /// Connections that were waiting for any server.
+    pub backend_queue: u64,
+}
+
+impl AccessLine<'_> {
+    /// The line, without a line end.
+    #[must_use]
+    pub fn render(&self, format: AccessFormat) -> String {
+        match format {
+            AccessFormat::Tcplog => self.tcplog(),
+            AccessFormat::Json => self.json(),
+            AccessFormat::Logfmt => self.logfmt(),
+        }
+    }
+
+    /// HAProxy's `option tcplog`:
+    /// `%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`.
+    fn tcplog(&self) -> String {
+        let at = Civil::at(self.accepted_at, self.utc_offset).haproxy();
+        let retries = if self.redispatched {
+            format!("+{}", self.retries)
+        } else {
+            self.retries.to_string()
+        };
+        format!(
+            "{}:{} [{at}] {proxy} {proxy}/{} {}/{}/{} {} {} {}/{}/{}/{}/{retries} {}/{}",
+            self.client.ip(),
+            self.client.port(),
+            self.server.unwrap_or("<NOSRV>"),
+            millis_or_minus_one(self.queue),
+            millis_or_minus_one(self.connect),
+            self.total.as_millis(),
+            self.bytes_out,
+            self.code,
+            self.active,
+            self.frontend,
+            self.backend,
+            self.server_active,
+            self.server_queue,
+            self.backend_queue,
+            proxy = self.proxy,
+        )
+    }
+
+    fn pairs(&self) -> Vec<(&'static str, Value)> {
+        let at = Civil::at(self.accepted_at, self.utc_offset).rfc3339();
+        let optional = |time: Option<Duration>| time.map_or(Value::None, millis);
+        vec![
+            ("time", Value::Text(at)),
+            ("client", Value::Text(self.client.to_string())),
+            ("local", Value::Text(self.local.to_string())),
+            ("proxy", Value::Text(self.proxy.to_owned())),
+            (
+                "server",
+                self.server
+                    .map_or(Value::None, |name| Value::Text(name.to_owned())),
+            ),
+            ("queue_ms", optional(self.queue)),
+            ("connect_ms", optional(self.connect)),
+            ("elapsed_ms", millis(self.total)),
+            ("bytes_in", Value::Number(self.bytes_in)),
+            ("bytes_out", Value::Number(self.bytes_out)),
+            ("code", Value::Text(self.code.to_owned())),
+            ("reason", Value::Text(long_name(self.code).to_owned())),
+            ("retries", Value::Number(self.retries.into())),
+            ("redispatched", Value::Flag(self.redispatched)),
+        ]
+    }
+
+    fn json(&self) -> String {
+        let object: serde_json::Map<String, serde_json::Value> = self
+            .pairs()
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.json()))
+            .collect();
+        serde_json::Value::Object(object).to_string()
+    }
+
+    fn logfmt(&self) -> String {
+        let mut line = String::new();
+        for (key, value) in self.pairs() {
+            push_pair(&mut line, key, &value.text());
+        }
+        line.trim_start().to_owned()
+    }
+}
+
+enum Value {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+    None,
+}
+
+impl Value {
+    fn json(self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Number(number) => number.into(),
+            Self::Flag(flag) => flag.into(),
+            Self::None => serde_json::Value::Null,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(number) => number.to_string(),
+            Self::Flag(flag) => flag.to_string(),
+            Self::None => "-".to_owned(),
+        }
+    }
+}
+
+fn millis(time: Duration) -> Value {
+    Value::Number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn millis_or_minus_one(time: Option<Duration>) -> String {
+    time.map_or_else(|| "-1".to_owned(), |time| time.as_millis().to_string())
+}
+
+/// What a termination code says in words: who ended it, and in which phase.
+#[must_use]
+pub fn long_name(code: &str) -> &'static str {
+    match code {
+        "--" => "finished",
+        "CQ" => "client left the queue",
+        "CC" => "client left while connecting",
+        "CD" => "client aborted",
+        "cD" => "client timed out",
+        "SC" => "server refused",
+        "sC" => "connect timed out",
+        "SD" => "server aborted",
+        "sD" => "server timed out",
+        "sQ" => "queue timed out",
+        "PQ" | "PC" | "PR" => "refused by a limit",
+        "RC" | "RQ" | "RD" => "out of resources",
+        "DC" | "DD" => "server went down",
+        "KC" | "KD" | "KQ" => "closed by the operator",
+        "IC" | "ID" => "internal error",
+        "LC" | "LD" | "LR" => "closed by this node",
+        // Codes come from the proxy as text; one that is new here is still a code.
+        _ => "other",
+    }
+}

@@ -1,1 +1,0 @@
-//! Giving up rights: capabilities, no_new_privs, seccomp, landlock.

@@ -1,0 +1,292 @@
+//! Giving up rights: capabilities, no_new_privs, seccomp, landlock. Each `confine_*` does what the
+//! kernel and the present rights allow, never fails, and reports what is in force: a machine
+//! without landlock still gets a load balancer, and its log says what it lacks.
+
+mod seccomp;
+
+use std::fmt;
+use std::path::Path;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use landlock::{
+    ABI, Access, AccessFs, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    path_beneath_rules,
+};
+
+/// What is in force after a `confine_*`, each in a few words for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The capabilities left, or why they could not be dropped.
+    pub capabilities: String,
+    /// Whether programs started from here can gain rights.
+    pub no_new_privs: bool,
+    /// The system-call filter.
+    pub seccomp: String,
+    /// The file-system rules.
+    pub landlock: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "capabilities {}, no_new_privs {}, seccomp {}, landlock {}",
+            self.capabilities,
+            if self.no_new_privs { "on" } else { "off" },
+            self.seccomp,
+            self.landlock
+        )
+    }
+}
+
+/// What the keeper goes on needing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeeperNeeds {
+    /// Virtual routers: raw sockets and addresses.
+    VirtualRouters,
+    /// Nothing: a file with only `[proxy]`, its listeners already open.
+    Nothing,
+}
+
+/// Reduces the keeper to what its virtual routers need. Ports below 1024 must be bound, real-time
+/// scheduling and memory locks asked for, before. The bounding set stays: a runner that has to be
+/// started again drops its own.
+#[must_use]
+pub fn confine_keeper(needs: KeeperNeeds) -> Report {
+    let wanted: CapsHashSet = match needs {
+        KeeperNeeds::VirtualRouters => [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW].into(),
+        KeeperNeeds::Nothing => CapsHashSet::new(),
+    };
+    let outcome = reduce_to(&wanted);
+    Report {
+        capabilities: described(outcome),
+        no_new_privs: nix::sys::prctl::get_no_new_privs().unwrap_or(false),
+        seccomp: "not used".to_owned(),
+        landlock: "not used".to_owned(),
+    }
+}
+
+/// Takes the network capabilities away from the runner and from every program it will start.
+#[must_use]
+pub fn confine_runner() -> Report {
+    let network = [
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_NET_RAW,
+        Capability::CAP_NET_BIND_SERVICE,
+        Capability::CAP_NET_BROADCAST,
+    ];
+    let outcome = drop_bounding(&network).and_then(|()| {
+        let mut left = caps::read(None, CapSet::Permitted)?;
+        left.retain(|cap| !network.contains(cap));
+        reduce_to(&left)
+    });
+    Report {
+        capabilities: described(outcome),
+        no_new_privs: nix::sys::prctl::get_no_new_privs().unwrap_or(false),
+        seccomp: "not used".to_owned(),
+        landlock: "not used".to_owned(),
+    }
+}
+
+/// Paths the proxy process may still use; what does not exist is left out.
+#[derive(Debug, Clone, Copy)]
+pub struct ProxyPaths<'a> {
+    /// Files and folders it may read: CA files and the like.
+    pub read: &'a [&'a Path],
+    /// Folders in which it may create and remove files: the runtime directory.
+    pub write: &'a [&'a Path],
+}
+
+/// Read by every proxy process: trust stores, the time zone, its own threads and limits.
+const READ_ALWAYS: [&str; 7] = [
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/kubernetes/pki",
+    "/etc/localtime",
+    "/usr/share/zoneinfo",
+    "/proc",
+    "/sys/fs/cgroup",
+];
+
+/// Leaves the proxy process no capability, no way to gain one, no system call it doesn't use and
+/// no file but these. Call it before any thread is started; what runs then inherits it.
+#[must_use]
+pub fn confine_proxy(paths: &ProxyPaths<'_>) -> Report {
+    let all: Vec<Capability> = caps::all().into_iter().collect();
+    let capabilities = described(drop_bounding(&all).and(reduce_to(&CapsHashSet::new())));
+    let no_new_privs = nix::sys::prctl::set_no_new_privs().is_ok();
+    let landlock = restrict_files(paths);
+    let seccomp = match seccomp::install() {
+        Ok(count) => format!("on ({count} system calls allowed)"),
+        Err(error) => format!("off: {error}"),
+    };
+    Report {
+        capabilities,
+        no_new_privs,
+        seccomp,
+        landlock,
+    }
+}
+
+/// Takes these out of the bounding set. Needs CAP_SETPCAP; without it there is nothing to do
+/// either, since a process without capabilities and with no_new_privs gains none from exec.
+fn drop_bounding(these: &[Capability]) -> Result<(), caps::errors::CapsError> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        return Ok(());
+    }
+    for cap in these {
+        if caps::has_cap(None, CapSet::Bounding, *cap).unwrap_or(false) {
+            caps::drop(None, CapSet::Bounding, *cap)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reduces every set but the bounding one to what of `wanted` is held. Sets that are small enough
+/// are left alone: a service manager may forbid capset(2), having granted no more than is needed.
+fn reduce_to(wanted: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
+    caps::clear(None, CapSet::Ambient)?;
+    let mut outcome = Ok(());
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        let held = caps::read(None, set)?;
+        let kept: CapsHashSet = match set {
+            CapSet::Inheritable => CapsHashSet::new(),
+            CapSet::Effective | CapSet::Permitted | CapSet::Bounding | CapSet::Ambient => {
+                held.intersection(wanted).copied().collect()
+            }
+        };
+        if kept.len() == held.len() {
+            continue;
+        }
+        // What is inheritable alone gives no right to any program without file capabilities.
+        let harmless = matches!(set, CapSet::Inheritable);
+        outcome = outcome.and(
+            caps::set(None, set, &kept).or_else(|error| if harmless { Ok(()) } else { Err(error) }),
+        );
+    }
+    outcome
+}
+
+/// Between fork and exec: what the new program holds is up to it alone. For a user other than
+/// root that is nothing.
+pub(super) fn leave_nothing_ambient() -> std::io::Result<()> {
+    caps::clear(None, CapSet::Ambient).map_err(|_| std::io::ErrorKind::PermissionDenied.into())
+}
+
+fn described(outcome: Result<(), caps::errors::CapsError>) -> String {
+    let left = caps::read(None, CapSet::Permitted).map(|held| {
+        let mut names: Vec<String> = held.iter().map(ToString::to_string).collect();
+        names.sort();
+        match names.len() {
+            0 => "none".to_owned(),
+            1..=6 => names.join(" "),
+            many => format!("{many}"),
+        }
+    });
+    match (outcome, left) {
+        (Ok(()), Ok(left)) => left,
+        (Err(error), Ok(left)) => format!("{left} ({error})"),
+        (_, Err(error)) => format!("unknown ({error})"),
+    }
+}
+
+fn restrict_files(paths: &ProxyPaths<'_>) -> String {
+    match try_restrict_files(paths) {
+        Ok(RulesetStatus::FullyEnforced) => "on".to_owned(),
+        Ok(RulesetStatus::PartiallyEnforced) => "on, as far as this kernel has it".to_owned(),
+        Ok(RulesetStatus::NotEnforced) => "off: not in this kernel".to_owned(),
+        Err(error) => format!("off: {error}"),
+    }
+}
+
+/// The rights of landlock's sixth version, fewer where the kernel has fewer. Later versions
+/// restrict connecting to Unix sockets, which the logs need.
+fn try_restrict_files(paths: &ProxyPaths<'_>) -> Result<RulesetStatus, landlock::RulesetError> {
+    let version = ABI::V6;
+    let everything = AccessFs::from_all(version);
+    let read_always = READ_ALWAYS.map(Path::new);
+    let status = landlock::Ruleset::default()
+        .handle_access(everything)?
+        .scope(Scope::from_all(version))?
+        .create()?
+        .add_rules(path_beneath_rules(
+            read_always.iter().chain(paths.read),
+            AccessFs::from_read(version) & !AccessFs::Execute,
+        ))?
+        .add_rules(path_beneath_rules(
+            paths.write,
+            everything & !AccessFs::Execute,
+        ))?
+        .restrict_self()?;
+    Ok(status.ruleset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a thread of its own: capabilities, seccomp and landlock are per thread.
+    fn confined<T: Send + 'static>(check: impl FnOnce(Report) -> T + Send + 'static) -> T {
+        let dir = std::env::temp_dir();
+        std::thread::spawn(move || {
+            let paths = ProxyPaths {
+                read: &[],
+                write: &[&dir],
+            };
+            check(confine_proxy(&paths))
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn a_confined_thread_has_no_capability_and_starts_no_program() {
+        let report = confined(|report| {
+            assert!(std::process::Command::new("/bin/true").spawn().is_err());
+            report
+        });
+        assert_eq!(report.capabilities, "none");
+        assert!(report.no_new_privs);
+        assert!(report.seccomp.starts_with("on ("), "{report}");
+    }
+
+    #[test]
+    fn a_confined_thread_opens_tcp_sockets_and_no_raw_ones() {
+        confined(|_| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            drop(std::net::TcpStream::connect(address).unwrap());
+            use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+            let flags = SockFlag::SOCK_CLOEXEC;
+            assert!(socket(AddressFamily::Packet, SockType::Datagram, flags, None).is_err());
+            assert!(socket(AddressFamily::Netlink, SockType::Raw, flags, None).is_err());
+        });
+    }
+
+    #[test]
+    fn a_confined_thread_still_starts_threads_and_sleeps_on_locks() {
+        confined(|_| {
+            let (tx, rx) = std::sync::mpsc::sync_channel(1);
+            let worker = std::thread::Builder::new().name("worker".into());
+            let handle = worker.spawn(move || tx.send(7).unwrap()).unwrap();
+            assert_eq!(rx.recv().unwrap(), 7);
+            handle.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn where_landlock_is_in_force_foreign_files_are_out_of_reach() {
+        let (report, readable, writable) = confined(|report| {
+            let readable = std::fs::read("/etc/passwd").is_ok();
+            let file = std::env::temp_dir().join(format!("lbd-landlock-{}", std::process::id()));
+            let writable = std::fs::write(&file, "x").and_then(|()| std::fs::remove_file(&file));
+            (report, readable, writable.is_ok())
+        });
+        assert!(writable);
+        if report.landlock.starts_with("on") {
+            assert!(!readable);
+        } else {
+            println!("skipped: landlock {}", report.landlock);
+        }
+    }
+}

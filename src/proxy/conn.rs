@@ -1,0 +1,148 @@
+//! What a worker knows of one connection. No system calls here.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use super::queue::Tried;
+use super::relay::Flow;
+use super::termination::Phase;
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Waits for a slot on a server.
+    Queued,
+    /// A connect to its server is under way.
+    Connecting,
+    /// Both sides are there.
+    Relaying,
+    /// One side broke off; the other gets what was received, then RST.
+    Flushing,
+    /// Over; the slot is freed when the round ends.
+    Dead,
+}
+
+/// The readiness of one side's socket, as far as events told.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Side {
+    /// A read may bring something.
+    pub(super) readable: bool,
+    /// A write may be taken.
+    pub(super) writable: bool,
+    /// The peer's FIN has arrived, perhaps behind data.
+    pub(super) read_closed: bool,
+    /// Urgent data came: reads stop at its mark, so a short read is no sign of an empty socket.
+    pub(super) urgent: bool,
+    /// The peer is gone: RST, or a timeout of the kernel.
+    pub(super) broken: bool,
+}
+
+/// One connection. Times are microseconds since the engine's start.
+#[derive(Debug)]
+pub(super) struct Conn {
+    /// The client's socket, until the connection is dead.
+    pub(super) client: Option<OwnedFd>,
+    /// The server's socket, by its place in the worker's table.
+    pub(super) sock: Option<u32>,
+    /// The client's address.
+    pub(super) peer: SocketAddr,
+    /// Tells this user of the slot from earlier ones.
+    pub(super) serial: u32,
+    /// Position of the proxy.
+    pub(super) proxy: u16,
+    /// Position of the server on which it holds a slot.
+    pub(super) server: Option<u16>,
+    pub(super) state: State,
+    pub(super) client_side: Side,
+    pub(super) server_side: Side,
+    /// From client to server.
+    pub(super) up: Flow,
+    /// From server to client.
+    pub(super) down: Flow,
+    pub(super) accepted: u64,
+    /// When the present state or connect attempt began.
+    pub(super) since: u64,
+    /// When a byte last moved.
+    pub(super) active: u64,
+    /// Time in the queue; `None`: never had a slot.
+    pub(super) queue_time: Option<u32>,
+    /// Time of the connect that succeeded.
+    pub(super) connect_time: Option<u32>,
+    /// The earliest tick at which its timer comes due.
+    pub(super) armed: u64,
+    /// Servers that failed it.
+    pub(super) tried: Tried,
+    /// How many stood before it in the queue.
+    pub(super) queued_behind: u32,
+    /// Connects that failed.
+    pub(super) retries: u8,
+    /// Whether it went to another server than the first.
+    pub(super) redispatched: bool,
+    /// Where it stood when one side broke off.
+    pub(super) broke_in: Phase,
+    /// Readiness to write is watched on the client's socket too.
+    pub(super) watches_write: bool,
+    /// It is in the list of those that have more to do.
+    pub(super) runnable: bool,
+}
+
+impl Conn {
+    pub(super) fn new(
+        client: OwnedFd,
+        peer: SocketAddr,
+        proxy: u16,
+        serial: u32,
+        now: u64,
+    ) -> Self {
+        Self {
+            client: Some(client),
+            sock: None,
+            peer,
+            serial,
+            proxy,
+            server: None,
+            state: State::Queued,
+            client_side: Side {
+                writable: true,
+                ..Side::default()
+            },
+            server_side: Side::default(),
+            up: Flow::default(),
+            down: Flow::default(),
+            accepted: now,
+            since: now,
+            active: now,
+            queue_time: None,
+            connect_time: None,
+            armed: u64::MAX,
+            tried: Tried::default(),
+            queued_behind: 0,
+            retries: 0,
+            redispatched: false,
+            broke_in: Phase::Data,
+            watches_write: false,
+            runnable: false,
+        }
+    }
+
+    /// Whether the client has not sent a byte.
+    pub(super) const fn silent(&self) -> bool {
+        self.up.bytes == 0
+    }
+
+    /// Whether exactly one direction has come to its end.
+    pub(super) const fn half_closed(&self) -> bool {
+        self.up.ended != self.down.ended
+    }
+
+    /// Where it stands, for its termination code.
+    pub(super) const fn phase(&self) -> Phase {
+        match self.state {
+            State::Queued => Phase::Queue,
+            State::Connecting => Phase::Connect,
+            State::Relaying if self.down.ended => Phase::Last,
+            State::Relaying | State::Dead => Phase::Data,
+            State::Flushing => self.broke_in,
+        }
+    }
+}

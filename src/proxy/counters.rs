@@ -1,0 +1,186 @@
+//! What happened, counted: one set per worker and proxy, written by that worker alone and summed
+//! by whoever asks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident, $totals:ident: $($(#[$doc:meta])* $variant:ident $field:ident,)*) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// How many there are.
+            pub const COUNT: usize = [$(Self::$variant),*].len();
+        }
+
+        #[doc = concat!("Sums of each [`", stringify!($name), "`].")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+        pub struct $totals { $($(#[$doc])* pub $field: u64,)* }
+
+        impl $totals {
+            fn add(&mut self, cells: &Cells<{ $name::COUNT }>) {
+                $(self.$field += cells.value($name::$variant as usize);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What is counted for a proxy.
+    ProxyCount, ProxyTotals:
+    /// Connections accepted.
+    Accepted accepted,
+    /// Refused at once: no server was usable.
+    NoServer no_server,
+    /// Refused at once: the queue was full.
+    QueueFull queue_full,
+    /// Gave up waiting for a slot.
+    QueueTimeout queue_timeouts,
+    /// Went through the queue and got a slot.
+    Queued queued,
+    /// Time spent in the queue by those, microseconds.
+    QueueMicros queue_micros,
+    /// Bytes from clients.
+    BytesIn bytes_in,
+    /// Bytes to clients.
+    BytesOut bytes_out,
+    /// Bytes, of both kinds, that went through splice(2).
+    Spliced bytes_spliced,
+    /// Clients that broke off.
+    ClientAborts client_aborts,
+    /// Servers that broke off.
+    ServerAborts server_aborts,
+    /// Closed without a byte in either direction for too long.
+    IdleTimeout idle_timeouts,
+    /// Closed because the client sent nothing at all.
+    FirstByteTimeout first_byte_timeouts,
+    /// Closed because the second side did not finish.
+    HalfCloseTimeout half_close_timeouts,
+    /// Silent connections that gave way to newcomers at a limit.
+    GaveWay gave_way,
+    /// Closed by an administrator, a stop, or because the virtual address left.
+    Killed killed,
+    /// Failed for want of descriptors or memory.
+    Resource resource_errors,
+    /// Accepts that failed.
+    AcceptErrors accept_errors,
+    /// Times listeners rested because a limit of connections was reached.
+    LimitReached limit_reached,
+    /// Ended without any fault.
+    Finished finished,
+}
+
+counters! {
+    /// What is counted for a server.
+    ServerCount, ServerTotals:
+    /// Connections that the server accepted.
+    Connected connected,
+    /// Time those connects took, microseconds.
+    ConnectMicros connect_micros,
+    /// Connects begun.
+    Attempts attempts,
+    /// Connects that were refused or failed.
+    Refused connect_errors,
+    /// Connects without an answer in time.
+    ConnectTimeout connect_timeouts,
+    /// Failed connects after which the connection tried again.
+    Retries retries,
+    /// Failed connects after which the connection went elsewhere.
+    Redispatches redispatches,
+    /// Bytes to the server.
+    BytesIn bytes_in,
+    /// Bytes from the server.
+    BytesOut bytes_out,
+    /// Clients that broke off.
+    ClientAborts client_aborts,
+    /// The server broke off.
+    ServerAborts server_aborts,
+    /// Connections that ended.
+    Ended ended,
+    /// Time from accept to end of those, microseconds.
+    TotalMicros total_micros,
+    /// Connects on a recycled socket.
+    Recycled recycled,
+}
+
+/// Counters with one writer.
+#[derive(Debug)]
+struct Cells<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Cells<N> {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// One writer only, so a load and a store do, without a locked instruction.
+    fn add(&self, index: usize, amount: u64) {
+        if let Some(cell) = self.0.get(index) {
+            let sum = cell.load(Ordering::Relaxed).wrapping_add(amount);
+            cell.store(sum, Ordering::Relaxed);
+        }
+    }
+
+    fn value(&self, index: usize) -> u64 {
+        self.0
+            .get(index)
+            .map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+}
+
+/// The counters of one worker for one proxy.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    proxy: Cells<{ ProxyCount::COUNT }>,
+    servers: Vec<Cells<{ ServerCount::COUNT }>>,
+}
+
+impl WorkerCounters {
+    /// All zero.
+    #[must_use]
+    pub fn new(servers: usize) -> Self {
+        Self {
+            proxy: Cells::new(),
+            servers: (0..servers).map(|_| Cells::new()).collect(),
+        }
+    }
+
+    /// Counts for the proxy. Only its worker may call this.
+    pub fn add(&self, what: ProxyCount, amount: u64) {
+        self.proxy.add(what as usize, amount);
+    }
+
+    /// Counts for a server. Only its worker may call this.
+    pub fn add_server(&self, server: usize, what: ServerCount, amount: u64) {
+        if let Some(cells) = self.servers.get(server) {
+            cells.add(what as usize, amount);
+        }
+    }
+
+    /// Adds these counters to sums.
+    pub fn sum_into(&self, proxy: &mut ProxyTotals, servers: &mut [ServerTotals]) {
+        proxy.add(&self.proxy);
+        for (totals, cells) in servers.iter_mut().zip(&self.servers) {
+            totals.add(cells);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_over_workers_is_what_each_counted() {
+        let workers = [WorkerCounters::new(2), WorkerCounters::new(2)];
+        workers[0].add(ProxyCount::Accepted, 2);
+        workers[1].add(ProxyCount::Accepted, 3);
+        workers[1].add_server(1, ServerCount::BytesOut, 7);
+        let (mut proxy, mut servers) = (ProxyTotals::default(), [ServerTotals::default(); 2]);
+        for worker in &workers {
+            worker.sum_into(&mut proxy, &mut servers);
+        }
+        assert_eq!(proxy.accepted, 5);
+        assert_eq!((servers[0].bytes_out, servers[1].bytes_out), (0, 7));
+    }
+}

@@ -1,0 +1,313 @@
+//! Tables and seeded runs of [`super::Dispatch`].
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::config::model;
+use crate::units::{Count, Weight};
+
+fn server(weight: i64, max: u32) -> model::Server {
+    model::Server {
+        name: "s".into(),
+        address: "127.0.0.1:1".parse().unwrap(),
+        check_address: "127.0.0.1:1".parse().unwrap(),
+        weight: Weight::try_from(weight).unwrap(),
+        max_connections: std::num::NonZeroU32::new(max),
+        disabled: false,
+    }
+}
+
+fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) -> model::Proxy {
+    model::Proxy {
+        name: "p".into(),
+        listen: vec![model::Listen::Any(1)],
+        balance: model::Balance::RoundRobin,
+        connect_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(3600),
+        half_close_timeout: Duration::from_secs(30),
+        queue_timeout: Duration::from_secs(5),
+        max_connections: None,
+        max_queue,
+        client_first: false,
+        first_byte_timeout: None,
+        retries: 3,
+        slowstart: Duration::from_secs(60),
+        keepalive: None,
+        user_timeout: None,
+        check: model::Check {
+            kind: model::CheckKind::Tcp,
+            interval: Duration::from_secs(2),
+            fast_interval: Duration::from_secs(1),
+            down_interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            rise: Count::TWO,
+            fall: Count::TWO,
+        },
+        servers,
+    }
+}
+
+/// All servers up, as first verdicts.
+fn dispatch(servers: Vec<model::Server>, max_queue: u32) -> (Dispatch, Instant) {
+    let now = crate::net::clock::now();
+    let count = servers.len();
+    let mut dispatch = Dispatch::new(&proxy(servers, MaxQueue::Total(max_queue)));
+    for server in 0..count {
+        assert!(dispatch.set_up(server, true, now));
+    }
+    (dispatch, now)
+}
+
+fn ticket(slot: u32) -> Ticket {
+    Ticket {
+        worker: 0,
+        slot,
+        serial: 0,
+    }
+}
+
+fn admit(dispatch: &mut Dispatch, slot: u32) -> Admission {
+    dispatch.admit(ticket(slot), Tried::default(), Turn::First)
+}
+
+#[test]
+fn a_server_that_was_never_probed_gets_nothing() {
+    let mut dispatch = Dispatch::new(&proxy(vec![server(1, 0)], MaxQueue::Total(9)));
+    assert_eq!(admit(&mut dispatch, 1), Admission::NoServer);
+}
+
+#[test]
+fn shares_follow_the_weights_exactly() {
+    let (mut dispatch, _) = dispatch(vec![server(1, 0), server(2, 0), server(3, 0)], 0);
+    let mut got = [0; 3];
+    for slot in 0..6000 {
+        let Admission::Server(server) = admit(&mut dispatch, slot) else {
+            panic!("refused");
+        };
+        got[server] += 1;
+    }
+    assert_eq!(got, [1000, 2000, 3000]);
+}
+
+#[test]
+fn the_excess_waits_in_order_and_the_next_is_refused() {
+    let (mut dispatch, _) = dispatch(vec![server(1, 1)], 2);
+    assert_eq!(admit(&mut dispatch, 1), Admission::Server(0));
+    assert_eq!(admit(&mut dispatch, 2), Admission::Queued(0));
+    assert_eq!(admit(&mut dispatch, 3), Admission::Queued(1));
+    assert_eq!(admit(&mut dispatch, 4), Admission::QueueFull);
+    assert_eq!(dispatch.release(0), 0);
+    assert_eq!(dispatch.take_notices(), [Notice::Granted(ticket(2), 0)]);
+    assert!(!dispatch.leave(ticket(2)));
+    assert!(dispatch.leave(ticket(3)));
+    dispatch.release(0);
+    assert!(!dispatch.has_notices());
+}
+
+#[test]
+fn a_queue_per_server_counts_the_usable_ones() {
+    let now = crate::net::clock::now();
+    let servers = vec![server(1, 1), server(1, 1)];
+    let mut dispatch = Dispatch::new(&proxy(servers, MaxQueue::PerServer(3)));
+    assert_eq!(dispatch.queue_limit(), 0);
+    dispatch.set_up(0, true, now);
+    assert_eq!(dispatch.queue_limit(), 3);
+    dispatch.set_up(1, true, now);
+    assert_eq!(dispatch.queue_limit(), 6);
+    dispatch.set_admin(1, AdminState::Drain, now);
+    assert_eq!(dispatch.queue_limit(), 3);
+}
+
+#[test]
+fn when_the_last_server_goes_the_queue_is_told() {
+    let (mut dispatch, now) = dispatch(vec![server(1, 1)], 9);
+    admit(&mut dispatch, 1);
+    admit(&mut dispatch, 2);
+    dispatch.set_up(0, false, now);
+    assert_eq!(dispatch.take_notices(), [Notice::NoServer(ticket(2))]);
+    assert_eq!(admit(&mut dispatch, 3), Admission::NoServer);
+}
+
+#[test]
+fn a_server_that_comes_up_serves_the_queue_at_once() {
+    let (mut dispatch, now) = dispatch(vec![server(1, 1), server(1, 1)], 9);
+    dispatch.set_admin(1, AdminState::Maint, now);
+    admit(&mut dispatch, 1);
+    admit(&mut dispatch, 2);
+    dispatch.set_admin(1, AdminState::Ready, now);
+    assert_eq!(dispatch.take_notices(), [Notice::Granted(ticket(2), 1)]);
+}
+
+#[test]
+fn a_retry_goes_to_another_server_while_there_is_one() {
+    let (mut dispatch, _) = dispatch(vec![server(200, 0), server(1, 1)], 9);
+    let mut tried = Tried::default();
+    tried.mark(0);
+    let again = |dispatch: &mut Dispatch| dispatch.admit(ticket(1), tried, Turn::Again);
+    assert_eq!(again(&mut dispatch), Admission::Server(1));
+    // The other one is full: it waits for that rather than go back.
+    assert_eq!(again(&mut dispatch), Admission::Queued(0));
+    assert!(!dispatch.has_notices());
+    dispatch.release(1);
+    assert_eq!(dispatch.take_notices(), [Notice::Granted(ticket(1), 1)]);
+}
+
+#[test]
+fn a_retry_with_nowhere_else_to_go_returns_to_the_same_server() {
+    let (mut dispatch, _) = dispatch(vec![server(1, 0)], 9);
+    let mut tried = Tried::default();
+    tried.mark(0);
+    assert_eq!(
+        dispatch.admit(ticket(1), tried, Turn::Again),
+        Admission::Server(0)
+    );
+}
+
+#[test]
+fn the_first_verdict_starts_no_slowstart_and_a_return_does() {
+    let (mut dispatch, now) = dispatch(vec![server(100, 160), server(100, 160)], 9);
+    assert_eq!(dispatch.limit(0), Some(160));
+    dispatch.set_up(0, false, now);
+    dispatch.set_up(0, true, now);
+    assert_eq!(
+        (dispatch.servers()[0].share(), dispatch.limit(0)),
+        (16, Some(10))
+    );
+    let half = now + Duration::from_secs(30);
+    dispatch.advance(half);
+    assert_eq!(
+        (dispatch.servers()[0].share(), dispatch.limit(0)),
+        (128, Some(80))
+    );
+    dispatch.advance(now + Duration::from_secs(60));
+    assert_eq!(dispatch.limit(0), Some(160));
+    assert!(!dispatch.servers()[0].ramping());
+}
+
+#[test]
+fn shares_during_slowstart_follow_its_progress() {
+    let (mut dispatch, now) = dispatch(vec![server(100, 0), server(100, 0)], 9);
+    dispatch.set_up(0, false, now);
+    dispatch.set_up(0, true, now);
+    // Shares of 1/16, 1/4, 1/2 and 1 against one whole server.
+    for (seconds, expected) in [(0, 58), (15, 200), (30, 333), (60, 500)] {
+        dispatch.advance(now + Duration::from_secs(seconds));
+        let mut warm = 0_i32;
+        for slot in 0..1000 {
+            warm += i32::from(admit(&mut dispatch, slot) == Admission::Server(0));
+        }
+        assert!((warm - expected).abs() <= 2, "{seconds}s: {warm}");
+    }
+}
+
+#[test]
+fn a_cold_farm_is_not_throttled() {
+    let (mut dispatch, now) = dispatch(vec![server(1, 100), server(1, 100)], 9);
+    for up in [false, true] {
+        dispatch.set_up(0, up, now);
+        dispatch.set_up(1, up, now);
+    }
+    assert!(dispatch.servers().iter().all(Server::ramping));
+    assert_eq!(
+        (dispatch.limit(0), dispatch.limit(1)),
+        (Some(100), Some(100))
+    );
+}
+
+#[test]
+fn the_queue_obeys_the_ramp() {
+    let (mut dispatch, now) = dispatch(vec![server(1, 160), server(1, 1)], 999);
+    dispatch.set_up(0, false, now);
+    for slot in 0..100 {
+        admit(&mut dispatch, slot);
+    }
+    dispatch.take_notices();
+    dispatch.set_up(0, true, now);
+    assert_eq!(dispatch.take_notices().len(), 10);
+    dispatch.advance(now + Duration::from_secs(15));
+    assert_eq!(dispatch.take_notices().len(), 30);
+}
+
+#[test]
+fn a_restored_slowstart_goes_on_where_it_was() {
+    let now = crate::net::clock::now() + Duration::from_secs(3600);
+    let servers = vec![server(1, 0), server(1, 0)];
+    let mut dispatch = Dispatch::new(&proxy(servers, MaxQueue::Total(1)));
+    dispatch.restore(0, true, Some(Duration::from_secs(30)), now);
+    dispatch.restore(1, true, None, now);
+    assert_eq!(dispatch.servers()[0].share(), 128);
+    assert_eq!(dispatch.servers()[1].share(), 256);
+    assert_eq!(
+        dispatch.servers()[0].ramp_elapsed(now),
+        Some(Duration::from_secs(30))
+    );
+}
+
+/// Any mixture of events: limits hold, nobody is lost, nobody waits beside a free slot.
+#[test]
+fn seeded_runs_keep_every_invariant() {
+    for seed in 1..=40_u64 {
+        let mut state = seed;
+        let mut next = move |limit: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % limit
+        };
+        let servers = vec![server(1, 3), server(2, 5), server(3, 4)];
+        let limits = [3_u32, 5, 4];
+        let (mut dispatch, mut now) = dispatch(servers, 10);
+        let (mut held, mut waiting): (Vec<usize>, Vec<Ticket>) = (Vec::new(), Vec::new());
+        for step in 0..4000_u32 {
+            now += Duration::from_millis(next(400));
+            let which = usize::try_from(next(3)).unwrap();
+            match next(12) {
+                0 => {
+                    dispatch.set_up(which, next(3) > 0, now);
+                }
+                1 => {
+                    let admin = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
+                    dispatch.set_admin(which, admin[usize::try_from(next(3)).unwrap()], now);
+                }
+                2 => dispatch.advance(now),
+                3 if !waiting.is_empty() => {
+                    let leaver = waiting.remove(0);
+                    assert!(dispatch.leave(leaver));
+                }
+                4..=7 if !held.is_empty() => {
+                    let index = usize::try_from(next(held.len() as u64)).unwrap();
+                    dispatch.release(held.swap_remove(index));
+                }
+                _ => match admit(&mut dispatch, step) {
+                    Admission::Server(server) => {
+                        assert!(waiting.is_empty(), "overtook the queue");
+                        held.push(server);
+                    }
+                    Admission::Queued(before) => {
+                        assert_eq!(before, waiting.len());
+                        waiting.push(ticket(step));
+                    }
+                    Admission::NoServer => assert_eq!(dispatch.usable(), 0),
+                    Admission::QueueFull => assert!(waiting.len() >= 10),
+                },
+            }
+            for notice in dispatch.take_notices() {
+                match notice {
+                    Notice::Granted(ticket, server) => {
+                        assert_eq!(waiting.remove(0), ticket, "out of order");
+                        held.push(server);
+                    }
+                    Notice::NoServer(ticket) => assert_eq!(waiting.remove(0), ticket),
+                }
+            }
+            assert_eq!(dispatch.queue().len(), waiting.len());
+            for (index, limit) in limits.into_iter().enumerate() {
+                let used = dispatch.servers()[index].used();
+                assert!(used <= limit);
+                assert_eq!(used as usize, held.iter().filter(|s| **s == index).count());
+            }
+            assert!(waiting.is_empty() || !dispatch.has_room());
+            assert!(waiting.is_empty() || dispatch.usable() > 0);
+        }
+    }
+}

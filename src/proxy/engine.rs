@@ -1,0 +1,317 @@
+//! The worker threads: started, watched and stopped. What they do is in [`super::worker`].
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::farm::Farm;
+use super::gate::Gate;
+use super::mailbox::{Mailbox, Message};
+use super::termination::AccessRecord;
+use super::worker::Worker;
+use crate::config::model::Config;
+use crate::ipc::message::WorkerTick;
+use crate::net::{clock, tcp};
+
+/// How long [`Engine::reset_local`] waits for the workers to have done it.
+const RESET_WAIT: Duration = Duration::from_millis(200);
+
+/// Listening sockets by proxy, `listen` entry and position in the group.
+pub type Listeners = Vec<Vec<Vec<OwnedFd>>>;
+
+/// How the engine is run.
+#[derive(Debug)]
+pub struct EngineOptions {
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Connections over all proxies.
+    pub max_connections: u32,
+    /// Where records of ended connections go.
+    pub access: Option<AccessSink>,
+}
+
+/// Where records of ended connections go: a bounded channel. One that is full drops the record
+/// and counts it, so that a slow log never slows a connection.
+#[derive(Debug, Clone)]
+pub struct AccessSink {
+    records: SyncSender<AccessRecord>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl AccessSink {
+    /// A sink into `records`.
+    #[must_use]
+    pub fn new(records: SyncSender<AccessRecord>) -> Self {
+        Self {
+            records,
+            dropped: Arc::default(),
+        }
+    }
+
+    /// Hands over a record, or drops it.
+    pub fn offer(&self, record: AccessRecord) {
+        match self.records.try_send(record) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Records dropped so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel refused a descriptor or a thread that a worker needs.
+    #[error("cannot start worker {worker}")]
+    Worker {
+        /// Its number.
+        worker: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused an option of a listening socket.
+    #[error("cannot set up the listeners of proxy {proxy}")]
+    Listener {
+        /// The proxy's name.
+        proxy: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A farm is served by an engine already.
+    #[error("proxy {proxy} is served already")]
+    Served {
+        /// The proxy's name.
+        proxy: String,
+    },
+}
+
+/// When a worker last came round, as it tells it itself.
+#[derive(Debug, Default)]
+pub(super) struct Tick {
+    tid: AtomicU32,
+    millis: AtomicU64,
+}
+
+impl Tick {
+    /// Notes the calling thread.
+    pub(super) fn introduce(&self) {
+        let tid = u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0);
+        self.tid.store(tid, Ordering::Relaxed);
+    }
+
+    /// Notes that the worker came round `millis` after the engine's start.
+    pub(super) fn set(&self, millis: u64) {
+        self.millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// When it last came round, milliseconds after the engine's start.
+    pub(super) fn millis(&self) -> u64 {
+        self.millis.load(Ordering::Relaxed)
+    }
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) started: Instant,
+    pub(super) farms: Vec<Arc<Farm>>,
+    pub(super) listeners: Arc<Listeners>,
+    pub(super) gate: Gate,
+    pub(super) mailboxes: Vec<Arc<Mailbox>>,
+    pub(super) ticks: Vec<Tick>,
+    pub(super) access: Option<AccessSink>,
+    /// Workers that have carried out a [`Message::ResetLocal`], counted over all of them.
+    pub(super) resets_done: AtomicU64,
+}
+
+impl Shared {
+    /// Milliseconds since the engine's start.
+    pub(super) fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Tells every worker.
+    pub(super) fn post(&self, message: &Message) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(message.clone());
+        }
+    }
+}
+
+/// The data path of this process.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    resets_asked: Mutex<u64>,
+}
+
+impl Engine {
+    /// Starts the workers on `listeners`, which are `[proxy][listen][socket]`, one `farm` each.
+    ///
+    /// # Errors
+    /// [`EngineError`]; then no worker runs.
+    pub fn start(
+        config: &Config,
+        farms: &[Arc<Farm>],
+        listeners: Listeners,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let count = options.workers.max(1);
+        for (proxy, groups) in config.proxies.iter().zip(&listeners) {
+            for socket in groups.iter().flatten() {
+                prepare(socket, proxy).map_err(|source| EngineError::Listener {
+                    proxy: proxy.name.clone(),
+                    source,
+                })?;
+            }
+        }
+        let failed = |worker| move |source| EngineError::Worker { worker, source };
+        let mailboxes = (0..count)
+            .map(|worker| Mailbox::new().map(Arc::new).map_err(failed(worker)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut counters = Vec::with_capacity(farms.len());
+        for (index, farm) in farms.iter().enumerate() {
+            let attached = farm.attach(index, &mailboxes);
+            counters.push(attached.ok_or_else(|| EngineError::Served {
+                proxy: farm.name().to_owned(),
+            })?);
+        }
+        let shared = Arc::new(Shared {
+            started: clock::now(),
+            farms: farms.to_vec(),
+            listeners: Arc::new(listeners),
+            gate: Gate::new(options.max_connections),
+            ticks: mailboxes.iter().map(|_| Tick::default()).collect(),
+            mailboxes,
+            access: options.access,
+            resets_done: AtomicU64::new(0),
+        });
+        let engine = Self {
+            shared: Arc::clone(&shared),
+            threads: Mutex::new(Vec::with_capacity(count)),
+            resets_asked: Mutex::new(0),
+        };
+        for number in 0..count {
+            let mine = counters.iter().filter_map(|c| c.get(number).cloned());
+            let worker =
+                Worker::new(Arc::clone(&shared), number, mine.collect()).map_err(failed(number))?;
+            let thread = std::thread::Builder::new()
+                .name(format!("lbd-w{number}"))
+                .spawn(move || worker.run())
+                .map_err(failed(number))?;
+            engine.threads().push(thread);
+        }
+        Ok(engine)
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When each worker last came round; they do at least each 100 ms.
+    #[must_use]
+    pub fn ticks(&self, now: Instant) -> Vec<WorkerTick> {
+        let now = self.shared.millis(now);
+        self.shared
+            .ticks
+            .iter()
+            .map(|tick| WorkerTick {
+                tid: tick.tid.load(Ordering::Relaxed),
+                age_ms: u32::try_from(now.saturating_sub(tick.millis())).unwrap_or(u32::MAX),
+            })
+            .collect()
+    }
+
+    /// The listening sockets, `[proxy][listen][socket]`; they stay open after a stop.
+    #[must_use]
+    pub fn listeners(&self) -> Arc<Listeners> {
+        Arc::clone(&self.shared.listeners)
+    }
+
+    /// Sends RST to every client that is connected to one of these addresses. Returns when all
+    /// workers have done so, after at most 200 ms.
+    pub fn reset_local(&self, addresses: &[IpAddr]) {
+        if self.threads().is_empty() {
+            return;
+        }
+        let mut asked = self
+            .resets_asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *asked += u64::try_from(self.shared.mailboxes.len()).unwrap_or(u64::MAX);
+        self.shared
+            .post(&Message::ResetLocal(addresses.iter().copied().collect()));
+        let deadline = clock::now() + RESET_WAIT;
+        while self.shared.resets_done.load(Ordering::Acquire) < *asked {
+            if clock::now() >= deadline {
+                tracing::warn!("a worker is late with resetting connections");
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Stops accepting, lets connections finish for at most `grace`, resets what is left, and
+    /// waits for the threads. The listening sockets stay open.
+    pub fn stop(&self, grace: Duration) {
+        let deadline = clock::now() + grace;
+        self.shared.post(&Message::Stop(deadline));
+        for thread in std::mem::take(&mut *self.threads()) {
+            if thread.join().is_err() {
+                tracing::error!("worker thread panicked");
+            }
+        }
+    }
+
+    /// Client connections of this process, running and queued.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        usize::try_from(self.shared.gate.inside()).unwrap_or(usize::MAX)
+    }
+
+    /// The most client connections at once.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        usize::try_from(self.shared.gate.most()).unwrap_or(usize::MAX)
+    }
+
+    /// The limit of client connections over all proxies.
+    #[must_use]
+    pub fn connections_limit(&self) -> u32 {
+        self.shared.gate.limit()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+/// Sets what accepted sockets inherit. After listen(), which would reset TCP_QUICKACK.
+fn prepare(socket: &OwnedFd, proxy: &crate::config::model::Proxy) -> io::Result<()> {
+    tcp::set_options(
+        socket,
+        tcp::Options {
+            keepalive: proxy.keepalive,
+            user_timeout: proxy.user_timeout,
+        },
+    )?;
+    tcp::set_quickack(socket, !proxy.client_first)
+}

@@ -1,0 +1,327 @@
+//! One `[proxy.NAME]` as all threads share it: the dispatcher under its lock, the gate of its
+//! connection limit, counters, and the mailboxes through which a freed slot reaches the worker
+//! whose connection is next in line. No sockets here.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
+use super::dispatch::{Admission, Dispatch, Notice, Turn};
+use super::gate::Gate;
+use super::mailbox::{Mailbox, Message};
+use super::queue::{Ticket, Tried};
+use super::server::{AdminState, Operational};
+use super::slowstart;
+use crate::config::model;
+
+/// A proxy's shared state.
+#[derive(Debug)]
+pub struct Farm {
+    config: model::Proxy,
+    dispatch: Mutex<Dispatch>,
+    gate: Gate,
+    suspects: Vec<AtomicBool>,
+    attached: OnceLock<Attached>,
+}
+
+/// The workers of the engine that serves this farm.
+#[derive(Debug)]
+struct Attached {
+    proxy: usize,
+    mailboxes: Vec<Arc<Mailbox>>,
+    counters: Vec<Arc<WorkerCounters>>,
+}
+
+impl Farm {
+    /// Every server waits for its first verdict; disabled ones are in maintenance.
+    #[must_use]
+    pub fn new(config: &model::Proxy) -> Self {
+        let limit = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
+        Self {
+            dispatch: Mutex::new(Dispatch::new(config)),
+            gate: Gate::new(limit),
+            suspects: config
+                .servers
+                .iter()
+                .map(|_| AtomicBool::new(false))
+                .collect(),
+            attached: OnceLock::new(),
+            config: config.clone(),
+        }
+    }
+
+    /// The proxy's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The proxy's configuration.
+    #[must_use]
+    pub const fn config(&self) -> &model::Proxy {
+        &self.config
+    }
+
+    /// A health verdict. DOWN→UP starts slowstart, the first verdict doesn't; UP→DOWN sends
+    /// connects in flight elsewhere.
+    pub fn set_up(&self, server: usize, up: bool, now: Instant) {
+        let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
+        if changed && !up {
+            self.tell_server_down(server);
+        }
+    }
+
+    /// What the previous process knew of a server.
+    pub fn restore(&self, server: usize, up: bool, ramp_elapsed: Option<Duration>, now: Instant) {
+        self.change(|dispatch| dispatch.restore(server, up, ramp_elapsed, now));
+    }
+
+    /// An administrator's word.
+    pub fn set_admin(&self, server: usize, state: AdminState, now: Instant) {
+        let changed = self.change(|dispatch| dispatch.set_admin(server, state, now));
+        if changed && state == AdminState::Maint {
+            self.tell_server_down(server);
+        }
+    }
+
+    /// Moves slowstarts on; the control thread calls this each 250 ms.
+    pub fn tick(&self, now: Instant) {
+        self.change(|dispatch| dispatch.advance(now));
+    }
+
+    /// Servers that may take new connections.
+    #[must_use]
+    pub fn usable(&self) -> usize {
+        self.dispatch().usable()
+    }
+
+    /// Whether a connect to `server` failed since the last call: a probe is due.
+    #[must_use]
+    pub fn take_suspect(&self, server: usize) -> bool {
+        self.suspects
+            .get(server)
+            .is_some_and(|s| s.swap(false, Ordering::Relaxed))
+    }
+
+    fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
+        self.dispatch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` under the lock and delivers the news it made, outside of it.
+    fn change<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
+        let (outcome, notices) = {
+            let mut dispatch = self.dispatch();
+            let outcome = change(&mut dispatch);
+            if !dispatch.has_notices() {
+                return outcome;
+            }
+            (outcome, dispatch.take_notices())
+        };
+        for notice in notices {
+            let ticket = match notice {
+                Notice::Granted(ticket, _) | Notice::NoServer(ticket) => ticket,
+            };
+            let Some(attached) = self.attached.get() else {
+                continue;
+            };
+            let proxy = attached.proxy;
+            if let Some(mailbox) = attached.mailboxes.get(usize::from(ticket.worker)) {
+                mailbox.post(Message::Notice { proxy, notice });
+            }
+        }
+        outcome
+    }
+
+    fn tell_server_down(&self, server: usize) {
+        if let Some(attached) = self.attached.get() {
+            let proxy = attached.proxy;
+            for mailbox in &attached.mailboxes {
+                mailbox.post(Message::ServerDown { proxy, server });
+            }
+        }
+    }
+
+    /// Connects the farm to an engine's workers; answers their counters, or `None` when it is
+    /// served already.
+    pub(super) fn attach(
+        &self,
+        proxy: usize,
+        mailboxes: &[Arc<Mailbox>],
+    ) -> Option<Vec<Arc<WorkerCounters>>> {
+        let servers = self.config.servers.len();
+        let counters: Vec<_> = mailboxes
+            .iter()
+            .map(|_| Arc::new(WorkerCounters::new(servers)))
+            .collect();
+        self.attached
+            .set(Attached {
+                proxy,
+                mailboxes: mailboxes.to_vec(),
+                counters: counters.clone(),
+            })
+            .ok()?;
+        Some(counters)
+    }
+
+    /// The gate of `max-connections`.
+    pub(super) const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Finds a server for a connection, or a place to wait.
+    pub(super) fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+        self.change(|dispatch| dispatch.admit(ticket, tried, turn))
+    }
+
+    /// Takes back a slot; answers how many the server has left.
+    pub(super) fn release(&self, server: usize) -> u32 {
+        self.change(|dispatch| dispatch.release(server))
+    }
+
+    /// Drops a leaver from the queue; `false`: a grant is on its way to it.
+    pub(super) fn leave(&self, ticket: Ticket) -> bool {
+        self.dispatch().leave(ticket)
+    }
+
+    /// A connect to `server` failed.
+    pub(super) fn suspect(&self, server: usize) {
+        if let Some(suspect) = self.suspects.get(server) {
+            suspect.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything that status and metrics show.
+    #[must_use]
+    pub fn stats(&self, now: Instant) -> FarmStats {
+        let mut totals = ProxyTotals::default();
+        let mut server_totals = vec![ServerTotals::default(); self.config.servers.len()];
+        if let Some(attached) = self.attached.get() {
+            for counters in &attached.counters {
+                counters.sum_into(&mut totals, &mut server_totals);
+            }
+        }
+        let dispatch = self.dispatch();
+        let servers = self
+            .config
+            .servers
+            .iter()
+            .zip(server_totals)
+            .enumerate()
+            .filter_map(|(index, (config, totals))| {
+                ServerStats::new(&dispatch, index, config, totals, now)
+            })
+            .collect();
+        FarmStats {
+            name: self.config.name.clone(),
+            usable: dispatch.usable(),
+            connections: self.gate.inside(),
+            connections_max: self.gate.most(),
+            connections_limit: self.config.max_connections.map(NonZeroU32::get),
+            queue: dispatch.queue().len(),
+            queue_max: dispatch.queue().longest(),
+            queue_limit: dispatch.queue_limit(),
+            totals,
+            servers,
+        }
+    }
+}
+
+/// Everything that status and metrics show of a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FarmStats {
+    /// The proxy's name.
+    pub name: String,
+    /// Servers that may take new connections.
+    pub usable: usize,
+    /// Connections now, running and queued.
+    pub connections: u32,
+    /// The most at once.
+    pub connections_max: u32,
+    /// `max-connections`.
+    pub connections_limit: Option<u32>,
+    /// Connections waiting for a slot.
+    pub queue: usize,
+    /// The most that ever waited at once.
+    pub queue_max: usize,
+    /// How many may wait.
+    pub queue_limit: usize,
+    /// Counters since the engine began.
+    pub totals: ProxyTotals,
+    /// The servers, in file order.
+    pub servers: Vec<ServerStats>,
+}
+
+/// Everything that status and metrics show of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerStats {
+    /// The server's name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What the health checks say.
+    pub operational: Operational,
+    /// What the administrator says.
+    pub admin: AdminState,
+    /// Whether it may take new connections.
+    pub usable: bool,
+    /// The configured weight.
+    pub weight: u32,
+    /// The present share of that weight, percent.
+    pub share_percent: u32,
+    /// Milliseconds of slowstart passed; `None`: not warming up.
+    pub ramp_ms: Option<u64>,
+    /// Connections now, connects in flight included.
+    pub connections: u32,
+    /// The most at once.
+    pub connections_max: u32,
+    /// `max-connections` as it applies now; `None`: unlimited.
+    pub connections_limit: Option<u32>,
+    /// Milliseconds since its operational state changed; `None`: no verdict yet.
+    pub since_ms: Option<u64>,
+    /// How often it went down.
+    pub downs: u64,
+    /// How long it was down in all, milliseconds.
+    pub down_ms: u64,
+    /// Counters since the engine began.
+    pub totals: ServerTotals,
+}
+
+impl ServerStats {
+    fn new(
+        dispatch: &Dispatch,
+        index: usize,
+        config: &model::Server,
+        totals: ServerTotals,
+        now: Instant,
+    ) -> Option<Self> {
+        let server = dispatch.servers().get(index)?;
+        Some(Self {
+            name: config.name.clone(),
+            address: config.address,
+            operational: server.operational(),
+            admin: server.admin(),
+            usable: server.usable(),
+            weight: server.weight(),
+            share_percent: server.share() * 100 / slowstart::FULL,
+            ramp_ms: server.ramp_elapsed(now).map(millis),
+            connections: server.used(),
+            connections_max: server.most(),
+            connections_limit: dispatch.limit(index),
+            since_ms: server
+                .changed()
+                .map(|changed| millis(now.saturating_duration_since(changed))),
+            downs: server.downs(),
+            down_ms: millis(server.down_time(now)),
+            totals,
+        })
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,338 @@
+//! Moving bytes from one side of a connection to the other.
+//!
+//! Nothing is read before the other side can take it, so an idle connection holds no buffer. What
+//! was read and not taken after all is held until it is. After two full reads in a row a direction
+//! switches to splice(2), until it goes quiet. The end of a stream is passed on only behind its
+//! last byte.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::conn::Side;
+use crate::net::splice::Pipe;
+use crate::net::tcp;
+
+/// Size of a worker's read buffer, bytes.
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes one direction may move before others get their turn.
+const BUDGET: usize = 512 * 1024;
+/// A direction that moves less in a turn is no stream, and goes back to the buffer.
+const QUIET_BYTES: usize = 16 * 1024;
+/// Full reads in a row that make a stream.
+const FULL_READS: u8 = 2;
+/// Bytes asked of one splice.
+const SPLICE_BYTES: usize = 256 * 1024;
+/// Empty pipes a worker keeps for the next stream.
+const SPARE_PIPES: usize = 32;
+/// Pipes a worker has at most; further streams go through the buffer.
+const MAX_PIPES: usize = 256;
+
+/// Bytes that were read and wait for the other side.
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    Bytes {
+        data: Box<[u8]>,
+        at: u32,
+    },
+    Pipe(Pipe, u32),
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    held: Held,
+    /// Bytes read from the source.
+    pub(super) bytes: u64,
+    full_reads: u8,
+    splicing: bool,
+    /// The source has come to its end.
+    pub(super) ended: bool,
+    /// The destination has been told so.
+    pub(super) finished: bool,
+}
+
+impl Flow {
+    /// Whether nothing waits for the destination.
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self.held, Held::Nothing)
+    }
+
+    /// Whether every byte up to the source's end has been passed on.
+    pub(super) const fn is_done(&self) -> bool {
+        self.ended && self.is_empty()
+    }
+
+    /// Nobody is left to take its bytes.
+    pub(super) fn cut(&mut self, kit: &mut Kit) {
+        self.ended = true;
+        self.finished = true;
+        if let Held::Pipe(..) = std::mem::take(&mut self.held) {
+            kit.pipes_out = kit.pipes_out.saturating_sub(1);
+        }
+    }
+}
+
+/// What a worker's connections share to move bytes.
+#[derive(Debug)]
+pub(super) struct Kit {
+    buffer: Box<[u8]>,
+    pipes: Vec<Pipe>,
+    /// Pipes that hold a connection's bytes.
+    pipes_out: usize,
+    /// Bytes spliced since last asked.
+    pub(super) spliced: u64,
+}
+
+impl Kit {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            pipes: Vec::new(),
+            pipes_out: 0,
+            spliced: 0,
+        }
+    }
+
+    fn pipe(&mut self) -> Option<Pipe> {
+        if let Some(pipe) = self.pipes.pop() {
+            return Some(pipe);
+        }
+        if self.pipes_out >= MAX_PIPES {
+            return None;
+        }
+        match Pipe::new() {
+            Ok(pipe) => Some(pipe),
+            Err(error) => {
+                tracing::debug!(%error, "no pipe to splice with");
+                None
+            }
+        }
+    }
+
+    /// Keeps an empty pipe for later.
+    fn put_back(&mut self, pipe: Pipe) {
+        if self.pipes.len() < SPARE_PIPES {
+            self.pipes.push(pipe);
+        }
+    }
+
+    /// Closes a spare pipe that nobody needed for a while.
+    pub(super) fn trim(&mut self) {
+        self.pipes.pop();
+    }
+}
+
+/// How a turn of one direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing more to do until an event says so.
+    Blocked,
+    /// There is more to do, but it is somebody else's turn.
+    More,
+    /// The source is gone; everything it sent has been read.
+    SourceBroken,
+    /// The destination is gone.
+    DestinationBroken,
+}
+
+/// One direction with its sockets.
+#[derive(Debug)]
+pub(super) struct Path<'a> {
+    pub(super) from: BorrowedFd<'a>,
+    pub(super) from_side: &'a mut Side,
+    pub(super) to: BorrowedFd<'a>,
+    pub(super) to_side: &'a mut Side,
+    pub(super) flow: &'a mut Flow,
+}
+
+/// Whether a step of a turn leaves it to go on.
+enum Step {
+    Again,
+    Stop(Turn),
+}
+
+impl Path<'_> {
+    /// Moves what can be moved, within a budget; answers the bytes read.
+    pub(super) fn turn(&mut self, kit: &mut Kit) -> (usize, Turn) {
+        let mut moved = 0;
+        loop {
+            if !self.flow.is_empty() {
+                match self.flush(kit) {
+                    Step::Again => {}
+                    Step::Stop(turn) => return (moved, turn),
+                }
+            }
+            if self.flow.ended || !self.from_side.readable || !self.to_side.writable {
+                return (moved, Turn::Blocked);
+            }
+            if moved >= BUDGET {
+                return (moved, Turn::More);
+            }
+            let step = if self.flow.splicing {
+                self.splice(kit, &mut moved)
+            } else {
+                self.copy(kit, &mut moved)
+            };
+            if let Step::Stop(turn) = step {
+                return (moved, turn);
+            }
+        }
+    }
+
+    fn copy(&mut self, kit: &mut Kit, moved: &mut usize) -> Step {
+        let read = match tcp::recv(self.from, &mut kit.buffer) {
+            Ok(0) => return self.end(),
+            Ok(read) => read,
+            Err(error) => return self.source_failed(&error),
+        };
+        *moved += read;
+        self.count(read);
+        if read < kit.buffer.len() {
+            self.flow.full_reads = 0;
+            // A short read has emptied the socket, unless a FIN or an urgent mark stopped it.
+            if !self.from_side.read_closed && !self.from_side.urgent && !self.from_side.broken {
+                self.from_side.readable = false;
+            }
+        } else {
+            self.flow.full_reads += 1;
+            self.flow.splicing = self.flow.full_reads >= FULL_READS;
+        }
+        let data = kit.buffer.get(..read).unwrap_or_default();
+        match tcp::send(self.to, data) {
+            Ok(sent) if sent == read => Step::Again,
+            Ok(sent) => self.hold(data.get(sent..).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.hold(data),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.hold(data);
+                self.to_side.writable = true;
+                Step::Again
+            }
+            Err(_broken) => Step::Stop(Turn::DestinationBroken),
+        }
+    }
+
+    fn hold(&mut self, rest: &[u8]) -> Step {
+        self.to_side.writable = false;
+        self.flow.held = Held::Bytes {
+            data: rest.into(),
+            at: 0,
+        };
+        Step::Stop(Turn::Blocked)
+    }
+
+    fn splice(&mut self, kit: &mut Kit, moved: &mut usize) -> Step {
+        let Some(pipe) = kit.pipe() else {
+            self.back_to_buffer();
+            return Step::Again;
+        };
+        let read = match pipe.fill(self.from, SPLICE_BYTES) {
+            Ok(0) => {
+                kit.put_back(pipe);
+                return self.end();
+            }
+            Ok(read) => read,
+            Err(error) => {
+                kit.put_back(pipe);
+                if error.kind() == io::ErrorKind::InvalidInput {
+                    self.back_to_buffer();
+                    return Step::Again;
+                }
+                if *moved < QUIET_BYTES {
+                    self.back_to_buffer();
+                }
+                return self.source_failed(&error);
+            }
+        };
+        *moved += read;
+        kit.spliced += u64::try_from(read).unwrap_or(0);
+        kit.pipes_out += 1;
+        self.count(read);
+        self.flow.held = Held::Pipe(pipe, u32::try_from(read).unwrap_or(u32::MAX));
+        self.flush(kit)
+    }
+
+    fn back_to_buffer(&mut self) {
+        self.flow.splicing = false;
+        self.flow.full_reads = 0;
+    }
+
+    fn count(&mut self, read: usize) {
+        self.flow.bytes += u64::try_from(read).unwrap_or(0);
+    }
+
+    /// The source's stream came to its end; for one that was reset that is no end in order.
+    fn end(&mut self) -> Step {
+        self.from_side.readable = false;
+        if self.from_side.broken {
+            return Step::Stop(Turn::SourceBroken);
+        }
+        self.flow.ended = true;
+        Step::Stop(Turn::Blocked)
+    }
+
+    fn source_failed(&mut self, error: &io::Error) -> Step {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                self.from_side.readable = false;
+                Step::Stop(Turn::Blocked)
+            }
+            io::ErrorKind::Interrupted => Step::Again,
+            _ => {
+                self.from_side.readable = false;
+                Step::Stop(Turn::SourceBroken)
+            }
+        }
+    }
+
+    /// Passes on what is held.
+    fn flush(&mut self, kit: &mut Kit) -> Step {
+        while self.to_side.writable {
+            let sent = match &self.flow.held {
+                Held::Nothing => return Step::Again,
+                Held::Bytes { data, at } => {
+                    let at = usize::try_from(*at).unwrap_or(usize::MAX);
+                    tcp::send(self.to, data.get(at..).unwrap_or_default())
+                }
+                Held::Pipe(pipe, left) => {
+                    pipe.drain(self.to, usize::try_from(*left).unwrap_or(usize::MAX))
+                }
+            };
+            match sent {
+                Ok(sent) => self.took(u32::try_from(sent).unwrap_or(u32::MAX), kit),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.to_side.writable = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_broken) => return Step::Stop(Turn::DestinationBroken),
+            }
+        }
+        if self.flow.is_empty() {
+            Step::Again
+        } else {
+            Step::Stop(Turn::Blocked)
+        }
+    }
+
+    /// The destination took `sent` of what is held.
+    fn took(&mut self, sent: u32, kit: &mut Kit) {
+        self.flow.held = match std::mem::take(&mut self.flow.held) {
+            Held::Nothing => Held::Nothing,
+            Held::Bytes { data, at } => {
+                let at = at.saturating_add(sent);
+                if usize::try_from(at).is_ok_and(|at| at < data.len()) {
+                    Held::Bytes { data, at }
+                } else {
+                    Held::Nothing
+                }
+            }
+            Held::Pipe(pipe, left) if sent < left => Held::Pipe(pipe, left - sent),
+            Held::Pipe(pipe, _) => {
+                kit.pipes_out = kit.pipes_out.saturating_sub(1);
+                kit.put_back(pipe);
+                Held::Nothing
+            }
+        };
+    }
+}

@@ -1,0 +1,611 @@
+//! A worker: one thread, one epoll loop, its own connections. Each round waits, takes what the
+//! events and the mailbox bring, and lets the timers have their say. A connection's slot is freed
+//! only when the round ends, so that no event of this round can reach its next user.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::accept::Listener;
+use super::conn::{Conn, State};
+use super::connect::Sockets;
+use super::counters::{ProxyCount, WorkerCounters};
+use super::dispatch::Notice;
+use super::engine::Shared;
+use super::farm::Farm;
+use super::mailbox::Message;
+use super::queue::Ticket;
+use super::relay::Kit;
+use super::termination::{Cause, Phase, Termination};
+use super::timer::{Entry, Wheel};
+use crate::net::epoll::{Epoll, Event, Events, Interest};
+use crate::net::{clock, tcp};
+
+/// A worker comes round at least this often, microseconds.
+const TICK: u64 = 50_000;
+/// Events taken in one wait.
+const EVENTS: usize = 256;
+/// log2 of a timer tick in microseconds: about 4 ms.
+const TIMER_SHIFT: u32 = 12;
+/// How often a connection that is being flushed before its RST is looked at, microseconds.
+const FLUSH_POLL: u64 = 5_000;
+
+/// What an event's token names: the upper half says which table, the lower half the place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    Client(u32),
+    Server(u32),
+    Listener(u32),
+    Bell,
+}
+
+impl Token {
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            Self::Client(slot) => u64::from(slot),
+            Self::Server(sock) => 1 << 32 | u64::from(sock),
+            Self::Listener(index) => 2 << 32 | u64::from(index),
+            Self::Bell => 3 << 32,
+        }
+    }
+
+    fn unpack(token: u64) -> Option<Self> {
+        let place = u32::try_from(token & u64::from(u32::MAX)).ok()?;
+        match token >> 32 {
+            0 => Some(Self::Client(place)),
+            1 => Some(Self::Server(place)),
+            2 => Some(Self::Listener(place)),
+            3 => Some(Self::Bell),
+            _ => None,
+        }
+    }
+}
+
+/// A proxy's configuration as the data path wants it. Durations are microseconds.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) farm: Arc<Farm>,
+    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) options: tcp::Options,
+    pub(super) client_first: bool,
+    pub(super) retries: u8,
+    pub(super) connect_timeout: u64,
+    pub(super) idle_timeout: u64,
+    pub(super) half_close_timeout: u64,
+    pub(super) queue_timeout: u64,
+    pub(super) first_byte_timeout: Option<u64>,
+}
+
+impl Settings {
+    fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>) -> Self {
+        let config = farm.config();
+        Self {
+            farm: Arc::clone(farm),
+            counters,
+            addresses: config.servers.iter().map(|s| s.address).collect(),
+            options: tcp::Options {
+                keepalive: config.keepalive,
+                user_timeout: config.user_timeout,
+            },
+            client_first: config.client_first,
+            retries: config.retries,
+            connect_timeout: micros(config.connect_timeout),
+            idle_timeout: micros(config.idle_timeout),
+            half_close_timeout: micros(config.half_close_timeout),
+            queue_timeout: micros(config.queue_timeout),
+            first_byte_timeout: config
+                .first_byte_timeout
+                .filter(|_| config.client_first)
+                .map(micros),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How a connection's sockets are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Both with FIN; the server's socket may serve again.
+    InOrder,
+    /// Both with RST.
+    Reset,
+    /// Both with FIN, the server's socket not used again.
+    Close,
+}
+
+/// One worker's world.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: u16,
+    pub(super) epoll: Epoll,
+    pub(super) proxies: Vec<Settings>,
+    pub(super) conns: Slab<Conn>,
+    pub(super) socks: Sockets,
+    pub(super) listeners: Vec<Listener>,
+    /// Connections of client-first proxies, oldest first; those that have spoken or ended are
+    /// dropped when they come to the front.
+    pub(super) silent: VecDeque<(u32, u32)>,
+    pub(super) kit: Kit,
+    wheel: Wheel,
+    due: Vec<Entry>,
+    /// Slots to free when the round ends.
+    graves: Vec<u32>,
+    /// Connections with more to do than their turn allowed.
+    pub(super) runnable: Vec<u32>,
+    /// Connections that wait for a peer to acknowledge before their RST.
+    flushing: Vec<(u32, u32)>,
+    messages: Vec<Message>,
+    next_serial: u32,
+    /// Microseconds since the engine's start, read once a round.
+    pub(super) now: u64,
+    /// Counts the rounds.
+    pub(super) round: u64,
+    next_tick: u64,
+    pub(super) stopping: Option<Instant>,
+}
+
+impl Worker {
+    /// A worker with its listeners, not running yet.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        number: usize,
+        counters: Vec<Arc<WorkerCounters>>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        if let Some(mailbox) = shared.mailboxes.get(number) {
+            epoll.add(mailbox, Token::Bell.pack(), Interest::READ)?;
+        }
+        let proxies = shared
+            .farms
+            .iter()
+            .zip(counters)
+            .map(|(farm, counters)| Settings::new(farm, counters))
+            .collect();
+        let listeners = Listener::all(&shared, number);
+        let mut worker = Self {
+            number: u16::try_from(number).unwrap_or(u16::MAX),
+            epoll,
+            proxies,
+            conns: Slab::new(),
+            socks: Sockets::new(),
+            listeners,
+            silent: VecDeque::new(),
+            kit: Kit::new(),
+            wheel: Wheel::new(0),
+            due: Vec::new(),
+            graves: Vec::new(),
+            runnable: Vec::new(),
+            flushing: Vec::new(),
+            messages: Vec::new(),
+            next_serial: 0,
+            now: 0,
+            round: 0,
+            next_tick: 0,
+            stopping: None,
+            shared,
+        };
+        worker.open_listeners()?;
+        Ok(worker)
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        if let Some(tick) = shared.ticks.get(usize::from(self.number)) {
+            tick.introduce();
+        }
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.finished() {
+            if let Err(error) = self.epoll.wait(&mut events, Some(self.patience())) {
+                tracing::error!(%error, "worker can't wait for events");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.look_at_the_clock();
+            self.round += 1;
+            for event in events.iter() {
+                self.on_event(event);
+            }
+            self.run_on();
+            self.read_mail();
+            self.on_timers();
+            if self.now >= self.next_tick {
+                self.next_tick = self.now + TICK;
+                self.on_tick();
+            }
+            self.bury();
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let since = clock::now().saturating_duration_since(self.shared.started);
+        self.now = micros(since);
+        if let Some(tick) = self.shared.ticks.get(usize::from(self.number)) {
+            tick.set(self.now / 1000);
+        }
+    }
+
+    /// How long to wait for events.
+    fn patience(&self) -> Duration {
+        if !self.runnable.is_empty() {
+            return Duration::ZERO;
+        }
+        let mut until = self.next_tick;
+        if !self.flushing.is_empty() {
+            until = until.min(self.now + FLUSH_POLL);
+        }
+        if let Some(tick) = self.wheel.next_within((TICK >> TIMER_SHIFT) + 1) {
+            until = until.min(tick << TIMER_SHIFT);
+        }
+        Duration::from_micros(until.saturating_sub(self.now))
+    }
+
+    /// Whether a stop has come to its end.
+    fn finished(&mut self) -> bool {
+        let Some(deadline) = self.stopping else {
+            return false;
+        };
+        if !self.conns.is_empty() && clock::now() >= deadline {
+            let slots: Vec<u32> = self.slots(|_| true);
+            for slot in slots {
+                self.end_killed(slot);
+            }
+            self.bury();
+        }
+        self.conns.is_empty()
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match Token::unpack(event.token) {
+            Some(Token::Client(slot)) => self.on_client(slot, event),
+            Some(Token::Server(sock)) => self.on_server(sock, event),
+            Some(Token::Listener(index)) => self.accept_from(index),
+            Some(Token::Bell) | None => {}
+        }
+    }
+
+    fn on_client(&mut self, slot: u32, event: Event) {
+        let Some(conn) = self.conn_mut(slot) else {
+            return;
+        };
+        let side = &mut conn.client_side;
+        side.readable |= event.readable();
+        side.writable |= event.writable();
+        side.read_closed |= event.read_closed();
+        side.urgent |= event.urgent();
+        side.broken |= event.error();
+        match conn.state {
+            State::Queued | State::Connecting => self.check_on_client(slot),
+            State::Relaying => self.relay(slot),
+            State::Flushing => self.flush_on(slot),
+            State::Dead => {}
+        }
+    }
+
+    /// A client that is served by nobody yet has news: does it leave?
+    fn check_on_client(&mut self, slot: u32) {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return;
+        };
+        let gone = match &conn.client {
+            _ if conn.client_side.broken => true,
+            // A client that must speak first and closed without a word wants nothing.
+            Some(fd) if conn.client_side.read_closed && settings.client_first => {
+                tcp::ended(fd).unwrap_or(true)
+            }
+            Some(_) | None => false,
+        };
+        if gone {
+            let phase = conn.phase();
+            self.end(slot, Termination::new(Cause::Client, phase), Leave::Reset);
+        }
+    }
+
+    fn on_server(&mut self, sock: u32, event: Event) {
+        let Some(slot) = self.socks.user_of(sock, self.round) else {
+            return;
+        };
+        let Some(conn) = self.conn_mut(slot) else {
+            return;
+        };
+        match conn.state {
+            State::Connecting => {
+                if event.error() || event.hung_up() {
+                    self.connect_failed(slot, Cause::Server);
+                } else if event.writable() {
+                    conn.server_side.readable |= event.readable();
+                    conn.server_side.read_closed |= event.read_closed();
+                    self.connected(slot);
+                }
+            }
+            State::Relaying | State::Flushing => {
+                let side = &mut conn.server_side;
+                side.readable |= event.readable();
+                side.writable |= event.writable();
+                side.read_closed |= event.read_closed();
+                side.urgent |= event.urgent();
+                side.broken |= event.error();
+                if conn.state == State::Relaying {
+                    self.relay(slot);
+                } else {
+                    self.flush_on(slot);
+                }
+            }
+            State::Queued | State::Dead => {}
+        }
+    }
+
+    /// Gives those that had more to do their next turn.
+    fn run_on(&mut self) {
+        for slot in std::mem::take(&mut self.runnable) {
+            if let Some(conn) = self.conn_mut(slot)
+                && std::mem::take(&mut conn.runnable)
+            {
+                match conn.state {
+                    State::Relaying => self.relay(slot),
+                    State::Flushing => self.flush_on(slot),
+                    State::Queued | State::Connecting | State::Dead => {}
+                }
+            }
+        }
+    }
+
+    fn read_mail(&mut self) {
+        let mut messages = std::mem::take(&mut self.messages);
+        if let Some(mailbox) = self.shared.mailboxes.get(usize::from(self.number)) {
+            mailbox.take(&mut messages);
+        }
+        for message in messages.drain(..) {
+            match message {
+                Message::Notice { proxy, notice } => self.on_notice(proxy, notice),
+                Message::ServerDown { proxy, server } => self.on_server_down(proxy, server),
+                Message::Room => self.resume_listeners(),
+                Message::ResetLocal(addresses) => self.reset_local(&addresses),
+                Message::Stop(deadline) => self.stop(deadline),
+            }
+        }
+        self.messages = messages;
+    }
+
+    fn on_notice(&mut self, proxy: usize, notice: Notice) {
+        match notice {
+            Notice::Granted(ticket, server) => {
+                if self.waits(ticket) {
+                    self.granted(ticket.slot, server);
+                } else if let Some(settings) = self.proxies.get(proxy) {
+                    settings.farm.release(server);
+                }
+            }
+            Notice::NoServer(ticket) => {
+                if self.waits(ticket) {
+                    self.refuse_no_server(ticket.slot);
+                }
+            }
+        }
+    }
+
+    fn waits(&self, ticket: Ticket) -> bool {
+        self.conn(ticket.slot)
+            .is_some_and(|conn| conn.serial == ticket.serial && conn.state == State::Queued)
+    }
+
+    fn on_server_down(&mut self, proxy: usize, server: usize) {
+        let slots = self.slots(|conn| {
+            conn.state == State::Connecting
+                && usize::from(conn.proxy) == proxy
+                && conn.server.map(usize::from) == Some(server)
+        });
+        for slot in slots {
+            self.send_elsewhere(slot);
+        }
+    }
+
+    fn reset_local(&mut self, addresses: &[IpAddr]) {
+        let slots = self.slots(|conn| {
+            let local = conn.client.as_ref().map(tcp::local_addr);
+            matches!(local, Some(Ok(local)) if addresses.contains(&local.ip().to_canonical()))
+        });
+        for slot in slots {
+            self.end_killed(slot);
+        }
+        let done = &self.shared.resets_done;
+        done.fetch_add(1, std::sync::atomic::Ordering::Release);
+    }
+
+    fn end_killed(&mut self, slot: u32) {
+        if let Some((conn, settings)) = self.conn_and_settings(slot) {
+            settings.counters.add(ProxyCount::Killed, 1);
+            let end = Termination::new(Cause::Killed, conn.phase());
+            self.end(slot, end, Leave::Reset);
+        }
+    }
+
+    fn stop(&mut self, deadline: Instant) {
+        self.stopping = Some(deadline);
+        self.close_listeners();
+    }
+
+    fn on_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.now >> TIMER_SHIFT, &mut due);
+        for entry in due.drain(..) {
+            let Some(conn) = self.conn_mut(entry.key) else {
+                continue;
+            };
+            if conn.armed == entry.at {
+                conn.armed = u64::MAX;
+                self.on_deadline(entry.key);
+            }
+        }
+        self.due = due;
+        for (slot, serial) in std::mem::take(&mut self.flushing) {
+            if self.conn(slot).is_some_and(|c| c.serial == serial) {
+                self.flush_on(slot);
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, slot: u32) {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return;
+        };
+        let (deadline, count, cause) = deadline(conn, settings);
+        if self.now < deadline {
+            self.arm(slot);
+            return;
+        }
+        if conn.state == State::Connecting {
+            self.connect_failed(slot, Cause::ServerTimeout);
+            return;
+        }
+        if let Some(count) = count {
+            settings.counters.add(count, 1);
+        }
+        let end = Termination::new(cause, conn.phase());
+        let clean = conn.state == State::Relaying && conn.up.is_empty() && conn.down.is_empty();
+        self.end(slot, end, if clean { Leave::Close } else { Leave::Reset });
+    }
+
+    /// Sees to it that the connection's timer comes due by its deadline.
+    pub(super) fn arm(&mut self, slot: u32) {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return;
+        };
+        let (deadline, _, _) = deadline(conn, settings);
+        let tick = (deadline >> TIMER_SHIFT).saturating_add(1);
+        if tick < conn.armed {
+            let at = self.wheel.arm(slot, tick);
+            if let Some(conn) = self.conn_mut(slot) {
+                conn.armed = at;
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.tend_listeners();
+        self.socks.trim(self.now);
+        self.kit.trim();
+    }
+
+    /// Frees what ended in this round.
+    fn bury(&mut self) {
+        for slot in self.graves.drain(..) {
+            if let Ok(index) = usize::try_from(slot) {
+                self.conns.try_remove(index);
+            }
+        }
+        self.socks.bury();
+    }
+
+    /// The slot is freed when the round ends.
+    pub(super) fn dig(&mut self, slot: u32) {
+        self.graves.push(slot);
+    }
+
+    /// The connection is looked at again soon.
+    pub(super) fn look_again(&mut self, slot: u32, serial: u32) {
+        self.flushing.push((slot, serial));
+    }
+
+    pub(super) fn new_serial(&mut self) -> u32 {
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.next_serial
+    }
+
+    pub(super) fn conn(&self, slot: u32) -> Option<&Conn> {
+        self.conns.get(usize::try_from(slot).ok()?)
+    }
+
+    pub(super) fn conn_mut(&mut self, slot: u32) -> Option<&mut Conn> {
+        self.conns.get_mut(usize::try_from(slot).ok()?)
+    }
+
+    pub(super) fn conn_and_settings(&self, slot: u32) -> Option<(&Conn, &Settings)> {
+        let conn = self.conn(slot)?;
+        Some((conn, self.proxies.get(usize::from(conn.proxy))?))
+    }
+
+    fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
+        self.conns
+            .iter()
+            .filter(|(_, conn)| conn.state != State::Dead && wanted(conn))
+            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .collect()
+    }
+}
+
+/// When the connection's patience ends, what that counts as, and whom it waited for.
+fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
+    match conn.state {
+        State::Queued => (
+            conn.since + settings.queue_timeout,
+            Some(ProxyCount::QueueTimeout),
+            Cause::ServerTimeout,
+        ),
+        State::Connecting => (
+            conn.since + settings.connect_timeout,
+            None,
+            Cause::ServerTimeout,
+        ),
+        State::Flushing => (
+            conn.since + settings.half_close_timeout,
+            None,
+            if conn.client_side.broken {
+                Cause::Client
+            } else {
+                Cause::Server
+            },
+        ),
+        State::Relaying => relaying_deadline(conn, settings),
+        State::Dead => (u64::MAX, None, Cause::Normal),
+    }
+}
+
+fn relaying_deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
+    let idle = (
+        conn.active.saturating_add(settings.idle_timeout),
+        Some(ProxyCount::IdleTimeout),
+        Cause::ClientTimeout,
+    );
+    let first_byte = settings
+        .first_byte_timeout
+        .filter(|_| conn.silent())
+        .map(|limit| {
+            (
+                conn.accepted.saturating_add(limit),
+                Some(ProxyCount::FirstByteTimeout),
+                Cause::ClientTimeout,
+            )
+        });
+    let half_close = conn.half_closed().then(|| {
+        (
+            conn.active.saturating_add(settings.half_close_timeout),
+            Some(ProxyCount::HalfCloseTimeout),
+            if conn.up.ended {
+                Cause::ServerTimeout
+            } else {
+                Cause::ClientTimeout
+            },
+        )
+    });
+    [first_byte, half_close]
+        .into_iter()
+        .flatten()
+        .fold(
+            idle,
+            |first, other| if other.0 < first.0 { other } else { first },
+        )
+}
+
+impl Termination {
+    /// The code of a connection for which no server could be had.
+    pub(super) const NO_SERVER: Self = Self::new(Cause::Server, Phase::Connect);
+}

@@ -1,0 +1,141 @@
+//! What a virtual router counts, and the warnings it holds back so that a flood of packets never
+//! becomes a flood of lines.
+
+use std::time::{Duration, Instant};
+
+use super::packet::Reject;
+use crate::ipc::message::VrrpCounters;
+
+/// At most one warning of a kind in this time.
+const WARNING_SPACING: Duration = Duration::from_secs(60);
+
+/// Numbers of one virtual router, since the keeper began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Adverts sent, one per destination.
+    pub adverts_sent: u64,
+    /// Adverts accepted.
+    pub adverts_received: u64,
+    /// Gratuitous ARP frames sent.
+    pub garps_sent: u64,
+    /// Times this node became Active.
+    pub became_active: u64,
+    /// Times it left Active.
+    pub left_active: u64,
+    /// Priority-0 adverts sent, one per destination.
+    pub resigns_sent: u64,
+    /// Priority-0 adverts accepted.
+    pub resigns_received: u64,
+    /// Times an address was put back.
+    pub restored: u64,
+    /// Errors of the kernel.
+    pub errors: u64,
+    /// Accepted adverts that list other addresses than ours.
+    pub other_addresses: u64,
+    /// Accepted adverts whose interval was too long to be learned as it is.
+    pub bounded_intervals: u64,
+    rejected: [u64; Reject::ALL.len()],
+}
+
+impl Counters {
+    /// Counts a refused packet.
+    pub fn reject(&mut self, reason: Reject) {
+        if let Some(count) = self.rejected.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+
+    /// How many packets were refused for `reason`.
+    #[must_use]
+    pub fn rejected(&self, reason: Reject) -> u64 {
+        self.rejected.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// As users see them; reasons that never happened are left out.
+    #[must_use]
+    pub fn snapshot(&self) -> VrrpCounters {
+        let mut rejected: Vec<(String, u64)> = Reject::ALL
+            .iter()
+            .map(|reason| (reason.word().to_owned(), self.rejected(*reason)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        for (word, count) in [
+            ("other-addresses (accepted)", self.other_addresses),
+            ("long-interval (accepted)", self.bounded_intervals),
+        ] {
+            if count > 0 {
+                rejected.push((word.to_owned(), count));
+            }
+        }
+        VrrpCounters {
+            adverts_sent: self.adverts_sent,
+            adverts_received: self.adverts_received,
+            garps_sent: self.garps_sent,
+            became_active: self.became_active,
+            left_active: self.left_active,
+            resigns_sent: self.resigns_sent,
+            resigns_received: self.resigns_received,
+            restored: self.restored,
+            errors: self.errors,
+            rejected,
+        }
+    }
+}
+
+/// Lets one warning of each kind through per minute.
+#[derive(Debug, Default)]
+pub struct Warnings {
+    said: [Option<Instant>; Reject::ALL.len()],
+    addresses: Option<Instant>,
+    kernel: Option<Instant>,
+}
+
+impl Warnings {
+    /// Whether to warn about a refused packet now.
+    pub fn about_reject(&mut self, reason: Reject, now: Instant) -> bool {
+        self.said
+            .get_mut(reason as usize)
+            .is_some_and(|last| spaced(last, now))
+    }
+
+    /// Whether to warn about a differing list of addresses now.
+    pub fn about_addresses(&mut self, now: Instant) -> bool {
+        spaced(&mut self.addresses, now)
+    }
+
+    /// Whether to warn about an error of the kernel now.
+    pub fn about_kernel(&mut self, now: Instant) -> bool {
+        spaced(&mut self.kernel, now)
+    }
+}
+
+fn spaced(last: &mut Option<Instant>, now: Instant) -> bool {
+    if last.is_some_and(|last| now.saturating_duration_since(last) < WARNING_SPACING) {
+        return false;
+    }
+    *last = Some(now);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_said_once_a_minute_per_reason() {
+        let start = crate::net::clock::now();
+        let mut warnings = Warnings::default();
+        assert!(warnings.about_reject(Reject::Ttl, start));
+        assert!(!warnings.about_reject(Reject::Ttl, start + Duration::from_secs(59)));
+        assert!(warnings.about_reject(Reject::Checksum, start));
+        assert!(warnings.about_reject(Reject::Ttl, start + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn reasons_that_never_happened_are_left_out() {
+        let mut counters = Counters::default();
+        counters.reject(Reject::Ttl);
+        counters.reject(Reject::Ttl);
+        assert_eq!(counters.snapshot().rejected, [("ttl".to_owned(), 2)]);
+    }
+}

@@ -1,0 +1,351 @@
+//! The election machine of one virtual router: RFC 9568 §6.4 (version 3), RFC 3768 §6.4
+//! (version 2), and what lbd adds: the kernel lease, make before break, the hand-off of a node
+//! that can't serve, no take-over on a late timer alone. Pure: [`Machine::handle`] is told what
+//! happened and when, and answers what to do; [`Machine::deadline`] says when it wants to be told
+//! that time has passed. `backup` and `active` hold the rules of the states.
+#![forbid(unsafe_code)]
+
+mod action;
+mod active;
+mod backup;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+pub use action::{Action, Actions, Input, NodeHealth, Settings};
+use active::{Active, Leaving};
+use backup::Backup;
+
+use super::validate::Accepted;
+use super::{priority, timing};
+use crate::ipc::message::VrrpState;
+use crate::units::{AdvertInterval, Priority};
+
+/// Between two renewals of the address's lifetime.
+pub const RENEWAL: Duration = Duration::from_millis(500);
+/// How long a node without any verdict about itself leaves a vacant address alone after its start:
+/// all servers are probed before the address is taken.
+pub const STARTUP_GRACE: Duration = Duration::from_secs(3);
+
+/// Why the machine takes no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Idle {
+    Starting,
+    LinkDown,
+    Left,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Initialize(Idle),
+    Backup(Backup),
+    Active(Active),
+    Leaving(Leaving),
+}
+
+/// The Active as last heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Heard {
+    sender: IpAddr,
+    priority: u8,
+    at: Instant,
+}
+
+/// The state of one virtual router on this node.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    settings: Settings,
+    state: State,
+    /// Why it is in this state, in a few words.
+    reason: &'static str,
+    /// Since when this node takes part.
+    started: Instant,
+    health: NodeHealth,
+    /// When a recovery begins to count.
+    raise_at: Option<Instant>,
+    heard: Option<Heard>,
+    /// The interval of the present Active.
+    interval: AdvertInterval,
+}
+
+impl Machine {
+    /// A machine that waits for [`Input::Up`] or [`Input::Resume`].
+    #[must_use]
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            interval: settings.interval,
+            settings,
+            state: State::Initialize(Idle::Starting),
+            reason: "starting",
+            started: now,
+            health: NodeHealth::UNKNOWN,
+            raise_at: None,
+            heard: None,
+        }
+    }
+
+    /// Takes one event in and says what follows from it.
+    pub fn handle(&mut self, now: Instant, input: Input) -> Actions {
+        let mut out = Actions::default();
+        self.lapse_if_late(now, &mut out);
+        match input {
+            Input::Up => self.up(now, &mut out),
+            Input::Down => self.down(&mut out),
+            Input::Resume => self.resume(now, &mut out),
+            Input::Advert(advert) => match self.state {
+                State::Initialize(_) => {}
+                State::Backup(backup) => self.backup_hears(now, backup, advert, &mut out),
+                State::Active(active) => self.active_hears(now, active, advert, &mut out),
+                State::Leaving(leaving) => self.leaving_hears(now, leaving, advert, &mut out),
+            },
+            Input::Timer => match self.state {
+                State::Initialize(_) => {}
+                State::Backup(backup) => self.backup_timer(now, backup, &mut out),
+                State::Active(active) => self.active_timer(now, active, &mut out),
+                State::Leaving(leaving) => self.leaving_timer(now, leaving, &mut out),
+            },
+            Input::Health(health) => self.judge(now, health, &mut out),
+            Input::AddressLost => self.address_lost(now, &mut out),
+            Input::AddressFailed => self.address_failed(now, &mut out),
+            Input::Resign => self.resign(now, &mut out),
+        }
+        out
+    }
+
+    /// When [`Input::Timer`] is due; `None`: only another event can change anything.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Initialize(_) => None,
+            State::Backup(backup) => {
+                let due = self.backup_due(backup);
+                Some(self.raise_at.map_or(due, |raise| raise.min(due)))
+            }
+            State::Active(active) => Some(active.deadline()),
+            State::Leaving(leaving) => Some(leaving.deadline()),
+        }
+    }
+
+    /// The state as users read it.
+    #[must_use]
+    pub fn state(&self) -> VrrpState {
+        match self.state {
+            State::Initialize(_) => VrrpState::Initialize,
+            State::Backup(_) => VrrpState::Backup,
+            State::Active(_) => VrrpState::Active,
+            State::Leaving(_) => VrrpState::Leaving,
+        }
+    }
+
+    /// Why it is in that state, in a few constant words.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// Whether the addresses belong on this node.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self.state {
+            State::Active(_) | State::Leaving(_) => true,
+            State::Initialize(_) | State::Backup(_) => false,
+        }
+    }
+
+    /// Whether it has left for good.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.state == State::Initialize(Idle::Left)
+    }
+
+    /// Who is Active as far as this node knows.
+    #[must_use]
+    pub fn active(&self) -> Option<IpAddr> {
+        match self.state {
+            State::Active(_) | State::Leaving(_) => Some(self.settings.me),
+            State::Backup(_) => self.heard.map(|heard| heard.sender),
+            State::Initialize(_) => None,
+        }
+    }
+
+    /// The interval in force: the Active's.
+    #[must_use]
+    pub fn interval(&self) -> AdvertInterval {
+        self.interval
+    }
+
+    /// How long a Backup of our configured priority waits for an Active with our interval.
+    #[must_use]
+    pub fn own_active_down_interval(&self) -> Duration {
+        timing::active_down_interval(
+            self.settings.version,
+            self.settings.interval,
+            self.settings.base,
+        )
+    }
+
+    /// The settings it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Changes how much later than a holder a Backup counts its own recovery.
+    pub fn set_recovery_delay(&mut self, delay: Duration) {
+        self.settings.recovery_delay = delay;
+    }
+
+    /// The priority in force. A holder counts as serving until it is known that it doesn't; any
+    /// other node only once it is known that it does, and after a resignation only once a probe
+    /// has confirmed it.
+    #[must_use]
+    pub fn effective_priority(&self) -> Priority {
+        let serving = match &self.state {
+            State::Active(_) | State::Leaving(_) => !self.is_unfit(),
+            State::Initialize(_) => self.health.known && self.health.can_serve,
+            State::Backup(backup) => {
+                self.health.known
+                    && self.health.can_serve
+                    && self.raise_at.is_none()
+                    && backup.is_confirmed()
+            }
+        };
+        priority::effective(self.settings.base, self.health.weight, serving)
+    }
+
+    fn is_unfit(&self) -> bool {
+        self.health.known && !self.health.can_serve
+    }
+
+    fn is_owner(&self) -> bool {
+        self.settings.base == Priority::OWNER
+    }
+
+    fn up(&mut self, now: Instant, out: &mut Actions) {
+        match self.state {
+            State::Initialize(Idle::Starting | Idle::LinkDown) => {
+                self.started = now;
+                self.interval = self.settings.interval;
+                self.heard = None;
+                self.raise_at = None;
+                if self.is_owner() {
+                    self.become_active(now, "address owner", out);
+                } else {
+                    self.state = State::Backup(Backup::watching(now));
+                    self.reason = "listening for an active node";
+                }
+            }
+            State::Active(active) => self.announce_again(now, active, out),
+            State::Initialize(Idle::Left) | State::Backup(_) | State::Leaving(_) => {}
+        }
+    }
+
+    fn down(&mut self, out: &mut Actions) {
+        let next = match self.state {
+            State::Initialize(Idle::Left) => return,
+            State::Leaving(leaving) if leaving.is_final() => Idle::Left,
+            State::Initialize(_) | State::Backup(_) | State::Active(_) | State::Leaving(_) => {
+                Idle::LinkDown
+            }
+        };
+        if self.holds() {
+            out.push(Action::Release { graceful: false });
+        }
+        self.state = State::Initialize(next);
+        self.reason = "interface down";
+        self.heard = None;
+    }
+
+    fn resume(&mut self, now: Instant, out: &mut Actions) {
+        if let State::Initialize(Idle::Starting) = self.state {
+            self.started = now;
+            self.become_active(now, "resumed after a restart", out);
+        }
+    }
+
+    fn resign(&mut self, now: Instant, out: &mut Actions) {
+        match self.state {
+            State::Initialize(_) | State::Backup(_) => self.leave("resigned"),
+            State::Active(active) => self.begin_leaving(now, Leaving::for_good(active), out),
+            State::Leaving(leaving) if leaving.is_final() => {}
+            State::Leaving(leaving) => self.begin_leaving(now, leaving.now_for_good(), out),
+        }
+    }
+
+    fn leave(&mut self, reason: &'static str) {
+        self.state = State::Initialize(Idle::Left);
+        self.reason = reason;
+        self.heard = None;
+    }
+
+    /// Another node is Active: watch it.
+    fn follow(&mut self, now: Instant, advert: Accepted, reason: &'static str, out: &mut Actions) {
+        self.state = State::Backup(Backup::watching(now));
+        self.reason = reason;
+        self.heard = None;
+        self.raise_at = None;
+        if let State::Backup(backup) = self.state {
+            self.backup_hears(now, backup, advert, out);
+        }
+    }
+
+    /// A new verdict about this node's ability to serve.
+    fn judge(&mut self, now: Instant, health: NodeHealth, out: &mut Actions) {
+        let before = self.health;
+        self.health = health;
+        match self.state {
+            State::Initialize(_) | State::Leaving(_) => {}
+            State::Backup(backup) => self.backup_judged(now, backup, before),
+            State::Active(active) => self.active_judged(now, active, before, out),
+        }
+    }
+
+    /// A holder that was away for longer than its lease has lost the addresses: nothing may bring
+    /// them back but an election.
+    fn lapse_if_late(&mut self, now: Instant, out: &mut Actions) {
+        let (renewed, last) = match &self.state {
+            State::Initialize(_) | State::Backup(_) => return,
+            State::Active(active) => (active.renewed(), false),
+            State::Leaving(leaving) => (leaving.renewed(), leaving.is_final()),
+        };
+        let lapsed = self
+            .settings
+            .lease
+            .is_some_and(|lease| now.saturating_duration_since(renewed) >= lease);
+        if !lapsed {
+            return;
+        }
+        out.push(Action::Release { graceful: false });
+        if last {
+            self.leave("resigned");
+        } else {
+            self.watch_again(now, "stalled for longer than the lease");
+        }
+    }
+
+    fn address_failed(&mut self, now: Instant, out: &mut Actions) {
+        match self.state {
+            State::Initialize(_) | State::Backup(_) => {}
+            State::Active(_) | State::Leaving(_) => {
+                out.push(Action::Advertise(0));
+                out.push(Action::Release { graceful: false });
+                if matches!(self.state, State::Leaving(leaving) if leaving.is_final()) {
+                    self.leave("resigned");
+                } else {
+                    self.watch_again(now, "the kernel refused the address");
+                }
+            }
+        }
+    }
+
+    fn watch_again(&mut self, now: Instant, reason: &'static str) {
+        self.state = State::Backup(Backup::watching(now));
+        self.reason = reason;
+        self.heard = None;
+        self.raise_at = None;
+        self.interval = self.settings.interval;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! What a virtual router touches: its sockets, its addresses, its interface.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{OpenError, SharedNetlink};
+use crate::config::local::LocalVip;
+use crate::config::model::{Auth, Mode};
+use crate::net::address::Lease;
+use crate::net::arp::Announcer;
+use crate::net::netlink::Netlink;
+use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
+use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, GROUP, Reject, WireAuth};
+use crate::vrrp::validate::{Accepted, Rules};
+
+/// An IPv4 header with options, the longest advert, and some room to see that a packet is longer.
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + 16;
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    sender: Sender,
+    receiver: Receiver,
+    rejected: Receiver,
+    /// `None` on a link without Ethernet addresses.
+    announcer: Option<Announcer>,
+    netlink: SharedNetlink,
+    leases: Vec<Lease>,
+    destinations: Vec<Ipv4Addr>,
+    interface: String,
+    index: u32,
+    buffer: Vec<u8>,
+    advert: Vec<u8>,
+}
+
+impl Wire {
+    /// Opens everything; also says whether the link is up.
+    pub(super) fn open(
+        local: &LocalVip,
+        rules: &Rules,
+        netlink: SharedNetlink,
+    ) -> Result<(Self, bool), OpenError> {
+        let failed = |operation| {
+            move |source| OpenError::Interface {
+                vip: local.vip.name.clone(),
+                interface: local.interface.clone(),
+                operation,
+                source,
+            }
+        };
+        let interface = local.interface.as_str();
+        let link = netlink
+            .borrow_mut()
+            .link(interface)
+            .map_err(failed("find addresses"))?;
+        let peers = || rules.peers.iter();
+        let filter = Filter {
+            senders: peers().map(|peer| peer.address).collect(),
+            destination: match rules.mode {
+                Mode::Unicast => rules.me,
+                Mode::Multicast => GROUP,
+            },
+            min_ttl: match rules.mode {
+                Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
+                Mode::Multicast => 255,
+            },
+            version: rules.version.get(),
+            vrid: rules.vrid.get(),
+        };
+        let receiver = |side| Receiver::open(interface, link.index, &filter, side);
+        let addresses: Vec<Ipv4Addr> = rules.addresses.iter().map(|ip| (*ip).into()).collect();
+        let announcer = match link.mac {
+            Some(mac) => Some(
+                Announcer::open(link.index, mac, &addresses)
+                    .map_err(failed("open an ARP socket"))?,
+            ),
+            None => None,
+        };
+        let vip = &local.vip;
+        let wire = Self {
+            sender: Sender::open(interface, rules.me).map_err(failed("open a raw socket"))?,
+            receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
+            rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
+            announcer,
+            netlink,
+            leases: vip
+                .addresses
+                .iter()
+                .map(|address| Lease::new(*address, link.index, vip.lease))
+                .collect(),
+            destinations: match rules.mode {
+                Mode::Unicast => peers().map(|peer| peer.address).collect(),
+                Mode::Multicast => vec![GROUP],
+            },
+            interface: interface.to_owned(),
+            index: link.index,
+            buffer: vec![0; PACKET_BYTES],
+            advert: Vec::with_capacity(ADVERT_BYTES_MAX),
+        };
+        Ok((wire, link.up))
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// First the adverts, then what is only counted.
+    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.receiver.as_fd(), self.rejected.as_fd()]
+    }
+
+    pub(super) fn destinations(&self) -> usize {
+        self.destinations.len()
+    }
+
+    /// One packet that passed the kernel's filter, judged; `None`: nothing there.
+    pub(super) fn read(&mut self, rules: &Rules) -> io::Result<Option<Result<Accepted, Reject>>> {
+        let packet = self.receiver.read(&mut self.buffer)?;
+        Ok(packet.map(|packet| rules.accept(packet)))
+    }
+
+    /// One packet that did not pass it, with its source address.
+    #[expect(
+        clippy::type_complexity,
+        reason = "nothing there, or the sender beside the verdict"
+    )]
+    pub(super) fn read_rejected(
+        &mut self,
+        rules: &Rules,
+    ) -> io::Result<Option<(Option<Ipv4Addr>, Result<Accepted, Reject>)>> {
+        let packet = self.rejected.read(&mut self.buffer)?;
+        Ok(packet.map(|packet| (source(packet), rules.accept(packet))))
+    }
+
+    pub(super) fn advertise(
+        &mut self,
+        rules: &Rules,
+        priority: u8,
+        destination: usize,
+    ) -> io::Result<()> {
+        let Some(destination) = self.destinations.get(destination).copied() else {
+            return Ok(());
+        };
+        let advert = Advertisement {
+            version: rules.version,
+            vrid: rules.vrid,
+            priority,
+            interval: rules.interval,
+            addresses: &rules.addresses,
+            auth: match &rules.auth {
+                Auth::None => WireAuth::None,
+                Auth::Pass(password) => WireAuth::Pass(password.0),
+            },
+        };
+        advert
+            .encode(rules.me, destination, &mut self.advert)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self.sender.send(&self.advert, destination)
+    }
+
+    /// Adds the addresses or renews their lifetime.
+    pub(super) fn hold(&mut self) -> io::Result<()> {
+        let mut netlink = self.netlink.borrow_mut();
+        self.leases
+            .iter_mut()
+            .try_for_each(|lease| lease.hold(&mut netlink))
+    }
+
+    /// Removes all addresses that can be removed.
+    pub(super) fn release(&mut self) -> io::Result<()> {
+        let mut netlink = self.netlink.borrow_mut();
+        self.leases
+            .iter_mut()
+            .map(|lease| lease.release(&mut netlink))
+            .fold(Ok(()), Result::and)
+    }
+
+    pub(super) fn announce(&self, frames: u8) -> io::Result<u64> {
+        self.announcer
+            .as_ref()
+            .map_or(Ok(0), |announcer| announcer.announce(frames))
+    }
+
+    /// Whether one of our addresses is on the interface.
+    pub(super) fn leftovers(&self) -> io::Result<bool> {
+        let present = self.present(&mut self.netlink.borrow_mut())?;
+        Ok(self.ours().any(|ip| present.contains(&ip)))
+    }
+
+    /// Whether the link is up, and whether all our addresses are there.
+    pub(super) fn present_state(&self) -> io::Result<(bool, bool)> {
+        let mut netlink = self.netlink.borrow_mut();
+        let up = netlink.link(&self.interface)?.up;
+        let present = self.present(&mut netlink)?;
+        Ok((up, self.ours().all(|ip| present.contains(&ip))))
+    }
+
+    fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.leases.iter().map(|lease| lease.address().ip)
+    }
+
+    fn present(&self, netlink: &mut Netlink) -> io::Result<Vec<IpAddr>> {
+        let all = netlink.addresses()?;
+        let here = all.iter().filter(|address| address.index == self.index);
+        Ok(here.map(|address| address.address.ip).collect())
+    }
+}
+
+/// The source of an IPv4 packet, whatever else is wrong with it.
+fn source(packet: &[u8]) -> Option<Ipv4Addr> {
+    let bytes: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    Some(bytes.into())
+}

@@ -1,0 +1,224 @@
+//! `lbd check` as a program: exit codes, streams, habits of other programs.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn lbd(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lbd"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("NO_COLOR")
+        .output()
+        .expect("lbd starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A file of its own for one test, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("lbd-cli-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            assert!(std::thread::panicking(), "{error}");
+        }
+    }
+}
+
+#[test]
+fn every_shipped_example_passes() {
+    for (file, verdict) in [
+        ("conf/lb.toml", "conf/lb.toml: accepted\n"),
+        (
+            "conf/lb.full.toml",
+            "conf/lb.full.toml: accepted with 1 warning\n",
+        ),
+        (
+            "conf/kubesphere.toml",
+            "conf/kubesphere.toml: accepted with 3 warnings\n",
+        ),
+    ] {
+        let output = lbd(&["check", file, "--offline"]);
+        assert_eq!(output.status.code(), Some(0), "{file}");
+        assert!(stdout(&output).ends_with(verdict), "{}", stdout(&output));
+        assert_eq!(stderr(&output), "");
+    }
+}
+
+#[test]
+fn strict_refuses_warnings_with_78() {
+    let output = lbd(&["check", "conf/kubesphere.toml", "--offline", "--strict"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stdout(&output).ends_with("refused for 3 warnings (--strict)\n"));
+    let output = lbd(&["check", "conf/lb.toml", "--offline", "--strict"]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_mistake_is_78_with_its_place() {
+    let file = Scratch::new("mistake", b"[vip.kube]\nvirtual_router_id = 60\n");
+    let output = lbd(&["check", "--offline", file.path()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stdout(&output).contains("2 | virtual_router_id = 60"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(
+        stdout(&output).contains("refused for 3 errors"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(!stdout(&output).contains('\u{1b}'), "colours into a pipe");
+}
+
+#[test]
+fn json_is_one_document_on_stdout() {
+    let output = lbd(&[
+        "check",
+        "conf/kubesphere.toml",
+        "--offline",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(output.status.code(), Some(0));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let codes: Vec<&str> = json["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|p| p["code"].as_str())
+        .collect();
+    assert_eq!(codes, ["W0211", "W0304", "W0305"]);
+}
+
+#[test]
+fn the_command_lines_of_haproxy_and_keepalived_check() {
+    let file = Scratch::new(
+        "habits",
+        b"[proxy.a]\nlisten = \":65001\"\nbackends = [\"10.0.0.1:80\"]\n",
+    );
+    for arguments in [
+        ["-c", "-f", file.path()],
+        ["-t", "-f", file.path()],
+        ["-f", file.path(), "-c"],
+    ] {
+        let output = lbd(&arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert!(stdout(&output).ends_with(": accepted\n"));
+    }
+}
+
+#[test]
+fn a_file_for_other_machines_is_checked_as_one_of_its_nodes() {
+    let output = lbd(&["check", "conf/kubesphere.toml", "--as", "lb2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let output = lbd(&["check", "conf/kubesphere.toml", "--as", "lb3"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stdout(&output).contains("E0202"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_machine_that_is_no_node_is_told_what_it_has() {
+    // 192.0.2.0/24 is for documentation; nobody's interface has these two.
+    let text =
+        b"[vip.a]\naddress = \"192.0.2.250/24\"\nnodes = [\"192.0.2.251\", \"192.0.2.252\"]\n";
+    let file = Scratch::new("no-node", text);
+    let output = lbd(&["check", file.path()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stdout(&output).contains("E0202"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("this machine has "),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn a_loopback_node_finds_itself_and_its_interface() {
+    let text = b"[vip.a]\naddress = \"192.0.2.250/24\"\ninterface = \"nope0\"\nnodes = [\"127.0.0.1\", \"192.0.2.252\"]\n";
+    let file = Scratch::new("loopback", text);
+    let output = lbd(&["check", file.path()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stdout(&output).contains("127.0.0.1 is on lo"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_78_and_never_0() {
+    let output = lbd(&["check", "/nonexistent/lb.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(stdout(&output), "");
+    assert!(stderr(&output).contains("cannot read /nonexistent/lb.toml"));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused() {
+    let file = Scratch::new("bytes", b"[vip.kube]\n\xff\xfe\n");
+    let output = lbd(&["check", file.path()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output).contains("not UTF-8 at byte 11"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_2() {
+    for arguments in [
+        &["--no-such-option"][..],
+        &["check", "a", "b"],
+        &["frobnicate"],
+        &["--node", "lb1"],
+    ] {
+        assert_eq!(lbd(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(lbd(&["--version"]).status.code(), Some(0));
+    assert_eq!(lbd(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_daemon_refuses_a_bad_file_with_78_and_says_why_on_stderr() {
+    let file = Scratch::new("daemon", b"[vip.kube]\nvirtual_router_id = 60\n");
+    let output = lbd(&["--config", file.path()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(stdout(&output), "");
+    assert!(
+        stderr(&output).contains("called `vrid` in lb.toml"),
+        "{}",
+        stderr(&output)
+    );
+}

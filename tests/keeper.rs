@@ -1,0 +1,590 @@
+//! The whole daemon: keeper, runner and proxy as real processes, killed and stopped under clients.
+//! The pair of nodes needs root and iproute2; without them it is skipped and says so.
+
+#![cfg(test)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use lbd::net::clock;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+/// Waits until `condition` gives a value, at most `limit`.
+fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begin = clock::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        let waited = clock::now() - begin;
+        assert!(waited < limit, "{what}: not within {limit:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A folder of this test alone.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lbd-keeper-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// One running lbd. Dropping it kills all its processes.
+struct Node {
+    keeper: Child,
+    namespace: Option<String>,
+    config: PathBuf,
+    runtime: PathBuf,
+    log: PathBuf,
+}
+
+impl Node {
+    fn start(folder: &Folder, name: &str, config: &str, namespace: Option<&str>) -> Self {
+        let file = |suffix: &str| folder.0.join(format!("{name}{suffix}"));
+        fs::write(file(".toml"), config).unwrap();
+        let (config, runtime, log) = (file(".toml"), file(""), file(".log"));
+        let keeper = launch(&config, &runtime, &log, namespace);
+        Self {
+            keeper,
+            namespace: namespace.map(str::to_owned),
+            config,
+            runtime,
+            log,
+        }
+    }
+
+    fn restart(&mut self) {
+        let namespace = self.namespace.as_deref();
+        self.keeper = launch(&self.config, &self.runtime, &self.log, namespace);
+    }
+
+    fn signal_keeper(&self, signal: Signal) {
+        let pid = i32::try_from(self.keeper.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Kills the keeper and waits until it is gone.
+    fn kill_keeper(&mut self) {
+        self.keeper.kill().unwrap();
+        self.keeper.wait().unwrap();
+    }
+
+    /// The proxy processes of this node, which have its runtime directory among their arguments.
+    fn proxies(&self) -> Vec<i32> {
+        self.processes("\0proxy\0")
+    }
+
+    fn proxy(&self) -> i32 {
+        wait_for("one proxy process", SOON, || match self.proxies()[..] {
+            [pid] => Some(pid),
+            _ => None,
+        })
+    }
+
+    fn processes(&self, word: &str) -> Vec<i32> {
+        let runtime = self.runtime.to_str().unwrap();
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pid = |entry: fs::DirEntry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let bytes = fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&bytes).into_owned();
+            (line.contains(word) && line.contains(runtime)).then_some(pid)
+        };
+        entries.filter_map(pid).collect()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn wait_log(&self, text: &str) {
+        wait_for(text, SOON, || self.log().contains(text).then_some(()));
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("--- {}\n{}", self.log.display(), self.log());
+        }
+        drop(self.keeper.kill());
+        drop(self.keeper.wait());
+        for pid in self.proxies() {
+            // It may have ended meanwhile.
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
+        }
+    }
+}
+
+fn launch(config: &Path, runtime: &Path, log: &Path, namespace: Option<&str>) -> Child {
+    let lbd = env!("CARGO_BIN_EXE_lbd");
+    let mut command = match namespace {
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace, lbd]);
+            command
+        }
+        None => Command::new(lbd),
+    };
+    let out = fs::OpenOptions::new().append(true).create(true).open(log);
+    let out = out.unwrap();
+    command
+        .arg("--config")
+        .arg(config)
+        .arg("--runtime-dir")
+        .arg(runtime)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().unwrap())
+        .stderr(out)
+        .spawn()
+        .unwrap()
+}
+
+/// An echo server on `listener`'s address until the test ends.
+fn echo(listener: TcpListener) {
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut stream = stream;
+                let mut buffer = [0; 1024];
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    if stream.write_all(&buffer[..length]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// One connection, one byte there and back, within a second.
+fn ask(address: SocketAddr) -> std::io::Result<()> {
+    let limit = Duration::from_secs(1);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut [0])
+}
+
+/// A client that asks again and again until it is stopped.
+struct Client {
+    stop: Arc<AtomicBool>,
+    outcome: Arc<Mutex<Outcome>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Outcome {
+    answered: u32,
+    failed: Vec<String>,
+    /// The longest time between two answers.
+    gap: Duration,
+    last: Option<Instant>,
+}
+
+impl Client {
+    fn start(address: SocketAddr, namespace: Option<String>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let outcome = Arc::new(Mutex::new(Outcome::default()));
+        let (stopped, results) = (Arc::clone(&stop), Arc::clone(&outcome));
+        let thread = thread::spawn(move || {
+            if let Some(namespace) = namespace {
+                enter(&namespace);
+            }
+            while !stopped.load(Ordering::Relaxed) {
+                let result = ask(address);
+                let now = clock::now();
+                let mut results = results.lock().unwrap();
+                match result {
+                    Ok(()) => {
+                        results.answered += 1;
+                        let gap = results.last.map_or(Duration::ZERO, |last| now - last);
+                        results.gap = results.gap.max(gap);
+                        results.last = Some(now);
+                    }
+                    Err(error) => results.failed.push(error.to_string()),
+                }
+                drop(results);
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Self {
+            stop,
+            outcome,
+            thread: Some(thread),
+        }
+    }
+
+    fn so_far(&self) -> Outcome {
+        self.outcome.lock().unwrap().clone()
+    }
+
+    /// Waits for that many more answers.
+    fn wait_answers(&self, count: u32) {
+        let goal = self.so_far().answered + count;
+        wait_for("answers", SOON, || {
+            (self.so_far().answered >= goal).then_some(())
+        });
+    }
+
+    fn finish(mut self) -> Outcome {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        self.so_far()
+    }
+}
+
+/// Moves this thread into a namespace.
+fn enter(namespace: &str) {
+    let file = fs::File::open(format!("/run/netns/{namespace}")).unwrap();
+    setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+/// A configuration with one proxy on a free port and one echo server; its address.
+fn single() -> (SocketAddr, String) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = server.local_addr().unwrap();
+    echo(server);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let config = format!(
+        "[log]\ntarget = \"stderr\"\n[metrics]\nlisten = \"off\"\n[limits]\nworkers = 2\n\
+         [proxy.p]\nlisten = \"{address}\"\nbackends = [\"{backend}\"]\n\
+         check = {{ type = \"tcp\", interval = \"200ms\" }}\n"
+    );
+    (address, config)
+}
+
+fn wait_served(address: SocketAddr) {
+    wait_for("an answer", SOON, || ask(address).ok());
+}
+
+#[test]
+fn a_killed_proxy_is_replaced_and_nobody_is_refused() {
+    let folder = Folder::new("killed");
+    let (address, config) = single();
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let client = Client::start(address, None);
+    for _ in 0..3 {
+        client.wait_answers(20);
+        let before = node.proxy();
+        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+        wait_for("another proxy", SOON, || {
+            let proxies = node.proxies();
+            (!proxies.is_empty() && !proxies.contains(&before)).then_some(())
+        });
+        client.wait_answers(20);
+    }
+    let outcome = client.finish();
+    // A connection that the killed process had accepted is lost with it; none is refused.
+    let refused = outcome.failed.iter().filter(|why| why.contains("refused"));
+    assert_eq!(refused.count(), 0, "{outcome:?}");
+    assert!(outcome.failed.len() <= 3, "{outcome:?}");
+}
+
+#[test]
+fn a_killed_keeper_is_missed_by_nobody_and_the_next_one_adopts_the_proxy() {
+    let folder = Folder::new("adopted");
+    let (address, config) = single();
+    let mut node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let client = Client::start(address, None);
+    let proxy = node.proxy();
+    for _ in 0..2 {
+        node.kill_keeper();
+        client.wait_answers(20);
+        node.restart();
+        node.wait_log("proxy adopted");
+        client.wait_answers(20);
+    }
+    assert_eq!(node.proxies(), [proxy]);
+    let outcome = client.finish();
+    assert!(outcome.failed.is_empty(), "{outcome:?}");
+    // The adopted proxy, no child of this keeper, is watched all the same.
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    wait_served(address);
+    assert_ne!(node.proxy(), proxy);
+}
+
+#[test]
+fn a_restart_with_another_configuration_keeps_the_port_open() {
+    let folder = Folder::new("replaced");
+    let (address, config) = single();
+    let mut node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let client = Client::start(address, None);
+    client.wait_answers(20);
+    let before = node.proxy();
+    node.kill_keeper();
+    fs::write(&node.config, format!("{config}retries = 1\n")).unwrap();
+    node.restart();
+    wait_for("the old proxy to leave", Duration::from_secs(20), || {
+        let proxies = node.proxies();
+        (!proxies.is_empty() && !proxies.contains(&before)).then_some(())
+    });
+    client.wait_answers(20);
+    let outcome = client.finish();
+    assert!(outcome.failed.is_empty(), "{outcome:?}");
+}
+
+#[test]
+fn a_hung_proxy_is_killed_after_two_seconds_and_replaced() {
+    let folder = Folder::new("hung");
+    let (address, config) = single();
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let before = node.proxy();
+    let begin = clock::now();
+    kill(Pid::from_raw(before), Signal::SIGSTOP).unwrap();
+    wait_for("another proxy", SOON, || {
+        let proxies = node.proxies();
+        (!proxies.is_empty() && !proxies.contains(&before)).then_some(())
+    });
+    let took = clock::now() - begin;
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    wait_served(address);
+    assert!(node.log().contains("proxy hangs reason=stopped"));
+}
+
+#[test]
+fn sigterm_ends_every_process_and_a_second_keeper_is_refused() {
+    let folder = Folder::new("term");
+    let (address, config) = single();
+    let mut node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let mut second = launch(&node.config, &node.runtime, &node.log, None);
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    assert!(node.log().contains("another lbd runs"));
+    wait_served(address);
+    node.signal_keeper(Signal::SIGHUP);
+    node.wait_log("reload is not supported yet");
+    node.signal_keeper(Signal::SIGTERM);
+    let status = wait_for("the keeper's end", SOON, || node.keeper.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert!(node.proxies().is_empty());
+    assert!(ask(address).is_err());
+}
+
+#[test]
+fn a_port_held_by_another_program_is_refused() {
+    let folder = Folder::new("held");
+    let (address, config) = single();
+    let holder = TcpListener::bind(address).unwrap();
+    let mut node = Node::start(&folder, "lb", &config, None);
+    let status = wait_for("the keeper's end", SOON, || node.keeper.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    assert!(node.log().contains("held by another process"));
+    drop(holder);
+}
+
+/// Two nodes and a client on one segment, in network namespaces.
+struct Lab {
+    prefix: String,
+    names: Vec<String>,
+}
+
+impl Lab {
+    /// `None`, with the reason printed, where namespaces can't be made.
+    fn new() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !geteuid().is_root() {
+            println!("skipped: network namespaces need root");
+            return None;
+        }
+        if Command::new("ip").arg("-V").output().is_err() {
+            println!("skipped: iproute2 is not installed");
+            return None;
+        }
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut lab = Self {
+            prefix: format!("lbdk{}-{count}", std::process::id()),
+            names: Vec::new(),
+        };
+        let switch = lab.namespace("sw");
+        lab.ip(&format!("-n {switch} link add br0 type bridge"));
+        lab.ip(&format!("-n {switch} link set br0 up"));
+        for (name, address) in [("lb1", "10.9.0.1"), ("lb2", "10.9.0.2"), ("cl", "10.9.0.9")] {
+            let node = lab.namespace(name);
+            lab.ip(&format!(
+                "link add eth0 netns {node} type veth peer name v{name} netns {switch}"
+            ));
+            lab.ip(&format!("-n {switch} link set v{name} master br0 up"));
+            lab.ip(&format!("-n {node} addr add {address}/24 dev eth0"));
+            lab.ip(&format!("-n {node} link set eth0 up"));
+        }
+        Some(lab)
+    }
+
+    fn namespace(&mut self, name: &str) -> String {
+        let full = format!("{}-{name}", self.prefix);
+        self.ip(&format!("netns add {full}"));
+        self.names.push(full.clone());
+        self.ip(&format!("-n {full} link set lo up"));
+        full
+    }
+
+    fn ip(&self, line: &str) {
+        let done = Command::new("ip").args(line.split(' ')).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{}: ip {line}: {said}", self.prefix);
+    }
+
+    fn name(&self, short: &str) -> String {
+        format!("{}-{short}", self.prefix)
+    }
+
+    /// Whether the VIP is on that node's interface.
+    fn holds(&self, short: &str) -> bool {
+        let name = self.name(short);
+        let args = ["-n", &name, "-o", "addr", "show", "dev", "eth0"];
+        let shown = Command::new("ip").args(args).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).contains("10.9.0.100/")
+    }
+
+    /// An echo server on that node itself, and its lbd.
+    fn node(&self, folder: &Folder, short: &str) -> Node {
+        let namespace = self.name(short);
+        let inside = namespace.clone();
+        let server = thread::spawn(move || {
+            enter(&inside);
+            TcpListener::bind("127.0.0.1:7443").unwrap()
+        });
+        let server = server.join().unwrap();
+        echo(server);
+        Node::start(folder, short, PAIR, Some(&namespace))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in &self.names {
+            drop(Command::new("ip").args(["netns", "del", name]).output());
+        }
+    }
+}
+
+const PAIR: &str = "
+[log]
+target = \"stderr\"
+[metrics]
+listen = \"off\"
+[vip.v]
+address = \"10.9.0.100/24\"
+vrid = 77
+advert-interval = \"100ms\"
+nodes = [\"10.9.0.1\", \"10.9.0.2\"]
+preempt = false
+[proxy.p]
+listen = \":6443\"
+backends = [\"127.0.0.1:7443\"]
+check = { type = \"tcp\", interval = \"200ms\" }
+";
+
+/// lb1 holds the VIP, lb2 watches.
+fn pair(lab: &Lab, folder: &Folder) -> (Node, Node) {
+    let lb1 = lab.node(folder, "lb1");
+    wait_for("lb1 to hold the vip", SOON, || {
+        lab.holds("lb1").then_some(())
+    });
+    let lb2 = lab.node(folder, "lb2");
+    lb2.wait_log("serving");
+    (lb1, lb2)
+}
+
+fn vip() -> SocketAddr {
+    SocketAddr::from(([10, 9, 0, 100], 6443))
+}
+
+#[test]
+fn a_stopped_proxy_hands_the_vip_to_the_other_node() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-stop");
+    let (lb1, _lb2) = pair(&lab, &folder);
+    let client = Client::start(vip(), Some(lab.name("cl")));
+    client.wait_answers(20);
+    kill(Pid::from_raw(lb1.proxy()), Signal::SIGSTOP).unwrap();
+    let moved = || (lab.holds("lb2") && !lab.holds("lb1")).then_some(());
+    wait_for("the vip to move", Duration::from_secs(3), moved);
+    client.wait_answers(20);
+    let outcome = client.finish();
+    println!("gap {:?}, failed {:?}", outcome.gap, outcome.failed);
+    // 420 ms plus what a client that lost its one connection waits before it tries again.
+    assert!(outcome.gap < Duration::from_millis(1_900), "{outcome:?}");
+}
+
+#[test]
+fn a_killed_proxy_does_not_move_the_vip() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-kill");
+    let (lb1, lb2) = pair(&lab, &folder);
+    let client = Client::start(vip(), Some(lab.name("cl")));
+    client.wait_answers(20);
+    kill(Pid::from_raw(lb1.proxy()), Signal::SIGKILL).unwrap();
+    client.wait_answers(50);
+    let outcome = client.finish();
+    println!("gap {:?}, failed {:?}", outcome.gap, outcome.failed);
+    assert!(lab.holds("lb1") && !lab.holds("lb2"));
+    assert!(!lb2.log().contains("to=Active"), "{}", lb2.log());
+    let refused = outcome.failed.iter().filter(|why| why.contains("refused"));
+    assert_eq!(refused.count(), 0, "{outcome:?}");
+}
+
+#[test]
+fn a_planned_leave_moves_the_vip_without_a_failed_connection() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-term");
+    let (mut lb1, _lb2) = pair(&lab, &folder);
+    let client = Client::start(vip(), Some(lab.name("cl")));
+    client.wait_answers(20);
+    lb1.signal_keeper(Signal::SIGTERM);
+    let status = wait_for("the keeper's end", SOON, || lb1.keeper.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert!(lab.holds("lb2") && !lab.holds("lb1"));
+    client.wait_answers(20);
+    let outcome = client.finish();
+    println!("gap {:?}, failed {:?}", outcome.gap, outcome.failed);
+    assert!(outcome.failed.len() <= 1, "{outcome:?}");
+}
+
+#[test]
+fn when_everything_is_killed_the_kernel_removes_the_vip() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-all");
+    let (mut lb1, _lb2) = pair(&lab, &folder);
+    let proxy = lb1.proxy();
+    let begin = clock::now();
+    lb1.kill_keeper();
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    wait_for("lb2 to hold the vip", Duration::from_secs(3), || {
+        lab.holds("lb2").then_some(())
+    });
+    wait_for("lb1 to lose it", Duration::from_secs(4), || {
+        (!lab.holds("lb1")).then_some(())
+    });
+    let took = clock::now() - begin;
+    println!("gone after {took:?}");
+    assert!(took < Duration::from_millis(3_000), "{took:?}");
+}

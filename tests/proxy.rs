@@ -1,0 +1,14 @@
+//! The data path with real sockets on 127.0.0.1, with one worker and with two.
+
+#[path = "proxy/lab.rs"]
+mod lab;
+#[path = "proxy/limits.rs"]
+mod limits;
+#[path = "proxy/relaying.rs"]
+mod relaying;
+#[path = "proxy/servers.rs"]
+mod servers;
+#[path = "proxy/timeouts.rs"]
+mod timeouts;
+#[path = "proxy/traps.rs"]
+mod traps;

@@ -1,0 +1,417 @@
+//! The proxy process end to end: a real process under a keeper played by the test.
+
+#![cfg(test)]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lbd::admin::protocol::ask_status;
+use lbd::admin::status::{ServerState, Status};
+use lbd::daemon::proxy::{ProxyArgs, run};
+use lbd::ipc::message::{
+    Hello, ListenerGroup, MESSAGE_BYTES_MAX, ServerSnapshot, ToKeeper, ToProxy, VrrpStatus, Welcome,
+};
+use lbd::net::seqpacket::{Connection, Listener};
+use lbd::net::{clock, memfd};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Not a test of its own: the process that the tests below start is this binary again.
+#[test]
+fn the_process_under_test() {
+    let Some(dir) = std::env::var_os("LBD_TEST_RUNTIME_DIR").map(PathBuf::from) else {
+        return;
+    };
+    let args = ProxyArgs {
+        keeper_socket: dir.join("keeper.sock"),
+        runtime_dir: dir,
+    };
+    run(args).unwrap();
+}
+
+/// A keeper with its runtime directory, and the proxy process it started.
+struct Keeper {
+    dir: PathBuf,
+    listener: Listener,
+    connection: Option<Connection>,
+    proxy: Child,
+    buffer: Vec<u8>,
+}
+
+impl Keeper {
+    fn start(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("lbd-proxy-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let listener = Listener::bind(&dir.join("keeper.sock")).unwrap();
+        let proxy = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_process_under_test", "--nocapture"])
+            .env("LBD_TEST_RUNTIME_DIR", &dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            dir,
+            listener,
+            connection: None,
+            proxy,
+            buffer: vec![0; MESSAGE_BYTES_MAX],
+        }
+    }
+
+    /// Waits until the proxy has connected and said hello.
+    fn hello(&mut self) -> Hello {
+        let connection = wait_for("connection", || self.listener.accept().unwrap());
+        assert_eq!(
+            connection.peer().unwrap().pid,
+            i32::try_from(self.proxy.id()).unwrap()
+        );
+        self.connection = Some(connection);
+        let (message, _) = self.next("hello", |m| matches!(m, ToKeeper::Hello(_)));
+        let ToKeeper::Hello(hello) = message else {
+            panic!()
+        };
+        hello
+    }
+
+    /// The next message that `wanted` names; others are left out.
+    fn next(&mut self, what: &str, wanted: impl Fn(&ToKeeper) -> bool) -> (ToKeeper, Vec<OwnedFd>) {
+        let (connection, buffer) = (self.connection.as_ref().unwrap(), &mut self.buffer);
+        wait_for(what, || {
+            let received = connection.receive(buffer).unwrap()?;
+            assert!(received.len > 0, "proxy closed while waiting for {what}");
+            let message = ToKeeper::decode(&buffer[..received.len]).unwrap();
+            wanted(&message).then_some((message, received.fds))
+        })
+    }
+
+    fn send(&self, message: &ToProxy, fds: &[OwnedFd]) {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let connection = self.connection.as_ref().unwrap();
+        connection.send(&message.encode().unwrap(), &fds).unwrap();
+    }
+
+    fn welcome(&self, text: &str, snapshot: Vec<ServerSnapshot>) {
+        let welcome = Welcome {
+            node: Some("lb1".to_owned()),
+            config_path: "/etc/lbd/lb.toml".to_owned(),
+            generation: 1,
+            snapshot,
+        };
+        let config = memfd::sealed("lb.toml", text.as_bytes()).unwrap();
+        self.send(&ToProxy::Welcome(welcome), &[config]);
+    }
+
+    fn hand_over(&self, listener: TcpListener) {
+        listener.set_nonblocking(true).unwrap();
+        let group = ListenerGroup {
+            proxy: 0,
+            listen: 0,
+            count: 1,
+        };
+        self.send(&ToProxy::Listeners(group), &[OwnedFd::from(listener)]);
+        self.send(&ToProxy::ListenersDone, &[]);
+    }
+
+    /// Everything up to a proxy that serves.
+    fn bring_up(&mut self, text: &str, listener: TcpListener) {
+        let hello = self.hello();
+        assert_eq!((hello.config_digest, hello.serving), (0, false));
+        self.welcome(text, Vec::new());
+        self.hand_over(listener);
+        self.next("serving", |m| matches!(m, ToKeeper::Serving(_)));
+    }
+
+    fn status(&self) -> Status {
+        wait_for("status", || ask_status(&self.dir.join("admin.sock")).ok())
+    }
+
+    fn wait_end(&mut self) -> i32 {
+        let proxy = &mut self.proxy;
+        wait_for("end", || proxy.try_wait().unwrap())
+            .code()
+            .unwrap()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.proxy.kill().ok();
+        self.proxy.wait().ok();
+        std::fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = clock::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(clock::now() < deadline, "no {what} in time");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A server that sends back what it gets.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1024];
+                while let Ok(count @ 1..) = connection.read(&mut buffer) {
+                    if connection.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn front() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn config(front: SocketAddr, servers: &[SocketAddr]) -> String {
+    let servers: Vec<String> = servers
+        .iter()
+        .map(|server| format!("\"{server}\""))
+        .collect();
+    format!(
+        "[metrics]\nlisten = \"off\"\n[limits]\nmax-connections = 50\nworkers = 2\n\
+         [proxy.p]\nlisten = \"{front}\"\nbackends = [{}]\n\
+         check = {{ type = \"tcp\", interval = \"200ms\", timeout = \"500ms\" }}\n",
+        servers.join(", ")
+    )
+}
+
+fn talk(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(text)?;
+    let mut buffer = vec![0; text.len()];
+    stream.read_exact(&mut buffer)?;
+    Ok(buffer)
+}
+
+fn dial(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).unwrap()
+}
+
+#[test]
+fn a_proxy_serves_beats_reports_and_stops_on_the_keepers_word() {
+    let mut keeper = Keeper::start("serve");
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    let (message, _) = keeper.next("serving", |m| matches!(m, ToKeeper::Serving(_)));
+    let ToKeeper::Serving(serving) = message else {
+        panic!()
+    };
+    assert!(serving[0].probed);
+    assert_eq!(serving[0].usable, 1);
+    assert!(serving[0].probe_epoch >= 1);
+    let (message, _) = keeper.next("snapshot", |m| matches!(m, ToKeeper::Snapshot(_)));
+    let ToKeeper::Snapshot(snapshot) = message else {
+        panic!()
+    };
+    assert!(snapshot[0].up && snapshot[0].verdict_age_ms < 5_000);
+
+    assert_eq!(talk(&mut dial(address), b"hello").unwrap(), b"hello");
+    let status = keeper.status();
+    assert_eq!(status.process.node.as_deref(), Some("lb1"));
+    assert_eq!(status.process.max_connections, 50);
+    assert_eq!(status.proxies[0].servers[0].state, ServerState::Up);
+    assert_eq!(status.headline, "p 1 of 1 servers up");
+
+    keeper.send(&ToProxy::Vrrp(VrrpStatus::default()), &[]);
+    wait_for("vrrp status", || keeper.status().vrrp);
+
+    keeper.send(&ToProxy::Stop { grace_ms: 0 }, &[]);
+    assert_eq!(keeper.wait_end(), 0);
+    assert!(!keeper.dir.join("admin.sock").exists());
+}
+
+#[test]
+fn heartbeats_come_each_50_ms_with_every_workers_tick() {
+    let mut keeper = Keeper::start("beat");
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    let mut beats: Vec<(u64, Instant)> = Vec::new();
+    while beats.len() < 20 {
+        let (message, _) = keeper.next("heartbeat", |m| matches!(m, ToKeeper::Heartbeat(_)));
+        let ToKeeper::Heartbeat(beat) = message else {
+            panic!()
+        };
+        assert_eq!(beat.workers.len(), 2);
+        assert!(beat.workers.iter().all(|worker| worker.tid > 0));
+        beats.push((beat.seq, clock::now()));
+    }
+    assert!(beats.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1));
+    let (first, last) = (beats[0].1, beats[19].1);
+    // 19 beats of 50 ms; slower on a busy machine, not faster.
+    assert!(
+        last - first > Duration::from_millis(600),
+        "{:?}",
+        last - first
+    );
+}
+
+#[test]
+fn a_fresh_snapshot_lets_a_new_process_serve_before_its_first_probe_is_back() {
+    // A server that can't be probed quickly: its backlog is full and its SYNs go unanswered.
+    let silent: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let good = echo();
+    let mut keeper = Keeper::start("fresh");
+    let (listener, address) = front();
+    keeper.hello();
+    let old = |server: SocketAddr, up| ServerSnapshot {
+        proxy: "p".to_owned(),
+        server: server.to_string(),
+        up,
+        verdict_age_ms: 1_000,
+        ramp_ms: None,
+    };
+    let text = config(address, &[good, silent]);
+    keeper.welcome(&text, vec![old(good, true), old(silent, false)]);
+    keeper.hand_over(listener);
+    let (message, _) = keeper.next("serving", |m| matches!(m, ToKeeper::Serving(_)));
+    let ToKeeper::Serving(serving) = message else {
+        panic!()
+    };
+    assert!(serving[0].probed);
+    assert_eq!(serving[0].usable, 1);
+    assert_eq!(talk(&mut dial(address), b"x").unwrap(), b"x");
+}
+
+#[test]
+fn an_orphaned_proxy_serves_on_and_gives_its_sockets_to_the_next_keeper() {
+    let mut keeper = Keeper::start("orphan");
+    let (listener, address) = front();
+    let text = config(address, &[echo()]);
+    keeper.bring_up(&text, listener);
+    let mut client = dial(address);
+    assert_eq!(talk(&mut client, b"before").unwrap(), b"before");
+
+    keeper.connection = None;
+    assert_eq!(talk(&mut client, b"orphan").unwrap(), b"orphan");
+    assert_eq!(talk(&mut dial(address), b"new").unwrap(), b"new");
+
+    let hello = keeper.hello();
+    assert!(hello.serving);
+    assert_eq!(hello.config_digest, lbd::config::digest(&text));
+    let (message, fds) = keeper.next("listeners", |m| matches!(m, ToKeeper::Listeners(_)));
+    let ToKeeper::Listeners(group) = message else {
+        panic!()
+    };
+    assert_eq!((group.proxy, group.listen, group.count), (0, 0, 1));
+    let back = TcpListener::from(fds.into_iter().next().unwrap());
+    assert_eq!(back.local_addr().unwrap(), address);
+    keeper.next("end of listeners", |m| matches!(m, ToKeeper::ListenersDone));
+    keeper.welcome(&text, Vec::new());
+    keeper.next("serving", |m| matches!(m, ToKeeper::Serving(_)));
+    assert_eq!(talk(&mut client, b"after").unwrap(), b"after");
+    keeper.send(&ToProxy::Stop { grace_ms: 100 }, &[]);
+    assert_eq!(keeper.wait_end(), 0);
+}
+
+#[test]
+fn a_proxy_leaves_when_the_next_keeper_has_another_file() {
+    let mut keeper = Keeper::start("other");
+    let (listener, address) = front();
+    let text = config(address, &[echo()]);
+    keeper.bring_up(&text, listener);
+    keeper.connection = None;
+    assert!(keeper.hello().serving);
+    keeper.welcome(&format!("{text}\n# changed\n"), Vec::new());
+    assert_eq!(keeper.wait_end(), 0);
+}
+
+#[test]
+fn connections_to_a_leaving_address_are_reset() {
+    let mut keeper = Keeper::start("reset");
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    let mut client = dial(address);
+    assert_eq!(talk(&mut client, b"x").unwrap(), b"x");
+    keeper.send(
+        &ToProxy::ResetLocal(vec![IpAddr::from([127, 9, 9, 9])]),
+        &[],
+    );
+    assert_eq!(talk(&mut client, b"y").unwrap(), b"y");
+    keeper.send(&ToProxy::ResetLocal(vec![address.ip()]), &[]);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let error = client.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_keeper_may_ask_for_a_probe_at_once() {
+    let mut keeper = Keeper::start("probe");
+    let (listener, address) = front();
+    let text = config(address, &[echo()]).replace("200ms", "1h");
+    keeper.bring_up(&text, listener);
+    let checks = || keeper.status().proxies[0].servers[0].checks;
+    assert_eq!(checks(), 1);
+    keeper.send(&ToProxy::Probe, &[]);
+    wait_for("second probe", || (checks() == 2).then_some(()));
+}
+
+#[test]
+fn sigterm_drains_and_ends_the_process() {
+    let mut keeper = Keeper::start("sigterm");
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    let mut client = dial(address);
+    assert_eq!(talk(&mut client, b"x").unwrap(), b"x");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(keeper.proxy.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    wait_for("stop", || (!keeper.status().process.serving).then_some(()));
+    assert_eq!(talk(&mut client, b"still").unwrap(), b"still");
+    drop(client);
+    assert_eq!(keeper.wait_end(), 0);
+}
+
+#[test]
+fn a_keeper_that_sends_nonsense_gets_no_proxy() {
+    let mut keeper = Keeper::start("nonsense");
+    keeper.hello();
+    keeper
+        .connection
+        .as_ref()
+        .unwrap()
+        .send(b"\xff\xff\xff", &[])
+        .unwrap();
+    keeper.send(&ToProxy::ListenersDone, &[]);
+    assert_ne!(keeper.wait_end(), 0);
+}
+
+#[test]
+fn a_left_over_admin_socket_is_replaced_and_a_living_one_is_not() {
+    let dir = std::env::temp_dir().join(format!("lbd-bind-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("admin.sock");
+    let bind = |path: &Path| lbd::admin::socket::bind(path);
+    drop(bind(&path).unwrap());
+    let living = bind(&path).unwrap();
+    assert_eq!(
+        bind(&path).unwrap_err().kind(),
+        std::io::ErrorKind::AddrInUse
+    );
+    drop(living);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    assert_eq!(
+        bind(&path).unwrap_err().kind(),
+        std::io::ErrorKind::AddrInUse
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -1,0 +1,548 @@
+//! Virtual routers on real sockets: two of lbd's, and one of lbd's beside keepalived, each in a
+//! network namespace of its own joined by a veth pair. Needs root; says so when it skips.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lbd::config::local::LocalVip;
+use lbd::config::model::{Auth, Garp, Mode, Node, Password, Preempt, Vip, VipAddress};
+use lbd::ipc::message::{VipStatus, VrrpState};
+use lbd::net::clock::now;
+use lbd::net::link::LinkEvents;
+use lbd::net::netlink::{Netlink, host_facts};
+use lbd::units::{AdvertInterval, Priority, Version, Vrid};
+use lbd::vrrp::task::{NodeHealth, RouterEvent, VirtualRouter};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use socket2::{Domain, Protocol, Socket, Type};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
+const HEALTHY: NodeHealth = NodeHealth {
+    can_serve: true,
+    known: true,
+    weight: 0,
+    probe_epoch: NodeHealth::NO_PROBE,
+};
+
+/// Opening namespaces one test at a time keeps the timing of each honest.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("skipped: network namespaces need root");
+    }
+    root
+}
+
+/// Runs a program in this thread's namespace.
+fn run(program: &str, arguments: &str) {
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {talk}");
+}
+
+enum Order {
+    /// Run a program in the namespace, then say so.
+    Run(&'static str, String, SyncSender<()>),
+    /// Start a program there and hand it back.
+    Spawn(&'static str, Vec<String>, SyncSender<Child>),
+    Open(Box<LocalVip>),
+    Health(NodeHealth),
+    Resign,
+    /// Forget the router without any farewell, as a killed keeper does.
+    Kill,
+    End,
+}
+
+#[derive(Default)]
+struct Seen {
+    status: Option<VipStatus>,
+    has_vip: bool,
+    released: bool,
+    events: Vec<RouterEvent>,
+    /// Gratuitous ARP frames for the VIP that arrived on the wire.
+    garps: usize,
+}
+
+/// A namespace with a thread that lives in it.
+struct Host {
+    orders: SyncSender<Order>,
+    seen: Arc<Mutex<Seen>>,
+    netns: String,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Host {
+    fn start() -> Self {
+        let (orders, inbox) = sync_channel(16);
+        let (ready, born) = sync_channel(1);
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let shared = Arc::clone(&seen);
+        let thread = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            run("ip", "link set lo up");
+            let task = nix::unistd::gettid();
+            ready
+                .send(format!("/proc/{}/task/{task}/ns/net", std::process::id()))
+                .unwrap();
+            live(&inbox, &shared);
+        });
+        Self {
+            orders,
+            seen,
+            netns: born.recv().unwrap(),
+            thread: Some(thread),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).unwrap();
+    }
+
+    fn run(&self, program: &'static str, arguments: &str) {
+        let (reply, done) = sync_channel(1);
+        self.order(Order::Run(program, arguments.to_owned(), reply));
+        done.recv().unwrap();
+    }
+
+    fn state(&self) -> Option<VrrpState> {
+        let seen = self.seen.lock().unwrap();
+        seen.status.as_ref().map(|status| status.state)
+    }
+
+    fn has_vip(&self) -> bool {
+        self.seen.lock().unwrap().has_vip
+    }
+
+    fn garps(&self) -> usize {
+        self.seen.lock().unwrap().garps
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let gone = self.orders.send(Order::End).is_err();
+        let thread = self.thread.take().unwrap();
+        assert!(thread.join().is_ok() || std::thread::panicking() || gone);
+    }
+}
+
+fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
+    let netlink = Rc::new(RefCell::new(Netlink::open().unwrap()));
+    let mut router: Option<VirtualRouter> = None;
+    let mut events = LinkEvents::open().unwrap();
+    let arp = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0x0608))).unwrap();
+    arp.set_nonblocking(true).unwrap();
+    let mut last_look = now();
+    loop {
+        while let Ok(order) = inbox.try_recv() {
+            match order {
+                Order::Run(program, arguments, reply) => {
+                    run(program, &arguments);
+                    reply.send(()).unwrap();
+                }
+                Order::Spawn(program, arguments, reply) => {
+                    let child = Command::new(program)
+                        .args(arguments)
+                        .stdin(Stdio::null())
+                        .spawn()
+                        .unwrap();
+                    reply.send(child).unwrap();
+                }
+                Order::Open(local) => {
+                    let opened = VirtualRouter::open(&local, Rc::clone(&netlink), now(), None);
+                    router = Some(opened.unwrap());
+                }
+                Order::Health(health) => router.as_mut().unwrap().set_health(now(), health),
+                Order::Resign => router.as_mut().unwrap().resign(now()),
+                Order::Kill => router = None,
+                Order::End => return,
+            }
+        }
+        turn(&mut router, &mut events);
+        let mut seen = shared.lock().unwrap();
+        let mut frame = [0; 64];
+        while let Ok(length) = std::io::Read::read(&mut &arp, &mut frame) {
+            seen.garps += usize::from(length >= 42 && frame[28..32] == VIP.octets());
+        }
+        if let Some(router) = &mut router {
+            while let Some(event) = router.pop_event() {
+                seen.events.push(event);
+            }
+            seen.status = Some(router.status(now()));
+            seen.released = router.is_released();
+        } else {
+            seen.status = None;
+        }
+        if now() - last_look > Duration::from_millis(20) {
+            last_look = now();
+            let facts = host_facts().unwrap();
+            let mut all = facts.interfaces.iter().flat_map(|link| &link.addresses);
+            seen.has_vip = all.any(|address| address.ip == IpAddr::V4(VIP));
+        }
+    }
+}
+
+/// One round of a keeper's loop.
+fn turn(router: &mut Option<VirtualRouter>, events: &mut LinkEvents) {
+    let limit = Duration::from_millis(5);
+    let Some(router) = router else {
+        std::thread::sleep(limit);
+        while events.read(|_| {}).unwrap() {}
+        return;
+    };
+    let wait = router
+        .deadline()
+        .map_or(limit, |at| at.saturating_duration_since(now()).min(limit));
+    let ready: Vec<i32> = {
+        let [adverts, rejected] = router.fds();
+        let mut fds = [
+            PollFd::new(adverts, PollFlags::POLLIN),
+            PollFd::new(rejected, PollFlags::POLLIN),
+            PollFd::new(events.as_fd(), PollFlags::POLLIN),
+        ];
+        let ms = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap();
+        poll(&mut fds, PollTimeout::from(ms)).unwrap();
+        fds.iter()
+            .filter(|fd| fd.any().unwrap_or(false))
+            .map(|fd| fd.as_fd().as_raw_fd())
+            .collect()
+    };
+    let at = now();
+    for fd in ready {
+        router.on_readable(fd, at);
+    }
+    while events.read(|event| router.on_link(at, &event)).unwrap() {}
+    if router.deadline().is_some_and(|due| due <= at) {
+        router.on_deadline(at);
+    }
+}
+
+/// Waits for a condition, at most so long; says how long it took.
+fn within(what: &str, limit: Duration, mut is: impl FnMut() -> bool) -> Duration {
+    let start = now();
+    while !is() {
+        assert!(now() - start < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    now() - start
+}
+
+fn secs(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+struct Kind {
+    version: Version,
+    interval: Duration,
+    auth: Auth,
+    mode: Mode,
+}
+
+fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
+    let nodes: Vec<Node> = (0..2)
+        .map(|place| Node {
+            name: Some(format!("lb{}", place + 1)),
+            address: address(place),
+            priority: Priority::try_from([200, 190][place]).unwrap(),
+            interface: None,
+            min_ttl: 255,
+        })
+        .collect();
+    Box::new(LocalVip {
+        vip: Vip {
+            name: "kube".into(),
+            addresses: vec![VipAddress {
+                ip: VIP.into(),
+                prefix: 24,
+            }],
+            interface: None,
+            vrid: Vrid::try_from(60).unwrap(),
+            version: kind.version,
+            advert_interval: AdvertInterval::new(kind.version, kind.interval).unwrap(),
+            auth: kind.auth.clone(),
+            mode: kind.mode,
+            nodes,
+            preempt: Preempt::Always,
+            lease: Some(Duration::from_secs(2)),
+            garp: Garp {
+                repeat: 5,
+                delay: Duration::from_secs(5),
+                refresh: Duration::from_secs(30),
+                interval: Duration::ZERO,
+            },
+            track: Vec::new(),
+        },
+        me,
+        interface: "eth0".into(),
+        source: address(me),
+    })
+}
+
+fn address(place: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 99, 0, [2, 3][place]))
+}
+
+/// Two hosts on one wire.
+fn pair() -> [Host; 2] {
+    let [a, b] = [Host::start(), Host::start()];
+    a.run(
+        "ip",
+        &format!("link add eth0 type veth peer name eth0 netns {}", b.netns),
+    );
+    for (place, host) in [&a, &b].into_iter().enumerate() {
+        host.run("ip", &format!("address add {}/24 dev eth0", address(place)));
+        host.run("ip", "link set eth0 up");
+    }
+    [a, b]
+}
+
+fn open(host: &Host, kind: &Kind, me: usize) {
+    host.order(Order::Open(local(kind, me)));
+    host.order(Order::Health(HEALTHY));
+}
+
+fn v3(ms: u64, mode: Mode) -> Kind {
+    Kind {
+        version: Version::V3,
+        interval: Duration::from_millis(ms),
+        auth: Auth::None,
+        mode,
+    }
+}
+
+fn seed() -> Kind {
+    Kind {
+        version: Version::V2,
+        interval: Duration::from_secs(1),
+        auth: Auth::Pass(Password(*b"1111\0\0\0\0")),
+        mode: Mode::Unicast,
+    }
+}
+
+fn one_holder(what: &str, good: &Host, other: &Host, limit: Duration) -> Duration {
+    within(what, limit, || good.has_vip() && !other.has_vip())
+}
+
+fn watches(host: &Host) {
+    within("a Backup", secs(2.0), || {
+        host.state() == Some(VrrpState::Backup)
+    });
+}
+
+#[test]
+fn two_routers_elect_one_and_the_kernel_ends_a_dead_ones_lease() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    for mode in [Mode::Unicast, Mode::Multicast] {
+        let [a, b] = pair();
+        let kind = v3(100, mode);
+        within("links up", secs(5.0), || {
+            a.seen.lock().is_ok() && b.seen.lock().is_ok()
+        });
+        open(&a, &kind, 0);
+        open(&b, &kind, 1);
+        one_holder("lb1 active", &a, &b, secs(5.0));
+        within("gratuitous ARP on the wire", secs(1.0), || b.garps() >= 5);
+        watches(&b);
+        a.order(Order::Kill);
+        let takeover = within("lb2 takes over", secs(1.5), || b.has_vip());
+        assert!(takeover < secs(0.6), "{mode:?}: took {takeover:?}");
+        let gone = one_holder("the kernel removes the address", &b, &a, secs(2.6));
+        println!("{mode:?}: take-over after {takeover:?}, dead node's address gone {gone:?} later");
+        open(&a, &kind, 0);
+        one_holder("lb1 preempts", &a, &b, secs(2.0));
+    }
+}
+
+#[test]
+fn a_planned_leave_keeps_the_address_until_the_successor_has_it() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(6.0));
+    a.order(Order::Resign);
+    within("released", secs(2.0), || a.seen.lock().unwrap().released);
+    assert_eq!(b.state(), Some(VrrpState::Active));
+    one_holder("lb2 alone", &b, &a, secs(0.5));
+    let seen = a.seen.lock().unwrap();
+    let counters = &seen.status.as_ref().unwrap().counters;
+    assert!(counters.resigns_sent >= 3, "{counters:?}");
+    let releasing = RouterEvent::Releasing(vec![VIP.into()]);
+    let told = seen.events.iter().position(|event| *event == releasing);
+    let gone = seen
+        .events
+        .iter()
+        .rposition(|event| *event == RouterEvent::Released);
+    assert!(told.unwrap() < gone.unwrap(), "{:?}", seen.events);
+}
+
+#[test]
+fn a_deleted_address_is_put_back_without_an_election() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(100, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(5.0));
+    a.run("ip", &format!("address del {VIP}/24 dev eth0"));
+    within("restored", secs(1.0), || {
+        let seen = a.seen.lock().unwrap();
+        let status = seen.status.as_ref().unwrap();
+        status.counters.restored == 1
+    });
+    one_holder("still lb1", &a, &b, secs(0.5));
+    watches(&b);
+    a.run("ip", "link set eth0 down");
+    within("fault", secs(1.0), || {
+        a.state() == Some(VrrpState::Initialize)
+    });
+    a.run("ip", "link set eth0 up");
+    one_holder("lb1 preempts", &a, &b, secs(3.0));
+}
+
+/// keepalived in the foreground; ended when dropped.
+struct Keepalived {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Keepalived {
+    fn start(host: &Host, kind: &Kind, me: usize, priority: u8) -> Option<Self> {
+        let found = Command::new("keepalived").arg("--version").output();
+        if found.is_err() {
+            println!("skipped: keepalived is not installed");
+            return None;
+        }
+        let unique = format!("lbd-pair-{}-{}", std::process::id(), me);
+        let dir = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(&dir).unwrap();
+        let version = kind.version.get();
+        let auth = match &kind.auth {
+            Auth::None => "",
+            Auth::Pass(_) => "authentication { \n auth_type PASS \n auth_pass 1111 \n }",
+        };
+        let peers = match kind.mode {
+            Mode::Unicast => format!(
+                "unicast_src_ip {}\nunicast_peer {{\n{}\n}}",
+                address(me),
+                address(1 - me)
+            ),
+            Mode::Multicast => String::new(),
+        };
+        let interval = kind.interval.as_secs_f64();
+        let text = format!(
+            "global_defs {{\nvrrp_version {version}\n}}\nvrrp_instance kube {{\nstate BACKUP\n\
+             interface eth0\nvirtual_router_id 60\npriority {priority}\nadvert_int {interval}\n\
+             {auth}\n{peers}\nvirtual_ipaddress {{\n{VIP}/24\n}}\n}}\n"
+        );
+        let file = dir.join("keepalived.conf");
+        std::fs::write(&file, text).unwrap();
+        let path = |name: &str| dir.join(name).display().to_string();
+        let arguments = ["-n", "-l", "-D", "-P", "-f"].map(str::to_owned);
+        let mut arguments = arguments.to_vec();
+        arguments.push(file.display().to_string());
+        for (flag, name) in [("-p", "main.pid"), ("-r", "vrrp.pid")] {
+            arguments.extend([flag.to_owned(), path(name)]);
+        }
+        let (reply, answer) = sync_channel(1);
+        host.order(Order::Spawn("keepalived", arguments, reply));
+        Some(Self {
+            child: answer.recv().unwrap(),
+            dir,
+        })
+    }
+
+    fn terminate(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+}
+
+impl Drop for Keepalived {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|done| done.is_none()) {
+            self.terminate();
+        }
+        let start: Instant = now();
+        while self.child.try_wait().is_ok_and(|done| done.is_none()) {
+            if now() - start > secs(5.0) {
+                self.child.kill().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
+
+#[test]
+fn keepalived_and_lbd_form_a_pair_in_both_roles() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_root() {
+        return;
+    }
+    let v3_multicast = v3(1000, Mode::Multicast);
+    for kind in [seed(), v3(100, Mode::Unicast), v3_multicast] {
+        let label = format!("{:?} {:?} {:?}", kind.version, kind.interval, kind.mode);
+        let [a, b] = pair();
+        // keepalived starts alone and is Active; lbd, stronger, preempts it.
+        let Some(mut keepalived) = Keepalived::start(&b, &kind, 1, 190) else {
+            return;
+        };
+        within("keepalived active", secs(6.0), || b.has_vip());
+        open(&a, &kind, 0);
+        let took = one_holder("lbd preempts keepalived", &a, &b, secs(6.0));
+        println!("{label}: lbd preempts keepalived after {took:?}");
+        a.order(Order::Resign);
+        let took = one_holder("keepalived succeeds lbd", &b, &a, secs(4.0));
+        println!("{label}: keepalived succeeds lbd after {took:?}");
+        // lbd comes back as a Backup of its own: weaker now.
+        let mut weaker = local(&kind, 0);
+        weaker.vip.nodes[0].priority = Priority::try_from(150).unwrap();
+        a.order(Order::Open(weaker));
+        a.order(Order::Health(HEALTHY));
+        let calm = now();
+        within("lbd hears keepalived", secs(6.0), || {
+            assert!(!a.has_vip(), "{label}: two holders");
+            let seen = a.seen.lock().unwrap();
+            let heard = seen
+                .status
+                .as_ref()
+                .map(|status| status.counters.adverts_received);
+            heard >= Some(3) && now() - calm > secs(2.0)
+        });
+        keepalived.terminate();
+        let took = one_holder("lbd succeeds keepalived", &a, &b, secs(5.0));
+        println!("{label}: lbd succeeds keepalived after {took:?}");
+        drop(keepalived);
+        let stronger = Keepalived::start(&b, &kind, 1, 190);
+        let took = one_holder("keepalived preempts lbd", &b, &a, secs(6.0));
+        println!("{label}: keepalived preempts lbd after {took:?}");
+        drop(stronger);
+        let seen = a.seen.lock().unwrap();
+        let rejected = &seen.status.as_ref().unwrap().counters.rejected;
+        assert!(rejected.is_empty(), "{label}: {rejected:?}");
+    }
+}
