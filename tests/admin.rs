@@ -89,7 +89,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.dir).ok();
+        std::fs::remove_dir_all(&self.dir).unwrap_or_default();
     }
 }
 
@@ -172,7 +172,8 @@ fn a_client_knows_why_nobody_answers() {
             b"{\"v\":1",
         ] {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.read(&mut [0; 256]).unwrap();
+            let question = stream.read(&mut [0; 256]).unwrap();
+            assert!(question > 0);
             stream.write_all(answer).unwrap();
         }
     });
@@ -183,6 +184,36 @@ fn a_client_knows_why_nobody_answers() {
     liar.join().unwrap();
     let gone = ask_status(&path).unwrap_err();
     assert!(matches!(gone, AskError::Unreachable { .. }), "{gone}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_daemon_that_accepts_nobody_does_not_hold_those_who_ask() {
+    let dir = std::env::temp_dir().join(format!("lbd-admin-{}-stuck", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("admin.sock");
+    let listener = socket::bind(&path).unwrap();
+    let waiting: Vec<UnixStream> = (0..)
+        .map_while(|_| {
+            let socket = socket2::Socket::new(
+                socket2::Domain::UNIX,
+                socket2::Type::STREAM.nonblocking(),
+                None,
+            )
+            .unwrap();
+            let address = socket2::SockAddr::unix(&path).unwrap();
+            socket.connect(&address).ok()?;
+            Some(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+        })
+        .collect();
+    assert!(!waiting.is_empty());
+    let error = ask_status(&path).unwrap_err();
+    assert!(matches!(error, AskError::Broken { .. }), "{error}");
+    assert_eq!(
+        socket::bind(&path).unwrap_err().kind(),
+        std::io::ErrorKind::AddrInUse
+    );
+    drop((waiting, listener));
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -204,7 +235,7 @@ fn fetch(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = dial(address);
     stream.write_all(request).unwrap();
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok();
+    stream.read_to_end(&mut answer).unwrap_or_default();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -288,9 +319,9 @@ fn garbage_and_giants_are_refused() {
         "x".repeat(64 * 1024)
     );
     let mut stream = dial(address);
-    stream.write_all(giant.as_bytes()).ok();
+    stream.write_all(giant.as_bytes()).unwrap_or_default();
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok();
+    stream.read_to_end(&mut answer).unwrap_or_default();
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
     let many: String = (0..100).map(|n| format!("x-{n}: y\r\n")).collect();
     let answer = fetch(
@@ -322,7 +353,7 @@ fn clients_that_dawdle_are_cut_off_and_keep_nobody_out_for_long() {
     assert!(waited < Duration::from_secs(5), "{waited:?}");
     for mut stream in dawdlers {
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok();
+        stream.read_to_end(&mut answer).unwrap_or_default();
         assert!(!answer.starts_with(b"HTTP/1.1 200"));
     }
 }

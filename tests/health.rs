@@ -82,7 +82,7 @@ impl Pki {
 
 impl Drop for Pki {
     fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.dir).ok();
+        std::fs::remove_dir_all(&self.dir).unwrap_or_default();
     }
 }
 
@@ -112,9 +112,9 @@ fn answer(mut stream: impl Read + Write, status: &str, body: &str) {
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}"
     )
-    .ok();
-    stream.flush().ok();
-    stream.read(&mut [0; 16]).ok();
+    .unwrap_or_default();
+    stream.flush().unwrap_or_default();
+    stream.read(&mut [0; 16]).unwrap_or_default();
 }
 
 fn read_head(stream: &mut impl Read) -> Option<String> {
@@ -282,7 +282,7 @@ fn expected_statuses_are_the_operators_choice() {
 fn silence_means_something_else_at_each_stage() {
     let pki = Pki::new();
     let mute = server(|mut tcp| {
-        tcp.read_to_end(&mut Vec::new()).ok();
+        tcp.read_to_end(&mut Vec::new()).unwrap_or_default();
     });
     assert_eq!(https(mute).verdict, unresponsive("tls handshake timed out"));
     assert_eq!(
@@ -295,7 +295,7 @@ fn silence_means_something_else_at_each_stage() {
     );
     let accept = pki.accept();
     let hung = server(move |tcp| {
-        accept(tcp).read_to_end(&mut Vec::new()).ok();
+        accept(tcp).read_to_end(&mut Vec::new()).unwrap_or_default();
     });
     assert_eq!(https(hung).verdict, not_ready("no http answer in time"));
     assert_eq!(
@@ -308,7 +308,8 @@ fn silence_means_something_else_at_each_stage() {
 fn a_body_that_never_ends_does_not_hold_a_probe() {
     let endless = server(|mut tcp| {
         read_head(&mut tcp);
-        tcp.write_all(b"HTTP/1.1 500 No\r\n\r\n").ok();
+        tcp.write_all(b"HTTP/1.1 500 No\r\n\r\n")
+            .unwrap_or_default();
         while tcp.write_all(&[b'x'; 4096]).is_ok() {}
     });
     let report = probe(CheckKind::Http(readyz()), endless);
@@ -319,7 +320,7 @@ fn a_body_that_never_ends_does_not_hold_a_probe() {
 fn a_head_that_never_ends_does_not_hold_a_probe() {
     let endless = server(|mut tcp| {
         read_head(&mut tcp);
-        tcp.write_all(b"HTTP/1.1 200 OK\r\n").ok();
+        tcp.write_all(b"HTTP/1.1 200 OK\r\n").unwrap_or_default();
         while tcp
             .write_all(b"x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n")
             .is_ok()
@@ -333,7 +334,7 @@ fn a_head_that_never_ends_does_not_hold_a_probe() {
 fn resets_and_broken_protocols_are_told_apart() {
     let pki = Pki::new();
     let resetting = server(|mut tcp| {
-        tcp.read(&mut [0; 1]).ok();
+        tcp.read(&mut [0; 1]).unwrap_or_default();
         reset(&tcp);
     });
     assert_eq!(
@@ -341,8 +342,9 @@ fn resets_and_broken_protocols_are_told_apart() {
         unresponsive("tls handshake: connection reset")
     );
     let plain_spoken = server(|mut tcp| {
-        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").ok();
-        tcp.read_to_end(&mut Vec::new()).ok();
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .unwrap_or_default();
+        tcp.read_to_end(&mut Vec::new()).unwrap_or_default();
     });
     assert!(matches!(https(plain_spoken).verdict, Verdict::NotReady(_)));
     let accept = pki.accept();
@@ -350,13 +352,14 @@ fn resets_and_broken_protocols_are_told_apart() {
         let mut tls = accept(tcp);
         read_head(&mut tls);
         tls.conn.send_close_notify();
-        tls.flush().ok();
+        tls.flush().unwrap_or_default();
     });
     let verdict = https(closing).verdict;
     assert!(matches!(verdict, Verdict::Unresponsive(_)), "{verdict:?}");
     let noise = server(|mut tcp| {
         read_head(&mut tcp);
-        tcp.write_all(b"\x00\x01nothing like http\r\n\r\n").ok();
+        tcp.write_all(b"\x00\x01nothing like http\r\n\r\n")
+            .unwrap_or_default();
     });
     let verdict = probe(CheckKind::Http(readyz()), noise).verdict;
     assert_eq!(verdict, not_ready("the answer is no http"));

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,6 +52,7 @@ impl Keeper {
             .args(["--exact", "the_process_under_test", "--nocapture"])
             .env("LBD_TEST_RUNTIME_DIR", &dir)
             .stdout(Stdio::null())
+            .stderr(File::create(dir.join("stderr")).unwrap())
             .spawn()
             .unwrap();
         Self {
@@ -129,6 +131,11 @@ impl Keeper {
         wait_for("status", || ask_status(&self.dir.join("admin.sock")).ok())
     }
 
+    /// What the proxy has said so far.
+    fn stderr(&self) -> String {
+        std::fs::read_to_string(self.dir.join("stderr")).unwrap()
+    }
+
     fn wait_end(&mut self) -> i32 {
         let proxy = &mut self.proxy;
         wait_for("end", || proxy.try_wait().unwrap())
@@ -139,9 +146,12 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.proxy.kill().ok();
-        self.proxy.wait().ok();
-        std::fs::remove_dir_all(&self.dir).ok();
+        if std::thread::panicking() {
+            eprintln!("the proxy said:\n{}", self.stderr());
+        }
+        self.proxy.kill().unwrap_or_default();
+        self.proxy.wait().map(drop).unwrap_or_default();
+        std::fs::remove_dir_all(&self.dir).unwrap_or_default();
     }
 }
 
@@ -362,6 +372,68 @@ fn a_keeper_may_ask_for_a_probe_at_once() {
     assert_eq!(checks(), 1);
     keeper.send(&ToProxy::Probe, &[]);
     wait_for("second probe", || (checks() == 2).then_some(()));
+}
+
+#[test]
+fn the_access_log_has_a_tcplog_line_for_each_connection_that_said_something() {
+    let mut keeper = Keeper::start("access");
+    let (listener, address) = front();
+    let server = echo();
+    let text = format!(
+        "[log]\nlevel = \"warning\"\n[access-log]\nskip-empty = true\n{}",
+        config(address, &[server])
+    );
+    keeper.bring_up(&text, listener);
+    let silent = dial(address);
+    let peer = silent.local_addr().unwrap();
+    drop(silent);
+    let ended = |s: &Status| s.process.connections == 0 && s.proxies[0].totals.accepted > 0;
+    wait_for("end of the silent one", || {
+        ended(&keeper.status()).then_some(())
+    });
+    let mut client = dial(address);
+    let talker = client.local_addr().unwrap();
+    assert_eq!(talk(&mut client, b"hello").unwrap(), b"hello");
+    drop(client);
+    let line = wait_for("line", || {
+        let said = keeper.stderr();
+        let line = said
+            .lines()
+            .find(|line| line.starts_with(&talker.to_string()));
+        line.map(str::to_owned)
+    });
+    // HAProxy's field order; times vary, 5 bytes came back, and nobody was waiting.
+    let fields: Vec<&str> = line.split(' ').collect();
+    assert_eq!(fields.len(), 9, "{line}");
+    assert_eq!(fields[2], "p");
+    assert_eq!(fields[3], format!("p/{server}"));
+    assert_eq!((fields[5], fields[6]), ("5", "--"), "{line}");
+    assert_eq!((fields[7], fields[8]), ("1/1/1/1/0", "0/0"), "{line}");
+    assert!(
+        !keeper.stderr().contains(&peer.to_string()),
+        "{}",
+        keeper.stderr()
+    );
+    // A connection that the stop itself ends has its line, too.
+    let mut last = dial(address);
+    let talker = last.local_addr().unwrap();
+    assert_eq!(talk(&mut last, b"bye").unwrap(), b"bye");
+    keeper.send(&ToProxy::Stop { grace_ms: 0 }, &[]);
+    assert_eq!(keeper.wait_end(), 0);
+    let said = keeper.stderr();
+    assert!(said.contains(&talker.to_string()), "{said}");
+}
+
+#[test]
+fn a_stopped_process_with_the_admin_socket_does_not_hold_the_next_one() {
+    let mut keeper = Keeper::start("blocked");
+    let blocker = lbd::admin::socket::bind(&keeper.dir.join("admin.sock")).unwrap();
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    assert_eq!(talk(&mut dial(address), b"x").unwrap(), b"x");
+    assert!(keeper.stderr().contains("cannot listen for questions"));
+    drop(blocker);
+    assert!(keeper.status().process.serving);
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! Virtual routers on real sockets: two of lbd's, and one of lbd's beside keepalived, each in a
 //! network namespace of its own joined by a veth pair. Needs root; says so when it skips.
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of a test may stop it, and a skipped test says why"
+)]
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,6 +25,8 @@ use lbd::net::clock::now;
 use lbd::net::link::LinkEvents;
 use lbd::net::netlink::{Netlink, host_facts};
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
+use lbd::vrrp::packet::{Advertisement, WireAuth};
+use lbd::vrrp::stamp::Resume;
 use lbd::vrrp::task::{NodeHealth, RouterEvent, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -35,12 +43,16 @@ const HEALTHY: NodeHealth = NodeHealth {
 /// Opening namespaces one test at a time keeps the timing of each honest.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
+fn is_possible() -> bool {
+    if !nix::unistd::geteuid().is_root() {
         println!("skipped: network namespaces need root");
+        return false;
     }
-    root
+    if Command::new("ip").arg("-V").output().is_err() {
+        println!("skipped: iproute2 is not installed");
+        return false;
+    }
+    true
 }
 
 /// Runs a program in this thread's namespace.
@@ -59,6 +71,10 @@ enum Order {
     /// Start a program there and hand it back.
     Spawn(&'static str, Vec<String>, SyncSender<Child>),
     Open(Box<LocalVip>),
+    /// Open it with the stamp of the router that was killed, as old as it is.
+    Resume(Box<LocalVip>),
+    /// Send forged adverts to the other host: so many of each kind, then say so.
+    Forge(usize, SyncSender<()>),
     Health(NodeHealth),
     Resign,
     /// Forget the router without any farewell, as a killed keeper does.
@@ -146,6 +162,8 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
     let arp = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0x0608))).unwrap();
     arp.set_nonblocking(true).unwrap();
     let mut last_look = now();
+    let birth = now() - Duration::from_secs(1000);
+    let mut stamp = None;
     loop {
         while let Ok(order) = inbox.try_recv() {
             match order {
@@ -167,30 +185,92 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                 }
                 Order::Health(health) => router.as_mut().unwrap().set_health(now(), health),
                 Order::Resign => router.as_mut().unwrap().resign(now()),
-                Order::Kill => router = None,
+                Order::Kill => {
+                    let at = now();
+                    let gone = router.take();
+                    stamp = gone.and_then(|gone| gone.stamp(at, at - birth, "boot"));
+                }
+                Order::Resume(local) => {
+                    let resume = Resume {
+                        stamp: stamp.take().unwrap(),
+                        boot_id: "boot".into(),
+                        boottime: now() - birth,
+                    };
+                    let shared = Rc::clone(&netlink);
+                    let opened = VirtualRouter::open(&local, shared, now(), Some(resume));
+                    router = Some(opened.unwrap());
+                }
+                Order::Forge(count, reply) => {
+                    forge(count);
+                    reply.send(()).unwrap();
+                }
                 Order::End => return,
             }
         }
         turn(&mut router, &mut events);
         let mut seen = shared.lock().unwrap();
-        let mut frame = [0; 64];
-        while let Ok(length) = std::io::Read::read(&mut &arp, &mut frame) {
-            seen.garps += usize::from(length >= 42 && frame[28..32] == VIP.octets());
-        }
-        if let Some(router) = &mut router {
-            while let Some(event) = router.pop_event() {
-                seen.events.push(event);
-            }
-            seen.status = Some(router.status(now()));
-            seen.released = router.is_released();
-        } else {
-            seen.status = None;
-        }
+        look(&mut seen, &mut router, &arp);
         if now() - last_look > Duration::from_millis(20) {
             last_look = now();
             let facts = host_facts().unwrap();
             let mut all = facts.interfaces.iter().flat_map(|link| &link.addresses);
             seen.has_vip = all.any(|address| address.ip == IpAddr::V4(VIP));
+        }
+    }
+}
+
+/// Notes what the router and the wire have to tell.
+fn look(seen: &mut Seen, router: &mut Option<VirtualRouter>, arp: &Socket) {
+    let mut frame = [0; 64];
+    while let Ok(length) = std::io::Read::read(&mut &*arp, &mut frame) {
+        seen.garps += usize::from(length >= 42 && frame[28..32] == VIP.octets());
+    }
+    let Some(router) = router else {
+        seen.status = None;
+        return;
+    };
+    while let Some(event) = router.pop_event() {
+        seen.events.push(event);
+    }
+    seen.status = Some(router.status(now()));
+    seen.released = router.is_released();
+}
+
+/// Adverts of priority 255 and 0 that no router may obey: wrong TTL, sum, router, sender.
+fn forge(count: usize) {
+    let target = Ipv4Addr::new(10, 99, 0, 2);
+    let socket = |source: [u8; 4], ttl| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(112))).unwrap();
+        let source = std::net::SocketAddr::from((source, 0));
+        socket.bind(&source.into()).unwrap();
+        socket.set_ttl_v4(ttl).unwrap();
+        socket
+    };
+    let peer = [10, 99, 0, 3];
+    let stranger = [10, 99, 0, 77];
+    let kinds = [
+        (socket(peer, 64), peer, 60, false),
+        (socket(peer, 255), peer, 61, false),
+        (socket(peer, 255), peer, 60, true),
+        (socket(stranger, 255), stranger, 60, false),
+    ];
+    let to = std::net::SocketAddr::from((target, 0)).into();
+    let mut bytes = Vec::new();
+    for round in 0..count {
+        for (socket, source, vrid, spoil) in &kinds {
+            let advert = Advertisement {
+                version: Version::V3,
+                vrid: Vrid::try_from(*vrid).unwrap(),
+                priority: if round % 2 == 0 { 255 } else { 0 },
+                interval: AdvertInterval::from_wire_v3(4095).unwrap(),
+                addresses: &[VIP.octets()],
+                auth: WireAuth::None,
+            };
+            advert.encode((*source).into(), target, &mut bytes).unwrap();
+            if *spoil {
+                bytes[7] ^= 1;
+            }
+            socket.send_to(&bytes, &to).unwrap();
         }
     }
 }
@@ -207,10 +287,9 @@ fn turn(router: &mut Option<VirtualRouter>, events: &mut LinkEvents) {
         .deadline()
         .map_or(limit, |at| at.saturating_duration_since(now()).min(limit));
     let ready: Vec<i32> = {
-        let [adverts, rejected] = router.fds();
+        let [adverts] = router.fds();
         let mut fds = [
             PollFd::new(adverts, PollFlags::POLLIN),
-            PollFd::new(rejected, PollFlags::POLLIN),
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
         ];
         let ms = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap();
@@ -298,15 +377,19 @@ fn address(place: usize) -> IpAddr {
 /// Two hosts on one wire.
 fn pair() -> [Host; 2] {
     let [a, b] = [Host::start(), Host::start()];
+    join(&a, &b);
+    [a, b]
+}
+
+fn join(a: &Host, b: &Host) {
     a.run(
         "ip",
         &format!("link add eth0 type veth peer name eth0 netns {}", b.netns),
     );
-    for (place, host) in [&a, &b].into_iter().enumerate() {
+    for (place, host) in [a, b].into_iter().enumerate() {
         host.run("ip", &format!("address add {}/24 dev eth0", address(place)));
         host.run("ip", "link set eth0 up");
     }
-    [a, b]
 }
 
 fn open(host: &Host, kind: &Kind, me: usize) {
@@ -345,7 +428,7 @@ fn watches(host: &Host) {
 #[test]
 fn two_routers_elect_one_and_the_kernel_ends_a_dead_ones_lease() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     for mode in [Mode::Unicast, Mode::Multicast] {
@@ -370,9 +453,26 @@ fn two_routers_elect_one_and_the_kernel_ends_a_dead_ones_lease() {
 }
 
 #[test]
+fn left_over_addresses_are_removed_at_start() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    open(&a, &v3(100, Mode::Unicast), 0);
+    within("lb1 active", secs(5.0), || a.has_vip());
+    for prefix in ["24", "32"] {
+        b.run("ip", &format!("address add {VIP}/{prefix} dev eth0"));
+    }
+    within("both have it", secs(1.0), || b.has_vip());
+    open(&b, &v3(100, Mode::Unicast), 1);
+    one_holder("lb1 alone", &a, &b, secs(1.0));
+}
+
+#[test]
 fn a_planned_leave_keeps_the_address_until_the_successor_has_it() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -399,7 +499,7 @@ fn a_planned_leave_keeps_the_address_until_the_successor_has_it() {
 #[test]
 fn a_deleted_address_is_put_back_without_an_election() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let [a, b] = pair();
@@ -421,6 +521,119 @@ fn a_deleted_address_is_put_back_without_an_election() {
     });
     a.run("ip", "link set eth0 up");
     one_holder("lb1 preempts", &a, &b, secs(3.0));
+}
+
+#[test]
+fn forged_adverts_change_nothing_and_are_counted_by_reason() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    b.run("ip", "address add 10.99.0.77/24 dev eth0");
+    open(&a, &v3(100, Mode::Unicast), 0);
+    within("lb1 active", secs(5.0), || a.has_vip());
+    let (reply, done) = sync_channel(1);
+    b.order(Order::Forge(5000, reply));
+    done.recv().unwrap();
+    let reasons = || -> Vec<String> {
+        let seen = a.seen.lock().unwrap();
+        let rejected = &seen.status.as_ref().unwrap().counters.rejected;
+        rejected.iter().map(|(word, _)| word.clone()).collect()
+    };
+    within("each reason counted", secs(2.0), || {
+        ["unknown-sender", "ttl", "vrid", "checksum"]
+            .iter()
+            .all(|wanted| reasons().iter().any(|word| word == wanted))
+    });
+    let seen = a.seen.lock().unwrap();
+    let status = seen.status.as_ref().unwrap();
+    assert_eq!(status.state, VrrpState::Active);
+    assert_eq!(status.counters.became_active, 1);
+    assert_eq!(status.counters.adverts_received, 0);
+}
+
+#[test]
+fn a_restarted_keeper_with_a_fresh_stamp_goes_on_as_active() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(6.0));
+    watches(&b);
+    a.order(Order::Kill);
+    within("killed", secs(1.0), || a.state().is_none());
+    a.order(Order::Resume(local(&kind, 0)));
+    let took = within("active again", secs(0.5), || {
+        a.state() == Some(VrrpState::Active)
+    });
+    println!("active again after {took:?}");
+    assert!(a.has_vip() && !b.has_vip());
+    // A stamp that is too old is worth nothing: the address is given up.
+    a.order(Order::Kill);
+    within("lb2 takes over", secs(5.0), || b.has_vip());
+    a.order(Order::Resume(local(&kind, 0)));
+    within("a Backup", secs(1.0), || {
+        a.state() == Some(VrrpState::Backup)
+    });
+    one_holder("lb2 alone", &b, &a, secs(1.0));
+}
+
+#[test]
+fn a_node_that_cannot_serve_hands_the_address_to_one_that_can_and_to_nobody_else() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let unfit = NodeHealth {
+        can_serve: false,
+        ..HEALTHY
+    };
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(6.0));
+    watches(&b);
+    a.order(Order::Health(unfit));
+    let took = one_holder("lb2 takes over", &b, &a, secs(0.6));
+    println!("handed off after {took:?}");
+    b.order(Order::Health(unfit));
+    let priority = |host: &Host| {
+        let seen = host.seen.lock().unwrap();
+        seen.status.as_ref().map(|status| status.effective_priority)
+    };
+    within("lb2 goes on at priority 1", secs(2.0), || {
+        priority(&b) == Some(1) && b.state() == Some(VrrpState::Active)
+    });
+    let begin = now();
+    within("nothing moves", secs(5.0), || {
+        assert!(b.has_vip() && !a.has_vip());
+        now() - begin > secs(4.5)
+    });
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_taken_up_again() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(100, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(5.0));
+    a.run("ip", "link del eth0");
+    let idle = |host: &Host| host.state() == Some(VrrpState::Initialize);
+    within("fault", secs(1.0), || idle(&a) && idle(&b));
+    join(&a, &b);
+    one_holder("lb1 active again", &a, &b, secs(5.0));
+    watches(&b);
 }
 
 /// keepalived in the foreground; ended when dropped.
@@ -500,7 +713,7 @@ impl Drop for Keepalived {
 #[test]
 fn keepalived_and_lbd_form_a_pair_in_both_roles() {
     let _turn = ONE_AT_A_TIME.lock();
-    if !is_root() {
+    if !is_possible() {
         return;
     }
     let v3_multicast = v3(1000, Mode::Multicast);

@@ -1,6 +1,11 @@
 //! Several election machines on a simulated wire: loss, one-way loss, isolation, pauses, crashes,
 //! restarts, hand-offs, a client that believes the last gratuitous ARP. 256 seeds;
 //! `LBD_SIM_SEED=n` replays one and prints its story.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of a test may stop it, and a replayed seed tells its story"
+)]
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -56,6 +61,24 @@ struct Node {
     next_wake: Option<Instant>,
     /// Since when nothing has been done to it.
     undisturbed: Instant,
+}
+
+impl Node {
+    fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            machine: Machine::new(settings.clone(), now),
+            settings,
+            alive: true,
+            paused_until: None,
+            inbox: Vec::new(),
+            vip_until: None,
+            isolated: false,
+            health: NodeHealth::UNKNOWN,
+            seen: NodeHealth::UNKNOWN,
+            next_wake: None,
+            undisturbed: now,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,19 +162,7 @@ impl World {
                     recovery_delay: Duration::from_secs(1),
                     alone: false,
                 };
-                Node {
-                    machine: Machine::new(settings.clone(), now),
-                    settings,
-                    alive: true,
-                    paused_until: None,
-                    inbox: Vec::new(),
-                    vip_until: None,
-                    isolated: false,
-                    health: NodeHealth::UNKNOWN,
-                    seen: NodeHealth::UNKNOWN,
-                    next_wake: None,
-                    undisturbed: now,
-                }
+                Node::new(settings, now)
             })
             .collect();
         let mut world = Self {

@@ -14,10 +14,10 @@ pub mod socket;
 pub mod status;
 pub mod table;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 /// Gives the present status to whoever was asked for it.
 pub type Source = Arc<dyn Fn() -> status::Status + Send + Sync>;
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,13 @@
 //! question, one line with the answer, then the connection ends.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::status::Status;
 
@@ -124,9 +126,12 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
         path: path.to_owned(),
         source,
     };
-    let stream = UnixStream::connect(path).map_err(|source| {
+    let stream = connect(path).map_err(|source| {
         if source.kind() == io::ErrorKind::PermissionDenied {
             return AskError::Permission(path.to_owned());
+        }
+        if source.kind() == io::ErrorKind::WouldBlock {
+            return broken(source);
         }
         AskError::Unreachable {
             path: path.to_owned(),
@@ -142,6 +147,15 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
         Content::Status(status) => Ok(*status),
         Content::Error(error) => Err(AskError::Refused(error)),
     }
+}
+
+/// Connects without waiting: `WouldBlock` when somebody listens but accepts nobody. A stopped
+/// process must not stop those who ask after it.
+pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
 fn converse(mut stream: UnixStream) -> io::Result<String> {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Source;
-use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, parse};
+use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, connect, parse};
 
 /// Askers at once; further ones wait in the kernel's backlog.
 const ASKERS_MAX: usize = 16;
@@ -32,7 +32,7 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
         Ok(present) if !present.file_type().is_socket() => {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        Ok(_socket) => match StdStream::connect(path) {
+        Ok(_socket) => match connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path)?;
             }

@@ -276,7 +276,7 @@ impl Status {
     }
 }
 
-/// `VIP 172.16.0.10 held by lb2 (172.16.0.3) because …`
+/// `VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100`
 fn holder(vip: &VipStatus) -> String {
     let addresses = bare_addresses(vip);
     match (vip.state, vip.active) {
@@ -286,7 +286,7 @@ fn holder(vip: &VipStatus) -> String {
         }
         (VrrpState::Backup, Some(active)) => {
             let peer = peer_label(vip, active);
-            format!("VIP {addresses} held by {peer} because {}", vip.reason)
+            format!("VIP {addresses} held by {peer} {}", why_it(vip, active))
         }
         (VrrpState::Backup, None) => {
             format!(
@@ -297,6 +297,19 @@ fn holder(vip: &VipStatus) -> String {
         (VrrpState::Initialize, _) => {
             format!("VIP {addresses} not taken part in: {}", vip.reason)
         }
+    }
+}
+
+/// Why the other node holds the address: the priorities say it, if they do.
+fn why_it(vip: &VipStatus, active: IpAddr) -> String {
+    let ours = vip.effective_priority;
+    let peer = vip.peers.iter().find(|peer| peer.address == active);
+    match peer.and_then(|peer| peer.priority) {
+        Some(theirs) if theirs > ours => {
+            format!("because its priority {theirs} beats ours {ours}")
+        }
+        Some(theirs) => format!("with priority {theirs} against ours {ours}: {}", vip.reason),
+        None => format!("of unknown priority, ours is {ours}: {}", vip.reason),
     }
 }
 

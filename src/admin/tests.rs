@@ -49,7 +49,7 @@ fn vip(state: VrrpState) -> VipStatus {
         interface: "eth0".to_owned(),
         addresses: vec!["172.16.0.10/24".to_owned()],
         state,
-        reason: "its priority 110 is higher than ours".to_owned(),
+        reason: "a stronger node is active".to_owned(),
         since_ms: 182_000,
         holds: state == VrrpState::Active,
         base_priority: 100,
@@ -138,7 +138,7 @@ fn the_headline_of_a_healthy_node_says_who_holds_the_address() {
     assert_eq!(status.problems, Vec::<String>::new());
     assert_eq!(
         status.headline,
-        "VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 is higher than ours; \
+        "VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100; \
          kube-apiserver 3 of 3 servers up"
     );
     assert_eq!(status.not_ready(), None);
@@ -148,7 +148,7 @@ fn the_headline_of_a_healthy_node_says_who_holds_the_address() {
 fn the_headline_of_an_ill_node_says_what_is_wrong_since_when_and_why() {
     assert_eq!(
         ill().headline,
-        "VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 is higher than ours; \
+        "VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100; \
          kube-apiserver 2 of 3 servers up: kube-apiserver-3 down 12s: connection refused"
     );
 }
@@ -251,12 +251,26 @@ fn the_holder_is_named_in_every_state() {
     );
     assert_eq!(
         holder(VrrpState::Backup, Some("172.16.0.9")),
-        "VIP 172.16.0.10 held by 172.16.0.9 because why"
+        "VIP 172.16.0.10 held by 172.16.0.9 of unknown priority, ours is 100: why"
+    );
+    assert_eq!(
+        holder(VrrpState::Backup, peer),
+        "VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100"
     );
     assert_eq!(
         holder(VrrpState::Initialize, None),
         "VIP 172.16.0.10 not taken part in: why"
     );
+}
+
+#[test]
+fn a_weaker_holder_is_explained_by_this_nodes_own_reason() {
+    let mut status = status();
+    let vip = &mut status.vrrp.as_mut().unwrap().vips[0];
+    (vip.effective_priority, vip.reason) = (200, "listening for an active node".to_owned());
+    assert!(status.judged().headline.starts_with(
+        "VIP 172.16.0.10 held by lb2 (172.16.0.3) with priority 110 against ours 200: listening"
+    ));
 }
 
 #[test]
@@ -284,13 +298,13 @@ fn a_node_is_ready_only_when_every_proxy_could_serve() {
 #[test]
 fn the_table_reads_from_headline_to_server() {
     let expected = "\
-VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 is higher than ours; kube-apiserver 2 of 3 servers up: kube-apiserver-3 down 12s: connection refused
+VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100; kube-apiserver 2 of 3 servers up: kube-apiserver-3 down 12s: connection refused
 
 lbd 0.1.0  /etc/lbd/lb.toml  up 3d4h  pid 4243 (start 1)  keeper pid 4242 (real-time) heard 0.1s ago
 connections 24 of 4000  workers 2  log lines lost 0
 
 VIP kube  172.16.0.10/24 on eth0  vrid 60  version 2  advert every 1s
-  backup for 3m02s: its priority 110 is higher than ours
+  backup for 3m02s: a stronger node is active
   held by lb2 (172.16.0.3)  priority 100 (configured 100)  moves 2
   PEER              PRIORITY  LAST ADVERT  ADVERTS
   lb2 (172.16.0.3)  110       0.4s ago     182

@@ -5,6 +5,7 @@
 //! keepalived and HAProxy type, mean `check`.
 
 mod check;
+pub mod demo;
 mod processes;
 mod run;
 pub mod status;
@@ -60,6 +61,8 @@ struct Arguments {
 enum Command {
     /// Say whether a configuration is accepted, and every mistake in it
     Check(check::CheckArgs),
+    /// Show a pair on this machine: it starts, loses its active node and heals
+    Demo(demo::DemoArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// The process that starts programs for the keeper
@@ -90,6 +93,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match arguments.command {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         Some(Command::Runner) => processes::runner(),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),

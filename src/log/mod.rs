@@ -11,9 +11,6 @@ mod format;
 mod sink;
 mod time;
 
-#[cfg(test)]
-mod tests;
-
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -56,7 +53,7 @@ pub enum LogError {
 /// standard error and tried again with later messages.
 pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
     localtime::load_zone();
-    let out = Output::open(config, SocketPaths::default())?;
+    let out = Output::open(config, SocketPaths::default(), say_on_stderr)?;
     let speaker = Speaker {
         role,
         pid: std::process::id(),
@@ -86,7 +83,8 @@ impl AccessWriter {
     /// [`LogError::Stderr`].
     pub fn open(config: &Log) -> Result<Self, LogError> {
         Ok(Self {
-            out: Output::open(config, SocketPaths::default())?,
+            // What is missing was said by `init`.
+            out: Output::open(config, SocketPaths::default(), |_| {})?,
             pid: std::process::id(),
         })
     }
@@ -145,7 +143,12 @@ impl Default for SocketPaths {
 }
 
 impl Output {
-    fn open(config: &Log, paths: SocketPaths) -> Result<Self, LogError> {
+    /// `complain` is told of a socket that is not there yet.
+    fn open(
+        config: &Log,
+        paths: SocketPaths,
+        complain: impl FnOnce(&str),
+    ) -> Result<Self, LogError> {
         let target = match config.target {
             LogTarget::Auto if stderr_is_the_journal() => LogTarget::Journald,
             LogTarget::Auto => LogTarget::Stderr,
@@ -153,8 +156,16 @@ impl Output {
         };
         let facility = config.facility;
         match target {
-            LogTarget::Syslog => Ok(Self::datagram(paths.syslog, Shape::Syslog(facility))),
-            LogTarget::Journald => Ok(Self::datagram(paths.journal, Shape::Journal(facility))),
+            LogTarget::Syslog => Ok(Self::datagram(
+                paths.syslog,
+                Shape::Syslog(facility),
+                complain,
+            )),
+            LogTarget::Journald => Ok(Self::datagram(
+                paths.journal,
+                Shape::Journal(facility),
+                complain,
+            )),
             LogTarget::Auto | LogTarget::Stderr => Ok(Self {
                 shape: match config.format {
                     LogFormat::Text => Shape::Text,
@@ -165,11 +176,11 @@ impl Output {
         }
     }
 
-    fn datagram(path: PathBuf, shape: Shape) -> Self {
+    fn datagram(path: PathBuf, shape: Shape, complain: impl FnOnce(&str)) -> Self {
         let shown = path.display().to_string();
         let (datagram, first) = Datagram::open(path);
         if let Err(error) = first {
-            say_on_stderr(&format!(
+            complain(&format!(
                 "lbd: {shown}: {error}; messages are lost until it is there\n"
             ));
         }
@@ -235,3 +246,6 @@ fn say_on_stderr(line: &str) {
         // Nobody is there to be told.
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,7 +263,7 @@ fn the_configured_shape_reaches_the_configured_socket() {
         syslog: path,
         journal: "/nonexistent".into(),
     };
-    let out = Output::open(&config, paths).unwrap();
+    let out = Output::open(&config, paths, |_| {}).unwrap();
     let writer = AccessWriter { out, pid: 7 };
     writer.write("a line\nand a forged one");
     let mut buffer = [0; 256];

@@ -76,6 +76,7 @@ pub fn frame(mac: [u8; 6], address: Ipv4Addr, operation: ArpOperation) -> Option
     let mac = MacAddr::from(mac);
     let mut ethernet = MutableEthernetPacket::new(&mut bytes)?;
     ethernet.set_destination(MacAddr::broadcast());
+    // TODO-correctness(RFC 9568 §7.3): the interface's own address instead of the virtual router's.
     ethernet.set_source(mac);
     ethernet.set_ethertype(EtherTypes::Arp);
     let (_, payload) = bytes.split_at_mut_checked(ETHERNET_BYTES)?;

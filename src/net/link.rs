@@ -22,6 +22,8 @@ pub enum LinkEvent {
     Link {
         /// Its index.
         index: u32,
+        /// Its name.
+        name: String,
         /// Administratively up and with carrier.
         up: bool,
     },
@@ -29,6 +31,13 @@ pub enum LinkEvent {
     Removed {
         /// Its index.
         index: u32,
+    },
+    /// An address was added or renewed, by whomever.
+    AddressThere {
+        /// The interface's index.
+        index: u32,
+        /// The address.
+        address: IpAddr,
     },
     /// An address was deleted, by whomever.
     AddressGone {
@@ -99,12 +108,20 @@ impl AsFd for LinkEvents {
 
 fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
     if let RouteNetlinkMessage::NewLink(link) = message {
-        let Link { index, up, .. } = Link::of(link);
-        return Some(LinkEvent::Link { index, up });
+        let Link {
+            index, name, up, ..
+        } = Link::of(link);
+        return Some(LinkEvent::Link { index, name, up });
     }
     if let RouteNetlinkMessage::DelLink(link) = message {
         let index = link.header.index;
         return Some(LinkEvent::Removed { index });
+    }
+    if let RouteNetlinkMessage::NewAddress(address) = message {
+        return Address::of(address).map(|there| LinkEvent::AddressThere {
+            index: there.index,
+            address: there.address.ip,
+        });
     }
     if let RouteNetlinkMessage::DelAddress(address) = message {
         return Address::of(address).map(|gone| LinkEvent::AddressGone {

@@ -20,12 +20,10 @@ impl Pipe {
     /// A new, empty pipe.
     ///
     /// # Errors
-    /// The kernel's, from `pipe2`. A pipe that can't be enlarged is still a pipe.
+    /// The kernel's, from `pipe2`, or because it would give the pipe no more than a few pages.
     pub fn new() -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        if let Err(error) = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
-            tracing::debug!(%error, "pipe keeps its default size");
-        }
+        fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES))?;
         Ok(Self { read, write })
     }
 

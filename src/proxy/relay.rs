@@ -81,6 +81,8 @@ pub(super) struct Kit {
     pipes: Vec<Pipe>,
     /// Pipes that hold a connection's bytes.
     pipes_out: usize,
+    /// No new pipe is asked of the kernel until trimmed: it has refused one.
+    refused: bool,
     /// Bytes spliced since last asked.
     pub(super) spliced: u64,
 }
@@ -91,6 +93,7 @@ impl Kit {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             pipes: Vec::new(),
             pipes_out: 0,
+            refused: false,
             spliced: 0,
         }
     }
@@ -99,13 +102,14 @@ impl Kit {
         if let Some(pipe) = self.pipes.pop() {
             return Some(pipe);
         }
-        if self.pipes_out >= MAX_PIPES {
+        if self.refused || self.pipes_out >= MAX_PIPES {
             return None;
         }
         match Pipe::new() {
             Ok(pipe) => Some(pipe),
             Err(error) => {
                 tracing::debug!(%error, "no pipe to splice with");
+                self.refused = true;
                 None
             }
         }
@@ -118,9 +122,10 @@ impl Kit {
         }
     }
 
-    /// Closes a spare pipe that nobody needed for a while.
+    /// Once in a while: closes a spare pipe, and asks the kernel again.
     pub(super) fn trim(&mut self) {
         self.pipes.pop();
+        self.refused = false;
     }
 }
 
@@ -273,16 +278,14 @@ impl Path<'_> {
     }
 
     fn source_failed(&mut self, error: &io::Error) -> Step {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                self.from_side.readable = false;
-                Step::Stop(Turn::Blocked)
-            }
-            io::ErrorKind::Interrupted => Step::Again,
-            _ => {
-                self.from_side.readable = false;
-                Step::Stop(Turn::SourceBroken)
-            }
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Step::Again;
+        }
+        self.from_side.readable = false;
+        if error.kind() == io::ErrorKind::WouldBlock {
+            Step::Stop(Turn::Blocked)
+        } else {
+            Step::Stop(Turn::SourceBroken)
         }
     }
 

@@ -7,7 +7,7 @@ use crate::units::Count;
 
 /// A result that hasn't come this long after the timeout isn't waited for: the run counts as
 /// failed (the runner, which ends a run at its timeout, may itself have gone).
-const RESULT_GRACE: Duration = Duration::from_secs(1);
+const RESULT_GRACE: Duration = Duration::from_secs(2);
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,12 @@ impl Script {
     #[must_use]
     pub fn verdict(&self) -> Option<bool> {
         self.verdict
+    }
+
+    /// Whether a run is going on.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     /// When [`Input::Tick`] is due next.
@@ -168,12 +174,12 @@ mod tests {
         let base = crate::net::clock::now();
         let mut script = script(base, 1, 1);
         script.handle(base, Input::Tick);
-        assert_eq!(script.deadline(), at(base, 2_000));
+        assert_eq!(script.deadline(), at(base, 3_000));
         let failed = Some(Action::Verdict(false));
         let again = Some(Action::Run { run: 2 });
-        assert_eq!(script.handle(at(base, 2_000), Input::Tick), [failed, again]);
+        assert_eq!(script.handle(at(base, 3_000), Input::Tick), [failed, again]);
         let stale = Input::Finished { run: 1, ok: true };
-        assert_eq!(script.handle(at(base, 2_100), stale), [None, None]);
+        assert_eq!(script.handle(at(base, 3_100), stale), [None, None]);
         assert_eq!(script.verdict(), Some(false));
     }
 

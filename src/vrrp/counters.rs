@@ -34,6 +34,8 @@ pub struct Counters {
     pub other_addresses: u64,
     /// Accepted adverts whose interval was too long to be learned as it is.
     pub bounded_intervals: u64,
+    /// Resignations of nodes that were not Active.
+    pub ignored_resigns: u64,
     rejected: [u64; Reject::ALL.len()],
 }
 
@@ -61,6 +63,7 @@ impl Counters {
             .collect();
         for (word, count) in [
             ("other-addresses (accepted)", self.other_addresses),
+            ("resign-of-another (ignored)", self.ignored_resigns),
             ("long-interval (accepted)", self.bounded_intervals),
         ] {
             if count > 0 {

@@ -36,6 +36,7 @@ pub fn active_down_interval(
 /// intervals is understood, and a forged 40.95 s costs seconds, not minutes.
 #[must_use]
 pub fn bounded_interval(own: AdvertInterval, advertised: AdvertInterval) -> AdvertInterval {
+    // TODO-correctness(RFC 9568 §6.4.2): there any interval is learned.
     let most = own.centiseconds().saturating_mul(4).clamp(100, 0x0fff);
     AdvertInterval::from_wire_v3(advertised.centiseconds().min(most)).unwrap_or(own)
 }

@@ -182,7 +182,7 @@ impl Keeper {
         let mut events = Events::with_capacity(64);
         loop {
             let now = clock::now();
-            let wait = self.deadline().saturating_duration_since(now);
+            let wait = self.deadline(now).saturating_duration_since(now);
             let waited = self.epoll.wait(&mut events, Some(wait));
             waited.map_err(|source| KeeperError::System {
                 what: "event loop",
@@ -214,22 +214,22 @@ impl Keeper {
         Ok(())
     }
 
-    /// When something is due at the latest.
-    fn deadline(&self) -> Instant {
-        let supervisor = self
-            .proxies
-            .is_settled()
-            .then(|| self.supervisor.deadline())
-            .flatten();
+    /// When something is due at the latest. What is past must be dealt with by `tick`, or the
+    /// loop spins.
+    fn deadline(&self, now: Instant) -> Instant {
+        let running = self.stopping.is_none();
+        let supervised = running && self.proxies.is_settled();
+        let supervisor = supervised.then(|| self.supervisor.deadline(now));
+        let scripts = running.then(|| self.scripts.deadline());
         let all = [
-            supervisor,
+            supervisor.flatten(),
+            scripts.flatten(),
             self.routers.deadline(),
             self.proxies.deadline(),
-            self.scripts.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),
             Some(self.published.deadline()),
         ];
-        let latest = clock::now() + Duration::from_secs(1);
+        let latest = now + Duration::from_secs(1);
         all.into_iter().flatten().min().unwrap_or(latest)
     }
 
@@ -237,7 +237,7 @@ impl Keeper {
         self.tick_proxies(now)?;
         self.tick_scripts(now);
         if self.proxies.is_settled() && self.stopping.is_none() {
-            let due = self.supervisor.deadline().is_some_and(|at| now >= at);
+            let due = self.supervisor.deadline(now).is_some_and(|at| now >= at);
             if due {
                 self.supervise(now, Input::Tick);
             }

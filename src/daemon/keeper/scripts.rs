@@ -4,11 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::runner_link::RunnerLink;
+use super::watch::kill;
 use super::{Keeper, RUNNER, RUNNER_END};
 use crate::config::model;
 use crate::daemon::supervise::Input as Life;
 use crate::ipc::runner::{FromRunner, RunScript, ToRunner};
 use crate::net::epoll::{Event, Interest};
+use crate::net::process::Process;
 use crate::track::fsm::{Action, Input, Script};
 
 /// A runner that keeps ending is started again at most this often.
@@ -18,6 +20,8 @@ const RUNNER_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Scripts {
     runner: Option<RunnerLink>,
+    /// Runners that are on their way out, to be collected.
+    ending: Vec<Process>,
     started_at: Instant,
     machines: Vec<Script>,
     /// A proxy shall be started as soon as there is a runner.
@@ -40,6 +44,7 @@ impl Scripts {
         }
         Self {
             runner: None,
+            ending: Vec::new(),
             started_at: now,
             machines: config
                 .iter()
@@ -127,9 +132,8 @@ impl Keeper {
     }
 
     pub(super) fn runner_ended(&mut self, now: Instant) {
-        if let Some(runner) = &self.scripts.runner {
-            let ended = runner.process.reap();
-            tracing::warn!(how = ?ended.ok().flatten(), "runner ended");
+        if self.stopping.is_none() {
+            tracing::warn!("runner ended");
         }
         self.runner_gone(now);
     }
@@ -139,10 +143,12 @@ impl Keeper {
         let Some(runner) = self.scripts.runner.take() else {
             return;
         };
-        if let Err(error) = runner.process.reap() {
-            tracing::debug!(%error, "runner not collected");
+        let RunnerLink { link, process } = runner;
+        drop(link);
+        if let Err(error) = self.epoll.remove(&process) {
+            tracing::debug!(%error, "runner was not watched");
         }
-        drop(runner);
+        self.scripts.ending.push(process);
         let rested = now.saturating_duration_since(self.scripts.started_at) >= RUNNER_PAUSE;
         if rested && self.stopping.is_none() {
             self.start_runner(now);
@@ -175,8 +181,13 @@ impl Keeper {
     }
 
     pub(super) fn tick_scripts(&mut self, now: Instant) {
+        let ending = &mut self.scripts.ending;
+        ending.retain(|process| matches!(process.reap(), Ok(None)));
         if self.stopping.is_some() {
             return;
+        }
+        if self.scripts.proxy_wanted && self.scripts.runner.is_some() {
+            self.order_proxy(now);
         }
         let due = now >= self.scripts.started_at + RUNNER_PAUSE;
         if self.scripts.runner.is_none() && due {
@@ -184,10 +195,24 @@ impl Keeper {
         }
         for index in 0..self.scripts.machines.len() {
             let machine = self.scripts.machines.get(index);
-            if machine.is_some_and(|machine| now >= machine.deadline()) {
-                self.drive_script(now, index, Input::Tick, "no result in time");
+            let Some(machine) = machine.filter(|machine| now >= machine.deadline()) else {
+                continue;
+            };
+            if machine.is_running() {
+                self.runner_hangs(now);
             }
+            self.drive_script(now, index, Input::Tick, "no result in time");
         }
+    }
+
+    /// The runner owes something for too long: the end of a run past its timeout, or word of the
+    /// proxy it was told to start. It is replaced.
+    pub(super) fn runner_hangs(&mut self, now: Instant) {
+        if let Some(runner) = &self.scripts.runner {
+            tracing::error!(pid = runner.process.pid(), "runner hangs: killed");
+            kill(&runner.process);
+        }
+        self.runner_gone(now);
     }
 
     fn drive_script(&mut self, now: Instant, index: usize, input: Input, reason: &str) {

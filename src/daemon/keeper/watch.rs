@@ -45,11 +45,12 @@ impl Keeper {
 
     /// A process that was started and never said a word.
     fn kill_starting(&mut self, now: Instant) {
-        let starting = self.proxies.starting.take();
-        if let Some(process) = starting.and_then(|pid| Process::open(pid).ok()) {
-            kill(&process);
-        }
         tracing::error!("proxy process did not connect");
+        match self.proxies.starting.take().map(Process::open) {
+            Some(Ok(process)) => kill(&process),
+            Some(Err(_)) => {}
+            None => self.runner_hangs(now),
+        }
         let more = self.supervisor.handle(now, Input::Ended);
         if more.contains(&Action::Start) {
             self.order_proxy(now);

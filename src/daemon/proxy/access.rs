@@ -1,7 +1,9 @@
 //! The access log: a thread that turns the data path's records into lines.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use crate::config::model::{AccessLog, Config};
 use crate::log::access::AccessLine;
@@ -13,6 +15,12 @@ use crate::proxy::termination::AccessRecord;
 /// Records that wait for the writer. More are dropped and counted: a slow log never slows a
 /// connection.
 const RECORDS_MAX: usize = 8_192;
+
+/// The writer looks up this often while there is nothing to write.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// The end of a process waits no longer for its access log.
+const DRAIN_WITHIN: Duration = Duration::from_millis(500);
 
 /// Where the data path puts its records, and the thread that will take them.
 #[derive(Debug)]
@@ -37,24 +45,62 @@ pub(super) fn start(config: &Config) -> Result<Option<Access>, LogError> {
     }))
 }
 
+/// The running access log, as the control thread sees it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) sink: AccessSink,
+    rounds: Arc<AtomicU64>,
+}
+
 impl Access {
     /// Starts the thread; it ends with the last sink.
-    pub(super) fn spawn(self, config: Arc<Config>) -> std::io::Result<AccessSink> {
-        let sink = self.sink;
-        let (records, writer, settings) = (self.records, self.writer, self.settings);
+    pub(super) fn spawn(self, config: Arc<Config>) -> std::io::Result<Running> {
+        let Self {
+            sink,
+            records,
+            writer,
+            settings,
+        } = self;
+        let rounds = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&rounds);
+        let work = move || loop {
+            match records.recv_timeout(ROUND) {
+                Ok(record) => write(&record, &config, &settings, &writer),
+                Err(RecvTimeoutError::Timeout) => {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        };
         std::thread::Builder::new()
             .name("lbd-access".to_owned())
-            .spawn(move || {
-                for record in records {
-                    if settings.skip_empty && record.bytes_in == 0 {
-                        continue;
-                    }
-                    if let Some(line) = render(&record, &config, &settings) {
-                        writer.write(&line);
-                    }
-                }
-            })?;
-        Ok(sink)
+            .spawn(work)?;
+        Ok(Running { sink, rounds })
+    }
+}
+
+impl Running {
+    /// Waits until every record offered so far is written, at most [`DRAIN_WITHIN`]: a round that
+    /// begins after this call and finds nothing proves it, and the second one from here does.
+    pub(super) async fn drain(&self) {
+        let seen = self.rounds.load(Ordering::Relaxed);
+        let drained = async {
+            while self.rounds.load(Ordering::Relaxed) < seen + 2 {
+                tokio::time::sleep(ROUND / 4).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_WITHIN, drained).await.is_err() {
+            tracing::warn!("access log is not written to its end");
+        }
+    }
+}
+
+fn write(record: &AccessRecord, config: &Config, settings: &AccessLog, writer: &AccessWriter) {
+    if settings.skip_empty && record.bytes_in == 0 {
+        return;
+    }
+    if let Some(line) = render(record, config, settings) {
+        writer.write(&line);
     }
 }
 

@@ -192,6 +192,9 @@ impl Control {
                 () = stopped(&mut self.stopping) => break,
             }
         }
+        if let Some(access) = &self.shared.access {
+            access.drain().await;
+        }
         self.doors.close();
         tracing::info!("proxy stopped");
         Ok(())
@@ -230,7 +233,7 @@ impl Control {
                 }
             }
         }
-        self.doors.serve(source);
+        self.doors.serve(source, now);
     }
 
     /// Starts the data path once every server has a verdict, or none came in time.
@@ -247,7 +250,7 @@ impl Control {
             let options = EngineOptions {
                 workers: shared.workers,
                 max_connections: shared.max_connections,
-                access: shared.access.clone(),
+                access: shared.access.as_ref().map(|access| access.sink.clone()),
             };
             let engine = Engine::start(&shared.config, &shared.farms, listeners, options)
                 .map_err(ProxyError::Engine)?;

@@ -130,5 +130,5 @@ fn confine(config: &Config, runtime_dir: &Path) {
         read: &ca_files,
         write: &write,
     });
-    tracing::info!(reason = %report, "privileges given up");
+    tracing::info!(rights = %report, "privileges given up");
 }

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::access::Running;
 use crate::admin::status::{ProcessStatus, Status};
 use crate::admin::{Source, gather, http, socket};
 use crate::config::model::Config;
@@ -14,7 +15,7 @@ use crate::health::board::Board;
 use crate::ipc::message::VrrpStatus;
 use crate::log;
 use crate::net::clock;
-use crate::proxy::engine::{AccessSink, Engine};
+use crate::proxy::engine::Engine;
 use crate::proxy::farm::Farm;
 
 /// State that both the control loop and the answering tasks see.
@@ -24,7 +25,7 @@ pub(super) struct Shared {
     pub(super) farms: Vec<Arc<Farm>>,
     /// Set when serving begins; stays empty in a file without `[proxy]`.
     pub(super) engine: OnceLock<Arc<Engine>>,
-    pub(super) access: Option<AccessSink>,
+    pub(super) access: Option<Running>,
     pub(super) started: Instant,
     pub(super) max_connections: u32,
     pub(super) workers: usize,
@@ -49,7 +50,7 @@ pub(super) struct Changing {
 pub(super) struct Fixed {
     pub(super) config: Arc<Config>,
     pub(super) farms: Vec<Arc<Farm>>,
-    pub(super) access: Option<AccessSink>,
+    pub(super) access: Option<Running>,
     pub(super) started: Instant,
     pub(super) max_connections: u32,
     pub(super) workers: usize,
@@ -95,7 +96,10 @@ impl Shared {
             max_connections: self.max_connections.into(),
             workers: wide(self.workers),
             log_dropped: log::dropped(),
-            access_log_dropped: self.access.as_ref().map_or(0, AccessSink::dropped),
+            access_log_dropped: self
+                .access
+                .as_ref()
+                .map_or(0, |access| access.sink.dropped()),
         };
         let proxies = self.farms.iter().zip(&self.config.proxies).enumerate();
         let proxies = proxies.map(|(at, (farm, config))| {
@@ -112,6 +116,9 @@ impl Shared {
     }
 }
 
+/// Between two attempts to open a door that somebody blocks.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
 /// A door to the outside: not open yet, or served by a task.
 #[derive(Debug)]
 enum Door<A, L> {
@@ -127,6 +134,7 @@ pub(super) struct Doors {
     admin_path: PathBuf,
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
+    tried: Instant,
 }
 
 impl Doors {
@@ -138,14 +146,18 @@ impl Doors {
             admin: Door::Blocked(admin_path.clone()),
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
+            tried: clock::now(),
         };
         doors.bind(true);
         doors
     }
 
     /// Puts a task behind every open door, and tries the closed ones again.
-    pub(super) fn serve(&mut self, source: &Source) {
-        self.bind(false);
+    pub(super) fn serve(&mut self, source: &Source, now: Instant) {
+        if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
+            self.tried = now;
+            self.bind(false);
+        }
         self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
             Door::Bound(listener) => {
                 let source = Arc::clone(source);

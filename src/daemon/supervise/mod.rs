@@ -27,7 +27,7 @@ const REPLACE_WITHIN: Duration = Duration::from_millis(250);
 /// A node whose first proxy has said nothing for this long counts as unable to serve.
 const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// A started process must send its first heartbeat within this time.
-const START_WITHIN: Duration = Duration::from_secs(10);
+const START_WITHIN: Duration = Duration::from_secs(3);
 /// More starts than this within [`LOOP_WINDOW`] are a crash loop.
 const LOOP_STARTS: usize = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(10);
@@ -223,9 +223,9 @@ impl Supervisor {
         self.looping
     }
 
-    /// When [`Input::Tick`] is due next.
+    /// When to call again: [`Input::Tick`] is due, or [`Supervisor::standing`] changes by itself.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Waiting { start_at } => Some(*start_at),
             Phase::Starting { since } => Some(*since + START_WITHIN),
@@ -237,6 +237,7 @@ impl Supervisor {
             (false, Some(lost)) => Some(lost + REPLACE_WITHIN),
             (false, None) => Some(self.began + FIRST_WITHIN),
         };
+        let verdict = verdict.filter(|at| *at > now);
         phase.into_iter().chain(verdict).min()
     }
 

@@ -125,6 +125,8 @@ impl Machine {
             restore_after: now,
             garp: Schedule::start(&self.settings.garp, now),
         };
+        // TODO-correctness(RFC 9568 §6.4.2): the advert follows the announcement instead of going
+        // before it, so that a node that leaves on hearing it leaves nobody without an answer.
         out.push(Action::Claim);
         self.announce(now, &mut hold, out);
         self.hold_on(now, hold, HAND_OFF_AGAIN, out);

@@ -165,6 +165,7 @@ impl Machine {
         advert: Accepted,
         out: &mut Actions,
     ) {
+        // TODO-correctness(RFC 9568 §6.4.2): there any router's priority 0 counts.
         let Some(heard) = self.heard.filter(|heard| heard.sender == advert.sender) else {
             out.push(Action::IgnoredResign);
             return;

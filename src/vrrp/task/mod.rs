@@ -1,26 +1,31 @@
 //! The driver of one virtual router: waits are the keeper's, decisions are the machine's, what is
 //! done about them stands here. No policy.
 
+mod event;
+mod status;
 mod wire;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+pub use event::{OpenError, RouterEvent};
 use wire::Wire;
 
 use super::counters::{Counters, Warnings};
 use super::fsm::{Action, Actions, Input, Machine, Settings};
-use super::stamp::{Resume, Stamp};
-use super::validate::{Accepted, Ipv6Unsupported, Rules};
+use super::packet::Reject;
+use super::stamp::Resume;
+use super::validate::{Accepted, Rules};
 use crate::config::local::LocalVip;
-use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
+use crate::ipc::message::VrrpState;
 use crate::net::link::LinkEvent;
 use crate::net::netlink::Netlink;
+use crate::net::vrrp_socket::Side;
 use crate::units::Priority;
 
 pub use super::fsm::NodeHealth;
@@ -35,58 +40,14 @@ const READS_MAX: usize = 32;
 /// Packets read before a timer is believed: all that the socket buffer can hold of them in
 /// practice, and a bound.
 const DRAIN_MAX: usize = 512;
-const DIAGNOSTIC_READS_MAX: usize = 8;
+/// Rejected packets are only counted: so many are looked at, so often. The rest is the kernel's
+/// to drop, so that a flood costs the keeper nothing.
+const DIAGNOSTIC_READS_MAX: usize = 64;
+const DIAGNOSTIC_SPACING: Duration = Duration::from_millis(500);
 /// Events kept for the keeper; it takes them after each call, so there are never many.
 const EVENTS_MAX: usize = 64;
 /// How much later than a holder a Backup counts its own recovery, until told the check interval.
 const RECOVERY_DELAY: Duration = Duration::from_secs(2);
-
-/// A virtual router that could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its addresses are IPv6.
-    #[error("vip {vip}")]
-    Family {
-        /// The table's name.
-        vip: String,
-        /// Why.
-        #[source]
-        source: Ipv6Unsupported,
-    },
-    /// Its interface can't be used.
-    #[error("vip {vip}: cannot {operation} on interface {interface}")]
-    Interface {
-        /// The table's name.
-        vip: String,
-        /// The interface.
-        interface: String,
-        /// What was tried.
-        operation: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// What the keeper should know of, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RouterEvent {
-    /// The state changed.
-    Changed {
-        /// Before.
-        from: VrrpState,
-        /// After.
-        to: VrrpState,
-        /// Why, in a few constant words.
-        reason: &'static str,
-    },
-    /// These addresses leave this node in some milliseconds: reset the connections to them.
-    Releasing(Vec<IpAddr>),
-    /// They are gone.
-    Released,
-    /// Whether this node takes over depends on a fresh probe: make one.
-    Probe,
-}
 
 /// What is known of another node.
 #[derive(Debug, Clone, Copy, Default)]
@@ -106,6 +67,7 @@ pub struct VirtualRouter {
     link_up: bool,
     since: Instant,
     release_at: Option<Instant>,
+    look_at: Instant,
     last_advert: Option<Instant>,
     peers: Vec<PeerHeard>,
     counters: Counters,
@@ -145,6 +107,7 @@ impl VirtualRouter {
             link_up,
             since: now,
             release_at: None,
+            look_at: now + DIAGNOSTIC_SPACING,
             last_advert: None,
             counters: Counters::default(),
             warnings: Warnings::default(),
@@ -177,17 +140,16 @@ impl VirtualRouter {
     fn another_is_active(&mut self) -> bool {
         let mut heard = false;
         for _ in 0..DRAIN_MAX {
-            match self.wire.read(&self.rules) {
-                Ok(Some(Ok(advert))) => heard |= advert.priority > 0,
-                Ok(Some(Err(reason))) => self.counters.reject(reason),
-                Ok(None) | Err(_) => break,
-            }
+            let Ok(Some(received)) = self.wire.read(&self.rules, Side::Matching) else {
+                break;
+            };
+            heard |= received.verdict.is_ok_and(|advert| advert.priority > 0);
         }
         heard
     }
 
     fn remove_leftovers(&mut self, now: Instant) {
-        match self.wire.leftovers() {
+        match self.wire.remove_strays() {
             Ok(false) => {}
             Ok(true) => {
                 let name = &self.local.vip.name;
@@ -198,26 +160,24 @@ impl VirtualRouter {
         }
     }
 
-    /// The descriptors to wait for; level-triggered. They stay the same for its whole life.
+    /// The descriptor to wait for; level-triggered. It stays the same until
+    /// [`RouterEvent::Reopened`].
     #[must_use]
-    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        self.wire.fds()
+    pub fn fds(&self) -> [BorrowedFd<'_>; 1] {
+        [self.wire.fd()]
     }
 
     /// Reads what is there from one of [`fds`](Self::fds), a bounded amount.
     pub fn on_readable(&mut self, fd: RawFd, now: Instant) {
-        let [adverts, rejected] = self.wire.fds().map(|fd| fd.as_raw_fd());
-        if fd == adverts {
-            self.receive(now, READS_MAX);
-        } else if fd == rejected {
-            self.count_rejected(now);
+        if fd == self.wire.fd().as_raw_fd() {
+            self.receive(now, Side::Matching, READS_MAX);
         }
     }
 
     /// When [`on_deadline`](Self::on_deadline) is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.machine.deadline(), self.release_at]
+        [self.machine.deadline(), self.release_at, Some(self.look_at)]
             .into_iter()
             .flatten()
             .min()
@@ -231,10 +191,14 @@ impl VirtualRouter {
         }
         let due = |machine: &Machine| machine.deadline().is_some_and(|at| at <= now);
         if due(&self.machine) {
-            self.receive(now, DRAIN_MAX);
+            self.receive(now, Side::Matching, DRAIN_MAX);
         }
         if due(&self.machine) {
             self.run(now, Input::Timer);
+        }
+        if self.look_at <= now {
+            self.look_at = now + DIAGNOSTIC_SPACING;
+            self.receive(now, Side::Rejected, DIAGNOSTIC_READS_MAX);
         }
     }
 
@@ -254,7 +218,13 @@ impl VirtualRouter {
     pub fn on_link(&mut self, now: Instant, event: &LinkEvent) {
         let mine = self.wire.index();
         match event {
-            LinkEvent::Link { index, up } if *index == mine => self.set_link(now, *up),
+            LinkEvent::Link { index, up, .. } if *index == mine => self.set_link(now, *up),
+            LinkEvent::Link { name, .. } if *name == self.local.interface => self.reopen(now),
+            LinkEvent::AddressThere { index, address } if *index != mine => {
+                if *address == self.local.source {
+                    self.reopen(now);
+                }
+            }
             LinkEvent::Removed { index } if *index == mine => self.set_link(now, false),
             LinkEvent::AddressGone { index, address } if *index == mine => {
                 let ours = self
@@ -277,7 +247,30 @@ impl VirtualRouter {
                 }
                 Err(error) => self.kernel_error(now, "read the interface's state", &error),
             },
-            LinkEvent::Link { .. } | LinkEvent::Removed { .. } | LinkEvent::AddressGone { .. } => {}
+            LinkEvent::Link { .. }
+            | LinkEvent::Removed { .. }
+            | LinkEvent::AddressThere { .. }
+            | LinkEvent::AddressGone { .. } => {}
+        }
+    }
+
+    /// Our interface was removed and made anew: new sockets, as soon as it has our address again.
+    fn reopen(&mut self, now: Instant) {
+        if !self.wire.is_stale() {
+            return;
+        }
+        self.set_link(now, false);
+        let reopened = Wire::open(&self.local, &self.rules, self.wire.netlink());
+        match reopened {
+            Ok((wire, up)) => {
+                self.wire = wire;
+                self.tell(RouterEvent::Reopened);
+                self.set_link(now, up);
+            }
+            Err(error) => {
+                let interface = &self.local.interface;
+                tracing::debug!(%interface, %error, "interface not usable yet");
+            }
         }
     }
 
@@ -316,76 +309,34 @@ impl VirtualRouter {
         self.machine.state()
     }
 
-    /// What the keeper writes down for its successor: the last advert sent, while Active.
-    /// `boottime` is `CLOCK_BOOTTIME` at `now`.
-    #[must_use]
-    pub fn stamp(&self, now: Instant, boottime: Duration, boot_id: &str) -> Option<Stamp> {
-        if self.machine.state() != VrrpState::Active {
-            return None;
-        }
-        let age = now.saturating_duration_since(self.last_advert?);
-        Some(Stamp {
-            name: self.local.vip.name.clone(),
-            vrid: self.local.vip.vrid.get(),
-            boot_id: boot_id.to_owned(),
-            advertised_at: boottime.checked_sub(age)?,
-        })
-    }
-
-    /// Everything users see of it. The keeper adds the tracks.
-    #[must_use]
-    pub fn status(&self, now: Instant) -> VipStatus {
-        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let vip = &self.local.vip;
-        let others = vip
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| *place != self.local.me)
-            .map(|(_, node)| node);
-        let peers = others
-            .zip(&self.peers)
-            .map(|(node, heard)| PeerStatus {
-                name: node.name.clone(),
-                address: node.address,
-                last_advert_age_ms: heard
-                    .last
-                    .map(|last| ms(now.saturating_duration_since(last))),
-                priority: heard.priority,
-                adverts: heard.adverts,
-            })
-            .collect();
-        VipStatus {
-            name: vip.name.clone(),
-            vrid: vip.vrid.get(),
-            version: vip.version.get(),
-            interface: self.local.interface.clone(),
-            addresses: vip.addresses.iter().map(ToString::to_string).collect(),
-            state: self.machine.state(),
-            reason: self.machine.reason().to_owned(),
-            since_ms: ms(now.saturating_duration_since(self.since)),
-            holds: self.holds(),
-            base_priority: self.machine.settings().base.get(),
-            effective_priority: self.machine.effective_priority().get(),
-            advert_interval_ms: u32::from(self.machine.interval().centiseconds()) * 10,
-            active: self.machine.active(),
-            peers,
-            tracks: Vec::new(),
-            counters: self.counters.snapshot(),
-        }
-    }
-
-    fn receive(&mut self, now: Instant, most: usize) {
+    fn receive(&mut self, now: Instant, side: Side, most: usize) {
         for _ in 0..most {
-            match self.wire.read(&self.rules) {
+            let received = match self.wire.read(&self.rules, side) {
                 Ok(None) => return,
-                Ok(Some(Ok(advert))) => self.accept(now, advert),
-                Ok(Some(Err(reason))) => self.counters.reject(reason),
+                Ok(Some(received)) => received,
                 Err(error) => {
                     self.kernel_error(now, "receive", &error);
                     return;
                 }
+            };
+            match (received.verdict, side) {
+                (Ok(advert), Side::Matching) => self.accept(now, advert),
+                // Came in before the filter was attached; never acted upon from this side.
+                (Ok(_), Side::Rejected) => {}
+                (Err(reason), Side::Matching | Side::Rejected) => {
+                    self.reject(now, reason, received.source);
+                }
             }
+        }
+    }
+
+    fn reject(&mut self, now: Instant, reason: Reject, source: Option<Ipv4Addr>) {
+        self.counters.reject(reason);
+        if self.warnings.about_reject(reason, now) {
+            let vrid = self.rules.vrid;
+            let reason = reason.word();
+            let peer = source.map(tracing::field::display);
+            tracing::warn!(%vrid, peer, reason, "packet rejected");
         }
     }
 
@@ -407,29 +358,6 @@ impl VirtualRouter {
             }
         }
         self.run(now, Input::Advert(advert));
-    }
-
-    fn count_rejected(&mut self, now: Instant) {
-        for _ in 0..DIAGNOSTIC_READS_MAX {
-            // What the exact rules accept here was let through by the other socket as well.
-            match self.wire.read_rejected(&self.rules) {
-                Ok(None) => return,
-                Ok(Some((_, Ok(_)))) => {}
-                Ok(Some((sender, Err(reason)))) => {
-                    self.counters.reject(reason);
-                    if self.warnings.about_reject(reason, now) {
-                        let vrid = self.rules.vrid;
-                        let reason = reason.word();
-                        let peer = tracing::field::debug(sender);
-                        tracing::warn!(%vrid, peer, reason, "packet rejected");
-                    }
-                }
-                Err(error) => {
-                    self.kernel_error(now, "receive", &error);
-                    return;
-                }
-            }
-        }
     }
 
     fn run(&mut self, now: Instant, input: Input) {
@@ -497,6 +425,7 @@ impl VirtualRouter {
                 },
                 Action::Probe => self.tell(RouterEvent::Probe),
                 Action::IgnoredResign => {
+                    self.counters.ignored_resigns += 1;
                     tracing::debug!(vrid = %self.rules.vrid, "resignation of a node that is not active");
                 }
             }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
-use crate::net::address::Lease;
+use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::netlink::Netlink;
 use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
@@ -31,6 +31,14 @@ pub(super) struct Wire {
     index: u32,
     buffer: Vec<u8>,
     advert: Vec<u8>,
+}
+
+/// A packet and what is to be thought of it.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// Where it says it comes from, if it says that much.
+    pub(super) source: Option<Ipv4Addr>,
+    pub(super) verdict: Result<Accepted, Reject>,
 }
 
 impl Wire {
@@ -100,36 +108,40 @@ impl Wire {
         Ok((wire, link.up))
     }
 
+    /// The request socket, for the wire that follows this one.
+    pub(super) fn netlink(&self) -> SharedNetlink {
+        SharedNetlink::clone(&self.netlink)
+    }
+
+    /// Whether the interface of our name is another one by now.
+    pub(super) fn is_stale(&self) -> bool {
+        let link = self.netlink.borrow_mut().link(&self.interface);
+        link.is_ok_and(|link| link.index != self.index)
+    }
+
     pub(super) fn index(&self) -> u32 {
         self.index
     }
 
-    /// First the adverts, then what is only counted.
-    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.receiver.as_fd(), self.rejected.as_fd()]
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.receiver.as_fd()
     }
 
     pub(super) fn destinations(&self) -> usize {
         self.destinations.len()
     }
 
-    /// One packet that passed the kernel's filter, judged; `None`: nothing there.
-    pub(super) fn read(&mut self, rules: &Rules) -> io::Result<Option<Result<Accepted, Reject>>> {
-        let packet = self.receiver.read(&mut self.buffer)?;
-        Ok(packet.map(|packet| rules.accept(packet)))
-    }
-
-    /// One packet that did not pass it, with its source address.
-    #[expect(
-        clippy::type_complexity,
-        reason = "nothing there, or the sender beside the verdict"
-    )]
-    pub(super) fn read_rejected(
-        &mut self,
-        rules: &Rules,
-    ) -> io::Result<Option<(Option<Ipv4Addr>, Result<Accepted, Reject>)>> {
-        let packet = self.rejected.read(&mut self.buffer)?;
-        Ok(packet.map(|packet| (source(packet), rules.accept(packet))))
+    /// One packet on this side of the kernel's filter, judged; `None`: nothing there.
+    pub(super) fn read(&mut self, rules: &Rules, side: Side) -> io::Result<Option<Received>> {
+        let receiver = match side {
+            Side::Matching => &self.receiver,
+            Side::Rejected => &self.rejected,
+        };
+        let packet = receiver.read(&mut self.buffer)?;
+        Ok(packet.map(|packet| Received {
+            source: source(packet),
+            verdict: rules.accept(packet),
+        }))
     }
 
     pub(super) fn advertise(
@@ -181,10 +193,28 @@ impl Wire {
             .map_or(Ok(0), |announcer| announcer.announce(frames))
     }
 
-    /// Whether one of our addresses is on the interface.
-    pub(super) fn leftovers(&self) -> io::Result<bool> {
-        let present = self.present(&mut self.netlink.borrow_mut())?;
-        Ok(self.ours().any(|ip| present.contains(&ip)))
+    /// Removes what a previous process left in other shapes than ours: one of our addresses with
+    /// another prefix length on our interface, or with lbd's tag on another interface. Says whether
+    /// one of our addresses as they should be is there.
+    pub(super) fn remove_strays(&self) -> io::Result<bool> {
+        let mut netlink = self.netlink.borrow_mut();
+        let mut ours = false;
+        for found in netlink.addresses()? {
+            if !self.ours().any(|ip| ip == found.address.ip) {
+                continue;
+            }
+            let here = found.index == self.index;
+            let as_it_should_be = self
+                .leases
+                .iter()
+                .any(|lease| lease.address() == found.address);
+            if here && as_it_should_be {
+                ours = true;
+            } else if here || found.protocol == PROTOCOL {
+                Lease::new(found.address, found.index, None).release(&mut netlink)?;
+            }
+        }
+        Ok(ours)
     }
 
     /// Whether the link is up, and whether all our addresses are there.

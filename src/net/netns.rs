@@ -1,1 +1,0 @@
-//! Network namespaces, veth pairs and bridges for the demo and the tests.

@@ -1,0 +1,56 @@
+//! What a virtual router tells the keeper: why it could not start, and what happened to it.
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::ipc::message::VrrpState;
+use crate::vrrp::validate::Ipv6Unsupported;
+
+/// A virtual router that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its addresses are IPv6.
+    #[error("vip {vip}")]
+    Family {
+        /// The table's name.
+        vip: String,
+        /// Why.
+        #[source]
+        source: Ipv6Unsupported,
+    },
+    /// Its interface can't be used.
+    #[error("vip {vip}: cannot {operation} on interface {interface}")]
+    Interface {
+        /// The table's name.
+        vip: String,
+        /// The interface.
+        interface: String,
+        /// What was tried.
+        operation: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What the keeper should know of, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouterEvent {
+    /// The state changed.
+    Changed {
+        /// Before.
+        from: VrrpState,
+        /// After.
+        to: VrrpState,
+        /// Why, in a few constant words.
+        reason: &'static str,
+    },
+    /// These addresses leave this node in some milliseconds: reset the connections to them.
+    Releasing(Vec<IpAddr>),
+    /// They are gone.
+    Released,
+    /// The interface was made anew, and so were the sockets: wait for the new descriptor.
+    Reopened,
+    /// Whether this node takes over depends on a fresh probe: make one.
+    Probe,
+}
