@@ -153,6 +153,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little_more_than_its_facts() {
-        assert!(size_of::<Conn>() <= 240, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 208, "{}", size_of::<Conn>());
     }
 }

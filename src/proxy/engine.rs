@@ -1,4 +1,4 @@
-//! The worker threads: started, watched and stopped. What they do is in [`super::worker`].
+//! The worker threads: started, watched and stopped. What they do is in `worker`.
 
 use std::io;
 use std::net::IpAddr;

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use slab::Slab;
 
+use crate::net::eventfd::Bell;
 use crate::net::tcp;
 
 /// Spare sockets a worker keeps for each proxy and address family.
@@ -46,7 +47,7 @@ pub(super) struct Sockets {
     trimmed: u64,
     graves: Vec<u32>,
     /// Held back so that a connection that was accepted still finds a descriptor.
-    reserve: Option<OwnedFd>,
+    reserve: Option<Bell>,
 }
 
 impl Sockets {
@@ -193,8 +194,9 @@ impl Sockets {
     }
 }
 
-fn reserve() -> Option<OwnedFd> {
-    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+/// An eventfd, for making one needs no right to any file.
+fn reserve() -> Option<Bell> {
+    Bell::new().ok()
 }
 
 pub(super) fn is_exhausted(error: &io::Error) -> bool {

@@ -124,7 +124,7 @@ impl Worker {
             socks: Sockets::new(shared.farms.len()),
             listeners,
             silent: vec![VecDeque::new(); shared.farms.len()],
-            kit: Kit::new(),
+            kit: Kit::new(shared.mailboxes.len()),
             wheel: Wheel::new(0),
             due: Vec::new(),
             graves: Vec::new(),
