@@ -366,6 +366,22 @@ fn resets_and_broken_protocols_are_told_apart() {
 }
 
 #[test]
+fn a_tls_check_is_not_about_http() {
+    let mut pki = Pki::new();
+    Arc::get_mut(&mut pki.server).unwrap().alpn_protocols = vec![b"h2".to_vec()];
+    let accept = pki.accept();
+    let address = server(move |tcp| {
+        accept(tcp).read_to_end(&mut Vec::new()).unwrap_or_default();
+    });
+    assert_eq!(
+        probe(CheckKind::Tls(unverified()), address).verdict,
+        Verdict::Ready
+    );
+    let verdict = https(address).verdict;
+    assert!(matches!(verdict, Verdict::NotReady(_)), "{verdict:?}");
+}
+
+#[test]
 fn a_certificate_is_verified_against_the_file_and_the_name() {
     let (pki, stranger) = (Pki::new(), Pki::new());
     let address = pki.answering("200 OK", "ok");

@@ -181,6 +181,18 @@ impl Node {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// What `lbd status -o json` says, without blanks.
+    fn status(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
+        let socket = self.runtime.join("admin.sock");
+        command
+            .args(["status", "-o", "json", "--socket"])
+            .arg(socket);
+        let said = command.output().unwrap().stdout;
+        let text = String::from_utf8_lossy(&said);
+        text.split_whitespace().collect()
+    }
+
     fn wait_log(&self, text: &str) {
         wait_for(text, SOON, || self.log().contains(text).then_some(()));
     }
@@ -620,19 +632,20 @@ fn a_failing_track_script_hands_the_vip_over() {
     let Some(lab) = Lab::new() else { return };
     let folder = Folder::new("pair-script");
     let flag = folder.0.join("unfit");
+    // One file for both nodes; the script fails on lb1 alone, once the flag is there.
     let script = format!(
-        "[track.script.s]\ncommand = [\"/bin/sh\", \"-c\", \"! test -e {}-$LBD_TRACK\"]\n\
+        "[track.script.s]\ncommand = [\"/bin/sh\", \"-c\", \
+         \"test $LBD_TRACK = s && ! test -e {} || ! ip -o addr | grep -q 10.9.0.1/\"]\n\
          interval = \"100ms\"\n",
         flag.display()
     );
     let config = PAIR.replace("preempt", "track = [\"proxy:p\", \"script:s\"]\npreempt");
-    let (_lb1, lb2) = pair_of(&lab, &folder, &format!("{config}{script}"));
-    // Both see the same file: the holder tries to hand off, nobody takes over, it stays.
-    fs::write(format!("{}-s", flag.display()), "").unwrap();
-    lb2.wait_log("track script fails");
-    wait_for("lb1 to stay", SOON, || lab.holds("lb1").then_some(()));
-    fs::remove_file(format!("{}-s", flag.display())).unwrap();
-    lb2.wait_log("track script succeeds");
+    let (lb1, _lb2) = pair_of(&lab, &folder, &format!("{config}{script}"));
+    lb1.wait_log("track script succeeds");
+    fs::write(&flag, "").unwrap();
+    let moved = || (lab.holds("lb2") && !lab.holds("lb1")).then_some(());
+    wait_for("the vip to move", Duration::from_secs(3), moved);
+    lb1.wait_log("track script fails");
 }
 
 #[test]
@@ -680,7 +693,12 @@ fn pair_of(lab: &Lab, folder: &Folder, config: &str) -> (Node, Node) {
         lab.holds("lb1").then_some(())
     });
     let lb2 = lab.node(folder, "lb2", config);
-    lb2.wait_log("serving");
+    // Until its own check interval has passed it counts itself as unfit to replace a holder.
+    wait_for("lb2 to be fit", SOON, || {
+        lb2.status()
+            .contains("\"effective_priority\":190")
+            .then_some(())
+    });
     (lb1, lb2)
 }
 

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lbd::admin::protocol::ask_status;
@@ -422,6 +423,69 @@ fn the_access_log_has_a_tcplog_line_for_each_connection_that_said_something() {
     assert_eq!(keeper.wait_end(), 0);
     let said = keeper.stderr();
     assert!(said.contains(&talker.to_string()), "{said}");
+}
+
+/// An API server as the checks see one: TLS, and an answer with `status`.
+fn apiserver(status: &'static str) -> SocketAddr {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let cert = rcgen::CertificateParams::new(names)
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![cert.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(tls, tcp);
+            if matches!(stream.read(&mut [0; 4096]), Ok(1..)) {
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap_or_default();
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn api_servers_are_checked_over_tls_from_within_the_sandbox() {
+    let mut keeper = Keeper::start("readyz");
+    let (listener, address) = front();
+    let servers = [
+        apiserver("200 OK"),
+        apiserver("403 Forbidden"),
+        apiserver("500 Internal Server Error"),
+    ];
+    let text = config(address, &servers).replace(
+        "check = { type = \"tcp\", interval = \"200ms\", timeout = \"500ms\" }",
+        "check = { type = \"kube-apiserver\", timeout = \"2s\" }",
+    );
+    assert!(text.contains("kube-apiserver"));
+    keeper.bring_up(&text, listener);
+    let status = keeper.status();
+    let servers = &status.proxies[0].servers;
+    let states: Vec<ServerState> = servers.iter().map(|server| server.state).collect();
+    use ServerState::{Down, Up};
+    assert_eq!(states, [Up, Up, Down]);
+    assert_eq!(servers[2].verdict.as_deref(), Some("not-ready"));
+    assert_eq!(servers[2].reason.as_deref(), Some("status 500"));
+    let said = keeper.stderr();
+    assert!(
+        said.contains("check is not authorized, counted as ready"),
+        "{said}"
+    );
 }
 
 #[test]

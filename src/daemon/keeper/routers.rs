@@ -183,9 +183,12 @@ impl Routers {
     }
 
     /// What others have to do, in order.
-    pub(super) fn take_wishes(&mut self) -> Vec<Wish> {
+    pub(super) fn take_wishes(&mut self, epoll: &Epoll) -> Vec<Wish> {
+        let Self {
+            routers, watched, ..
+        } = self;
         let mut wishes = Vec::new();
-        for router in &mut self.routers {
+        for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     // The router has logged it.
@@ -194,6 +197,7 @@ impl Routers {
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
                     }
+                    RouterEvent::Reopened => watch_again(router, index, watched, epoll),
                     RouterEvent::Probe => wishes.push(Wish::Probe),
                 }
             }
@@ -234,6 +238,26 @@ impl Routers {
 
     pub(super) fn are_released(&self) -> bool {
         self.routers.iter().all(|router| router.inner.is_released())
+    }
+}
+
+/// Waits for new descriptors under the tokens of the old ones, whose registrations ended with them.
+fn watch_again(router: &Router, index: usize, watched: &mut [Watched], epoll: &Epoll) {
+    let mut fds = router.inner.fds().into_iter();
+    for (position, entry) in watched.iter_mut().enumerate() {
+        let Watched::Router { index: of, fd: old } = entry else {
+            continue;
+        };
+        if *of != index {
+            continue;
+        }
+        let (Some(fd), Ok(position)) = (fds.next(), u64::try_from(position)) else {
+            return;
+        };
+        *old = fd.as_raw_fd();
+        if let Err(error) = epoll.add(fd, ROUTERS + position, Interest::READ) {
+            tracing::error!(%error, vip = router.name, "adverts cannot be waited for");
+        }
     }
 }
 
