@@ -191,10 +191,11 @@ fn every_dependency_has_its_reason() {
     for line in manifest.lines() {
         if line.starts_with('[') {
             inside = line == "[dependencies]" || line == "[dev-dependencies]";
-        } else if inside && let Some((name, _)) = line.split_once(" = ") {
-            if !reasons.contains(&format!("`{name}`")) {
-                missing.push(name.to_owned());
-            }
+        } else if inside
+            && let Some((name, _)) = line.split_once(" = ")
+            && !reasons.contains(&format!("`{name}`"))
+        {
+            missing.push(name.to_owned());
         }
     }
     assert!(
@@ -304,8 +305,7 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn crate_paths(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for marker in ["crate::", "lbd::"] {
-        for (at, _) in line.match_indices(marker) {
-            let rest = &line[at + marker.len()..];
+        for rest in line.split(marker).skip(1) {
             let names = rest.strip_prefix('{').map_or_else(
                 || vec![rest],
                 |list| {
