@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cells::{Cell, Workload};
-use crate::report::{Metric, Results, line, mostly_load_bound, with_range};
+use crate::report::{Metric, Results, line, mostly_load_bound};
 use crate::stats::Spread;
 
 /// One limit that `--gate` holds lbd to, as a median of paired ratios to HAProxy.
@@ -145,7 +145,10 @@ impl Results {
         let mut text = String::new();
         for verdict in &self.verdicts {
             let mark = if verdict.passed { "ok  " } else { "MISS" };
-            let ratio = verdict.ratio.map_or(String::new(), with_range);
+            let ratio = verdict.ratio.map_or(String::new(), |ratio| {
+                // One digit more than the limits have: 1.097 is not 1.10.
+                format!(" {:.3} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+            });
             let (what, limit, note) = (&verdict.what, &verdict.limit, verdict.note);
             line(
                 &mut text,
