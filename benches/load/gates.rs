@@ -132,12 +132,14 @@ impl Results {
     /// Where the load was the limit in most rounds, the rates are as good as equal whatever lbd
     /// costs; then what it can carry per CPU second stands for its rate.
     fn judged_ratio(&self, gate: &Gate) -> (Option<Spread>, &'static str) {
+        let measured = self.ratio(gate.workload, "lbd", gate.metric);
+        let reached = measured.is_some_and(|ratio| ratio.median >= gate.limit);
         let cells: Vec<&Cell> = self.of(gate.workload, "lbd").collect();
-        if gate.metric == Metric::Speed && mostly_load_bound(&cells) {
+        if gate.metric == Metric::Speed && !reached && mostly_load_bound(&cells) {
             let capacity = self.ratio(gate.workload, "lbd", Metric::Capacity);
             return (capacity, "  per CPU second: the load was the limit");
         }
-        (self.ratio(gate.workload, "lbd", gate.metric), "")
+        (measured, "")
     }
 
     /// The gates' outcomes.
