@@ -140,8 +140,8 @@ impl AdvertInterval {
                 "whole seconds from 1s to 255s in version 2",
             ),
             Version::V3 => (
-                ms % 10 == 0
-                    && interval.subsec_nanos() % 1_000_000 == 0
+                ms.is_multiple_of(10)
+                    && interval.subsec_nanos().is_multiple_of(1_000_000)
                     && (10..=40_950).contains(&ms),
                 "10ms to 40950ms in steps of 10ms in version 3",
             ),

@@ -119,7 +119,7 @@ fn measure(stack: Stack, event: Event) -> Seen {
         Stack::Lbd => Pair::of_lbd(&lab::config(&lab::SEED.replace("preempt = true\n", ""))),
         Stack::Keepalived => {
             let mut pair = Pair::new();
-            for node in [LB1, LB2] {
+            for node in [LB2, LB1] {
                 pair.start_haproxy(node);
                 pair.start_keepalived(node, Version::V2);
             }

@@ -6,14 +6,17 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use lbd::ipc::message::{Hello, ToKeeper};
 use lbd::net::clock;
+use lbd::net::seqpacket::Connection;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -52,47 +55,109 @@ impl Drop for Folder {
 
 /// One running lbd. Dropping it kills all its processes.
 struct Node {
-    keeper: Child,
+    keeper: Option<Child>,
     namespace: Option<String>,
     config: PathBuf,
     runtime: PathBuf,
     log: PathBuf,
+    notify: Option<PathBuf>,
 }
 
 impl Node {
     fn start(folder: &Folder, name: &str, config: &str, namespace: Option<&str>) -> Self {
+        let mut node = Self::prepare(folder, name, config, namespace);
+        node.restart();
+        node
+    }
+
+    /// Everything but the process.
+    fn prepare(folder: &Folder, name: &str, config: &str, namespace: Option<&str>) -> Self {
         let file = |suffix: &str| folder.0.join(format!("{name}{suffix}"));
         fs::write(file(".toml"), config).unwrap();
-        let (config, runtime, log) = (file(".toml"), file(""), file(".log"));
-        let keeper = launch(&config, &runtime, &log, namespace);
         Self {
-            keeper,
+            keeper: None,
             namespace: namespace.map(str::to_owned),
-            config,
-            runtime,
-            log,
+            config: file(".toml"),
+            runtime: file(""),
+            log: file(".log"),
+            notify: None,
         }
     }
 
     fn restart(&mut self) {
-        let namespace = self.namespace.as_deref();
-        self.keeper = launch(&self.config, &self.runtime, &self.log, namespace);
+        self.keeper = Some(self.launch());
+    }
+
+    /// Another lbd with the same arguments.
+    fn launch(&self) -> Child {
+        let lbd = env!("CARGO_BIN_EXE_lbd");
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, lbd]);
+                command
+            }
+            None => Command::new(lbd),
+        };
+        if let Some(path) = &self.notify {
+            command.env("NOTIFY_SOCKET", path);
+            command.env("WATCHDOG_USEC", "1500000");
+        }
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.log);
+        let log = log.unwrap();
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .arg("--runtime-dir")
+            .arg(&self.runtime)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    fn keeper(&mut self) -> &mut Child {
+        self.keeper.as_mut().unwrap()
+    }
+
+    /// The exit code, once it has ended.
+    fn exit_code(&mut self) -> Option<i32> {
+        wait_for("the keeper's end", SOON, || {
+            self.keeper().try_wait().unwrap()
+        })
+        .code()
     }
 
     fn signal_keeper(&self, signal: Signal) {
-        let pid = i32::try_from(self.keeper.id()).unwrap();
+        let pid = i32::try_from(self.keeper.as_ref().unwrap().id()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
     /// Kills the keeper and waits until it is gone.
     fn kill_keeper(&mut self) {
-        self.keeper.kill().unwrap();
-        self.keeper.wait().unwrap();
+        self.keeper().kill().unwrap();
+        self.keeper().wait().unwrap();
     }
 
     /// The proxy processes of this node, which have its runtime directory among their arguments.
     fn proxies(&self) -> Vec<i32> {
         self.processes("\0proxy\0")
+    }
+
+    /// The runner of the present keeper.
+    fn runner(&self) -> Option<i32> {
+        let keeper = self.keeper.as_ref()?.id();
+        let path = format!("/proc/{keeper}/task/{keeper}/children");
+        let children = fs::read_to_string(path).ok()?;
+        let mut runners = children.split_whitespace().filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line == b"lbd\0runner\0"
+        });
+        runners.next()?.parse().ok()
     }
 
     fn proxy(&self) -> i32 {
@@ -118,6 +183,18 @@ impl Node {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// What `lbd status -o json` says, without blanks.
+    fn status(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
+        let socket = self.runtime.join("admin.sock");
+        command
+            .args(["status", "-o", "json", "--socket"])
+            .arg(socket);
+        let said = command.output().unwrap().stdout;
+        let text = String::from_utf8_lossy(&said);
+        text.split_whitespace().collect()
+    }
+
     fn wait_log(&self, text: &str) {
         wait_for(text, SOON, || self.log().contains(text).then_some(()));
     }
@@ -128,37 +205,15 @@ impl Drop for Node {
         if thread::panicking() {
             println!("--- {}\n{}", self.log.display(), self.log());
         }
-        drop(self.keeper.kill());
-        drop(self.keeper.wait());
+        if let Some(keeper) = &mut self.keeper {
+            drop(keeper.kill());
+            drop(keeper.wait());
+        }
         for pid in self.proxies() {
             // It may have ended meanwhile.
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
         }
     }
-}
-
-fn launch(config: &Path, runtime: &Path, log: &Path, namespace: Option<&str>) -> Child {
-    let lbd = env!("CARGO_BIN_EXE_lbd");
-    let mut command = match namespace {
-        Some(namespace) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", namespace, lbd]);
-            command
-        }
-        None => Command::new(lbd),
-    };
-    let out = fs::OpenOptions::new().append(true).create(true).open(log);
-    let out = out.unwrap();
-    command
-        .arg("--config")
-        .arg(config)
-        .arg("--runtime-dir")
-        .arg(runtime)
-        .stdin(Stdio::null())
-        .stdout(out.try_clone().unwrap())
-        .stderr(out)
-        .spawn()
-        .unwrap()
 }
 
 /// An echo server on `listener`'s address until the test ends.
@@ -375,17 +430,120 @@ fn sigterm_ends_every_process_and_a_second_keeper_is_refused() {
     let (address, config) = single();
     let mut node = Node::start(&folder, "lb", &config, None);
     wait_served(address);
-    let mut second = launch(&node.config, &node.runtime, &node.log, None);
+    let mut second = node.launch();
     assert_eq!(second.wait().unwrap().code(), Some(1));
     assert!(node.log().contains("another lbd runs"));
     wait_served(address);
     node.signal_keeper(Signal::SIGHUP);
     node.wait_log("reload is not supported yet");
     node.signal_keeper(Signal::SIGTERM);
-    let status = wait_for("the keeper's end", SOON, || node.keeper.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(node.exit_code(), Some(0));
     assert!(node.proxies().is_empty());
     assert!(ask(address).is_err());
+}
+
+#[test]
+fn a_proxy_that_hangs_when_its_keeper_dies_gives_way_to_the_next() {
+    let folder = Folder::new("stuck");
+    let (address, config) = single();
+    let mut node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let before = node.proxy();
+    kill(Pid::from_raw(before), Signal::SIGSTOP).unwrap();
+    node.kill_keeper();
+    node.restart();
+    wait_for("another proxy", SOON, || {
+        let proxies = node.proxies();
+        (!proxies.is_empty() && !proxies.contains(&before)).then_some(())
+    });
+    wait_served(address);
+}
+
+#[test]
+fn a_killed_or_hung_runner_is_replaced_and_the_proxy_stays() {
+    let folder = Folder::new("runner");
+    let (address, config) = single();
+    let script = "[track.script.s]\ncommand = [\"/bin/true\"]\n\
+                  interval = \"100ms\"\ntimeout = \"100ms\"\n";
+    let node = Node::start(&folder, "lb", &format!("{config}{script}"), None);
+    wait_served(address);
+    let proxy = node.proxy();
+    let runner = || wait_for("one runner", SOON, || node.runner());
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        let before = runner();
+        kill(Pid::from_raw(before), signal).unwrap();
+        wait_for("another runner", SOON, || {
+            node.runner().filter(|now| *now != before)
+        });
+    }
+    assert_eq!(node.proxies(), [proxy]);
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    wait_served(address);
+}
+
+#[test]
+fn the_service_manager_hears_ready_watchdog_and_stopping() {
+    let folder = Folder::new("notify");
+    let (address, config) = single();
+    let path = folder.0.join("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let mut node = Node::prepare(&folder, "lb", &config, None);
+    node.notify = Some(path);
+    node.restart();
+    wait_served(address);
+    let mut heard = Vec::new();
+    let hear_until = |heard: &mut Vec<String>, wanted: &str| {
+        wait_for(wanted, SOON, || {
+            let mut buffer = [0; 256];
+            let length = manager.recv(&mut buffer).unwrap();
+            heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            heard.iter().any(|text| text == wanted).then_some(())
+        });
+    };
+    hear_until(&mut heard, "READY=1");
+    hear_until(&mut heard, "STATUS=proxy serving");
+    let fed = |heard: &[String]| heard.iter().filter(|text| *text == "WATCHDOG=1").count();
+    let begin = (clock::now(), fed(&heard));
+    while fed(&heard) < begin.1 + 4 {
+        hear_until(&mut Vec::new(), "WATCHDOG=1");
+        heard.push("WATCHDOG=1".into());
+    }
+    let took = clock::now() - begin.0;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    node.signal_keeper(Signal::SIGTERM);
+    hear_until(&mut heard, "STOPPING=1");
+}
+
+#[test]
+fn strangers_at_the_keepers_socket_change_nothing() {
+    let folder = Folder::new("strangers");
+    let (address, config) = single();
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let proxy = node.proxy();
+    let connect = || Connection::connect(&node.runtime.join("keeper.sock")).unwrap();
+    let silent: Vec<Connection> = (0..12).map(|_| connect()).collect();
+    connect().send(&[0xff; 512], &[]).unwrap();
+    // A greeting in the name of another process, which asks for the listeners.
+    let hello = ToKeeper::Hello(Hello {
+        pid: 1,
+        version: "0".into(),
+        config_digest: 0,
+        serving: false,
+    });
+    let impostor = connect();
+    impostor.send(&hello.encode().unwrap(), &[]).unwrap();
+    wait_for("the impostor to be turned away", SOON, || {
+        let received = impostor.receive(&mut [0; 256]).ok()??;
+        assert_eq!((received.len, received.fds.len()), (0, 0));
+        Some(())
+    });
+    // The proxy is replaced all the same.
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    wait_served(address);
+    assert_ne!(node.proxy(), proxy);
+    drop(silent);
 }
 
 #[test]
@@ -394,8 +552,7 @@ fn a_port_held_by_another_program_is_refused() {
     let (address, config) = single();
     let holder = TcpListener::bind(address).unwrap();
     let mut node = Node::start(&folder, "lb", &config, None);
-    let status = wait_for("the keeper's end", SOON, || node.keeper.try_wait().unwrap());
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(node.exit_code(), Some(1));
     assert!(node.log().contains("held by another process"));
     drop(holder);
 }
@@ -465,7 +622,7 @@ impl Lab {
     }
 
     /// An echo server on that node itself, and its lbd.
-    fn node(&self, folder: &Folder, short: &str) -> Node {
+    fn node(&self, folder: &Folder, short: &str, config: &str) -> Node {
         let namespace = self.name(short);
         let inside = namespace.clone();
         let server = thread::spawn(move || {
@@ -474,7 +631,7 @@ impl Lab {
         });
         let server = server.join().unwrap();
         echo(server);
-        Node::start(folder, short, PAIR, Some(&namespace))
+        Node::start(folder, short, config, Some(&namespace))
     }
 }
 
@@ -503,14 +660,78 @@ backends = [\"127.0.0.1:7443\"]
 check = { type = \"tcp\", interval = \"200ms\" }
 ";
 
+#[test]
+fn a_failing_track_script_hands_the_vip_over() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-script");
+    let flag = folder.0.join("unfit");
+    // One file for both nodes; the script fails on lb1 alone, once the flag is there.
+    let script = format!(
+        "[track.script.s]\ncommand = [\"/bin/sh\", \"-c\", \
+         \"test $LBD_TRACK = s && ! test -e {} || ! ip -o addr | grep -q 10.9.0.1/\"]\n\
+         interval = \"100ms\"\n",
+        flag.display()
+    );
+    let config = PAIR.replace("preempt", "track = [\"proxy:p\", \"script:s\"]\npreempt");
+    let (lb1, _lb2) = pair_of(&lab, &folder, &format!("{config}{script}"));
+    lb1.wait_log("track script succeeds");
+    fs::write(&flag, "").unwrap();
+    let moved = || (lab.holds("lb2") && !lab.holds("lb1")).then_some(());
+    wait_for("the vip to move", Duration::from_secs(3), moved);
+    lb1.wait_log("track script fails");
+}
+
+#[test]
+fn a_crash_looping_proxy_costs_the_node_its_vip() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-loop");
+    let (lb1, _lb2) = pair(&lab, &folder);
+    for _ in 0..6 {
+        let before = lb1.proxy();
+        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+        wait_for("its end", SOON, || {
+            (!lb1.proxies().contains(&before)).then_some(())
+        });
+    }
+    let moved = || (lab.holds("lb2") && !lab.holds("lb1")).then_some(());
+    wait_for("the vip to move", Duration::from_secs(3), moved);
+}
+
+#[test]
+fn a_restarted_keeper_keeps_the_vip_at_adverts_of_a_second() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-keeper");
+    let config = PAIR.replace("100ms\"\nnodes", "1s\"\nnodes");
+    let (mut lb1, lb2) = pair_of(&lab, &folder, &config);
+    let client = Client::start(vip(), Some(lab.name("cl")));
+    client.wait_answers(20);
+    lb1.kill_keeper();
+    lb1.restart();
+    lb1.wait_log("proxy adopted");
+    client.wait_answers(50);
+    assert!(lab.holds("lb1") && !lab.holds("lb2"));
+    assert!(!lb2.log().contains("to=Active"), "{}", lb2.log());
+    let outcome = client.finish();
+    assert!(outcome.failed.is_empty(), "{outcome:?}");
+}
+
 /// lb1 holds the VIP, lb2 watches.
 fn pair(lab: &Lab, folder: &Folder) -> (Node, Node) {
-    let lb1 = lab.node(folder, "lb1");
+    pair_of(lab, folder, PAIR)
+}
+
+fn pair_of(lab: &Lab, folder: &Folder, config: &str) -> (Node, Node) {
+    let lb1 = lab.node(folder, "lb1", config);
     wait_for("lb1 to hold the vip", SOON, || {
         lab.holds("lb1").then_some(())
     });
-    let lb2 = lab.node(folder, "lb2");
-    lb2.wait_log("serving");
+    let lb2 = lab.node(folder, "lb2", config);
+    // Until its own check interval has passed it counts itself as unfit to replace a holder.
+    wait_for("lb2 to be fit", SOON, || {
+        lb2.status()
+            .contains("\"effective_priority\":190")
+            .then_some(())
+    });
     (lb1, lb2)
 }
 
@@ -560,8 +781,7 @@ fn a_planned_leave_moves_the_vip_without_a_failed_connection() {
     let client = Client::start(vip(), Some(lab.name("cl")));
     client.wait_answers(20);
     lb1.signal_keeper(Signal::SIGTERM);
-    let status = wait_for("the keeper's end", SOON, || lb1.keeper.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(lb1.exit_code(), Some(0));
     assert!(lab.holds("lb2") && !lab.holds("lb1"));
     client.wait_answers(20);
     let outcome = client.finish();

@@ -1,4 +1,9 @@
 //! The data path with real sockets on 127.0.0.1, with one worker and with two.
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "helpers of tests panic like tests"
+)]
 
 #[path = "proxy/lab.rs"]
 mod lab;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cells::{Cell, Workload};
-use crate::report::{Metric, Results, line, mostly_load_bound, with_range};
+use crate::report::{Metric, Results, line, mostly_load_bound};
 use crate::stats::Spread;
 
 /// One limit that `--gate` holds lbd to, as a median of paired ratios to HAProxy.
@@ -132,12 +132,14 @@ impl Results {
     /// Where the load was the limit in most rounds, the rates are as good as equal whatever lbd
     /// costs; then what it can carry per CPU second stands for its rate.
     fn judged_ratio(&self, gate: &Gate) -> (Option<Spread>, &'static str) {
+        let measured = self.ratio(gate.workload, "lbd", gate.metric);
+        let reached = measured.is_some_and(|ratio| ratio.median >= gate.limit);
         let cells: Vec<&Cell> = self.of(gate.workload, "lbd").collect();
-        if gate.metric == Metric::Speed && mostly_load_bound(&cells) {
+        if gate.metric == Metric::Speed && !reached && mostly_load_bound(&cells) {
             let capacity = self.ratio(gate.workload, "lbd", Metric::Capacity);
             return (capacity, "  per CPU second: the load was the limit");
         }
-        (self.ratio(gate.workload, "lbd", gate.metric), "")
+        (measured, "")
     }
 
     /// The gates' outcomes.
@@ -145,7 +147,10 @@ impl Results {
         let mut text = String::new();
         for verdict in &self.verdicts {
             let mark = if verdict.passed { "ok  " } else { "MISS" };
-            let ratio = verdict.ratio.map_or(String::new(), with_range);
+            let ratio = verdict.ratio.map_or(String::new(), |ratio| {
+                // One digit more than the limits have: 1.097 is not 1.10.
+                format!(" {:.3} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+            });
             let (what, limit, note) = (&verdict.what, &verdict.limit, verdict.note);
             line(
                 &mut text,

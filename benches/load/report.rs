@@ -241,7 +241,7 @@ pub(crate) fn mostly_load_bound(cells: &[&Cell]) -> bool {
     bound * 2 > cells.len()
 }
 
-pub(crate) fn with_range(ratio: Spread) -> String {
+fn with_range(ratio: Spread) -> String {
     let Spread { median, min, max } = ratio;
     format!(" {median:.2} ({min:.2}–{max:.2})")
 }

@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setsid};
 
 use crate::backend::Lie;
 use crate::usage::Processes;
@@ -183,6 +183,8 @@ fn cage_init(program: &[OsString]) -> io::Result<()> {
     } else {
         prctl::set_child_subreaper(true)?;
     }
+    // A session for each program: one that stayed in ours would share its weight with the load.
+    setsid()?;
     let (name, arguments) = program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut child = Command::new(name)
         .args(arguments)

@@ -126,6 +126,7 @@ impl Target {
     pub(crate) fn find_processes(&mut self) {
         if let Some(cage) = &self.cage {
             self.processes = Processes::under(cage.id());
+            self.processes.weigh_like_us();
         }
     }
 

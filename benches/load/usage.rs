@@ -39,6 +39,26 @@ impl Processes {
         self.0.iter().filter_map(|pid| i32::try_from(*pid).ok())
     }
 
+    /// Gives them the weight that this process' session has among the machine's sessions. A
+    /// program that begins a session of its own (lbd does) would have another one, and neighbours
+    /// would then slow it more than the others.
+    pub(crate) fn weigh_like_us(&self) {
+        let nice = |pid: &str| {
+            let text = fs::read_to_string(format!("/proc/{pid}/autogroup")).ok()?;
+            Some(text.rsplit_once(' ')?.1.trim().to_owned())
+        };
+        let Some(ours) = nice("self") else {
+            return;
+        };
+        for pid in self.0.iter().map(ToString::to_string) {
+            if nice(&pid).is_some_and(|theirs| theirs != ours)
+                && let Err(error) = fs::write(format!("/proc/{pid}/autogroup"), &ours)
+            {
+                eprintln!("note: process {pid} keeps its weight among sessions: {error}");
+            }
+        }
+    }
+
     /// CPU time of all threads so far.
     pub(crate) fn cpu(&self) -> Duration {
         self.0.iter().map(|pid| cpu_of(*pid)).sum()

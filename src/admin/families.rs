@@ -4,7 +4,7 @@
 use crate::ipc::message::{VipStatus, VrrpState, VrrpStatus};
 use crate::metrics::{Families, Family, Kind};
 
-use super::status::{KEEPER_SILENT_MS, ProxyStatus, ServerState, ServerStatus, Status};
+use super::status::{ProxyStatus, ServerState, ServerStatus, Status};
 
 macro_rules! families {
     ($($ident:ident = $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
@@ -85,10 +85,7 @@ families! {
 pub fn render(status: &Status) -> String {
     let mut out = Families::new();
     process(&mut out, status);
-    let keeper_speaks = status
-        .process
-        .keeper_heard_ms
-        .is_some_and(|ms| ms < KEEPER_SILENT_MS);
+    let keeper_speaks = status.keeper_speaks();
     out.add(&KEEPER_CONNECTED, &[], flag(keeper_speaks));
     // A silent keeper's last word is no measurement.
     if let Some(vrrp) = status.vrrp.as_ref().filter(|_| keeper_speaks) {

@@ -1,14 +1,15 @@
 //! What operators see: status, metrics, the admin socket and HTTP.
 //!
-//! `status` is the one value behind everything (pure): it judges what is wrong and says it in one
-//! headline; `gather` makes it out of what proxy and health know. `table` renders it for people, `families` as metrics. `socket` answers `lbd status`
-//! over a Unix socket (`protocol` is its vocabulary and its client), `http` answers Prometheus,
-//! load balancers and browsers. Both ask a [`Source`] for the present status; whoever asks is
-//! bounded in number, size and time.
+//! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
+//! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
+//! people, `families` as metrics. `socket` answers `lbd status` over a Unix socket (`protocol` is
+//! its vocabulary and its client), `http` answers Prometheus, load balancers and browsers. Both ask
+//! a [`Source`] for the present status; whoever asks is bounded in number, size and time.
 
 pub mod families;
 pub mod gather;
 pub mod http;
+mod judge;
 pub mod protocol;
 pub mod socket;
 pub mod status;

@@ -3,9 +3,9 @@
 use crate::ipc::message::{VipStatus, VrrpState};
 use crate::log::escape;
 
+use super::judge::peer_label;
 use super::status::{
-    ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, peer_label, short_bytes,
-    short_time,
+    ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, short_bytes, short_time,
 };
 
 /// The whole of `lbd status`.
@@ -17,6 +17,9 @@ pub fn render(status: &Status) -> String {
     process(&mut out, &status.process, status);
     for vip in status.vrrp.iter().flat_map(|vrrp| &vrrp.vips) {
         push_line(&mut out, "");
+        if !status.keeper_speaks() {
+            push_line(&mut out, "LAST KNOWN, the keeper is silent:");
+        }
         virtual_router(&mut out, vip);
     }
     for one in &status.proxies {

@@ -274,6 +274,23 @@ fn a_weaker_holder_is_explained_by_this_nodes_own_reason() {
 }
 
 #[test]
+fn what_a_silent_keeper_said_last_is_called_old() {
+    let mut status = status();
+    status.process.keeper_heard_ms = None;
+    let status = status.judged();
+    assert_eq!(
+        status.headline,
+        "keeper not connected: this node takes no part in the election; last known: VIP \
+         172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100"
+    );
+    let text = table::render(&status);
+    assert!(
+        text.contains("\nLAST KNOWN, the keeper is silent:\nVIP kube "),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_node_is_ready_only_when_every_proxy_could_serve() {
     let reason = |change: Change<'_>| {
         let mut status = status();

@@ -113,10 +113,13 @@ impl Probe {
             CheckKind::Http(http) => (None, Some(http)),
             CheckKind::Https(tls, http) => (Some(tls), Some(http)),
         };
+        let protocols: &[&str] = if http.is_some() { &["http/1.1"] } else { &[] };
         Ok(Self {
             address,
             timeout: check.timeout,
-            tls: tls.map(|tls| Tls::open(tls, cluster_ca)).transpose()?,
+            tls: tls
+                .map(|tls| Tls::open(tls, protocols, cluster_ca))
+                .transpose()?,
             http: http.cloned(),
         })
     }

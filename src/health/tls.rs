@@ -71,10 +71,15 @@ impl std::fmt::Debug for Tls {
 
 impl Tls {
     /// Reads the CA file, if any, and sets TLS up. `cluster_ca` is [`CLUSTER_CA`] outside tests.
+    /// The `protocols` are offered by ALPN; none at all for a server that needn't speak HTTP.
     ///
     /// # Errors
     /// [`TlsSetupError`].
-    pub fn open(check: &TlsCheck, cluster_ca: &Path) -> Result<Self, TlsSetupError> {
+    pub fn open(
+        check: &TlsCheck,
+        protocols: &[&str],
+        cluster_ca: &Path,
+    ) -> Result<Self, TlsSetupError> {
         let trusted = trusted_file(check, cluster_ca)?;
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -89,7 +94,10 @@ impl Tls {
         .with_no_client_auth();
         // Each probe shall do the whole handshake: that is what it tests.
         config.resumption = Resumption::disabled();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
             server_name: check.server_name.as_deref().map(server_name).transpose()?,

@@ -111,7 +111,7 @@ impl AccessLine<'_> {
             ("bytes_in", Value::Number(self.bytes_in)),
             ("bytes_out", Value::Number(self.bytes_out)),
             ("code", Value::Text(self.code.to_owned())),
-            ("reason", Value::Text(long_name(self.code).to_owned())),
+            ("reason", Value::Text(long_name(self.code))),
             ("retries", Value::Number(self.retries.into())),
             ("redispatched", Value::Flag(self.redispatched)),
         ]
@@ -170,27 +170,38 @@ fn millis_or_minus_one(time: Option<Duration>) -> String {
     time.map_or_else(|| "-1".to_owned(), |time| time.as_millis().to_string())
 }
 
-/// What a termination code says in words: who ended it, and in which phase.
+/// What a termination code says in words: who ended it, and where it was.
 #[must_use]
-pub fn long_name(code: &str) -> &'static str {
-    match code {
-        "--" => "finished",
-        "CQ" => "client left the queue",
-        "CC" => "client left while connecting",
-        "CD" => "client aborted",
-        "cD" => "client timed out",
-        "SC" => "server refused",
-        "sC" => "connect timed out",
-        "SD" => "server aborted",
-        "sD" => "server timed out",
-        "sQ" => "queue timed out",
-        "PQ" | "PC" | "PR" => "refused by a limit",
-        "RC" | "RQ" | "RD" => "out of resources",
-        "DC" | "DD" => "server went down",
-        "KC" | "KD" | "KQ" => "closed by the operator",
-        "IC" | "ID" => "internal error",
-        "LC" | "LD" | "LR" => "closed by this node",
-        // Codes come from the proxy as text; one that is new here is still a code.
-        _ => "other",
+pub fn long_name(code: &str) -> String {
+    let whole = match code {
+        "--" => Some("finished"),
+        "SQ" => Some("no usable server"),
+        "sQ" => Some("timed out in the queue"),
+        "SC" => Some("connect failed"),
+        "sC" => Some("connect timed out"),
+        // The rest says itself letter by letter.
+        _ => None,
+    };
+    if let Some(words) = whole {
+        return words.to_owned();
     }
+    let mut letters = code.chars();
+    let who = match letters.next() {
+        Some('C') => "client broke off",
+        Some('S') => "server broke off",
+        Some('P') => "a limit was reached",
+        Some('R') => "out of resources",
+        Some('K') => "closed by this node",
+        Some('c') => "client timed out",
+        Some('s') => "server timed out",
+        Some(_) | None => "other",
+    };
+    let phase = match letters.next() {
+        Some('Q') => " in the queue",
+        Some('C') => " while connecting",
+        Some('D') => " during data",
+        Some('L') => " during the last data",
+        Some(_) | None => "",
+    };
+    format!("{who}{phase}")
 }

@@ -171,6 +171,20 @@ fn logfmt_and_json_name_every_field() {
     assert_eq!(json["reason"], "finished");
 }
 
+#[test]
+fn termination_codes_are_put_into_words() {
+    for (code, words) in [
+        ("--", "finished"),
+        ("sQ", "timed out in the queue"),
+        ("SC", "connect failed"),
+        ("CD", "client broke off during data"),
+        ("KL", "closed by this node during the last data"),
+        ("", "other"),
+    ] {
+        assert_eq!(access::long_name(code), words);
+    }
+}
+
 fn temp_socket(name: &str) -> (tempdir::Dir, PathBuf) {
     let dir = tempdir::Dir::new(name);
     let path = dir.path().join("log");

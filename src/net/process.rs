@@ -127,8 +127,9 @@ pub struct Launch<'a> {
     pub on_parent_death: Option<Signal>,
 }
 
-/// Starts a program as the leader of its own process group, with no signal blocked and no ambient
-/// capability.
+/// Starts a program as the leader of its own session and process group, with no signal blocked and
+/// no ambient capability. (In its parent's session it would be sent SIGHUP and SIGCONT if it is
+/// stopped when the parent ends.)
 ///
 /// # Errors
 /// What fork or exec said.
@@ -137,10 +138,7 @@ pub fn launch(what: &Launch<'_>) -> io::Result<Process> {
     if let Some(name) = what.name {
         command.arg0(name);
     }
-    command
-        .args(what.args)
-        .stdin(Stdio::null())
-        .process_group(0);
+    command.args(what.args).stdin(Stdio::null());
     if what.quiet {
         command.stdout(Stdio::null()).stderr(Stdio::null());
     }
@@ -150,6 +148,7 @@ pub fn launch(what: &Launch<'_>) -> io::Result<Process> {
     let fd3 = what.fd3.map(|fd| fd.as_raw_fd());
     let on_parent_death = what.on_parent_death;
     let between = move || {
+        nix::unistd::setsid()?;
         SigSet::empty().thread_set_mask()?;
         super::privileges::leave_nothing_ambient()?;
         if on_parent_death.is_some() {

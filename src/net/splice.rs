@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-/// What a pipe is asked to hold, bytes. Unprivileged processes share 64 MiB of pipe buffers per
-/// user before the kernel shrinks new ones, so it is not larger.
-const PIPE_BYTES: i32 = 256 * 1024;
+/// What a pipe holds, bytes: as much as the kernel allows an unprivileged process. All pipes of
+/// such a user share 64 MiB before the kernel shrinks new ones, so there may not be many.
+pub const PIPE_BYTES: usize = 1024 * 1024;
 
 /// A non-blocking pipe.
 #[derive(Debug)]
@@ -20,12 +20,11 @@ impl Pipe {
     /// A new, empty pipe.
     ///
     /// # Errors
-    /// The kernel's, from `pipe2`. A pipe that can't be enlarged is still a pipe.
+    /// The kernel's, from `pipe2`, or because it would give the pipe no more than a few pages.
     pub fn new() -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        if let Err(error) = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
-            tracing::debug!(%error, "pipe keeps its default size");
-        }
+        let size = i32::try_from(PIPE_BYTES).map_err(io::Error::other)?;
+        fcntl(&write, FcntlArg::F_SETPIPE_SZ(size))?;
         Ok(Self { read, write })
     }
 

@@ -9,9 +9,10 @@ use std::os::fd::BorrowedFd;
 
 use super::conn::{Conn, State};
 use super::counters::ProxyCount;
+use super::ending::Leave;
 use super::engine::Shared;
 use super::termination::{Cause, Termination};
-use super::worker::{Leave, Token, Worker};
+use super::worker::{Token, Worker};
 use crate::net::epoll::Interest;
 use crate::net::tcp;
 
@@ -153,7 +154,8 @@ impl Worker {
             return Taken::None;
         };
         let proxy = listener.proxy;
-        if !self.enter(proxy) && !(self.give_way(proxy) && self.enter(proxy)) {
+        let entered = self.enter(proxy) || (self.give_way(proxy) && self.enter(proxy));
+        if !entered {
             return Taken::Full;
         }
         let Some(listener) = self.listeners.get(place) else {
@@ -271,14 +273,14 @@ impl Worker {
     pub(super) fn tend_listeners(&mut self) {
         let now = self.now;
         self.resume(|until| until <= now);
-        for _ in 0..GIVE_WAY_PER_TICK {
-            let wanted = self.oldest_silent().is_some_and(|slot| {
-                self.conn_and_settings(slot).is_some_and(|(_, settings)| {
-                    self.shared.gate.wanted() || settings.farm.gate().wanted()
-                })
-            });
-            if !(wanted && self.end_oldest_silent()) {
-                break;
+        for proxy in 0..self.silent.len() {
+            for _ in 0..GIVE_WAY_PER_TICK {
+                let Some(slot) = self.oldest_silent(proxy) else {
+                    break;
+                };
+                if !(self.is_wanted(proxy) && self.end_silent(slot)) {
+                    break;
+                }
             }
         }
         for place in 0..self.listeners.len() {
@@ -313,48 +315,74 @@ impl Worker {
         }
     }
 
+    /// Whether a newcomer waits for a place in the process or in this proxy.
+    fn is_wanted(&self, proxy: usize) -> bool {
+        let here = self.proxies.get(proxy);
+        self.shared.gate.wanted() || here.is_some_and(|s| s.farm.gate().wanted())
+    }
+
     /// Remembers a connection that may have to give way.
-    pub(super) fn note_silent(&mut self, slot: u32, serial: u32) {
-        if self.silent.len() > 2 * self.conns.len() + 1024 {
-            let conns = &self.conns;
-            self.silent.retain(|(slot, serial)| {
+    pub(super) fn note_silent(&mut self, proxy: usize, slot: u32, serial: u32) {
+        let conns = &self.conns;
+        let Some(silent) = self.silent.get_mut(proxy) else {
+            return;
+        };
+        if silent.len() > 2 * conns.len() + 1024 {
+            silent.retain(|(slot, serial)| {
                 usize::try_from(*slot)
                     .ok()
                     .and_then(|slot| conns.get(slot))
                     .is_some_and(|conn| conn.serial == *serial && conn.silent())
             });
         }
-        self.silent.push_back((slot, serial));
+        silent.push_back((slot, serial));
     }
 
-    /// The oldest connection that never sent a byte.
-    fn oldest_silent(&mut self) -> Option<u32> {
-        while let Some((slot, serial)) = self.silent.front().copied() {
-            let silent = self.conn(slot).is_some_and(|conn| {
+    /// The proxy's oldest connection that never sent a byte.
+    fn oldest_silent(&mut self, proxy: usize) -> Option<u32> {
+        let conns = &self.conns;
+        let silent = self.silent.get_mut(proxy)?;
+        while let Some((slot, serial)) = silent.front().copied() {
+            let conn = usize::try_from(slot).ok().and_then(|slot| conns.get(slot));
+            let quiet = conn.is_some_and(|conn| {
                 conn.serial == serial && conn.state != State::Dead && conn.silent()
                     // One whose bytes wait for a server to read them has spoken.
                     && !conn.client_side.readable
             });
-            if silent {
+            if quiet {
                 return Some(slot);
             }
-            self.silent.pop_front();
+            silent.pop_front();
         }
         None
     }
 
-    /// At a limit, the oldest connection that never sent a byte makes room for a newcomer.
+    /// At a limit, the oldest connection that never sent a byte makes room for a newcomer: of
+    /// this proxy if it is the proxy that is full, else of any.
     fn give_way(&mut self, proxy: u16) -> bool {
-        self.proxies
+        let full_here = self
+            .proxies
             .get(usize::from(proxy))
-            .is_some_and(|settings| settings.client_first)
-            && self.end_oldest_silent()
+            .is_some_and(|settings| {
+                let gate = settings.farm.gate();
+                gate.inside() >= gate.limit()
+            });
+        let proxies = if full_here {
+            usize::from(proxy)..usize::from(proxy) + 1
+        } else {
+            0..self.silent.len()
+        };
+        let oldest = proxies
+            .filter_map(|proxy| {
+                let slot = self.oldest_silent(proxy)?;
+                Some((self.conn(slot)?.accepted, slot))
+            })
+            .min();
+        oldest.is_some_and(|(_, slot)| self.end_silent(slot))
     }
 
-    fn end_oldest_silent(&mut self) -> bool {
-        let Some(slot) = self.oldest_silent() else {
-            return false;
-        };
+    /// Ends a silent connection, unless it had no time to speak yet.
+    fn end_silent(&mut self, slot: u32) -> bool {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return false;
         };

@@ -146,3 +146,13 @@ impl Conn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_costs_little_more_than_its_facts() {
+        assert!(size_of::<Conn>() <= 208, "{}", size_of::<Conn>());
+    }
+}

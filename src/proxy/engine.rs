@@ -1,7 +1,8 @@
-//! The worker threads: started, watched and stopped. What they do is in [`super::worker`].
+//! The worker threads: started, watched and stopped. What they do is in `worker`.
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -172,6 +173,18 @@ impl Engine {
         listeners: Listeners,
         options: EngineOptions,
     ) -> Result<Self, EngineError> {
+        let all = 0..options.workers.max(1);
+        Self::start_some(config, farms, listeners, options, all)
+    }
+
+    /// Starts only the workers in `which`, as if the others were stuck.
+    fn start_some(
+        config: &Config,
+        farms: &[Arc<Farm>],
+        listeners: Listeners,
+        options: EngineOptions,
+        which: Range<usize>,
+    ) -> Result<Self, EngineError> {
         let count = options.workers.max(1);
         for (proxy, groups) in config.proxies.iter().zip(&listeners) {
             for socket in groups.iter().flatten() {
@@ -207,7 +220,7 @@ impl Engine {
             threads: Mutex::new(Vec::with_capacity(count)),
             resets_asked: Mutex::new(0),
         };
-        for number in 0..count {
+        for number in which {
             let mine = counters.iter().filter_map(|c| c.get(number).cloned());
             let worker =
                 Worker::new(Arc::clone(&shared), number, mine.collect()).map_err(failed(number))?;
@@ -314,4 +327,47 @@ fn prepare(socket: &OwnedFd, proxy: &crate::config::model::Proxy) -> io::Result<
         },
     )?;
     tcp::set_quickack(socket, !proxy.client_first)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::model::{Listen, MaxQueue};
+    use crate::proxy::dispatch::tests::{proxy, server};
+
+    #[test]
+    fn no_backlog_is_stranded_when_its_worker_does_not_come_round() {
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut target = server(1, 0);
+        target.address = backend.local_addr().unwrap();
+        std::thread::spawn(move || backend.incoming().flatten().for_each(drop));
+        let proxy = proxy(vec![target], MaxQueue::Total(1));
+        let farm = Arc::new(Farm::new(&proxy));
+        farm.set_up(0, true, clock::now());
+        let listen = Listen::Addr("127.0.0.1:0".parse().unwrap());
+        let group = tcp::listener_group(listen, 2).unwrap();
+        let addr = tcp::local_addr(&group[0]).unwrap();
+        let options = EngineOptions {
+            workers: 2,
+            max_connections: 100,
+            access: None,
+        };
+        let config = crate::proxy::dispatch::tests::config(proxy);
+        let engine =
+            Engine::start_some(&config, &[farm], vec![vec![group]], options, 1..2).unwrap();
+        // By the kernel's hash about half of these land in the backlog that nobody owns.
+        for _ in 0..40 {
+            let mut client = TcpStream::connect(addr).unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        }
+        let ticks = engine.ticks(clock::now());
+        assert_eq!(ticks[0].tid, 0);
+        assert!(ticks[1].tid > 0);
+    }
 }

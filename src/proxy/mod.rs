@@ -5,9 +5,9 @@
 //! of deadlines, [`termination`] says how a connection ended.
 //!
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
-//! A [`worker`] is a thread with its own epoll loop and its own connections: [`accept`] takes them
-//! off the listeners, [`connect`] finds each a server, [`relay`] moves the bytes, [`conn`] is what
-//! is known of one. Workers share nothing on the path of the bytes; they meet in the farm when a
+//! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
+//! them off the listeners, `connect` finds each a server, `transfer` and `relay` move the bytes,
+//! `ending` leaves their sockets as they ended, `conn` is what is known of one. Workers share nothing on the path of the bytes; they meet in the farm when a
 //! connection begins and ends, and through [`mailbox`]es.
 
 pub mod balance;
@@ -26,5 +26,9 @@ pub mod timer;
 mod accept;
 mod conn;
 mod connect;
+mod ending;
 mod relay;
+mod settings;
+mod sockets;
+mod transfer;
 mod worker;

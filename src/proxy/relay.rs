@@ -9,40 +9,34 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::conn::Side;
-use crate::net::splice::Pipe;
+use crate::net::splice::{PIPE_BYTES, Pipe};
 use crate::net::tcp;
 
 /// Size of a worker's read buffer, bytes.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes one direction may move before others get their turn.
-const BUDGET: usize = 512 * 1024;
+const BUDGET: usize = 1024 * 1024;
 /// A direction that moves less in a turn is no stream, and goes back to the buffer.
 const QUIET_BYTES: usize = 16 * 1024;
 /// Full reads in a row that make a stream.
 const FULL_READS: u8 = 2;
-/// Bytes asked of one splice.
-const SPLICE_BYTES: usize = 256 * 1024;
 /// Empty pipes a worker keeps for the next stream.
-const SPARE_PIPES: usize = 32;
-/// Pipes a worker has at most; further streams go through the buffer.
-const MAX_PIPES: usize = 256;
+const SPARE_PIPES: usize = 4;
+/// Pipes that all workers together may have in use; further streams go through the buffer.
+const PIPES: usize = 48;
 
 /// Bytes that were read and wait for the other side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Held {
-    #[default]
-    Nothing,
-    Bytes {
-        data: Box<[u8]>,
-        at: u32,
-    },
+    Bytes { data: Box<[u8]>, at: u32 },
     Pipe(Pipe, u32),
 }
 
 /// One direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    held: Held,
+    /// Boxed, for hardly any connection holds something.
+    held: Option<Box<Held>>,
     /// Bytes read from the source.
     pub(super) bytes: u64,
     full_reads: u8,
@@ -56,7 +50,7 @@ pub(super) struct Flow {
 impl Flow {
     /// Whether nothing waits for the destination.
     pub(super) const fn is_empty(&self) -> bool {
-        matches!(self.held, Held::Nothing)
+        self.held.is_none()
     }
 
     /// Whether every byte up to the source's end has been passed on.
@@ -68,7 +62,7 @@ impl Flow {
     pub(super) fn cut(&mut self, kit: &mut Kit) {
         self.ended = true;
         self.finished = true;
-        if let Held::Pipe(..) = std::mem::take(&mut self.held) {
+        if let Some(Held::Pipe(..)) = self.held.take().as_deref() {
             kit.pipes_out = kit.pipes_out.saturating_sub(1);
         }
     }
@@ -81,16 +75,23 @@ pub(super) struct Kit {
     pipes: Vec<Pipe>,
     /// Pipes that hold a connection's bytes.
     pipes_out: usize,
+    /// How many may.
+    pipes_max: usize,
+    /// No new pipe is asked of the kernel until trimmed: it has refused one.
+    refused: bool,
     /// Bytes spliced since last asked.
     pub(super) spliced: u64,
 }
 
 impl Kit {
-    pub(super) fn new() -> Self {
+    /// For one of `workers` workers.
+    pub(super) fn new(workers: usize) -> Self {
         Self {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             pipes: Vec::new(),
             pipes_out: 0,
+            pipes_max: (PIPES / workers.max(1)).max(2),
+            refused: false,
             spliced: 0,
         }
     }
@@ -99,13 +100,14 @@ impl Kit {
         if let Some(pipe) = self.pipes.pop() {
             return Some(pipe);
         }
-        if self.pipes_out >= MAX_PIPES {
+        if self.refused || self.pipes_out >= self.pipes_max {
             return None;
         }
         match Pipe::new() {
             Ok(pipe) => Some(pipe),
             Err(error) => {
                 tracing::debug!(%error, "no pipe to splice with");
+                self.refused = true;
                 None
             }
         }
@@ -118,9 +120,10 @@ impl Kit {
         }
     }
 
-    /// Closes a spare pipe that nobody needed for a while.
+    /// Once in a while: closes a spare pipe, and asks the kernel again.
     pub(super) fn trim(&mut self) {
         self.pipes.pop();
+        self.refused = false;
     }
 }
 
@@ -215,10 +218,10 @@ impl Path<'_> {
 
     fn hold(&mut self, rest: &[u8]) -> Step {
         self.to_side.writable = false;
-        self.flow.held = Held::Bytes {
+        self.flow.held = Some(Box::new(Held::Bytes {
             data: rest.into(),
             at: 0,
-        };
+        }));
         Step::Stop(Turn::Blocked)
     }
 
@@ -227,7 +230,7 @@ impl Path<'_> {
             self.back_to_buffer();
             return Step::Again;
         };
-        let read = match pipe.fill(self.from, SPLICE_BYTES) {
+        let read = match pipe.fill(self.from, PIPE_BYTES) {
             Ok(0) => {
                 kit.put_back(pipe);
                 return self.end();
@@ -249,7 +252,8 @@ impl Path<'_> {
         kit.spliced += u64::try_from(read).unwrap_or(0);
         kit.pipes_out += 1;
         self.count(read);
-        self.flow.held = Held::Pipe(pipe, u32::try_from(read).unwrap_or(u32::MAX));
+        let left = u32::try_from(read).unwrap_or(u32::MAX);
+        self.flow.held = Some(Box::new(Held::Pipe(pipe, left)));
         self.flush(kit)
     }
 
@@ -273,29 +277,27 @@ impl Path<'_> {
     }
 
     fn source_failed(&mut self, error: &io::Error) -> Step {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                self.from_side.readable = false;
-                Step::Stop(Turn::Blocked)
-            }
-            io::ErrorKind::Interrupted => Step::Again,
-            _ => {
-                self.from_side.readable = false;
-                Step::Stop(Turn::SourceBroken)
-            }
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Step::Again;
+        }
+        self.from_side.readable = false;
+        if error.kind() == io::ErrorKind::WouldBlock {
+            Step::Stop(Turn::Blocked)
+        } else {
+            Step::Stop(Turn::SourceBroken)
         }
     }
 
     /// Passes on what is held.
     fn flush(&mut self, kit: &mut Kit) -> Step {
         while self.to_side.writable {
-            let sent = match &self.flow.held {
-                Held::Nothing => return Step::Again,
-                Held::Bytes { data, at } => {
+            let sent = match self.flow.held.as_deref() {
+                None => return Step::Again,
+                Some(Held::Bytes { data, at }) => {
                     let at = usize::try_from(*at).unwrap_or(usize::MAX);
                     tcp::send(self.to, data.get(at..).unwrap_or_default())
                 }
-                Held::Pipe(pipe, left) => {
+                Some(Held::Pipe(pipe, left)) => {
                     pipe.drain(self.to, usize::try_from(*left).unwrap_or(usize::MAX))
                 }
             };
@@ -317,22 +319,24 @@ impl Path<'_> {
 
     /// The destination took `sent` of what is held.
     fn took(&mut self, sent: u32, kit: &mut Kit) {
-        self.flow.held = match std::mem::take(&mut self.flow.held) {
-            Held::Nothing => Held::Nothing,
+        let Some(mut held) = self.flow.held.take() else {
+            return;
+        };
+        let rest = match &mut *held {
             Held::Bytes { data, at } => {
-                let at = at.saturating_add(sent);
-                if usize::try_from(at).is_ok_and(|at| at < data.len()) {
-                    Held::Bytes { data, at }
-                } else {
-                    Held::Nothing
-                }
+                *at = at.saturating_add(sent);
+                usize::try_from(*at).is_ok_and(|at| at < data.len())
             }
-            Held::Pipe(pipe, left) if sent < left => Held::Pipe(pipe, left - sent),
-            Held::Pipe(pipe, _) => {
-                kit.pipes_out = kit.pipes_out.saturating_sub(1);
-                kit.put_back(pipe);
-                Held::Nothing
+            Held::Pipe(_, left) => {
+                *left = left.saturating_sub(sent);
+                *left > 0
             }
         };
+        if rest {
+            self.flow.held = Some(held);
+        } else if let Held::Pipe(pipe, _) = *held {
+            kit.pipes_out = kit.pipes_out.saturating_sub(1);
+            kit.put_back(pipe);
+        }
     }
 }

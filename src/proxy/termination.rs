@@ -53,6 +53,8 @@ pub struct Termination {
 impl Termination {
     /// Both sides finished: `--`.
     pub const NORMAL: Self = Self::new(Cause::Normal, Phase::Done);
+    /// No server could be had: `SC`.
+    pub const NO_SERVER: Self = Self::new(Cause::Server, Phase::Connect);
 
     /// A code.
     #[must_use]

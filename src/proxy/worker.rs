@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,16 @@ use slab::Slab;
 
 use super::accept::Listener;
 use super::conn::{Conn, State};
-use super::connect::Sockets;
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
+use super::ending::Leave;
 use super::engine::Shared;
-use super::farm::Farm;
 use super::mailbox::Message;
 use super::queue::Ticket;
 use super::relay::Kit;
-use super::termination::{Cause, Phase, Termination};
+use super::settings::{Settings, deadline, micros};
+use super::sockets::Sockets;
+use super::termination::{Cause, Termination};
 use super::timer::{Entry, Wheel};
 use crate::net::epoll::{Epoll, Event, Events, Interest};
 use crate::net::{clock, tcp};
@@ -65,62 +66,6 @@ impl Token {
     }
 }
 
-/// A proxy's configuration as the data path wants it. Durations are microseconds.
-#[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) farm: Arc<Farm>,
-    pub(super) counters: Arc<WorkerCounters>,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) options: tcp::Options,
-    pub(super) client_first: bool,
-    pub(super) retries: u8,
-    pub(super) connect_timeout: u64,
-    pub(super) idle_timeout: u64,
-    pub(super) half_close_timeout: u64,
-    pub(super) queue_timeout: u64,
-    pub(super) first_byte_timeout: Option<u64>,
-}
-
-impl Settings {
-    fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>) -> Self {
-        let config = farm.config();
-        Self {
-            farm: Arc::clone(farm),
-            counters,
-            addresses: config.servers.iter().map(|s| s.address).collect(),
-            options: tcp::Options {
-                keepalive: config.keepalive,
-                user_timeout: config.user_timeout,
-            },
-            client_first: config.client_first,
-            retries: config.retries,
-            connect_timeout: micros(config.connect_timeout),
-            idle_timeout: micros(config.idle_timeout),
-            half_close_timeout: micros(config.half_close_timeout),
-            queue_timeout: micros(config.queue_timeout),
-            first_byte_timeout: config
-                .first_byte_timeout
-                .filter(|_| config.client_first)
-                .map(micros),
-        }
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// How a connection's sockets are left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
-    /// Both with FIN; the server's socket may serve again.
-    InOrder,
-    /// Both with RST.
-    Reset,
-    /// Both with FIN, the server's socket not used again.
-    Close,
-}
-
 /// One worker's world.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -131,9 +76,9 @@ pub(super) struct Worker {
     pub(super) conns: Slab<Conn>,
     pub(super) socks: Sockets,
     pub(super) listeners: Vec<Listener>,
-    /// Connections of client-first proxies, oldest first; those that have spoken or ended are
-    /// dropped when they come to the front.
-    pub(super) silent: VecDeque<(u32, u32)>,
+    /// Slot and serial of each client-first proxy's connections, oldest first; those that have
+    /// spoken or ended are dropped when they come to the front.
+    pub(super) silent: Vec<VecDeque<(u32, u32)>>,
     pub(super) kit: Kit,
     wheel: Wheel,
     due: Vec<Entry>,
@@ -176,10 +121,10 @@ impl Worker {
             epoll,
             proxies,
             conns: Slab::new(),
-            socks: Sockets::new(),
+            socks: Sockets::new(shared.farms.len()),
             listeners,
-            silent: VecDeque::new(),
-            kit: Kit::new(),
+            silent: vec![VecDeque::new(); shared.farms.len()],
+            kit: Kit::new(shared.mailboxes.len()),
             wheel: Wheel::new(0),
             due: Vec::new(),
             graves: Vec::new(),
@@ -491,8 +436,9 @@ impl Worker {
 
     fn on_tick(&mut self) {
         self.tend_listeners();
-        self.socks.trim(self.now);
-        self.kit.trim();
+        if self.socks.trim(self.now) {
+            self.kit.trim();
+        }
     }
 
     /// Frees what ended in this round.
@@ -540,72 +486,4 @@ impl Worker {
             .filter_map(|(slot, _)| u32::try_from(slot).ok())
             .collect()
     }
-}
-
-/// When the connection's patience ends, what that counts as, and whom it waited for.
-fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
-    match conn.state {
-        State::Queued => (
-            conn.since + settings.queue_timeout,
-            Some(ProxyCount::QueueTimeout),
-            Cause::ServerTimeout,
-        ),
-        State::Connecting => (
-            conn.since + settings.connect_timeout,
-            None,
-            Cause::ServerTimeout,
-        ),
-        State::Flushing => (
-            conn.since + settings.half_close_timeout,
-            None,
-            if conn.client_side.broken {
-                Cause::Client
-            } else {
-                Cause::Server
-            },
-        ),
-        State::Relaying => relaying_deadline(conn, settings),
-        State::Dead => (u64::MAX, None, Cause::Normal),
-    }
-}
-
-fn relaying_deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
-    let idle = (
-        conn.active.saturating_add(settings.idle_timeout),
-        Some(ProxyCount::IdleTimeout),
-        Cause::ClientTimeout,
-    );
-    let first_byte = settings
-        .first_byte_timeout
-        .filter(|_| conn.silent())
-        .map(|limit| {
-            (
-                conn.accepted.saturating_add(limit),
-                Some(ProxyCount::FirstByteTimeout),
-                Cause::ClientTimeout,
-            )
-        });
-    let half_close = conn.half_closed().then(|| {
-        (
-            conn.active.saturating_add(settings.half_close_timeout),
-            Some(ProxyCount::HalfCloseTimeout),
-            if conn.up.ended {
-                Cause::ServerTimeout
-            } else {
-                Cause::ClientTimeout
-            },
-        )
-    });
-    [first_byte, half_close]
-        .into_iter()
-        .flatten()
-        .fold(
-            idle,
-            |first, other| if other.0 < first.0 { other } else { first },
-        )
-}
-
-impl Termination {
-    /// The code of a connection for which no server could be had.
-    pub(super) const NO_SERVER: Self = Self::new(Cause::Server, Phase::Connect);
 }

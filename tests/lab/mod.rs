@@ -14,6 +14,7 @@
 
 pub mod peers;
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Child;
@@ -54,7 +55,8 @@ pub enum Role {
 pub struct Pair {
     pub lab: Lab,
     client: Option<Client>,
-    children: Vec<Child>,
+    /// What was started on which node and has not ended yet.
+    children: RefCell<Vec<(usize, Child)>>,
 }
 
 impl Pair {
@@ -64,22 +66,22 @@ impl Pair {
         Self {
             lab,
             client: None,
-            children: Vec::new(),
+            children: RefCell::default(),
         }
     }
 
     /// The pair with lbd on both nodes, serving, lb2 in charge and quiet for a second.
     pub fn of_lbd(config: &str) -> Self {
         let mut pair = Self::new();
-        pair.start_lbd(LB1, config);
         pair.start_lbd(LB2, config);
+        pair.start_lbd(LB1, config);
         pair.settle();
         pair
     }
 
     /// Waits until lb2 holds the VIP and a client has been served for half a second.
     pub fn settle(&mut self) {
-        self.until("lb2 holds the VIP", 15_000, |pair| {
+        self.until("lb2 holds the VIP", 20_000, |pair| {
             pair.only_holder() == Some(LB2)
         });
         self.start_client();
@@ -91,7 +93,7 @@ impl Pair {
         let child = self.lab.nodes[node]
             .start_lbd(program, config)
             .expect("lbd starts");
-        self.children.push(child);
+        self.own(node, child);
     }
 
     pub fn start_client(&mut self) {
@@ -111,8 +113,16 @@ impl Pair {
         self.client = Some(client);
     }
 
-    pub fn own(&mut self, child: Child) {
-        self.children.push(child);
+    pub fn own(&self, node: usize, child: Child) {
+        self.children.borrow_mut().push((node, child));
+    }
+
+    /// Whether everything that was started on a node has ended; it is waited for then, as a
+    /// service manager does.
+    pub fn ended(&self, node: usize) -> bool {
+        let mut children = self.children.borrow_mut();
+        children.retain_mut(|(_, child)| matches!(child.try_wait(), Ok(None)));
+        children.iter().all(|(of, _)| *of != node)
     }
 
     pub fn client(&self) -> &Client {
@@ -250,7 +260,7 @@ impl Drop for Pair {
             // What can't be killed here dies with the process namespace.
             drop(node.host.signal(Signal::SIGKILL));
         }
-        for child in &mut self.children {
+        for (_, child) in self.children.get_mut() {
             drop(child.wait());
         }
     }

@@ -65,7 +65,7 @@ impl Pair {
         let mut command = command(&path);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = host.spawn(&mut command).expect("the peer starts");
-        self.own(child);
+        self.own(node, child);
     }
 }
 

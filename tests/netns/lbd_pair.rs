@@ -124,7 +124,7 @@ fn planned_leave() {
     let at = pair.signal(LB2, Role::Keeper, Signal::SIGTERM);
     lb1_takes_over(&pair, 3_000);
     pair.until("lb2's processes are gone", 15_000, |pair| {
-        pair.processes(LB2, Role::All).is_empty()
+        pair.ended(LB2) && pair.processes(LB2, Role::All).is_empty()
     });
     assert_eq!(refused(&pair, at), 0, "{}", pair.report());
     no_longer_than("gap", Duration::from_millis(100), pair.gap(at), &pair);
@@ -163,9 +163,7 @@ fn proxy_stopped() {
 fn keeper_killed_and_restarted() {
     let mut pair = pair();
     let at = pair.signal(LB2, Role::Keeper, Signal::SIGKILL);
-    pair.until("the keeper is gone", 1_000, |pair| {
-        pair.processes(LB2, Role::Keeper).is_empty()
-    });
+    pair.until("the keeper is gone", 1_000, |pair| pair.ended(LB2));
     pair.start_lbd(LB2, &lab::config(SEED));
     pair.until("the keeper is back", 1_000, |pair| {
         !pair.processes(LB2, Role::Keeper).is_empty()
@@ -211,6 +209,7 @@ fn all_killed_and_return() {
     lb1_takes_over(&pair, TAKE_OVER_MS);
     one_holder(&pair, at);
     let back = clock::now();
+    pair.until("lb2 runs nothing", 1_000, |pair| pair.ended(LB2));
     pair.start_lbd(LB2, &lab::config(SEED));
     pair.until("lb2 alone holds the VIP", 20_000, |pair| {
         pair.only_holder() == Some(LB2)

@@ -72,9 +72,6 @@ fn through_a_life(lbd: usize, version: Version) {
     // The other one leaves and comes back: nothing moves.
     let steady = clock::now();
     stop(&pair, LB1);
-    pair.until("lb1 runs nothing", 5_000, |pair| {
-        pair.processes(LB1, Role::All).is_empty()
-    });
     start(&mut pair, LB1, lbd, version);
     pair.until_served(3_000, 15_000);
     let moves = pair
@@ -121,4 +118,5 @@ fn stop(pair: &Pair, node: usize) {
     if !pair.processes(node, Role::All).is_empty() {
         pair.signal(node, Role::All, Signal::SIGKILL);
     }
+    pair.until("nothing runs on the node", 5_000, |pair| pair.ended(node));
 }

@@ -156,14 +156,14 @@ fn at_the_process_limit_newcomers_wait_in_the_kernel_and_nothing_spins() {
         wait_until("the limit is noticed", || {
             lab.stats().totals.limit_reached > 0
         });
-        let before = cpu_of_workers();
+        let before = cpu_of_workers(&lab);
         let mut answer = [0; 2];
         outside
             .set_read_timeout(Some(Duration::from_millis(300)))
             .unwrap();
         assert!(outside.read_exact(&mut answer).is_err());
-        let spent = cpu_of_workers() - before;
-        assert!(spent < 20, "{spent} clock ticks spent in 300 ms of waiting");
+        let spent = cpu_of_workers(&lab) - before;
+        assert!(spent < 10, "{spent} clock ticks spent in 300 ms of waiting");
         assert_eq!(lab.engine.connections(), 3);
         outside
             .set_read_timeout(Some(super::lab::PATIENCE))
@@ -175,18 +175,15 @@ fn at_the_process_limit_newcomers_wait_in_the_kernel_and_nothing_spins() {
     }
 }
 
-/// Clock ticks that this process' worker threads have used, all tests' together.
-fn cpu_of_workers() -> u64 {
+/// Clock ticks that the lab's worker threads have used.
+fn cpu_of_workers(lab: &Lab) -> u64 {
     let mut ticks = 0;
-    for task in std::fs::read_dir("/proc/self/task").unwrap() {
-        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
-        let Some((name, rest)) = stat.rsplit_once(')') else {
-            continue;
-        };
-        if name.contains("(lbd-w") {
-            let fields: Vec<&str> = rest.split_whitespace().collect();
-            ticks += fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        }
+    for worker in lab.engine.ticks(clock::now()) {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", worker.tid)).unwrap();
+        let (name, rest) = stat.rsplit_once(')').unwrap();
+        assert!(name.contains("(lbd-w"), "{name}");
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        ticks += fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     }
     ticks
 }
@@ -296,13 +293,14 @@ fn every_worker_comes_round_within_a_hundred_milliseconds() {
         lab.engine.ticks(clock::now()).iter().all(|t| t.tid > 0)
     });
     let start = clock::now();
-    let mut oldest = 0;
+    let (mut samples, mut late) = (0, 0);
     while clock::now() - start < Duration::from_millis(500) {
         let ticks = lab.engine.ticks(clock::now());
         assert_eq!(ticks.len(), 2);
-        oldest = oldest.max(ticks.iter().map(|t| t.age_ms).max().unwrap());
+        samples += 1;
+        late += u32::from(ticks.iter().any(|t| t.age_ms > 100));
         thread::yield_now();
     }
-    // Twice the promise: the test shares the machine with others.
-    assert!(oldest <= 200, "{oldest} ms");
+    // The test shares the machine with others, so a few may find a worker without a core.
+    assert!(late * 4 < samples, "{late} of {samples}");
 }

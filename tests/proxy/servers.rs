@@ -134,6 +134,50 @@ fn a_connect_in_flight_to_a_server_that_goes_down_is_sent_elsewhere() {
 }
 
 #[test]
+fn a_client_that_leaves_while_its_connect_is_under_way_frees_the_slot_at_once() {
+    for workers in [1, 2] {
+        let hole =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+        hole.bind(&any.into()).unwrap();
+        hole.listen(0).unwrap();
+        let hole_addr = hole.local_addr().unwrap().as_socket().unwrap();
+        let _fills = TcpStream::connect(hole_addr).unwrap();
+        let mut proxy = proxy(vec![server(hole_addr)]);
+        proxy.connect_timeout = Duration::from_secs(600);
+        let lab = Lab::start(proxy, workers);
+        let client = lab.connect();
+        wait_until("the connect is under way", || {
+            lab.stats().servers[0].connections == 1
+        });
+        super::lab::reset(client);
+        let record = lab.record();
+        assert_eq!(record.end.to_string(), "CC");
+        assert_eq!((record.queue.is_some(), record.connect), (true, None));
+        lab.settle();
+    }
+}
+
+#[test]
+fn a_listener_without_address_serves_both_families() {
+    let backend = Backend::echo(1);
+    let mut config = proxy(vec![server(backend.addr)]);
+    config.listen = vec![lbd::config::model::Listen::Any(0)];
+    let lab = Lab::start(config, 2);
+    for (host, shown) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+        let Ok(client) = TcpStream::connect((host, lab.addr.port())) else {
+            eprintln!("skipped: no {host} here");
+            continue;
+        };
+        let from = client.local_addr().unwrap();
+        assert_eq!(ask(client, b"x"), [1, b'x']);
+        let record = lab.record();
+        assert_eq!(record.local.ip().to_string(), shown);
+        assert_eq!(record.client, from);
+    }
+}
+
+#[test]
 fn with_no_usable_server_the_client_is_reset_at_once() {
     for workers in [1, 2] {
         let backend = Backend::echo(1);
@@ -203,4 +247,79 @@ fn a_freed_slot_is_handed_over_between_workers() {
     }
     lab.settle();
     assert_eq!(lab.stats().servers[0].connections_max, 1);
+}
+
+/// Servers that come and go, limits, a short queue, and clients of every kind: afterwards no slot
+/// and no place is left behind, and whoever was answered was answered right.
+#[test]
+fn nothing_leaks_whatever_happens() {
+    for workers in [1, 2] {
+        let backends = [Backend::echo(0), Backend::echo(1)];
+        let mut servers: Vec<_> = backends.iter().map(|b| limited(b.addr, 4)).collect();
+        servers.push(limited(refusing(), 4));
+        let mut config = proxy(servers);
+        config.client_first = true;
+        config.queue_timeout = Duration::from_millis(30);
+        config.max_queue = lbd::config::model::MaxQueue::Total(6);
+        config.max_connections = std::num::NonZeroU32::new(12);
+        let lab = Arc::new(Lab::start(config, workers));
+        let clients: Vec<_> = (0..20_u64)
+            .map(|client| {
+                let lab = Arc::clone(&lab);
+                thread::spawn(move || (0..120).for_each(|round| random_client(&lab, client, round)))
+            })
+            .collect();
+        let mut turn = 0_usize;
+        while clients.iter().any(|client| !client.is_finished()) {
+            turn += 1;
+            lab.farm
+                .set_up(turn % 3, !turn.is_multiple_of(5), clock::now());
+            let admin = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
+            lab.farm
+                .set_admin(turn % 2, admin[turn / 2 % 3], clock::now());
+            lab.farm.tick(clock::now());
+            thread::sleep(Duration::from_millis(2));
+        }
+        for client in clients {
+            client.join().unwrap();
+        }
+        lab.settle();
+        for server in 0..3 {
+            lab.farm.set_admin(server, AdminState::Ready, clock::now());
+            lab.farm.set_up(server, true, clock::now());
+        }
+        for server in &lab.stats().servers {
+            assert!(server.connections_max <= 4, "{server:?}");
+        }
+        assert!(lab.stats().connections_max <= 12);
+        for _ in 0..20 {
+            assert_eq!(ask(lab.connect(), b"x")[1..], *b"x");
+        }
+        lab.settle();
+    }
+}
+
+fn random_client(lab: &Lab, client: u64, round: u64) {
+    let request = Pattern::bytes(client * 1000 + round, 2000);
+    let mut stream = lab.connect();
+    match (client + round) % 6 {
+        0 => super::lab::reset(stream),
+        1 => drop(stream),
+        2 => {
+            if stream.write_all(&request).is_ok() {
+                super::lab::reset(stream);
+            }
+        }
+        _ => {
+            if stream.write_all(&request).is_err()
+                || stream.shutdown(std::net::Shutdown::Write).is_err()
+            {
+                return;
+            }
+            let mut answer = Vec::new();
+            if stream.read_to_end(&mut answer).is_ok() {
+                assert_eq!(answer[1..], request);
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Traps that prototypes of this data path have fallen into.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use lbd::config::model::Listen;
 use lbd::net::clock;
 use lbd::net::tcp::{self, ListenError};
 
-use super::lab::{Backend, Lab, Pattern, ask, proxy, reset, server, wait_until};
+use super::lab::{Backend, Lab, Pattern, ask, limited, proxy, reset, server, wait_until};
 
 /// Recycled sockets and reused slots under a mixture of ends; an event of a slot's or socket's
 /// last user that reached its next one would cut an answer short.
@@ -117,17 +117,26 @@ fn the_end_of_a_stream_does_not_overtake_its_data() {
 fn urgent_data_does_not_strand_what_stands_behind_its_mark() {
     for workers in [1, 2] {
         let backend = Backend::echo(1);
-        let lab = Lab::start(proxy(vec![server(backend.addr)]), workers);
+        let lab = Lab::start(proxy(vec![limited(backend.addr, 1)]), workers);
+        let first = lab.connect();
+        wait_until("the first is served", || {
+            lab.stats().servers[0].connections == 1
+        });
+        // All of it lies in the kernel before the first read, which stops at the mark; no event
+        // tells of the rest.
         let mut client = lab.connect();
         client.write_all(b"before").unwrap();
         socket2::SockRef::from(&client)
             .send_out_of_band(b"!")
             .unwrap();
         client.write_all(b"behind").unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer, b"\x01beforebehind");
+        wait_until("the second waits and everything has arrived", || {
+            lab.stats().queue == 1 && tcp::unsent(&client).unwrap() == 0
+        });
+        drop(first);
+        let mut answer = [0; 13];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"\x01beforebehind");
     }
 }
 

@@ -151,9 +151,17 @@ fn how_to_play(lab: &Lab, plan: &Plan, inside: Inside) -> Vec<String> {
         ),
     ];
     for node in &lab.nodes {
-        lines.push(format!("    {}:  {} $SHELL", node.name, enter(&node.host)));
+        lines.push(format!(
+            "    {}:     {} $SHELL",
+            node.name,
+            enter(&node.host)
+        ));
     }
-    lines.push("    and there: lbd status, ip address, kill, tail -f /run/lbd/log".into());
+    let program = std::env::current_exe().unwrap_or_else(|_| "lbd".into());
+    lines.push(format!(
+        "    and there:  {} status   ip address   tail -f /run/lbd/log   kill",
+        program.display()
+    ));
     lines.push(String::new());
     lines
 }

@@ -155,7 +155,7 @@ pub fn summary(stage: &Stage<'_>, failover: &Failover) -> Vec<String> {
         .map_or_else(|| "nobody alone".into(), |node| stage.name(node));
     let gap = stage.tally(|tally| tally.longest_gap(at, now));
     let all = stage.tally(|tally| tally.counts(stage.start, now));
-    let after = stage.tally(|tally| tally.counts(at, now));
+    let after = stage.tally(|tally| tally.ended_since(at));
     let lost = stage.tally(|tally| tally.lost_since(at));
     let double = stage.history(|history: &History| history.longest_double(at, now));
     let stayed = failover.address_stayed.map_or_else(
@@ -186,7 +186,11 @@ pub fn summary(stage: &Stage<'_>, failover: &Failover) -> Vec<String> {
         ),
         format!("  long-lived    {lost} of {HELD} lost with the node, all made again"),
         format!("  VIP           held by {holder}; {stayed}"),
-        format!("  two holders   {} ms", double.as_millis()),
+        format!(
+            "  two holders   {} ms{}",
+            double.as_millis(),
+            why_two(stage, double)
+        ),
     ];
     let answers = stage.tally(Tally::by_server);
     for (number, (name, count)) in stage.lab.server_names.iter().zip(answers).enumerate() {
@@ -194,4 +198,13 @@ pub fn summary(stage: &Stage<'_>, failover: &Failover) -> Vec<String> {
         lines.push(format!("  {title:<13} {name} {count}"));
     }
     lines
+}
+
+fn why_two(stage: &Stage<'_>, double: Duration) -> &'static str {
+    let outlived = stage.plan.lease.is_some() && double > Duration::from_millis(500);
+    if outlived {
+        " (adverts so fast that a take-over comes before the dead node's lease ends)"
+    } else {
+        ""
+    }
 }

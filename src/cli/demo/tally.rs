@@ -95,11 +95,18 @@ impl Tally {
     /// The attempts that began in `from..until`, counted.
     #[must_use]
     pub fn counts(&self, from: Instant, until: Instant) -> Counts {
+        self.count(|attempt| attempt.started >= from && attempt.started < until)
+    }
+
+    /// The attempts that ended at `from` or later, counted.
+    #[must_use]
+    pub fn ended_since(&self, from: Instant) -> Counts {
+        self.count(|attempt| attempt.ended >= from)
+    }
+
+    fn count(&self, counts_in: impl Fn(&Attempt) -> bool) -> Counts {
         let mut counts = Counts::default();
-        for attempt in &self.attempts {
-            if attempt.started < from || attempt.started >= until {
-                continue;
-            }
+        for attempt in self.attempts.iter().filter(|attempt| counts_in(attempt)) {
             counts.tried += 1;
             match attempt.outcome {
                 Outcome::Served(_) => counts.served += 1,

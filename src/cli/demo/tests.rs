@@ -1,3 +1,5 @@
+//! The plan and the tally of the demo.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread;

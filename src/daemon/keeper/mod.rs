@@ -85,11 +85,9 @@ pub enum KeeperError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A virtual router can't be opened.
-    #[error("vip.{vip} cannot start: {reason}")]
+    #[error("{reason}")]
     Router {
-        /// The VIP's name.
-        vip: String,
-        /// Why, with what would help.
+        /// Which and why, with what would help.
         reason: String,
         /// Whether rights are what is missing.
         permission: bool,

@@ -78,7 +78,7 @@ impl Keeper {
             let health = self.board.node_health(vip, standing, &scripts);
             self.routers.set_health(index, now, health);
         }
-        for wish in self.routers.take_wishes() {
+        for wish in self.routers.take_wishes(&self.epoll) {
             let message = match wish {
                 Wish::Reset(addresses) => ToProxy::ResetLocal(addresses),
                 Wish::Probe => ToProxy::Probe,

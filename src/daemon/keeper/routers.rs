@@ -91,7 +91,7 @@ impl Routers {
             let resume = routers.resume(local, stamps);
             let now = clock::now();
             let opened = VirtualRouter::open(local, Rc::clone(&netlink), now, resume);
-            let mut router = opened.map_err(|error| refused(local, &error))?;
+            let mut router = opened.map_err(|error| refused(&error))?;
             router.set_recovery_delay(check_interval(config, local));
             routers.watch(router, local, epoll).map_err(failed)?;
         }
@@ -183,9 +183,12 @@ impl Routers {
     }
 
     /// What others have to do, in order.
-    pub(super) fn take_wishes(&mut self) -> Vec<Wish> {
+    pub(super) fn take_wishes(&mut self, epoll: &Epoll) -> Vec<Wish> {
+        let Self {
+            routers, watched, ..
+        } = self;
         let mut wishes = Vec::new();
-        for router in &mut self.routers {
+        for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     // The router has logged it.
@@ -194,6 +197,7 @@ impl Routers {
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
                     }
+                    RouterEvent::Reopened => watch_again(router, index, watched, epoll),
                     RouterEvent::Probe => wishes.push(Wish::Probe),
                 }
             }
@@ -237,6 +241,26 @@ impl Routers {
     }
 }
 
+/// Waits for new descriptors under the tokens of the old ones, whose registrations ended with them.
+fn watch_again(router: &Router, index: usize, watched: &mut [Watched], epoll: &Epoll) {
+    let mut fds = router.inner.fds().into_iter();
+    for (position, entry) in watched.iter_mut().enumerate() {
+        let Watched::Router { index: of, fd: old } = entry else {
+            continue;
+        };
+        if *of != index {
+            continue;
+        }
+        let (Some(fd), Ok(position)) = (fds.next(), u64::try_from(position)) else {
+            return;
+        };
+        *old = fd.as_raw_fd();
+        if let Err(error) = epoll.add(fd, ROUTERS + position, Interest::READ) {
+            tracing::error!(%error, vip = router.name, "adverts cannot be waited for");
+        }
+    }
+}
+
 /// How users read a state.
 pub(super) fn word(state: VrrpState) -> &'static str {
     match state {
@@ -261,7 +285,7 @@ fn check_interval(config: &Config, local: &LocalVip) -> Duration {
     intervals.max().unwrap_or(Duration::ZERO)
 }
 
-fn refused(local: &LocalVip, error: &OpenError) -> KeeperError {
+fn refused(error: &OpenError) -> KeeperError {
     use std::error::Error;
     let source = error.source();
     let kernel = source.and_then(|cause| cause.downcast_ref::<io::Error>());
@@ -273,9 +297,5 @@ fn refused(local: &LocalVip, error: &OpenError) -> KeeperError {
     if permission {
         reason.push_str(" (a VIP needs CAP_NET_ADMIN and CAP_NET_RAW)");
     }
-    KeeperError::Router {
-        vip: local.vip.name.clone(),
-        reason,
-        permission,
-    }
+    KeeperError::Router { reason, permission }
 }

@@ -134,7 +134,14 @@ impl Runner {
 
     /// Takes the keeper's waiting messages; false when it has gone.
     fn read_keeper(&mut self, buffer: &mut [u8]) -> Result<bool, RunnerError> {
-        while let Some(received) = self.keeper.receive(buffer).map_err(RunnerError::Loop)? {
+        loop {
+            let received = match self.keeper.receive(buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(true),
+                // It went without reading what it was told last.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) => return Err(RunnerError::Loop(error)),
+            };
             let bytes = buffer.get(..received.len).unwrap_or_default();
             if bytes.is_empty() {
                 return Ok(false);
@@ -147,7 +154,6 @@ impl Runner {
                 ToRunner::RunScript(run) => self.start_script(&run),
             }
         }
-        Ok(true)
     }
 
     fn start_proxy(&mut self, keeper_socket: &str, runtime_dir: &str) {

@@ -127,6 +127,16 @@ fn when_the_keeper_goes_running_scripts_are_ended() {
 }
 
 #[test]
+fn a_keeper_that_went_without_reading_is_no_failure() {
+    let (ours, theirs) = Connection::pair().unwrap();
+    let thread = std::thread::spawn(move || serve(theirs, "unread".into()));
+    let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)).unwrap(), 1);
+    drop(ours);
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_keeper_that_speaks_nonsense_ends_the_runner() {
     let (ours, theirs) = Connection::pair().unwrap();
     ours.send(&[0xff; 8], &[]).unwrap();

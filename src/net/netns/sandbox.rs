@@ -1,28 +1,32 @@
-//! A process namespace around a whole program: the program runs again as the first process of a
-//! namespace, and when that process ends, however it ends, the kernel kills all that it started.
+//! A process namespace around a whole program: the program runs again below the first process of
+//! a namespace, and when either ends, however it ends, the kernel kills all that was started.
 //! As root, or unprivileged through a user namespace in which the user is root.
+//!
+//! Three runs of one program: the outer one waits; the first process of the namespace (`init`)
+//! buries orphans; the one inside is the program proper.
 
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Pid, getegid, geteuid, getpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getegid, geteuid, getpid, getppid};
 
-/// Set for the inner run.
+/// Set for the inner runs.
 const MARK: &str = "LBD_SANDBOX";
 
-/// Which of the two runs this is.
+/// Which of the runs this is.
 #[derive(Debug)]
 pub enum Sandbox {
-    /// The inner one: first process of its namespace.
+    /// The program proper, inside.
     Inside(Inside),
-    /// The outer one, after the inner one ended.
+    /// One of those around it, after it ended.
     Ended(u8),
 }
 
@@ -56,28 +60,45 @@ pub enum SandboxError {
     Proc(#[source] io::Error),
 }
 
-/// Runs the program again inside a sandbox and waits for it (the outer run), or tells the inner
-/// run that it is inside. To be called from main, before any thread is started.
+/// Runs the program again inside a sandbox and waits for it, or tells the run inside that it is
+/// there. To be called from main, before any thread is started.
 ///
 /// # Errors
 /// [`SandboxError`]; nothing was started then.
 pub fn enter() -> Result<Sandbox, SandboxError> {
-    match env::var(MARK) {
-        Ok(kind) if getpid() == Pid::from_raw(1) => inner(kind == "user").map(Sandbox::Inside),
+    let first = Pid::from_raw(1);
+    match env::var(MARK).as_deref() {
+        Ok(kind) if getpid() == first => init(kind).map(Sandbox::Ended),
+        Ok(kind) if getppid() == first => inside(kind == "user").map(Sandbox::Inside),
         Ok(_) | Err(_) => outer().map(Sandbox::Ended),
     }
 }
 
-fn inner(user_namespace: bool) -> Result<Inside, SandboxError> {
+fn outer() -> Result<u8, SandboxError> {
+    let kind = match unshare(CloneFlags::CLONE_NEWPID) {
+        Ok(()) => "root",
+        Err(_denied) => {
+            user_namespace()?;
+            "user"
+        }
+    };
+    watched().thread_block().map_err(failed)?;
+    accompany(kind)
+}
+
+/// The first process: its end is the end of all others, so it ends with the outer run.
+fn init(kind: &str) -> Result<u8, SandboxError> {
+    set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
+    accompany(kind)
+}
+
+fn inside(user_namespace: bool) -> Result<Inside, SandboxError> {
     // /proc is still the outer one: its `self` is our number out there.
     let outer_pid = fs::read_link("/proc/self")
         .ok()
         .and_then(|path| path.to_str().and_then(|pid| pid.parse().ok()))
         .unwrap_or(0);
-    set_pdeathsig(Signal::SIGKILL).map_err(|error| SandboxError::Start(error.into()))?;
-    watched()
-        .thread_unblock()
-        .map_err(|error| SandboxError::Start(error.into()))?;
+    watched().thread_unblock().map_err(failed)?;
     own_proc().map_err(|error| SandboxError::Proc(error.into()))?;
     Ok(Inside {
         outer_pid,
@@ -93,36 +114,50 @@ fn own_proc() -> nix::Result<()> {
     mount(Some("proc"), "/proc", Some("proc"), flags, none)
 }
 
-fn outer() -> Result<u8, SandboxError> {
-    let kind = match unshare(CloneFlags::CLONE_NEWPID) {
-        Ok(()) => "root",
-        Err(_denied) => {
-            user_namespace()?;
-            "user"
-        }
-    };
-    let failed = |error: io::Error| SandboxError::Start(error);
-    watched()
-        .thread_block()
-        .map_err(|error| failed(error.into()))?;
+/// Starts the program again, hands signals on to it, and buries whoever ends, until it ends.
+fn accompany(kind: &str) -> Result<u8, SandboxError> {
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| "lbd".into());
-    let mut child = Command::new("/proc/self/exe")
+    let child = Command::new("/proc/self/exe")
         .arg0(name)
         .args(arguments)
         .env(MARK, kind)
         .spawn()
-        .map_err(failed)?;
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        .map_err(SandboxError::Start)?;
+    let child = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     loop {
-        if let Some(status) = child.try_wait().map_err(failed)? {
-            return Ok(code(status));
-        }
-        let signal = watched().wait().map_err(|error| failed(error.into()))?;
+        let signal = watched().wait().map_err(failed)?;
         if signal != Signal::SIGCHLD {
-            super::send(pid, signal).map_err(|error| failed(error.into()))?;
+            super::send(child, signal).map_err(failed)?;
+            continue;
+        }
+        if let Some(code) = bury(child)? {
+            return Ok(code);
         }
     }
+}
+
+/// Takes note of all that ended; the exit code if the child is among them.
+fn bury(child: Pid) -> Result<Option<u8>, SandboxError> {
+    loop {
+        let status = waitpid(None, Some(WaitPidFlag::WNOHANG)).map_err(failed)?;
+        if status.pid().is_none() {
+            return Ok(None);
+        }
+        if status.pid() != Some(child) {
+            continue;
+        }
+        if let WaitStatus::Exited(_, code) = status {
+            return Ok(Some(u8::try_from(code).unwrap_or(1)));
+        }
+        if let WaitStatus::Signaled(_, signal, _) = status {
+            return Ok(Some(u8::try_from(128 + signal as i32).unwrap_or(1)));
+        }
+    }
+}
+
+fn failed(error: nix::Error) -> SandboxError {
+    SandboxError::Start(error.into())
 }
 
 fn user_namespace() -> Result<(), SandboxError> {
@@ -147,11 +182,4 @@ fn watched() -> SigSet {
         set.add(signal);
     }
     set
-}
-
-fn code(status: ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -1,3 +1,5 @@
+//! The laboratory in namespaces, tried out.
+
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 

@@ -170,7 +170,7 @@ fn reduce_to(wanted: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
 /// Between fork and exec: what the new program holds is up to it alone. For a user other than
 /// root that is nothing.
 pub(super) fn leave_nothing_ambient() -> std::io::Result<()> {
-    caps::clear(None, CapSet::Ambient).map_err(|_| std::io::ErrorKind::PermissionDenied.into())
+    caps::clear(None, CapSet::Ambient).map_err(std::io::Error::other)
 }
 
 fn described(outcome: Result<(), caps::errors::CapsError>) -> String {

@@ -1,12 +1,12 @@
 //! Who gets which server, and who waits: rotation, limits, slowstart and queue put together. Pure.
-//! [`super::farm`] holds one of these under its lock and delivers the [`Notice`]s.
+//! [`crate::proxy::farm`] holds one of these under its lock and delivers the [`Notice`]s.
 
 use std::time::{Duration, Instant};
 
-use super::balance::Rotation;
-use super::queue::{Queue, Ticket, Tried, Waiter};
-use super::server::{AdminState, Server};
 use crate::config::model::{self, MaxQueue};
+use crate::proxy::balance::Rotation;
+use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
+use crate::proxy::server::{AdminState, Server};
 
 /// What a connection that wants a server gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Dispatch {
                     self.pump();
                     Admission::Queued(before)
                 }
-                Err(super::queue::Full) => Admission::QueueFull,
+                Err(Full) => Admission::QueueFull,
             },
         }
     }
@@ -269,5 +269,4 @@ impl Dispatch {
 }
 
 #[cfg(test)]
-#[path = "dispatch_tests.rs"]
-mod tests;
+pub(in crate::proxy) mod tests;

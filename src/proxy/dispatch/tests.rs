@@ -6,7 +6,7 @@ use super::*;
 use crate::config::model;
 use crate::units::{Count, Weight};
 
-fn server(weight: i64, max: u32) -> model::Server {
+pub(in crate::proxy) fn server(weight: i64, max: u32) -> model::Server {
     model::Server {
         name: "s".into(),
         address: "127.0.0.1:1".parse().unwrap(),
@@ -17,7 +17,7 @@ fn server(weight: i64, max: u32) -> model::Server {
     }
 }
 
-fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) -> model::Proxy {
+pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) -> model::Proxy {
     model::Proxy {
         name: "p".into(),
         listen: vec![model::Listen::Any(1)],
@@ -44,6 +44,28 @@ fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) -> model::Proxy {
             fall: Count::TWO,
         },
         servers,
+    }
+}
+
+/// A file with only this proxy.
+pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
+    model::Config {
+        log: model::Log {
+            level: model::Level::Info,
+            target: model::LogTarget::Stderr,
+            format: model::LogFormat::Text,
+            facility: model::Facility(3),
+        },
+        access_log: None,
+        admin: model::Admin { socket: None },
+        metrics: model::Metrics { listen: None },
+        limits: model::Limits {
+            max_connections: None,
+            workers: None,
+        },
+        vips: Vec::new(),
+        proxies: vec![proxy],
+        scripts: Vec::new(),
     }
 }
 

@@ -1,0 +1,165 @@
+//! The end of a connection: its sockets are left the way it ended, its slot and its places go to
+//! whoever waits for them, and a record of it goes to the access log.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::conn::{Conn, State};
+use super::counters::{ProxyCount, ServerCount};
+use super::queue::Ticket;
+use super::settings::Settings;
+use super::termination::{AccessRecord, Cause, Counts, Termination};
+use super::worker::Worker;
+use crate::net::{clock, tcp};
+
+/// How a connection's sockets are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Both with FIN; the server's socket may serve again.
+    InOrder,
+    /// Both with RST.
+    Reset,
+    /// Both with FIN, the server's socket not used again.
+    Close,
+}
+
+impl Worker {
+    pub(super) fn end_for_want(&mut self, slot: u32) {
+        if let Some((conn, settings)) = self.conn_and_settings(slot) {
+            settings.counters.add(ProxyCount::Resource, 1);
+            let end = Termination::new(Cause::Resource, conn.phase());
+            self.end(slot, end, Leave::Reset);
+        }
+    }
+
+    /// Ends a connection: its sockets, its slot, its places, its record.
+    pub(super) fn end(&mut self, slot: u32, end: Termination, leave: Leave) {
+        let now = self.now;
+        let number = self.number;
+        let Some(conn) = usize::try_from(slot)
+            .ok()
+            .and_then(|i| self.conns.get_mut(i))
+        else {
+            return;
+        };
+        if conn.state == State::Dead {
+            return;
+        }
+        let queued = conn.state == State::Queued;
+        conn.state = State::Dead;
+        conn.up.cut(&mut self.kit);
+        conn.down.cut(&mut self.kit);
+        let (client, sock) = (conn.client.take(), conn.sock.take());
+        let ticket = Ticket {
+            worker: number,
+            slot,
+            serial: conn.serial,
+        };
+        if let Some(sock) = sock {
+            self.leave_sock(sock, leave);
+        }
+        let local = self.close_client(client, leave);
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return;
+        };
+        let server = conn.server.map(usize::from);
+        let mut srv_conn = 0;
+        if let Some(server) = server {
+            srv_conn = settings.farm.release(server).saturating_add(1);
+            let counters = &settings.counters;
+            counters.add_server(server, ServerCount::Ended, 1);
+            let total = now.saturating_sub(conn.accepted);
+            counters.add_server(server, ServerCount::TotalMicros, total);
+        } else if queued {
+            settings.farm.leave(ticket);
+        }
+        if end == Termination::NORMAL {
+            settings.counters.add(ProxyCount::Finished, 1);
+        }
+        if let (Some(sink), Some(local)) = (&self.shared.access, local) {
+            let counts = self.counts(settings, conn, srv_conn);
+            sink.offer(record(conn, local, end, now, counts));
+        }
+        let proxy = conn.proxy;
+        self.leave_gates(proxy);
+        self.dig(slot);
+    }
+
+    fn leave_sock(&mut self, sock: u32, leave: Leave) {
+        match leave {
+            Leave::InOrder => {
+                if self.socks.recycle(sock) {
+                    return;
+                }
+            }
+            Leave::Reset => {
+                if let Some(Err(error)) = self.socks.fd(sock).map(tcp::reset_on_close) {
+                    tracing::debug!(%error, "server gets no reset");
+                }
+            }
+            Leave::Close => {}
+        }
+        self.socks.close(sock);
+    }
+
+    /// Closes the client's socket; answers the address it was reached at, if a record needs it.
+    fn close_client(&self, client: Option<OwnedFd>, leave: Leave) -> Option<SocketAddr> {
+        let client = client?;
+        let local = self
+            .shared
+            .access
+            .as_ref()
+            .and_then(|_| tcp::local_addr(&client).ok());
+        if leave == Leave::Reset
+            && let Err(error) = tcp::reset_on_close(&client)
+        {
+            tracing::debug!(%error, "client gets no reset");
+        }
+        local
+    }
+
+    fn counts(&self, settings: &Settings, conn: &Conn, srv_conn: u32) -> Counts {
+        let feconn = settings.farm.gate().inside();
+        Counts {
+            actconn: self.shared.gate.inside(),
+            feconn,
+            beconn: feconn,
+            srv_conn,
+            srv_queue: 0,
+            backend_queue: conn.queued_behind,
+        }
+    }
+}
+
+fn record(
+    conn: &Conn,
+    local: SocketAddr,
+    end: Termination,
+    now: u64,
+    counts: Counts,
+) -> AccessRecord {
+    let total = Duration::from_micros(now.saturating_sub(conn.accepted));
+    let wall = clock::wall();
+    AccessRecord {
+        accepted_at: wall.checked_sub(total).unwrap_or(wall),
+        proxy: usize::from(conn.proxy),
+        server: conn.server.map(usize::from),
+        client: canonical(conn.peer),
+        local: canonical(local),
+        queue: conn.queue_time.map(|t| Duration::from_micros(t.into())),
+        connect: conn.connect_time.map(|t| Duration::from_micros(t.into())),
+        total,
+        bytes_in: conn.up.bytes,
+        bytes_out: conn.down.bytes,
+        end,
+        retries: conn.retries,
+        redispatched: conn.redispatched,
+        counts,
+    }
+}
+
+/// An IPv4 client of a dual-stack listener is an IPv4 client.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}

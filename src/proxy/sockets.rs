@@ -1,0 +1,204 @@
+//! A worker's sockets towards servers. Those of connections that ended in order are recycled: the
+//! kernel dissolves the old connection, and the socket, with its options and its place in epoll,
+//! begins the next. That saves socket, close, the options and epoll_ctl.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use slab::Slab;
+
+use crate::net::eventfd::Bell;
+use crate::net::tcp;
+
+/// Spare sockets a worker keeps for each proxy and address family.
+const SPARE_SOCKETS: usize = 256;
+/// How often spare sockets that nobody needed are closed, microseconds.
+const TRIM_EVERY: u64 = 1_000_000;
+
+/// A socket towards a server.
+#[derive(Debug)]
+struct Sock {
+    fd: OwnedFd,
+    /// Where it goes when it is spare: the options of its proxy are set on it.
+    pool: u32,
+    /// The connection that uses it.
+    user: Option<u32>,
+    /// The round in which that connection got it: events of that round are its predecessor's.
+    since: u64,
+}
+
+/// Spare sockets of one proxy and address family.
+#[derive(Debug, Default)]
+struct Pool {
+    spare: VecDeque<u32>,
+    /// The fewest spares since the last trim.
+    unused: usize,
+}
+
+/// A worker's sockets towards servers, in use and spare. A spare one stays registered under its
+/// token.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    socks: Slab<Sock>,
+    /// For each proxy: IPv4, IPv6.
+    pools: Vec<Pool>,
+    trimmed: u64,
+    graves: Vec<u32>,
+    /// Held back so that a connection that was accepted still finds a descriptor.
+    reserve: Option<Bell>,
+}
+
+impl Sockets {
+    pub(super) fn new(proxies: usize) -> Self {
+        Self {
+            socks: Slab::new(),
+            pools: (0..2 * proxies).map(|_| Pool::default()).collect(),
+            trimmed: 0,
+            graves: Vec::new(),
+            reserve: reserve(),
+        }
+    }
+
+    fn sock(&self, sock: u32) -> Option<&Sock> {
+        self.socks.get(usize::try_from(sock).ok()?)
+    }
+
+    pub(super) fn fd(&self, sock: u32) -> Option<BorrowedFd<'_>> {
+        self.sock(sock).map(|sock| sock.fd.as_fd())
+    }
+
+    /// The connection that an event of `round` is for.
+    pub(super) fn user_of(&self, sock: u32, round: u64) -> Option<u32> {
+        let sock = self.sock(sock)?;
+        if sock.since == round {
+            return None;
+        }
+        sock.user
+    }
+
+    fn pool(proxy: u16, addr: SocketAddr) -> u32 {
+        2 * u32::from(proxy) + u32::from(addr.is_ipv6())
+    }
+
+    fn pool_mut(&mut self, pool: u32) -> Option<&mut Pool> {
+        self.pools.get_mut(usize::try_from(pool).ok()?)
+    }
+
+    /// A recycled socket for `user`, a connection of `proxy` to `addr`.
+    pub(super) fn reuse(
+        &mut self,
+        proxy: u16,
+        addr: SocketAddr,
+        user: u32,
+        round: u64,
+    ) -> Option<u32> {
+        let pool = self.pool_mut(Self::pool(proxy, addr))?;
+        let sock = pool.spare.pop_back()?;
+        pool.unused = pool.unused.min(pool.spare.len());
+        let entry = self.socks.get_mut(usize::try_from(sock).ok()?)?;
+        entry.user = Some(user);
+        entry.since = round;
+        Some(sock)
+    }
+
+    /// A new socket for `user`; with no descriptor left, the reserve makes room for it.
+    pub(super) fn create(
+        &mut self,
+        proxy: u16,
+        addr: SocketAddr,
+        user: u32,
+        round: u64,
+    ) -> io::Result<u32> {
+        let fd = match tcp::stream_socket(addr) {
+            Err(error) if is_exhausted(&error) && self.reserve.take().is_some() => {
+                tcp::stream_socket(addr)?
+            }
+            outcome => outcome?,
+        };
+        let sock = Sock {
+            fd,
+            pool: Self::pool(proxy, addr),
+            user: Some(user),
+            since: round,
+        };
+        u32::try_from(self.socks.insert(sock)).map_err(io::Error::other)
+    }
+
+    /// Gives a socket up: nobody uses it any more, and it is closed when the round ends.
+    pub(super) fn close(&mut self, sock: u32) {
+        self.graves.push(sock);
+        if let Ok(index) = usize::try_from(sock)
+            && let Some(entry) = self.socks.get_mut(index)
+        {
+            entry.user = None;
+        }
+    }
+
+    /// Keeps a socket whose connection is over for another; `false`: it can't be kept.
+    pub(super) fn recycle(&mut self, sock: u32) -> bool {
+        let Some(entry) = usize::try_from(sock)
+            .ok()
+            .and_then(|index| self.socks.get_mut(index))
+        else {
+            return false;
+        };
+        let Some(pool) = usize::try_from(entry.pool)
+            .ok()
+            .and_then(|pool| self.pools.get_mut(pool))
+        else {
+            return false;
+        };
+        if pool.spare.len() >= SPARE_SOCKETS
+            || !tcp::is_closed(&entry.fd).unwrap_or(false)
+            || tcp::disconnect(&entry.fd).is_err()
+        {
+            return false;
+        }
+        entry.user = None;
+        pool.spare.push_back(sock);
+        true
+    }
+
+    /// Once in a while: closes half of the spares that nobody needed, refills the reserve.
+    /// Answers whether it was time.
+    pub(super) fn trim(&mut self, now: u64) -> bool {
+        if now < self.trimmed + TRIM_EVERY {
+            return false;
+        }
+        self.trimmed = now;
+        if self.reserve.is_none() {
+            self.reserve = reserve();
+        }
+        let mut surplus = Vec::new();
+        for pool in &mut self.pools {
+            // The ones at the front have been idle longest.
+            let count = pool.unused.div_ceil(2).min(pool.spare.len());
+            surplus.extend(pool.spare.drain(..count));
+            pool.unused = pool.spare.len();
+        }
+        for sock in surplus {
+            self.close(sock);
+        }
+        true
+    }
+
+    /// Frees the places of what was closed in this round.
+    pub(super) fn bury(&mut self) {
+        for sock in self.graves.drain(..) {
+            if let Ok(index) = usize::try_from(sock) {
+                self.socks.try_remove(index);
+            }
+        }
+    }
+}
+
+/// An eventfd, for making one needs no right to any file.
+fn reserve() -> Option<Bell> {
+    Bell::new().ok()
+}
+
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
