@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::model::{Auth, Node, Preempt, Track, TrackTarget, Vip, VipAddress};
+use crate::config::model::{Auth, Mode, Node, Preempt, Track, TrackTarget, Vip, VipAddress};
 use crate::config::parse::Draft;
 use crate::config::problem::Problem;
 
@@ -43,6 +43,26 @@ fn nodes(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
                 Problem::error("E0204", format!("node {} is listed twice", node.label()))
                     .at(&place(index), "again here")
                     .context(&place(twin), "first here"),
+            );
+        }
+        let min_ttl = format!("vip/{}/nodes/{index}/min-ttl", vip.name);
+        if vip.mode == Mode::Multicast && draft.spans.has(&min_ttl) {
+            problems.push(
+                Problem::error(
+                    "E0109",
+                    format!(
+                        "`vip.{}.nodes[{index}].min-ttl` has no meaning here",
+                        vip.name
+                    ),
+                )
+                .at(
+                    &draft.spans.at(&min_ttl),
+                    "by multicast the TTL must be 255",
+                )
+                .context(
+                    &draft.spans.at(&format!("vip/{}/mode", vip.name)),
+                    "the mode",
+                ),
             );
         }
         if let Some(position) = vip.addresses.iter().position(|own| own.ip == node.address) {

@@ -151,7 +151,7 @@ pub(super) const NODES: Section = Section {
             "min-ttl",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Value("255"),
-            "The least TTL accepted from this node; 255 proves that it is on this LAN.",
+            "The least TTL accepted from this node by unicast; 255 proves that it is on this LAN.",
         ),
     ],
 };
