@@ -177,6 +177,29 @@ fn a_loopback_node_finds_itself_and_its_interface() {
 }
 
 #[test]
+fn a_port_that_another_process_holds_is_a_warning() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = holder.local_addr().unwrap();
+    let text = format!(
+        "[admin]\nsocket = \"/nonexistent/admin.sock\"\n[proxy.a]\nlisten = \"{addr}\"\nbackends = [\"127.0.0.1:1\"]\n"
+    );
+    let file = Scratch::new("held", text.as_bytes());
+    let output = lbd(&["check", file.path()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stdout(&output).contains(&format!("warning[W0309]: another process holds {addr}")),
+        "{}",
+        stdout(&output)
+    );
+    let output = lbd(&["check", file.path(), "--offline"]);
+    assert!(
+        stdout(&output).ends_with(": accepted\n"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
 fn a_file_that_is_not_there_is_78_and_never_0() {
     let output = lbd(&["check", "/nonexistent/lb.toml"]);
     assert_eq!(output.status.code(), Some(78));

@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lbd::config::local::{HostFacts, InterfaceFacts};
-use lbd::config::model::VipAddress;
+use lbd::config::model::{Listen, VipAddress};
 use lbd::config::problem::CODES;
 use lbd::config::schema::{Fallback, Kind, SECTIONS, Section, Support, section};
 use lbd::config::{Host, Parsed, Problem, View, docs, examine, parse, render, render_json};
@@ -226,6 +226,7 @@ fn on_lb1(text: &str) -> Parsed {
         View::Here(Host {
             facts: &facts,
             file_exists: &|_| false,
+            port_held: &|listen| listen == Listen::Any(8080),
             node: None,
         }),
     )

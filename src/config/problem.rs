@@ -187,4 +187,5 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0306", "the check doesn't verify the server's certificate"),
     ("E0307", "a file is not there"),
     ("W0308", "no server takes connections"),
+    ("W0309", "another process holds the port"),
 ];

@@ -76,6 +76,17 @@ pub fn listener_group(listen: Listen, count: usize) -> Result<Vec<OwnedFd>, List
     Ok(group)
 }
 
+/// Whether a socket holds the port there, so that [`listener_group`] would be refused it. Nothing
+/// listens in the meantime.
+#[must_use]
+pub fn is_held(listen: Listen) -> bool {
+    let tried = match listen {
+        Listen::Addr(addr) => bound(addr, false).map(drop),
+        Listen::Any(port) => any(port).map(drop),
+    };
+    tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// One dual-stack socket, or IPv4 alone where the kernel has no IPv6.
 fn any(port: u16) -> io::Result<(SocketAddr, Socket)> {
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));

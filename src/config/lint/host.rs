@@ -12,6 +12,9 @@ use crate::config::problem::Problem;
 /// Where kubeadm keeps the cluster's certificate authority.
 const CLUSTER_CA: &str = "/etc/kubernetes/pki/ca.crt";
 
+/// Where a running lbd answers by default.
+const ADMIN_SOCKET: &str = "/run/lbd/admin.sock";
+
 /// As `node`, whose facts are unknown.
 pub(super) fn named(draft: &Draft, node: &str, problems: &mut Vec<Problem>) {
     for vip in &draft.config.vips {
@@ -41,9 +44,30 @@ pub(super) fn lint(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
             file(draft, Path::new(program), &path, host, problems);
         }
     }
+    ports(draft, host, problems);
     for proxy in &draft.config.proxies {
         if let CheckKind::Tls(tls) | CheckKind::Https(tls, HttpCheck { .. }) = &proxy.check.kind {
             certificates(draft, proxy, tls, host, problems);
+        }
+    }
+}
+
+/// A listener whose port is taken, unless lbd seems to run here and hold it itself.
+fn ports(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) {
+    let admin = draft.config.admin.socket.as_deref();
+    if (host.file_exists)(admin.unwrap_or(Path::new(ADMIN_SOCKET))) {
+        return;
+    }
+    for proxy in &draft.config.proxies {
+        for (index, listen) in proxy.listen.iter().enumerate() {
+            if (host.port_held)(*listen) {
+                let path = format!("proxy/{}/listen/{index}", proxy.name);
+                problems.push(
+                    Problem::warning("W0309", format!("another process holds {listen}"))
+                        .at(&draft.spans.at(&path), "lbd can't start beside it")
+                        .help("stop it first; is it HAProxy?"),
+                );
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod tests;
 use std::path::Path;
 
 use super::local::HostFacts;
+use super::model::Listen;
 use super::parse::Draft;
 use super::problem::Problem;
 
@@ -32,6 +33,8 @@ pub struct Host<'a> {
     pub facts: &'a HostFacts,
     /// Whether there is a file of that name.
     pub file_exists: &'a dyn Fn(&Path) -> bool,
+    /// Whether a process of this machine holds a port.
+    pub port_held: &'a dyn Fn(Listen) -> bool,
     /// `--node`: which node this machine is, by name or address.
     pub node: Option<&'a str>,
 }
