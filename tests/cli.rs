@@ -164,6 +164,17 @@ fn a_machine_that_is_no_node_is_told_what_it_has() {
 }
 
 #[test]
+fn the_daemon_on_a_machine_that_is_no_node_points_to_check() {
+    let output = lbd(&["--config", "conf/lb.toml", "--runtime-dir", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output).contains("help: `lbd check conf/lb.toml` says where"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn a_loopback_node_finds_itself_and_its_interface() {
     let text = b"[vip.a]\naddress = \"192.0.2.250/24\"\ninterface = \"nope0\"\nnodes = [\"127.0.0.1\", \"192.0.2.252\"]\n";
     let file = Scratch::new("loopback", text);

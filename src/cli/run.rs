@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::{Exit, chain, color, talk};
 use crate::config::model::Config;
 use crate::config::{parse, render};
-use crate::daemon::keeper::{self, KeeperArgs};
+use crate::daemon::keeper::{self, KeeperArgs, KeeperError};
 
 /// What the daemon is started with.
 #[derive(Debug, clap::Args)]
@@ -104,10 +104,17 @@ fn accept(path: &Path, text: &str) -> Option<Config> {
 
 /// Runs the keeper, which returns when the daemon has stopped.
 fn serve(args: KeeperArgs) -> ExitCode {
+    let path = args.config_path.clone();
     match keeper::run(args) {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
             talk(&format!("error: {}", chain(&error)));
+            if matches!(error, KeeperError::Local(_)) {
+                let path = path.display();
+                talk(&format!(
+                    "help: `lbd check {path}` says where, and what this machine has"
+                ));
+            }
             error.exit_code().into()
         }
     }
