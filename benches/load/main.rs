@@ -37,6 +37,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::backend::Lie;
 use crate::cells::{Bench, Workload};
 use crate::client::{Load, Plan, Then};
+use crate::gates::Limits;
 use crate::lab::Lab;
 use crate::options::Options;
 use crate::pattern::Pattern;
@@ -108,9 +109,9 @@ fn compare(options: &Options) -> Result<bool, Box<dyn Error>> {
         eprintln!();
     }
     drop(targets);
-    results.judge(&options.workloads);
+    results.judge(&options.workloads, options.gate.unwrap_or(Limits::Promised));
     publish(options, &results)?;
-    Ok(!options.gate || results.verdicts.iter().all(|verdict| verdict.passed))
+    Ok(options.gate.is_none() || results.verdicts.iter().all(|verdict| verdict.passed))
 }
 
 /// False when a lie of the servers goes unnoticed, or an honest server is accused.

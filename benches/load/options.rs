@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::cells::{Sizes, Workload};
+use crate::gates::Limits;
 use crate::roles::Role;
 use crate::targets::Kind;
 
@@ -52,9 +53,17 @@ pub(crate) struct Options {
     /// Fewer and shorter rounds: done within 90 seconds
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Exit with 1 when lbd misses one of the limits promised against Debian's HAProxy 2.6
-    #[arg(long)]
-    pub(crate) gate: bool,
+    /// Exit with 1 when lbd misses a limit against Debian's HAProxy 2.6: `--gate` for what is
+    /// promised, `--gate=floor` for what a busy machine must still reach
+    #[arg(
+        long,
+        value_name = "LIMITS",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "promised"
+    )]
+    pub(crate) gate: Option<Limits>,
     /// Pin nothing: everybody shares all CPUs
     #[arg(long)]
     pub(crate) shared: bool,
