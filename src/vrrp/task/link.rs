@@ -68,7 +68,9 @@ impl VirtualRouter {
             LinkEvent::AddressGone { index, address } if *index == mine => {
                 let ours = self.local.vip.addresses.iter();
                 if ours.map(|vip| vip.ip).any(|vip| vip == *address) && self.machine.holds() {
-                    tracing::warn!(vip = %address, "address deleted by somebody else");
+                    if self.warnings.about_deletion(now) {
+                        tracing::warn!(vip = %address, "address deleted by somebody else");
+                    }
                     self.look(now);
                 } else if *address == self.local.source {
                     self.look(now);

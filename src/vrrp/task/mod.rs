@@ -289,7 +289,13 @@ impl VirtualRouter {
             peer.priority = Some(advert.priority);
             peer.adverts += 1;
         }
-        self.counters.bounded_intervals += u64::from(!advert.interval_as_sent);
+        if !advert.interval_as_sent {
+            self.counters.bounded_intervals += 1;
+            // Where that leads to a take-over each time, this line says why.
+            if self.warnings.about_interval(now) {
+                tracing::warn!(%vrid, peer = %advert.sender, "peer advertises a longer interval than is learned");
+            }
+        }
         if !advert.same_addresses {
             self.counters.other_addresses += 1;
             if self.warnings.about_addresses(now) {
