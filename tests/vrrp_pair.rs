@@ -90,6 +90,8 @@ struct Seen {
     events: Vec<RouterEvent>,
     /// Gratuitous ARP frames for the VIP that arrived on the wire.
     garps: usize,
+    /// The hardware address that the last of them told.
+    announced: [u8; 6],
 }
 
 /// A namespace with a thread that lives in it.
@@ -223,7 +225,10 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
 fn look(seen: &mut Seen, router: &mut Option<VirtualRouter>, arp: &Socket) {
     let mut frame = [0; 64];
     while let Ok(length) = std::io::Read::read(&mut &*arp, &mut frame) {
-        seen.garps += usize::from(length >= 42 && frame[28..32] == VIP.octets());
+        if length >= 42 && frame[28..32] == VIP.octets() {
+            seen.garps += 1;
+            seen.announced = frame[22..28].try_into().unwrap();
+        }
     }
     let Some(router) = router else {
         seen.status = None;
@@ -551,6 +556,95 @@ fn forged_adverts_change_nothing_and_are_counted_by_reason() {
     assert_eq!(status.state, VrrpState::Active);
     assert_eq!(status.counters.became_active, 1);
     assert_eq!(status.counters.adverts_received, 0);
+}
+
+#[test]
+fn a_node_without_its_own_address_leaves_the_virtual_one_to_the_other() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(100, Mode::Unicast);
+    open(&a, &kind, 0);
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(5.0));
+    a.run("ip", "address del 10.99.0.2/24 dev eth0");
+    one_holder("lb2 takes over", &b, &a, secs(3.0));
+    assert_eq!(a.state(), Some(VrrpState::Initialize));
+    a.run("ip", "address add 10.99.0.2/24 dev eth0");
+    one_holder("lb1 preempts", &a, &b, secs(3.0));
+}
+
+#[test]
+fn a_moment_without_its_own_address_moves_nothing_and_costs_a_node_nothing() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    for promote in [0, 1] {
+        let [a, b] = pair();
+        for scope in ["all", "eth0"] {
+            let key = format!("net.ipv4.conf.{scope}.promote_secondaries={promote}");
+            a.run("sysctl", &format!("-qw {key}"));
+        }
+        let kind = v3(1000, Mode::Unicast);
+        open(&a, &kind, 0);
+        open(&b, &kind, 1);
+        one_holder("lb1 active", &a, &b, secs(6.0));
+        watches(&b);
+        a.run("ip", "address del 10.99.0.2/24 dev eth0");
+        a.run("ip", "address add 10.99.0.2/24 dev eth0");
+        within("the virtual address is there", secs(1.0), || a.has_vip());
+        let since = now();
+        within("some intervals", secs(5.0), || now() - since > secs(3.5));
+        one_holder("still lb1", &a, &b, secs(0.1));
+        for (host, count) in [(&a, 1), (&b, 0)] {
+            let seen = host.seen.lock().unwrap();
+            let status = seen.status.as_ref().unwrap();
+            assert_eq!(status.counters.became_active, count);
+        }
+        a.order(Order::Resign);
+        one_holder("lb2 succeeds", &b, &a, secs(2.0));
+        // Its own address went with the virtual one if that was the primary one of the subnet.
+        a.run("ip", "route get 10.99.0.3 from 10.99.0.2");
+    }
+}
+
+#[test]
+fn a_changed_hardware_address_is_announced_at_once() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    open(&a, &v3(100, Mode::Unicast), 0);
+    open(&b, &v3(100, Mode::Unicast), 1);
+    one_holder("lb1 active", &a, &b, secs(5.0));
+    a.run("ip", "link set eth0 address 02:00:00:00:00:77");
+    within("the new address is announced", secs(1.0), || {
+        b.seen.lock().unwrap().announced == [2, 0, 0, 0, 0, 0x77]
+    });
+}
+
+#[test]
+fn an_interface_that_joins_and_leaves_a_bridge_is_no_link_failure() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    open(&a, &v3(100, Mode::Unicast), 0);
+    open(&b, &v3(100, Mode::Unicast), 1);
+    one_holder("lb1 active", &a, &b, secs(5.0));
+    a.run("ip", "link add br0 type bridge");
+    a.run("ip", "link set eth0 master br0");
+    a.run("ip", "link set eth0 nomaster");
+    let since = now();
+    within("some intervals", secs(5.0), || now() - since > secs(1.0));
+    let seen = a.seen.lock().unwrap();
+    let counters = &seen.status.as_ref().unwrap().counters;
+    assert_eq!((counters.became_active, counters.left_active), (1, 0));
 }
 
 #[test]

@@ -627,3 +627,59 @@ fn one_node_holds_the_address_whatever_happens() {
     }
     assert!(moves > 256, "the disturbances disturbed nobody");
 }
+
+/// Some nodes can serve and some cannot, for good.
+fn play_unfit(seed: u64, story: bool) {
+    let mut world = World::new(seed, story);
+    for node in 0..world.nodes.len() {
+        world.nodes[node].health = healthy(0);
+    }
+    world.run(Duration::from_secs(8));
+    for _ in 0..world.dice.below(12) {
+        world.disturb();
+        let pause = world.dice.below(3000);
+        world.run(Duration::from_millis(pause));
+    }
+    world.heal();
+    let calm = 20 * world.interval.duration() + Duration::from_secs(8);
+    world.run(calm);
+    for node in 0..world.nodes.len() {
+        world.restart(node);
+    }
+    world.run(calm);
+    let fit = world.dice.place(world.nodes.len());
+    for node in 0..world.nodes.len() {
+        let able = node == fit || world.dice.chance(30);
+        world.health(node, able);
+        let pause = world.dice.below(2500);
+        world.run(Duration::from_millis(pause));
+    }
+    // Where nobody preempts the hand-off is repeated with back-off.
+    let never = world.nodes[0].settings.preempt == Preempt::Never;
+    let again = Duration::from_secs(if never { 400 } else { 0 });
+    world.run(calm + again);
+    let holders = world.holders();
+    assert_eq!(holders.len(), 1, "holders {holders:?}");
+    assert!(
+        world.nodes[holders[0]].health.can_serve,
+        "held by a node that cannot serve"
+    );
+    let moves = world.takeovers;
+    world.run(calm);
+    assert_eq!(moves, world.takeovers, "moved although nothing changed");
+}
+
+#[test]
+fn a_node_that_can_serve_ends_up_with_the_address() {
+    if let Ok(seed) = std::env::var("LBD_SIM_SEED") {
+        play_unfit(seed.parse().unwrap(), true);
+        return;
+    }
+    for seed in 0..64 {
+        let outcome = std::panic::catch_unwind(|| play_unfit(seed, false));
+        if let Err(panic) = outcome {
+            println!("replay with LBD_SIM_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -23,6 +23,8 @@ pub type Frame = [u8; FRAME_BYTES];
 #[derive(Debug)]
 pub struct Announcer {
     socket: Socket,
+    mac: [u8; 6],
+    addresses: Vec<Ipv4Addr>,
     frames: Vec<[Frame; 2]>,
 }
 
@@ -36,14 +38,25 @@ impl Announcer {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         socket.bind(&link_address(index)?)?;
         socket.set_nonblocking(true)?;
-        let frames = addresses
-            .iter()
-            .map(|address| {
-                let form = |operation| frame(mac, *address, operation).ok_or(too_short());
-                Ok([form(ArpOperations::Request)?, form(ArpOperations::Reply)?])
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Self { socket, frames })
+        Ok(Self {
+            socket,
+            mac,
+            addresses: addresses.to_vec(),
+            frames: frames(mac, addresses)?,
+        })
+    }
+
+    /// Announces at `mac` from here on; says whether that is another one than before.
+    ///
+    /// # Errors
+    /// None in practice: an address that fits no frame.
+    pub fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
+        if mac == self.mac {
+            return Ok(false);
+        }
+        self.frames = frames(mac, &self.addresses)?;
+        self.mac = mac;
+        Ok(true)
     }
 
     /// Sends `count` frames for each address, requests and replies by turns, and says how many
@@ -62,6 +75,14 @@ impl Announcer {
         }
         Ok(sent)
     }
+}
+
+fn frames(mac: [u8; 6], addresses: &[Ipv4Addr]) -> io::Result<Vec<[Frame; 2]>> {
+    let forms = |address: &Ipv4Addr| {
+        let form = |operation| frame(mac, *address, operation).ok_or_else(too_short);
+        Ok([form(ArpOperations::Request)?, form(ArpOperations::Reply)?])
+    };
+    addresses.iter().map(forms).collect()
 }
 
 fn too_short() -> io::Error {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr};
 
 use super::netlink::{Address, Link, messages};
@@ -26,6 +27,8 @@ pub enum LinkEvent {
         name: String,
         /// Administratively up and with carrier.
         up: bool,
+        /// Its Ethernet address, if it has one.
+        mac: Option<[u8; 6]>,
     },
     /// An interface is gone.
     Removed {
@@ -108,12 +111,26 @@ impl AsFd for LinkEvents {
 
 fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
     if let RouteNetlinkMessage::NewLink(link) = message {
+        if is_of_bridge(link) {
+            return None;
+        }
         let Link {
-            index, name, up, ..
+            index,
+            name,
+            up,
+            mac,
         } = Link::of(link);
-        return Some(LinkEvent::Link { index, name, up });
+        return Some(LinkEvent::Link {
+            index,
+            name,
+            up,
+            mac,
+        });
     }
     if let RouteNetlinkMessage::DelLink(link) = message {
+        if is_of_bridge(link) {
+            return None;
+        }
         let index = link.header.index;
         return Some(LinkEvent::Removed { index });
     }
@@ -130,4 +147,9 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
         });
     }
     None
+}
+
+/// A bridge speaks of its ports in the words for interfaces: one that leaves it is deleted.
+fn is_of_bridge(link: &LinkMessage) -> bool {
+    link.header.interface_family == AddressFamily::Bridge
 }

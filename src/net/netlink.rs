@@ -22,6 +22,7 @@ const ROUTE: isize = 0;
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Answers read for one request before it is given up; a dump has far fewer parts.
 const PARTS_MAX: usize = 4096;
+const HEADER_BYTES: usize = 16;
 /// Where the sequence number stands in a netlink header.
 const SEQUENCE: std::ops::Range<usize> = 8..12;
 
@@ -154,17 +155,20 @@ fn acknowledgement(part: &[u8], sequence: u32) -> Option<i32> {
     (kind == NLMSG_ERROR && answers == sequence).then_some(code)
 }
 
-/// The messages of one datagram; ends at the first that makes no sense.
+/// The messages of one datagram. One that makes no sense (a newer kernel's, say) is passed over; at
+/// a length that can't be it ends.
 pub(super) fn messages(
     mut bytes: &[u8],
 ) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> + '_ {
-    std::iter::from_fn(move || {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).ok()?;
-        let length = usize::try_from(message.header.length).ok()?;
-        let aligned = length.checked_next_multiple_of(4)?.max(16);
+    let next = move || {
+        let length = u32::from_ne_bytes(*bytes.first_chunk()?);
+        let length = usize::try_from(length).ok()?;
+        let message = bytes.get(..length).filter(|_| length >= HEADER_BYTES)?;
+        let aligned = length.checked_next_multiple_of(4)?;
         bytes = bytes.get(aligned..).unwrap_or_default();
-        Some(message)
-    })
+        Some(NetlinkMessage::deserialize(message))
+    };
+    std::iter::from_fn(next).flatten()
 }
 
 /// One interface as the kernel describes it.
@@ -328,6 +332,25 @@ mod tests {
     fn an_unknown_interface_is_not_found() {
         let missing = Netlink::open().unwrap().link("no-such-link");
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_message_that_makes_no_sense_hides_none_behind_it() {
+        // RTM_NEWADDR with an address of three bytes, then the end of a dump.
+        let mut bytes = Vec::new();
+        bytes.extend(31_u32.to_ne_bytes());
+        bytes.extend([20_u16, 2].map(u16::to_ne_bytes).concat());
+        bytes.extend([7_u32, 0].map(u32::to_ne_bytes).concat());
+        bytes.extend([2, 24, 0, 0, 1, 0, 0, 0]);
+        bytes.extend([7_u16, 2].map(u16::to_ne_bytes).concat());
+        bytes.extend([10, 0, 0, 0]);
+        bytes.extend(20_u32.to_ne_bytes());
+        bytes.extend([3_u16, 2].map(u16::to_ne_bytes).concat());
+        bytes.extend([7_u32, 0].map(u32::to_ne_bytes).concat());
+        bytes.extend([0; 4]);
+        let seen: Vec<_> = messages(&bytes).collect();
+        assert_eq!(seen.len(), 1);
+        assert!(matches!(seen[0].payload, NetlinkPayload::Done(_)));
     }
 
     #[test]

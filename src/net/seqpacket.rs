@@ -19,6 +19,9 @@ use nix::sys::socket::{
 /// The most descriptors beside one message.
 pub const FDS_MAX: usize = 64;
 
+/// The most the kernel passes beside one message (SCM_MAX_FD).
+const KERNEL_FDS_MAX: usize = 253;
+
 /// Send buffer asked for, bytes: room for the longest message and for a burst of short ones.
 const SEND_BUFFER: usize = 1 << 20;
 
@@ -169,7 +172,8 @@ impl Connection {
     /// `InvalidData` for a message that was longer than the buffer or brought more than
     /// [`FDS_MAX`] descriptors (it is consumed, its descriptors are closed); else the kernel's.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-        let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
+        // Room for all that can come: what is cut off can't be closed.
+        let mut control = nix::cmsg_space!([RawFd; KERNEL_FDS_MAX]);
         let mut iov = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
         let fd = self.0.as_raw_fd();
@@ -192,7 +196,8 @@ impl Connection {
                 }
             }
         }
-        if control_cut || message.flags.contains(MsgFlags::MSG_TRUNC) {
+        let too_many = fds.len() > FDS_MAX;
+        if control_cut || too_many || message.flags.contains(MsgFlags::MSG_TRUNC) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let len = message.bytes;
@@ -290,6 +295,23 @@ mod tests {
         let error = b.receive(&mut buffer).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert_eq!(b.receive(&mut buffer).unwrap().unwrap().len, 4);
+    }
+
+    #[test]
+    fn a_message_with_too_many_descriptors_is_refused_and_costs_none() {
+        let (a, b) = Connection::pair().unwrap();
+        let (mut read, write) = io::pipe().unwrap();
+        let raw = [write.as_raw_fd(); FDS_MAX + 1];
+        let bytes = [IoSlice::new(b"x")];
+        let rights = [ControlMessage::ScmRights(&raw)];
+        sendmsg::<UnixAddr>(a.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None).unwrap();
+        drop(write);
+        let error = b.receive(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        // The end of the pipe proves that no copy of its other end is left.
+        let (flags, mut byte) = (nix::fcntl::OFlag::O_NONBLOCK, [0; 1]);
+        nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
+        assert_eq!(read.read(&mut byte).unwrap(), 0);
     }
 
     #[test]

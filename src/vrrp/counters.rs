@@ -90,6 +90,8 @@ impl Counters {
 pub struct Warnings {
     said: [Option<Instant>; Reject::ALL.len()],
     addresses: Option<Instant>,
+    interval: Option<Instant>,
+    deleted: Option<Instant>,
     kernel: Option<Instant>,
 }
 
@@ -104,6 +106,16 @@ impl Warnings {
     /// Whether to warn about a differing list of addresses now.
     pub fn about_addresses(&mut self, now: Instant) -> bool {
         spaced(&mut self.addresses, now)
+    }
+
+    /// Whether to warn about an interval that is too long to be learned now.
+    pub fn about_interval(&mut self, now: Instant) -> bool {
+        spaced(&mut self.interval, now)
+    }
+
+    /// Whether to warn about an address that somebody else deletes now.
+    pub fn about_deletion(&mut self, now: Instant) -> bool {
+        spaced(&mut self.deleted, now)
     }
 
     /// Whether to warn about an error of the kernel now.
@@ -132,6 +144,23 @@ mod tests {
         assert!(!warnings.about_reject(Reject::Ttl, start + Duration::from_secs(59)));
         assert!(warnings.about_reject(Reject::Checksum, start));
         assert!(warnings.about_reject(Reject::Ttl, start + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn warnings_of_one_kind_hold_back_none_of_another() {
+        let start = crate::net::clock::now();
+        let mut warnings = Warnings::default();
+        let mut all = |now| {
+            [
+                warnings.about_addresses(now),
+                warnings.about_interval(now),
+                warnings.about_deletion(now),
+                warnings.about_kernel(now),
+            ]
+        };
+        assert_eq!(all(start), [true; 4]);
+        assert_eq!(all(start + Duration::from_secs(59)), [false; 4]);
+        assert_eq!(all(start + Duration::from_secs(60)), [true; 4]);
     }
 
     #[test]

@@ -142,7 +142,9 @@ impl Machine {
             priority: advert.priority,
             at: now,
         };
-        if priority < self.effective_priority() && self.may_preempt(now, weak) {
+        // It offered the address, found nobody in time and goes on, but we are on our way.
+        let awaited = weak && backup.wait == Wait::Skew;
+        if priority < self.effective_priority() && (awaited || self.may_preempt(now, weak)) {
             if self.heard.is_none_or(|known| self.outlives(heard, known)) {
                 self.heard = Some(heard);
             }

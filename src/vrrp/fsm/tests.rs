@@ -292,6 +292,25 @@ fn without_preemption_the_hand_off_is_repeated_with_back_off() {
 }
 
 #[test]
+fn without_preemption_a_node_of_low_priority_takes_over_from_one_that_cannot_serve_too() {
+    let never = |base| settings(Version::V3, 1000, base, Preempt::Never);
+    let mut holder = Rig::active(never(60));
+    let mut other = Rig::backup(never(50));
+    other.hear(ME, 60);
+    holder.tell(health(true, false, 0));
+    other.hear(ME, 0);
+    other.pass(10);
+    other.tell(health(true, true, 1));
+    assert_eq!(other.wait(), 794_687);
+    // The holder is silent for 750 ms, then goes on at 1: nobody has come yet.
+    other.pass(740);
+    other.hear(ME, 1);
+    assert_eq!(other.wait(), 54_687, "it is on its way");
+    other.run_to_deadline();
+    assert_eq!(other.machine.state(), VrrpState::Active);
+}
+
+#[test]
 fn preemption_waits_for_its_delay_but_not_behind_an_active_that_cannot_serve() {
     let ten = Preempt::After(Duration::from_secs(10));
     let mut rig = Rig::backup(settings(Version::V3, 1000, 150, ten));

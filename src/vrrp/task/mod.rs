@@ -2,6 +2,7 @@
 //! done about them stands here. No policy.
 
 mod event;
+mod link;
 mod status;
 mod wire;
 
@@ -14,6 +15,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use event::{OpenError, RouterEvent};
+use link::Attachment;
 use wire::Wire;
 
 use super::counters::{Counters, Warnings};
@@ -23,7 +25,6 @@ use super::stamp::Resume;
 use super::validate::{Accepted, Rules};
 use crate::config::local::LocalVip;
 use crate::ipc::message::VrrpState;
-use crate::net::link::LinkEvent;
 use crate::net::netlink::Netlink;
 use crate::net::vrrp_socket::Side;
 use crate::units::Priority;
@@ -64,7 +65,7 @@ pub struct VirtualRouter {
     rules: Rules,
     machine: Machine,
     wire: Wire,
-    link_up: bool,
+    attachment: Attachment,
     since: Instant,
     release_at: Option<Instant>,
     look_at: Instant,
@@ -104,7 +105,7 @@ impl VirtualRouter {
             rules,
             machine,
             wire,
-            link_up,
+            attachment: Attachment::new(link_up),
             since: now,
             release_at: None,
             look_at: now + DIAGNOSTIC_SPACING,
@@ -124,14 +125,14 @@ impl VirtualRouter {
             resume.is_fresh(wait, own.interval.duration())
         });
         let owner = own.base == Priority::OWNER;
-        if fresh && self.link_up && !self.another_is_active() {
+        if fresh && self.attachment.is_usable() && !self.another_is_active() {
             self.run(now, Input::Resume);
             return;
         }
         if !owner {
             self.remove_leftovers(now);
         }
-        if self.link_up {
+        if self.attachment.is_usable() {
             self.run(now, Input::Up);
         }
     }
@@ -177,10 +178,15 @@ impl VirtualRouter {
     /// When [`on_deadline`](Self::on_deadline) is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.machine.deadline(), self.release_at, Some(self.look_at)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.machine.deadline(),
+            self.release_at,
+            self.attachment.deadline(),
+            Some(self.look_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Time has passed. The socket is drained before the machine is asked, so that a late timer
@@ -189,6 +195,7 @@ impl VirtualRouter {
         if self.release_at.is_some_and(|at| at <= now) {
             self.release_now(now);
         }
+        self.attachment_due(now);
         let due = |machine: &Machine| machine.deadline().is_some_and(|at| at <= now);
         if due(&self.machine) {
             self.receive(now, Side::Matching, DRAIN_MAX);
@@ -211,74 +218,6 @@ impl VirtualRouter {
     /// it tracks. Default 2 s.
     pub fn set_recovery_delay(&mut self, delay: Duration) {
         self.machine.set_recovery_delay(delay);
-    }
-
-    /// Something happened to an interface or an address. After [`LinkEvent::Lost`] the present
-    /// state is read anew.
-    pub fn on_link(&mut self, now: Instant, event: &LinkEvent) {
-        let mine = self.wire.index();
-        match event {
-            LinkEvent::Link { index, up, .. } if *index == mine => self.set_link(now, *up),
-            LinkEvent::Link { name, .. } if *name == self.local.interface => self.reopen(now),
-            LinkEvent::AddressThere { index, address } if *index != mine => {
-                if *address == self.local.source {
-                    self.reopen(now);
-                }
-            }
-            LinkEvent::Removed { index } if *index == mine => self.set_link(now, false),
-            LinkEvent::AddressGone { index, address } if *index == mine => {
-                let ours = self
-                    .local
-                    .vip
-                    .addresses
-                    .iter()
-                    .any(|vip| vip.ip == *address);
-                if ours && self.machine.holds() {
-                    tracing::warn!(vip = %address, "address deleted by somebody else");
-                    self.run(now, Input::AddressLost);
-                }
-            }
-            LinkEvent::Lost => match self.wire.present_state() {
-                Ok((up, complete)) => {
-                    self.set_link(now, up);
-                    if !complete && self.machine.holds() {
-                        self.run(now, Input::AddressLost);
-                    }
-                }
-                Err(error) => self.kernel_error(now, "read the interface's state", &error),
-            },
-            LinkEvent::Link { .. }
-            | LinkEvent::Removed { .. }
-            | LinkEvent::AddressThere { .. }
-            | LinkEvent::AddressGone { .. } => {}
-        }
-    }
-
-    /// Our interface was removed and made anew: new sockets, as soon as it has our address again.
-    fn reopen(&mut self, now: Instant) {
-        if !self.wire.is_stale() {
-            return;
-        }
-        self.set_link(now, false);
-        let reopened = Wire::open(&self.local, &self.rules, self.wire.netlink());
-        match reopened {
-            Ok((wire, up)) => {
-                self.wire = wire;
-                self.tell(RouterEvent::Reopened);
-                self.set_link(now, up);
-            }
-            Err(error) => {
-                let interface = &self.local.interface;
-                tracing::debug!(%interface, %error, "interface not usable yet");
-            }
-        }
-    }
-
-    fn set_link(&mut self, now: Instant, up: bool) {
-        if up != self.link_up {
-            self.link_up = up;
-            self.run(now, if up { Input::Up } else { Input::Down });
-        }
     }
 
     /// Leaves for good: make before break.
@@ -350,7 +289,13 @@ impl VirtualRouter {
             peer.priority = Some(advert.priority);
             peer.adverts += 1;
         }
-        self.counters.bounded_intervals += u64::from(!advert.interval_as_sent);
+        if !advert.interval_as_sent {
+            self.counters.bounded_intervals += 1;
+            // Where that leads to a take-over each time, this line says why.
+            if self.warnings.about_interval(now) {
+                tracing::warn!(%vrid, peer = %advert.sender, "peer advertises a longer interval than is learned");
+            }
+        }
         if !advert.same_addresses {
             self.counters.other_addresses += 1;
             if self.warnings.about_addresses(now) {
@@ -412,6 +357,8 @@ impl VirtualRouter {
                     self.release_at = None;
                     self.wire.hold()?;
                 }
+                // It would become the primary address of its subnet, and the node's own go with it.
+                Action::Renew if self.attachment.lacks_source() => {}
                 Action::Renew => self.wire.hold()?,
                 Action::Restore => {
                     self.counters.restored += 1;

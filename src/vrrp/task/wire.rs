@@ -9,7 +9,6 @@ use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
-use crate::net::netlink::Netlink;
 use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
 use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, GROUP, Reject, WireAuth};
 use crate::vrrp::validate::{Accepted, Rules};
@@ -187,6 +186,14 @@ impl Wire {
             .fold(Ok(()), Result::and)
     }
 
+    /// Announces at `mac` from here on; says whether that is news.
+    pub(super) fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
+        match &mut self.announcer {
+            Some(announcer) => announcer.set_mac(mac),
+            None => Ok(false),
+        }
+    }
+
     pub(super) fn announce(&self, frames: u8) -> io::Result<u64> {
         self.announcer
             .as_ref()
@@ -217,23 +224,38 @@ impl Wire {
         Ok(ours)
     }
 
-    /// Whether the link is up, and whether all our addresses are there.
-    pub(super) fn present_state(&self) -> io::Result<(bool, bool)> {
+    /// What the kernel says at this moment; `source` is the node's own address.
+    pub(super) fn present_state(&self, source: IpAddr) -> io::Result<Present> {
         let mut netlink = self.netlink.borrow_mut();
-        let up = netlink.link(&self.interface)?.up;
-        let present = self.present(&mut netlink)?;
-        Ok((up, self.ours().all(|ip| present.contains(&ip))))
+        let links = netlink.links()?;
+        let link = links.iter().find(|link| link.index == self.index);
+        let all = netlink.addresses()?;
+        let here = |ip: IpAddr| {
+            all.iter()
+                .any(|found| found.index == self.index && found.address.ip == ip)
+        };
+        Ok(Present {
+            up: link.is_some_and(|link| link.up),
+            mac: link.and_then(|link| link.mac),
+            source: here(source),
+            complete: self.ours().all(here),
+        })
     }
 
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
     }
+}
 
-    fn present(&self, netlink: &mut Netlink) -> io::Result<Vec<IpAddr>> {
-        let all = netlink.addresses()?;
-        let here = all.iter().filter(|address| address.index == self.index);
-        Ok(here.map(|address| address.address.ip).collect())
-    }
+/// An interface as the kernel describes it at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Present {
+    pub(super) up: bool,
+    pub(super) mac: Option<[u8; 6]>,
+    /// Whether the node's own address is there.
+    pub(super) source: bool,
+    /// Whether all virtual addresses are there.
+    pub(super) complete: bool,
 }
 
 /// The source of an IPv4 packet, whatever else is wrong with it.
