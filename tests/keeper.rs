@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use lbd::ipc::message::{Hello, ToKeeper};
 use lbd::net::clock;
+use lbd::net::seqpacket::Connection;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -511,6 +513,37 @@ fn the_service_manager_hears_ready_watchdog_and_stopping() {
     assert!(took < Duration::from_secs(3), "{took:?}");
     node.signal_keeper(Signal::SIGTERM);
     hear_until(&mut heard, "STOPPING=1");
+}
+
+#[test]
+fn strangers_at_the_keepers_socket_change_nothing() {
+    let folder = Folder::new("strangers");
+    let (address, config) = single();
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let proxy = node.proxy();
+    let connect = || Connection::connect(&node.runtime.join("keeper.sock")).unwrap();
+    let silent: Vec<Connection> = (0..12).map(|_| connect()).collect();
+    connect().send(&[0xff; 512], &[]).unwrap();
+    // A greeting in the name of another process, which asks for the listeners.
+    let hello = ToKeeper::Hello(Hello {
+        pid: 1,
+        version: "0".into(),
+        config_digest: 0,
+        serving: false,
+    });
+    let impostor = connect();
+    impostor.send(&hello.encode().unwrap(), &[]).unwrap();
+    wait_for("the impostor to be turned away", SOON, || {
+        let received = impostor.receive(&mut [0; 256]).ok()??;
+        assert_eq!((received.len, received.fds.len()), (0, 0));
+        Some(())
+    });
+    // The proxy is replaced all the same.
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    wait_served(address);
+    assert_ne!(node.proxy(), proxy);
+    drop(silent);
 }
 
 #[test]

@@ -20,12 +20,10 @@ use crate::net::epoll::{Event, Interest};
 use crate::net::process::{self, Process};
 use crate::net::seqpacket::Received;
 
-/// Connections that haven't said `Hello`; more are turned away.
+/// Connections that haven't said `Hello`; when one more comes the oldest is closed.
 const STRANGERS_MAX: usize = 8;
 /// What connections of a surplus proxy get.
 const SURPLUS_GRACE_MS: u32 = 10_000;
-/// Why a connection is turned away.
-const FOREIGN: &str = "connection to keeper.sock turned away";
 
 /// All that is known of proxy processes.
 #[derive(Debug)]
@@ -128,14 +126,21 @@ impl Keeper {
             let ours = nix::unistd::geteuid().as_raw();
             let peer = connection.peer();
             let trusted = peer.is_ok_and(|peer| peer.uid == ours || peer.uid == 0);
-            if !trusted || self.proxies.strangers.len() >= STRANGERS_MAX {
-                tracing::warn!(trusted, reason = "wrong user, or too many", "{FOREIGN}");
+            if !trusted {
+                tracing::warn!(
+                    reason = "wrong user",
+                    "connection to keeper.sock turned away"
+                );
                 continue;
+            }
+            if self.proxies.strangers.len() >= STRANGERS_MAX {
+                tracing::warn!(reason = "silent", "connection to keeper.sock turned away");
+                self.proxies.strangers.remove(0);
             }
             let token = self.token();
             match Link::new(&self.epoll, connection, token) {
                 Ok(link) => self.proxies.strangers.push(link),
-                Err(error) => tracing::warn!(%error, "{FOREIGN}"),
+                Err(error) => tracing::warn!(%error, "connection to keeper.sock turned away"),
             }
         }
     }
@@ -188,7 +193,10 @@ impl Keeper {
         let hello = match message {
             Some(ToKeeper::Hello(hello)) if peer.map(|peer| peer.pid) == pid_of(&hello) => hello,
             Some(_) | None => {
-                tracing::warn!(reason = "no greeting", "{FOREIGN}");
+                tracing::warn!(
+                    reason = "no greeting",
+                    "connection to keeper.sock turned away"
+                );
                 return Ok(());
             }
         };
@@ -356,6 +364,24 @@ impl Keeper {
     pub(super) fn proxy_reads(&self) -> bool {
         let current = self.proxies.current.as_ref();
         current.is_some_and(|current| !current.link.is_congested())
+    }
+
+    /// Tells every proxy that is connected to stop, whatever its part.
+    pub(super) fn stop_proxies(&mut self, now: Instant, grace_ms: u32) {
+        let stop = ToProxy::Stop { grace_ms };
+        self.tell_proxy(now, &stop);
+        let proxies = &mut self.proxies;
+        let inheriting = match &mut proxies.phase {
+            Phase::Inheriting { link, .. } => Some(link),
+            Phase::Expecting { .. } | Phase::Settled(_) => None,
+        };
+        let replaced = proxies.replaced.as_mut().map(|(link, _)| link);
+        let others = proxies.leaving.iter_mut().chain(replaced).chain(inheriting);
+        for link in others {
+            if let Err(error) = send(&self.epoll, link, &stop, &[]) {
+                tracing::debug!(%error, "a leaving proxy was not reached");
+            }
+        }
     }
 
     /// Kills the present proxy, if it still lives.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::Keeper;
-use crate::ipc::message::ToProxy;
 use crate::net::signal::Request;
 
 /// The virtual routers bound their leave themselves; beyond this they are not waited for.
@@ -84,7 +83,7 @@ impl Keeper {
         // Reset what still uses an address before that address goes.
         self.publish(now);
         let grace_ms = u32::try_from(PROXY_GRACE.as_millis()).unwrap_or_default();
-        self.tell_proxy(now, &ToProxy::Stop { grace_ms });
+        self.stop_proxies(now, grace_ms);
         self.stopping = Some(Stopping::Proxy {
             kill_at: now + PROXY_GRACE + PROXY_KILL_AFTER,
         });
