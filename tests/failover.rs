@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Signal(Role, Signal),
+    /// `kill -9` of the VRRP daemon, which a service manager starts again after 100 ms.
+    KeeperRestarted,
     LinkDown,
 }
 
@@ -30,7 +32,7 @@ enum Stack {
     Keepalived,
 }
 
-const EVENTS: [(&str, Event); 8] = [
+const EVENTS: [(&str, Event); 9] = [
     (
         "planned leave: SIGTERM",
         Event::Signal(Role::Keeper, Signal::SIGTERM),
@@ -43,6 +45,7 @@ const EVENTS: [(&str, Event); 8] = [
         "keeper: kill -9",
         Event::Signal(Role::Keeper, Signal::SIGKILL),
     ),
+    ("keeper: kill -9, restarted", Event::KeeperRestarted),
     ("both: kill -9", Event::Signal(Role::All, Signal::SIGKILL)),
     (
         "proxy: SIGSTOP",
@@ -64,7 +67,7 @@ struct Seen {
     refused: usize,
     failed: usize,
     lost: usize,
-    /// How long the old node kept the address; `None`: for as long as we looked.
+    /// How long the old node kept the address; `None`: it has it at the end.
     kept: Option<Duration>,
     /// How long two nodes had it; `None`: they still had when we stopped looking.
     double: Option<Duration>,
@@ -97,7 +100,7 @@ fn main() -> ExitCode {
     stacks.retain(|found| stack.is_empty() || format!("{found:?}").to_lowercase() == stack);
     println!("VRRPv2, an advert each second; a new TLS connection each 5 ms; medians of {runs}");
     println!(
-        "{:<24} {:<12} {:>9} {:>8} {:>7} {:>5} {:>14} {:>12}   gaps",
+        "{:<27} {:<12} {:>9} {:>8} {:>7} {:>5} {:>14} {:>12}   gaps",
         "event", "stack", "gap", "refused", "failed", "lost", "old node kept", "two holders"
     );
     for (name, event) in EVENTS.iter().filter(|(name, _)| name.contains(&only)) {
@@ -115,8 +118,10 @@ fn main() -> ExitCode {
 }
 
 fn measure(stack: Stack, event: Event) -> Seen {
+    // lbd's own default: preempt after 10 s.
+    let settings = lab::SEED.replace("preempt = true\n", "");
     let mut pair = match stack {
-        Stack::Lbd => Pair::of_lbd(&lab::config(&lab::SEED.replace("preempt = true\n", ""))),
+        Stack::Lbd => Pair::of_lbd(&lab::config(&settings)),
         Stack::Keepalived => {
             let mut pair = Pair::new();
             for node in [LB2, LB1] {
@@ -134,6 +139,17 @@ fn measure(stack: Stack, event: Event) -> Seen {
     std::thread::sleep(Duration::from_millis(500 + phase));
     let at = match event {
         Event::Signal(role, signal) => pair.signal(LB2, role, signal),
+        Event::KeeperRestarted => {
+            let at = pair.signal(LB2, Role::Keeper, Signal::SIGKILL);
+            std::thread::sleep(Duration::from_millis(100));
+            // Waited for, as a service manager does.
+            pair.ended(LB2);
+            match stack {
+                Stack::Lbd => pair.start_lbd(LB2, &lab::config(&settings)),
+                Stack::Keepalived => pair.start_keepalived(LB2, Version::V2),
+            }
+            at
+        }
         Event::LinkDown => pair.plug(LB2, false),
     };
     let served_again = wait_for_recovery(&pair, at);
@@ -182,9 +198,10 @@ fn print_row(name: &str, stack: Stack, seen: &[Seen]) {
     };
     let gap = median(seen.iter().map(|one| one.gap.unwrap_or(never)));
     let kept = median(seen.iter().map(|one| one.kept.unwrap_or(never)));
+    let double = median(seen.iter().map(|one| one.double.unwrap_or(never)));
     let gaps: Vec<String> = seen.iter().map(|one| show(one.gap)).collect();
     println!(
-        "{name:<24} {:<12} {:>9} {:>8} {:>7} {:>5} {:>14} {:>12}   {}",
+        "{name:<27} {:<12} {:>9} {:>8} {:>7} {:>5} {:>14} {:>12}   {}",
         match stack {
             Stack::Lbd => "lbd",
             Stack::Keepalived => "ka+haproxy",
@@ -193,8 +210,11 @@ fn print_row(name: &str, stack: Stack, seen: &[Seen]) {
         median(seen.iter().map(|one| one.refused)),
         median(seen.iter().map(|one| one.failed)),
         median(seen.iter().map(|one| one.lost)),
-        for_ever(kept),
-        for_ever(median(seen.iter().map(|one| one.double.unwrap_or(never)))),
+        finite(kept).map_or_else(
+            || if double == never { "for ever" } else { "stays" }.to_owned(),
+            |it| format!("{} ms", it.as_millis())
+        ),
+        for_ever(double),
         gaps.join(", ")
     );
 }

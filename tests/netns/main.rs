@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use lbd::net::clock;
 use lbd::net::netns::sandbox::{self, Sandbox};
+use lbd::net::netns::wire::Wire;
 
 /// A case, and the programs it needs.
 type Case = (&'static str, &'static [&'static str], fn());
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
             println!("netns: skipped: {error}");
             return ExitCode::SUCCESS;
         }
+    }
+    if let Err(error) = Wire::new() {
+        println!("netns: skipped: {error}");
+        return ExitCode::SUCCESS;
     }
     let parts: Vec<String> = std::env::args()
         .skip(1)

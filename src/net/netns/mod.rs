@@ -47,7 +47,8 @@ impl Namespace {
 
     /// Runs in a thread that ends afterwards, because the thread stays inside.
     fn unshare(private: &[PathBuf]) -> io::Result<Self> {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+            .map_err(|error| cannot("make a network namespace")(error.into()))?;
         let no_data: Option<&str> = None;
         mount(
             no_data,
@@ -241,6 +242,11 @@ fn send(pid: Pid, signal: Signal) -> nix::Result<()> {
         return Ok(());
     }
     sent
+}
+
+/// Says what could not be done beside the kernel's reason.
+fn cannot(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("cannot {what}: {error}"))
 }
 
 fn join<T>(handle: JoinHandle<T>) -> io::Result<T> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use super::Namespace;
 use super::rtnl::{Peer, Rtnl};
+use super::{Namespace, cannot};
 
 /// What a host's end of a cable looks like.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,9 @@ impl Wire {
     pub fn new() -> io::Result<Self> {
         let namespace = Namespace::new(&[])?;
         let mut rtnl = namespace.rtnl()?;
-        let bridge = rtnl.add_bridge("wire")?;
+        let bridge = rtnl
+            .add_bridge("wire")
+            .map_err(cannot("add a bridge (the kernel's bridge module)"))?;
         rtnl.set_up(bridge, true)?;
         Ok(Self {
             rtnl,
@@ -72,7 +74,10 @@ impl Wire {
             namespace: host.net(),
             mac: [0x02, 0x00, a, b, c, d],
         };
-        let port = self.rtnl.add_veth(plug.host, &peer)?;
+        let port = self
+            .rtnl
+            .add_veth(plug.host, &peer)
+            .map_err(cannot("add a cable (the kernel's veth module)"))?;
         self.rtnl.set_controller(port, self.bridge)?;
         self.rtnl.set_up(port, true)?;
         let mut inside = host.rtnl()?;
