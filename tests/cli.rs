@@ -165,7 +165,10 @@ fn a_machine_that_is_no_node_is_told_what_it_has() {
 
 #[test]
 fn the_daemon_on_a_machine_that_is_no_node_points_to_check() {
-    let output = lbd(&["--config", "conf/lb.toml", "--runtime-dir", "/nonexistent"]);
+    let folder = std::env::temp_dir().join(format!("lbd-cli-{}-run", std::process::id()));
+    let runtime_dir = folder.display().to_string();
+    let output = lbd(&["--config", "conf/lb.toml", "--runtime-dir", &runtime_dir]);
+    std::fs::remove_dir_all(&folder).ok();
     assert_eq!(output.status.code(), Some(78));
     assert!(
         stderr(&output).contains("help: `lbd check conf/lb.toml` says where"),
