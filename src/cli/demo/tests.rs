@@ -1,3 +1,5 @@
+//! The laboratory and the client, with a TLS server in the place of a node.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread;

@@ -1,3 +1,5 @@
+//! Real namespaces, where the kernel lets this user make them.
+
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 
