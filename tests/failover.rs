@@ -98,7 +98,9 @@ fn main() -> ExitCode {
         stacks.truncate(1);
     }
     stacks.retain(|found| stack.is_empty() || format!("{found:?}").to_lowercase() == stack);
-    println!("VRRPv2, an advert each second; a new TLS connection each 5 ms; medians of {runs}");
+    println!(
+        "VRRPv2, an advert each second; a new TLS connection each 5 ms; medians of {runs}, the lower where even"
+    );
     println!(
         "{:<27} {:<12} {:>9} {:>8} {:>7} {:>5} {:>14} {:>12}   gaps",
         "event", "stack", "gap", "refused", "failed", "lost", "old node kept", "two holders"

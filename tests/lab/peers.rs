@@ -24,6 +24,12 @@ pub fn installed(program: &str) -> bool {
 
 impl Pair {
     pub fn start_keepalived(&mut self, node: usize, version: Version) {
+        // A killed one leaves them, and the next believes them as long as its predecessor's
+        // processes are not buried.
+        let stale = ["/run/keepalived.pid", "/run/vrrp.pid"];
+        let host = &self.lab.nodes[node].host;
+        let removed = host.run(|| stale.map(std::fs::remove_file));
+        drop(removed.expect("the host can be entered"));
         let text = keepalived_conf(node, version);
         self.start_peer(node, "keepalived.conf", &text, |path| {
             let mut command = Command::new("keepalived");

@@ -184,7 +184,7 @@ pub fn summary(stage: &Stage<'_>, failover: &Failover) -> Vec<String> {
             after.cut,
             after.timed_out
         ),
-        format!("  long-lived    {lost} of {HELD} lost with the node, all made again"),
+        format!("  long-lived    {lost} of {HELD} broke"),
         format!("  VIP           held by {holder}; {stayed}"),
         format!(
             "  two holders   {} ms{}",
