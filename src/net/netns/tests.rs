@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! The laboratory in namespaces, tried out.
-=======
 //! Real namespaces, where the kernel lets this user make them.
->>>>>>> dev-f
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
