@@ -165,9 +165,25 @@ async fn try_once(shared: &Shared) -> Outcome {
     let request = b"GET / HTTP/1.1\r\nHost: kube-apiserver\r\nConnection: close\r\n\r\n";
     let answered = async {
         let mut stream = shared.handshake(stream).await?;
-        shared.ask(&mut stream, request).await
+        let server = shared.ask(&mut stream, request).await?;
+        // Answered it is, however the closing goes.
+        match tokio::time::timeout(PARTING, part(&mut stream)).await {
+            Ok(Ok(())) | Ok(Err(_)) | Err(_) => io::Result::Ok(server),
+        }
     };
     answered.await.map_or(Outcome::Cut, Outcome::Served)
+}
+
+/// How long closing in order may take.
+const PARTING: Duration = Duration::from_millis(100);
+
+/// Closes in order. Dropped with the server's farewell unread, the connection would be reset, and the
+/// proxy would count a client that aborted.
+async fn part(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = Vec::new();
+    while rest.len() < ANSWER_MAX && stream.read_buf(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 /// Keeps one connection and asks over it, for ever; makes a new one when it breaks.

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! The plan and the tally of the demo.
-=======
 //! The laboratory and the client, with a TLS server in the place of a node.
->>>>>>> dev-f
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
