@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -45,10 +45,12 @@ pub enum Ended {
         bound: Duration,
     },
     /// A node's program ended by itself.
-    #[error("lbd on {node} ended by itself")]
+    #[error("lbd on {node} ended by itself: {status}")]
     NodeEnded {
         /// Which node.
         node: String,
+        /// How.
+        status: ExitStatus,
     },
     /// The kernel, or the terminal.
     #[error(transparent)]
@@ -233,10 +235,10 @@ impl<'a> Stage<'a> {
         }
         for (child, node) in self.nodes.iter_mut().zip(&self.lab.nodes) {
             if let Some(child) = child
-                && child.try_wait()?.is_some()
+                && let Some(status) = child.try_wait()?
             {
                 let node = node.name.clone();
-                return Err(Ended::NodeEnded { node });
+                return Err(Ended::NodeEnded { node, status });
             }
         }
         let view = self.view(clock::now());

@@ -85,7 +85,7 @@ impl Namespace {
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                self.enter()?;
+                enter(self.net(), self.mount())?;
                 Ok(f())
             });
             match inside.join() {
@@ -104,14 +104,11 @@ impl Namespace {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let inside = Self {
-            net: self.net.try_clone()?,
-            mount: self.mount.try_clone()?,
-            inode: self.inode,
-        };
+        // Descriptors alone: a second `Namespace` would kill what runs inside when it is dropped.
+        let (net, mount) = (self.net.try_clone()?, self.mount.try_clone()?);
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            inside.enter()?;
-            drop(inside);
+            enter(net.as_fd(), mount.as_fd())?;
+            drop((net, mount));
             Ok(f())
         })
     }
@@ -190,13 +187,6 @@ impl Namespace {
         }
         Ok(processes.len())
     }
-
-    fn enter(&self) -> io::Result<()> {
-        setns(&self.net, CloneFlags::CLONE_NEWNET)?;
-        unshare(CloneFlags::CLONE_FS)?;
-        setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
-        Ok(())
-    }
 }
 
 impl Drop for Namespace {
@@ -209,6 +199,14 @@ impl Drop for Namespace {
             }
         }
     }
+}
+
+/// Moves the calling thread inside.
+fn enter(net: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> io::Result<()> {
+    setns(net, CloneFlags::CLONE_NEWNET)?;
+    unshare(CloneFlags::CLONE_FS)?;
+    setns(mount, CloneFlags::CLONE_NEWNS)?;
+    Ok(())
 }
 
 /// A process in a namespace.

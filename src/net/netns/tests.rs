@@ -39,16 +39,17 @@ fn two_hosts_on_a_wire_reach_each_other_until_a_cable_is_pulled() {
     let (a, b) = (host(&mut wire, "a", 2), host(&mut wire, "b", 3));
     let listener = a.run(|| TcpListener::bind((ip(2), 80)).unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let bound = std::time::Duration::from_millis(500);
-    let connect = || {
+    let connect = |bound_ms| {
+        let bound = std::time::Duration::from_millis(bound_ms);
         b.run(|| TcpStream::connect_timeout(&address, bound))
             .unwrap()
     };
-    assert!(connect().is_ok());
+    // Long enough for a SYN to be sent again.
+    assert!(connect(5_000).is_ok());
     assert!(a.rtnl().unwrap().addresses().unwrap().contains(&ip(2)));
     assert!(!b.rtnl().unwrap().addresses().unwrap().contains(&ip(2)));
     wire.plug("a", false).unwrap();
-    assert!(connect().is_err());
+    assert!(connect(500).is_err());
 }
 
 #[test]
@@ -83,4 +84,18 @@ fn a_dropped_namespace_takes_its_processes_along() {
         std::os::unix::process::ExitStatusExt::signal(&status),
         Some(9)
     );
+}
+
+#[test]
+fn a_thread_that_goes_inside_leaves_the_processes_there_alone() {
+    if !permitted() {
+        return;
+    }
+    let namespace = Namespace::new(&[]).unwrap();
+    let mut child = namespace.spawn(Command::new("sleep").arg("600")).unwrap();
+    let thread = namespace.thread("visitor", || ()).unwrap();
+    thread.join().unwrap().unwrap();
+    assert_eq!(namespace.processes().unwrap().len(), 1);
+    drop(namespace);
+    child.wait().unwrap();
 }
