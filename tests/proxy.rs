@@ -13,6 +13,8 @@ mod limits;
 mod relaying;
 #[path = "proxy/servers.rs"]
 mod servers;
+#[path = "proxy/stalls.rs"]
+mod stalls;
 #[path = "proxy/timeouts.rs"]
 mod timeouts;
 #[path = "proxy/traps.rs"]

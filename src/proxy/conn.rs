@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::queue::Tried;
 use super::relay::Flow;
+use super::stall::Silence;
 use super::termination::Phase;
 
 /// Where a connection stands.
@@ -33,8 +34,14 @@ pub(super) struct Side {
     pub(super) read_closed: bool,
     /// Urgent data came: reads stop at its mark, so a short read is no sign of an empty socket.
     pub(super) urgent: bool,
-    /// The peer is gone: RST, or a timeout of the kernel.
+    /// The peer is gone: RST, or it does not answer any more.
     pub(super) broken: bool,
+    /// Something was written to it since it was last known to have acknowledged everything.
+    pub(super) owes: bool,
+    /// The socket's probes are paced: it is not like a new one.
+    pub(super) paced: bool,
+    /// Since when it answers nothing, milliseconds since the engine's start.
+    pub(super) silence: Silence,
 }
 
 /// One connection. Times are microseconds since the engine's start.
@@ -153,6 +160,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little_more_than_its_facts() {
-        assert!(size_of::<Conn>() <= 208, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 232, "{}", size_of::<Conn>());
     }
 }

@@ -204,7 +204,10 @@ impl Path<'_> {
         }
         let data = kit.buffer.get(..read).unwrap_or_default();
         match tcp::send(self.to, data) {
-            Ok(sent) if sent == read => Step::Again,
+            Ok(sent) if sent == read => {
+                self.to_side.owes = true;
+                Step::Again
+            }
             Ok(sent) => self.hold(data.get(sent..).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.hold(data),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -218,6 +221,7 @@ impl Path<'_> {
 
     fn hold(&mut self, rest: &[u8]) -> Step {
         self.to_side.writable = false;
+        self.to_side.owes = true;
         self.flow.held = Some(Box::new(Held::Bytes {
             data: rest.into(),
             at: 0,
@@ -281,7 +285,8 @@ impl Path<'_> {
             return Step::Again;
         }
         self.from_side.readable = false;
-        if error.kind() == io::ErrorKind::WouldBlock {
+        // From one that is given up, nothing more will come.
+        if error.kind() == io::ErrorKind::WouldBlock && !self.from_side.broken {
             Step::Stop(Turn::Blocked)
         } else {
             Step::Stop(Turn::SourceBroken)
@@ -319,6 +324,7 @@ impl Path<'_> {
 
     /// The destination took `sent` of what is held.
     fn took(&mut self, sent: u32, kit: &mut Kit) {
+        self.to_side.owes = true;
         let Some(mut held) = self.flow.held.take() else {
             return;
         };
