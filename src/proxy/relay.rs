@@ -173,7 +173,8 @@ impl Path<'_> {
             if moved >= BUDGET {
                 return (moved, Turn::More);
             }
-            let step = if self.flow.splicing {
+            // splice(2) does not get past an urgent mark, and calls it the end before a FIN.
+            let step = if self.flow.splicing && !self.from_side.urgent {
                 self.splice(kit, &mut moved)
             } else {
                 self.copy(kit, &mut moved)
@@ -237,7 +238,9 @@ impl Path<'_> {
         let read = match pipe.fill(self.from, PIPE_BYTES) {
             Ok(0) => {
                 kit.put_back(pipe);
-                return self.end();
+                // The end, or an urgent mark before it: a read can tell.
+                self.back_to_buffer();
+                return Step::Again;
             }
             Ok(read) => read,
             Err(error) => {
