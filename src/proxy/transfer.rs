@@ -26,7 +26,7 @@ impl Worker {
         };
         let (Some(client), Some(server)) = (
             conn.client.as_ref().map(AsFd::as_fd),
-            conn.sock.and_then(|sock| self.socks.fd(sock)),
+            conn.sock.value().and_then(|sock| self.socks.fd(sock)),
         ) else {
             return;
         };
@@ -139,7 +139,7 @@ impl Worker {
         }
         if conn.up.is_done() && !conn.up.finished {
             conn.up.finished = true;
-            let fd = conn.sock.and_then(|sock| self.socks.fd(sock));
+            let fd = conn.sock.value().and_then(|sock| self.socks.fd(sock));
             conn.server_side.broken |= fd.is_some_and(|fd| tcp::finish(fd).is_err());
         }
         if conn.down.is_done() && !conn.down.finished {
@@ -211,7 +211,7 @@ impl Worker {
         };
         let (Some(client), Some(server)) = (
             conn.client.as_ref().map(AsFd::as_fd),
-            conn.sock.and_then(|sock| self.socks.fd(sock)),
+            conn.sock.value().and_then(|sock| self.socks.fd(sock)),
         ) else {
             return;
         };
@@ -284,7 +284,7 @@ impl Worker {
         let settings = self.proxies.get(usize::from(conn.proxy));
         if let Some(timeout) = settings.and_then(|s| s.user_timeout)
             && let Some(client) = conn.client.as_ref().map(AsFd::as_fd)
-            && let Some(server) = conn.sock.and_then(|sock| self.socks.fd(sock))
+            && let Some(server) = conn.sock.value().and_then(|sock| self.socks.fd(sock))
         {
             let client_gone = is_gone(client, &mut conn.client_side, timeout, now);
             let server_gone = is_gone(server, &mut conn.server_side, timeout, now);

@@ -377,7 +377,7 @@ impl Worker {
             let Some(conn) = self.conn_mut(entry.key) else {
                 continue;
             };
-            if conn.armed == entry.at {
+            if entry.is_for(conn.armed) {
                 conn.armed = u64::MAX;
                 self.on_deadline(entry.key);
             }
