@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 
 use super::queue::Tried;
 use super::relay::Flow;
-use super::stall::Silence;
 use super::termination::Phase;
 
 /// A number that may be missing; the highest one can't be there.
@@ -95,8 +94,6 @@ pub(super) struct Side {
     pub(super) owes: bool,
     /// The socket's probes are paced: it is not like a new one.
     pub(super) paced: bool,
-    /// Since when it answers nothing, milliseconds since the engine's start.
-    pub(super) silence: Silence,
 }
 
 /// One connection. Times are microseconds since the engine's start.
@@ -215,6 +212,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little_more_than_its_facts() {
-        assert!(size_of::<Conn>() <= 168, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 160, "{}", size_of::<Conn>());
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::conn::Side;
+use super::stall::Silence;
 use crate::net::splice::{PIPE_BYTES, Pipe};
 use crate::net::tcp;
 
@@ -39,6 +40,8 @@ pub(super) struct Flow {
     held: Option<Box<Held>>,
     /// Bytes read from the source.
     pub(super) bytes: u64,
+    /// Since when the destination answers nothing.
+    pub(super) silence: Silence,
     full_reads: u8,
     splicing: bool,
     /// The source has come to its end.

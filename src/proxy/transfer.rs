@@ -8,7 +8,7 @@ use super::conn::{Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
 use super::relay::{Path, Turn};
-use super::stall;
+use super::stall::{self, Silence};
 use super::termination::{Cause, Termination};
 use super::worker::{Token, Worker};
 use crate::net::epoll::Interest;
@@ -286,8 +286,9 @@ impl Worker {
             && let Some(client) = conn.client.as_ref().map(AsFd::as_fd)
             && let Some(server) = conn.sock.value().and_then(|sock| self.socks.fd(sock))
         {
-            let client_gone = is_gone(client, &mut conn.client_side, timeout, now);
-            let server_gone = is_gone(server, &mut conn.server_side, timeout, now);
+            let (up, down) = (&mut conn.up.silence, &mut conn.down.silence);
+            let client_gone = is_gone(client, &mut conn.client_side, down, timeout, now);
+            let server_gone = is_gone(server, &mut conn.server_side, up, timeout, now);
             conn.client_side.broken |= client_gone;
             conn.server_side.broken |= server_gone;
         }
@@ -301,13 +302,19 @@ impl Worker {
 }
 
 /// Whether a peer has bytes to acknowledge, and has long stopped to answer.
-fn is_gone(fd: BorrowedFd<'_>, side: &mut Side, timeout: Duration, now: u64) -> bool {
+fn is_gone(
+    fd: BorrowedFd<'_>,
+    side: &mut Side,
+    silence: &mut Silence,
+    timeout: Duration,
+    now: u64,
+) -> bool {
     if !side.owes {
         return false;
     }
     if tcp::unsent(fd).is_ok_and(|bytes| bytes == 0) {
         side.owes = false;
-        side.silence.broken();
+        silence.broken();
         return false;
     }
     let Ok(answers) = tcp::answers(fd) else {
@@ -319,5 +326,5 @@ fn is_gone(fd: BorrowedFd<'_>, side: &mut Side, timeout: Duration, now: u64) -> 
             tracing::debug!(%error, "a shut window is probed as seldom as the kernel likes");
         }
     }
-    side.silence.look(answers, timeout, now)
+    silence.look(answers, timeout, now)
 }
