@@ -15,6 +15,8 @@ mod relaying;
 mod servers;
 #[path = "proxy/stalls.rs"]
 mod stalls;
+#[path = "proxy/storms.rs"]
+mod storms;
 #[path = "proxy/timeouts.rs"]
 mod timeouts;
 #[path = "proxy/traps.rs"]

@@ -163,6 +163,8 @@ impl Worker {
             }
             self.bury();
         }
+        // Slots that were granted to those who have left are not lost for the other workers.
+        self.read_mail();
     }
 
     fn look_at_the_clock(&mut self) {
