@@ -115,7 +115,7 @@ fn a_client_that_talks_while_its_last_bytes_are_flushed_costs_nothing() {
         lab.stats().totals.server_aborts == 1
     });
     // Each of these is an event for a connection that only waits to be read.
-    for _ in 0..3000 {
+    for _ in 0..10_000 {
         client.write_all(b"x").unwrap();
         thread::sleep(Duration::from_micros(100));
     }
