@@ -13,6 +13,10 @@ mod limits;
 mod relaying;
 #[path = "proxy/servers.rs"]
 mod servers;
+#[path = "proxy/stalls.rs"]
+mod stalls;
+#[path = "proxy/storms.rs"]
+mod storms;
 #[path = "proxy/timeouts.rs"]
 mod timeouts;
 #[path = "proxy/traps.rs"]

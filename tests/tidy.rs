@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "src/proxy/queue.rs",
     "src/proxy/server.rs",
     "src/proxy/slowstart.rs",
+    "src/proxy/stall.rs",
     "src/proxy/timer.rs",
     "src/track/fsm.rs",
     "src/track/verdict.rs",

@@ -2,7 +2,7 @@
 //! a failure means is decided elsewhere.
 #![expect(
     unsafe_code,
-    reason = "disconnect, TCP_INFO and SIOCOUTQ have no safe wrapper"
+    reason = "disconnect, TCP_INFO, TCP_RTO_MAX_MS and SIOCOUTQ have no safe wrapper"
 )]
 
 use std::io;
@@ -122,11 +122,10 @@ fn bound(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 pub struct Options {
     /// Idle time before the first keepalive probe; `None`: no keepalive.
     pub keepalive: Option<Duration>,
-    /// `TCP_USER_TIMEOUT`; `None`: the kernel's own.
-    pub user_timeout: Option<Duration>,
 }
 
-/// Sets TCP_NODELAY, keepalive and TCP_USER_TIMEOUT.
+/// Sets TCP_NODELAY and keepalive. Never TCP_USER_TIMEOUT: with it the kernel cuts a peer that
+/// answers, but keeps its window shut, and one that misses a single keepalive probe.
 ///
 /// # Errors
 /// The kernel's, from `setsockopt`.
@@ -144,7 +143,7 @@ pub fn set_options(fd: impl AsFd, options: Options) -> io::Result<()> {
         }
         None => socket.set_keepalive(false)?,
     }
-    socket.set_tcp_user_timeout(options.user_timeout)
+    Ok(())
 }
 
 /// Turns immediate ACKs on or off. On a listener only after listen(), which resets it; accepted
@@ -241,6 +240,72 @@ pub fn is_closed(fd: impl AsFd) -> io::Result<bool> {
     };
     Errno::result(outcome).map_err(io::Error::from)?;
     Ok(state == TCP_CLOSE)
+}
+
+/// What the kernel knows of a peer that has bytes to acknowledge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    /// Window probes, or repetitions of data, in a row that brought no answer.
+    pub missing: u8,
+    /// Time since it acknowledged anything.
+    pub last: Duration,
+    /// Its window is shut: nothing is on the way to it.
+    pub shut: bool,
+}
+
+/// How a peer answers, from `TCP_INFO`. Meaningful while [`unsent`] is not 0.
+///
+/// # Errors
+/// The kernel's, from `getsockopt`.
+pub fn answers(fd: impl AsFd) -> io::Result<Answers> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = libc::socklen_t::try_from(size_of::<libc::tcp_info>())
+        .map_err(|_too_large| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: `info` has room for the `len` bytes that the kernel may write, both outlive the
+    // call, and `raw` is open for as long as `fd` is borrowed.
+    let outcome = unsafe {
+        libc::getsockopt(
+            raw,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(outcome).map_err(io::Error::from)?;
+    // SAFETY: it was zeroed, and zeros are a value of a struct of integers.
+    let info = unsafe { info.assume_init() };
+    Ok(Answers {
+        missing: info.tcpi_probes.saturating_add(info.tcpi_retransmits),
+        last: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+        shut: info.tcpi_unacked == 0,
+    })
+}
+
+/// Bounds the time between two probes of a shut window, which else grows to two minutes
+/// (`TCP_RTO_MAX_MS`, Linux 6.15).
+///
+/// # Errors
+/// The kernel's, from `setsockopt`; ENOPROTOOPT when it is too old.
+pub fn set_probe_interval(fd: impl AsFd, longest: Duration) -> io::Result<()> {
+    const TCP_RTO_MAX_MS: libc::c_int = 44;
+    let ms = libc::c_int::try_from(longest.as_millis().clamp(1000, 120_000))
+        .map_err(io::Error::other)?;
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: `ms` is an int of `len` bytes that outlives the call, and `raw` is open for as long
+    // as `fd` is borrowed.
+    let outcome = unsafe {
+        libc::setsockopt(
+            raw,
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw const ms).cast(),
+            len,
+        )
+    };
+    Errno::result(outcome).map(drop).map_err(io::Error::from)
 }
 
 /// Bytes written to the socket that the peer has not acknowledged.

@@ -1,11 +1,66 @@
 //! What a worker knows of one connection. No system calls here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use super::queue::Tried;
 use super::relay::Flow;
 use super::termination::Phase;
+
+/// A number that may be missing; the highest one can't be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Maybe(u32);
+
+impl Maybe {
+    pub(super) const NONE: Self = Self(u32::MAX);
+
+    pub(super) const fn some(value: u32) -> Self {
+        Self(value)
+    }
+
+    /// Microseconds, up to 71 minutes.
+    pub(super) fn span(micros: u64) -> Self {
+        Self(u32::try_from(micros).map_or(u32::MAX - 1, |span| span.min(u32::MAX - 1)))
+    }
+
+    pub(super) const fn value(self) -> Option<u32> {
+        if self.0 == u32::MAX {
+            None
+        } else {
+            Some(self.0)
+        }
+    }
+
+    pub(super) const fn take(&mut self) -> Option<u32> {
+        let value = self.value();
+        *self = Self::NONE;
+        value
+    }
+}
+
+/// A client's address, in half the space; an IPv4 one as what IPv6 maps it to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl Peer {
+    fn new(addr: SocketAddr) -> Self {
+        let ip = match addr.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self {
+            ip: ip.octets(),
+            port: addr.port(),
+        }
+    }
+
+    pub(super) fn addr(self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+}
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +88,12 @@ pub(super) struct Side {
     pub(super) read_closed: bool,
     /// Urgent data came: reads stop at its mark, so a short read is no sign of an empty socket.
     pub(super) urgent: bool,
-    /// The peer is gone: RST, or a timeout of the kernel.
+    /// The peer is gone: RST, or it does not answer any more.
     pub(super) broken: bool,
+    /// Something was written to it since it was last known to have acknowledged everything.
+    pub(super) owes: bool,
+    /// The socket's probes are paced: it is not like a new one.
+    pub(super) paced: bool,
 }
 
 /// One connection. Times are microseconds since the engine's start.
@@ -43,9 +102,9 @@ pub(super) struct Conn {
     /// The client's socket, until the connection is dead.
     pub(super) client: Option<OwnedFd>,
     /// The server's socket, by its place in the worker's table.
-    pub(super) sock: Option<u32>,
+    pub(super) sock: Maybe,
     /// The client's address.
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     /// Tells this user of the slot from earlier ones.
     pub(super) serial: u32,
     /// Position of the proxy.
@@ -64,10 +123,10 @@ pub(super) struct Conn {
     pub(super) since: u64,
     /// When a byte last moved.
     pub(super) active: u64,
-    /// Time in the queue; `None`: never had a slot.
-    pub(super) queue_time: Option<u32>,
-    /// Time of the connect that succeeded.
-    pub(super) connect_time: Option<u32>,
+    /// Time in the queue, microseconds; missing: never had a slot.
+    pub(super) queue_time: Maybe,
+    /// Time of the connect that succeeded, microseconds.
+    pub(super) connect_time: Maybe,
     /// The earliest tick at which its timer comes due.
     pub(super) armed: u64,
     /// Servers that failed it.
@@ -96,8 +155,8 @@ impl Conn {
     ) -> Self {
         Self {
             client: Some(client),
-            sock: None,
-            peer,
+            sock: Maybe::NONE,
+            peer: Peer::new(peer),
             serial,
             proxy,
             server: None,
@@ -112,8 +171,8 @@ impl Conn {
             accepted: now,
             since: now,
             active: now,
-            queue_time: None,
-            connect_time: None,
+            queue_time: Maybe::NONE,
+            connect_time: Maybe::NONE,
             armed: u64::MAX,
             tried: Tried::default(),
             queued_behind: 0,
@@ -153,6 +212,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little_more_than_its_facts() {
-        assert!(size_of::<Conn>() <= 208, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 160, "{}", size_of::<Conn>());
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::conn::{Conn, Side, State};
+use super::conn::{Conn, Maybe, Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
@@ -127,9 +127,9 @@ impl Worker {
         let Some(conn) = self.conn_mut(slot) else {
             return Ok(());
         };
-        if conn.queue_time.is_none() {
+        if conn.queue_time == Maybe::NONE {
             let waited = now.saturating_sub(conn.accepted);
-            conn.queue_time = Some(u32::try_from(waited).unwrap_or(u32::MAX));
+            conn.queue_time = Maybe::span(waited);
         }
         conn.redispatched |= conn.tried != Tried::default();
         conn.server = u16::try_from(server).ok();
@@ -153,7 +153,7 @@ impl Worker {
             None => self.socks.create(proxy, addr, slot, self.round)?,
         };
         if let Some(conn) = self.conn_mut(slot) {
-            conn.sock = Some(sock);
+            conn.sock = Maybe::some(sock);
         }
         let Some(fd) = self.socks.fd(sock) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -190,7 +190,7 @@ impl Worker {
         conn.state = State::Relaying;
         conn.since = now;
         conn.active = now;
-        conn.connect_time = Some(u32::try_from(took).unwrap_or(u32::MAX));
+        conn.connect_time = Maybe::span(took);
         conn.server_side.writable = true;
         let server = conn.server.map(usize::from);
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
@@ -208,7 +208,7 @@ impl Worker {
     pub(super) fn connect_failed(&mut self, slot: u32, cause: Cause) {
         let error = self
             .conn(slot)
-            .and_then(|conn| self.socks.fd(conn.sock?))
+            .and_then(|conn| self.socks.fd(conn.sock.value()?))
             .and_then(|fd| tcp::take_error(fd).ok().flatten())
             .unwrap_or_else(|| io::ErrorKind::TimedOut.into());
         if self.give_up_on(slot, cause, &error) {
@@ -235,7 +235,7 @@ impl Worker {
                 .add_server(server, ServerCount::Retries, u64::from(again));
             settings.farm.suspect(server);
             tracing::debug!(
-                proxy = settings.farm.name(), server, client = %conn.peer, %error, "connect failed"
+                proxy = settings.farm.name(), server, client = %conn.peer.addr(), %error, "connect failed"
             );
         }
         if !again {

@@ -145,10 +145,16 @@ fn record(
         accepted_at: wall.checked_sub(total).unwrap_or(wall),
         proxy: usize::from(conn.proxy),
         server: conn.server.map(usize::from),
-        client: canonical(conn.peer),
+        client: conn.peer.addr(),
         local: canonical(local),
-        queue: conn.queue_time.map(|t| Duration::from_micros(t.into())),
-        connect: conn.connect_time.map(|t| Duration::from_micros(t.into())),
+        queue: conn
+            .queue_time
+            .value()
+            .map(|t| Duration::from_micros(t.into())),
+        connect: conn
+            .connect_time
+            .value()
+            .map(|t| Duration::from_micros(t.into())),
         total,
         bytes_in: conn.up.bytes,
         bytes_out: conn.down.bytes,

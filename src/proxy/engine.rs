@@ -323,7 +323,6 @@ fn prepare(socket: &OwnedFd, proxy: &crate::config::model::Proxy) -> io::Result<
         socket,
         tcp::Options {
             keepalive: proxy.keepalive,
-            user_timeout: proxy.user_timeout,
         },
     )?;
     tcp::set_quickack(socket, !proxy.client_first)

@@ -7,8 +7,9 @@
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
 //! them off the listeners, `connect` finds each a server, `transfer` and `relay` move the bytes,
-//! `ending` leaves their sockets as they ended, `conn` is what is known of one. Workers share nothing on the path of the bytes; they meet in the farm when a
-//! connection begins and ends, and through [`mailbox`]es.
+//! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
+//! ended, `conn` is what is known of one. Workers share nothing on the path of the bytes; they meet
+//! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
 pub mod balance;
 pub mod counters;
@@ -30,5 +31,6 @@ mod ending;
 mod relay;
 mod settings;
 mod sockets;
+mod stall;
 mod transfer;
 mod worker;

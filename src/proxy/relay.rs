@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::conn::Side;
+use super::stall::Silence;
 use crate::net::splice::{PIPE_BYTES, Pipe};
 use crate::net::tcp;
 
@@ -39,6 +40,8 @@ pub(super) struct Flow {
     held: Option<Box<Held>>,
     /// Bytes read from the source.
     pub(super) bytes: u64,
+    /// Since when the destination answers nothing.
+    pub(super) silence: Silence,
     full_reads: u8,
     splicing: bool,
     /// The source has come to its end.
@@ -173,7 +176,8 @@ impl Path<'_> {
             if moved >= BUDGET {
                 return (moved, Turn::More);
             }
-            let step = if self.flow.splicing {
+            // splice(2) does not get past an urgent mark, and calls it the end before a FIN.
+            let step = if self.flow.splicing && !self.from_side.urgent {
                 self.splice(kit, &mut moved)
             } else {
                 self.copy(kit, &mut moved)
@@ -204,7 +208,10 @@ impl Path<'_> {
         }
         let data = kit.buffer.get(..read).unwrap_or_default();
         match tcp::send(self.to, data) {
-            Ok(sent) if sent == read => Step::Again,
+            Ok(sent) if sent == read => {
+                self.to_side.owes = true;
+                Step::Again
+            }
             Ok(sent) => self.hold(data.get(sent..).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.hold(data),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -218,6 +225,7 @@ impl Path<'_> {
 
     fn hold(&mut self, rest: &[u8]) -> Step {
         self.to_side.writable = false;
+        self.to_side.owes = true;
         self.flow.held = Some(Box::new(Held::Bytes {
             data: rest.into(),
             at: 0,
@@ -233,7 +241,9 @@ impl Path<'_> {
         let read = match pipe.fill(self.from, PIPE_BYTES) {
             Ok(0) => {
                 kit.put_back(pipe);
-                return self.end();
+                // The end, or an urgent mark before it: a read can tell.
+                self.back_to_buffer();
+                return Step::Again;
             }
             Ok(read) => read,
             Err(error) => {
@@ -281,7 +291,8 @@ impl Path<'_> {
             return Step::Again;
         }
         self.from_side.readable = false;
-        if error.kind() == io::ErrorKind::WouldBlock {
+        // From one that is given up, nothing more will come.
+        if error.kind() == io::ErrorKind::WouldBlock && !self.from_side.broken {
             Step::Stop(Turn::Blocked)
         } else {
             Step::Stop(Turn::SourceBroken)
@@ -319,6 +330,7 @@ impl Path<'_> {
 
     /// The destination took `sent` of what is held.
     fn took(&mut self, sent: u32, kit: &mut Kit) {
+        self.to_side.owes = true;
         let Some(mut held) = self.flow.held.take() else {
             return;
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
+use super::stall;
 use super::termination::Cause;
 use crate::net::tcp;
 
@@ -25,7 +26,18 @@ pub(super) struct Settings {
     pub(super) half_close_timeout: u64,
     pub(super) queue_timeout: u64,
     pub(super) first_byte_timeout: Option<u64>,
+    pub(super) user_timeout: Option<Duration>,
+    /// How often a connection is looked at, whether or not something happens on it.
+    pub(super) look_every: u64,
 }
+
+/// A connection is looked at at least this often. It also bounds how long the timers of those that
+/// have ended stay in the wheel.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often a connection that is being flushed before its RST is looked at, microseconds.
+const FLUSH_POLL: u64 = 5_000;
+/// Looks that fall within a time of this mask (65 ms) are one, microseconds.
+const LOOK_TOGETHER: u64 = 0xffff;
 
 impl Settings {
     pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>) -> Self {
@@ -36,7 +48,6 @@ impl Settings {
             addresses: config.servers.iter().map(|s| s.address).collect(),
             options: tcp::Options {
                 keepalive: config.keepalive,
-                user_timeout: config.user_timeout,
             },
             client_first: config.client_first,
             retries: config.retries,
@@ -48,6 +59,10 @@ impl Settings {
                 .first_byte_timeout
                 .filter(|_| config.client_first)
                 .map(micros),
+            user_timeout: config.user_timeout,
+            look_every: micros(config.user_timeout.map_or(LOOK_EVERY, |timeout| {
+                stall::look_every(timeout).min(LOOK_EVERY)
+            })),
         }
     }
 }
@@ -82,6 +97,18 @@ pub(super) fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCo
         State::Relaying => relaying(conn, settings),
         State::Dead => (u64::MAX, None, Cause::Normal),
     }
+}
+
+/// When a connection is looked at next, whether or not something happens on it.
+pub(super) fn next_look(conn: &Conn, settings: &Settings, now: u64) -> u64 {
+    if conn.state == State::Flushing {
+        // No event tells that the last byte was acknowledged. The longer it takes, the less the
+        // peer is in a hurry.
+        let passed = now.saturating_sub(conn.since);
+        return now + FLUSH_POLL.max(passed / 8);
+    }
+    // Rounded up, so that one wake-up looks at many.
+    (now + settings.look_every) | LOOK_TOGETHER
 }
 
 fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {

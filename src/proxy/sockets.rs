@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use slab::Slab;
 
+use super::conn::Maybe;
 use crate::net::eventfd::Bell;
 use crate::net::tcp;
 
@@ -24,9 +25,10 @@ struct Sock {
     /// Where it goes when it is spare: the options of its proxy are set on it.
     pool: u32,
     /// The connection that uses it.
-    user: Option<u32>,
-    /// The round in which that connection got it: events of that round are its predecessor's.
-    since: u64,
+    user: Maybe,
+    /// The round in which that connection got it, until a later one brings an event: those of that
+    /// round are its predecessor's.
+    fresh: Maybe,
 }
 
 /// Spare sockets of one proxy and address family.
@@ -70,12 +72,13 @@ impl Sockets {
     }
 
     /// The connection that an event of `round` is for.
-    pub(super) fn user_of(&self, sock: u32, round: u64) -> Option<u32> {
-        let sock = self.sock(sock)?;
-        if sock.since == round {
+    pub(super) fn user_of(&mut self, sock: u32, round: u64) -> Option<u32> {
+        let sock = self.socks.get_mut(usize::try_from(sock).ok()?)?;
+        if sock.fresh == short(round) {
             return None;
         }
-        sock.user
+        sock.fresh = Maybe::NONE;
+        sock.user.value()
     }
 
     fn pool(proxy: u16, addr: SocketAddr) -> u32 {
@@ -98,8 +101,8 @@ impl Sockets {
         let sock = pool.spare.pop_back()?;
         pool.unused = pool.unused.min(pool.spare.len());
         let entry = self.socks.get_mut(usize::try_from(sock).ok()?)?;
-        entry.user = Some(user);
-        entry.since = round;
+        entry.user = Maybe::some(user);
+        entry.fresh = short(round);
         Some(sock)
     }
 
@@ -120,8 +123,8 @@ impl Sockets {
         let sock = Sock {
             fd,
             pool: Self::pool(proxy, addr),
-            user: Some(user),
-            since: round,
+            user: Maybe::some(user),
+            fresh: short(round),
         };
         u32::try_from(self.socks.insert(sock)).map_err(io::Error::other)
     }
@@ -132,7 +135,7 @@ impl Sockets {
         if let Ok(index) = usize::try_from(sock)
             && let Some(entry) = self.socks.get_mut(index)
         {
-            entry.user = None;
+            entry.user = Maybe::NONE;
         }
     }
 
@@ -156,7 +159,7 @@ impl Sockets {
         {
             return false;
         }
-        entry.user = None;
+        entry.user = Maybe::NONE;
         pool.spare.push_back(sock);
         true
     }
@@ -192,6 +195,11 @@ impl Sockets {
             }
         }
     }
+}
+
+/// A round by its lower 31 bits.
+fn short(round: u64) -> Maybe {
+    Maybe::span(round & 0x7fff_ffff)
 }
 
 /// An eventfd, for making one needs no right to any file.

@@ -1,12 +1,14 @@
 //! A connection between both sockets and their ends: bytes are moved, ends are passed on, and one
 //! side that breaks off takes the other with it, once that has what was sent before.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-use super::conn::State;
+use super::conn::{Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
 use super::relay::{Path, Turn};
+use super::stall::{self, Silence};
 use super::termination::{Cause, Termination};
 use super::worker::{Token, Worker};
 use crate::net::epoll::Interest;
@@ -24,7 +26,7 @@ impl Worker {
         };
         let (Some(client), Some(server)) = (
             conn.client.as_ref().map(AsFd::as_fd),
-            conn.sock.and_then(|sock| self.socks.fd(sock)),
+            conn.sock.value().and_then(|sock| self.socks.fd(sock)),
         ) else {
             return;
         };
@@ -126,7 +128,7 @@ impl Worker {
         }
         if conn.up.is_done() && conn.down.is_done() {
             // Closing sends the second FIN.
-            let in_order = conn.up.finished && !conn.down.finished;
+            let in_order = conn.up.finished && !conn.down.finished && !conn.server_side.paced;
             let leave = if in_order {
                 Leave::InOrder
             } else {
@@ -137,7 +139,7 @@ impl Worker {
         }
         if conn.up.is_done() && !conn.up.finished {
             conn.up.finished = true;
-            let fd = conn.sock.and_then(|sock| self.socks.fd(sock));
+            let fd = conn.sock.value().and_then(|sock| self.socks.fd(sock));
             conn.server_side.broken |= fd.is_some_and(|fd| tcp::finish(fd).is_err());
         }
         if conn.down.is_done() && !conn.down.finished {
@@ -209,7 +211,7 @@ impl Worker {
         };
         let (Some(client), Some(server)) = (
             conn.client.as_ref().map(AsFd::as_fd),
-            conn.sock.and_then(|sock| self.socks.fd(sock)),
+            conn.sock.value().and_then(|sock| self.socks.fd(sock)),
         ) else {
             return;
         };
@@ -240,8 +242,9 @@ impl Worker {
         let exhausted = path.flow.is_done();
         let lost = both || turn == Turn::DestinationBroken;
         let delivered = exhausted && tcp::unsent(target).map_or(true, |bytes| bytes == 0);
-        let serial = conn.serial;
         let phase = conn.phase();
+        let more = turn == Turn::More && !conn.runnable;
+        conn.runnable |= more;
         let (up, down) = if client_broken {
             (moved, 0)
         } else {
@@ -261,10 +264,67 @@ impl Worker {
             };
             self.end(slot, Termination::new(cause, phase), Leave::Reset);
         } else {
-            if exhausted || turn == Turn::More {
-                self.look_again(slot, serial);
+            if more {
+                self.runnable.push(slot);
             }
             self.arm(slot);
         }
     }
+
+    /// Looks at a connection on which nothing may have happened: is everything flushed that was
+    /// to be, and do the peers that have bytes to acknowledge still answer?
+    pub(super) fn look_at(&mut self, slot: u32) {
+        let now = self.now / 1000;
+        let Some(conn) = usize::try_from(slot)
+            .ok()
+            .and_then(|i| self.conns.get_mut(i))
+        else {
+            return;
+        };
+        let settings = self.proxies.get(usize::from(conn.proxy));
+        if let Some(timeout) = settings.and_then(|s| s.user_timeout)
+            && let Some(client) = conn.client.as_ref().map(AsFd::as_fd)
+            && let Some(server) = conn.sock.value().and_then(|sock| self.socks.fd(sock))
+        {
+            let (up, down) = (&mut conn.up.silence, &mut conn.down.silence);
+            let client_gone = is_gone(client, &mut conn.client_side, down, timeout, now);
+            let server_gone = is_gone(server, &mut conn.server_side, up, timeout, now);
+            conn.client_side.broken |= client_gone;
+            conn.server_side.broken |= server_gone;
+        }
+        let (client, server) = (conn.client_side.broken, conn.server_side.broken);
+        match conn.state {
+            State::Relaying if client || server => self.broke_off(slot, client, server),
+            State::Flushing => self.flush_on(slot),
+            State::Relaying | State::Queued | State::Connecting | State::Dead => self.arm(slot),
+        }
+    }
+}
+
+/// Whether a peer has bytes to acknowledge, and has long stopped to answer.
+fn is_gone(
+    fd: BorrowedFd<'_>,
+    side: &mut Side,
+    silence: &mut Silence,
+    timeout: Duration,
+    now: u64,
+) -> bool {
+    if !side.owes {
+        return false;
+    }
+    if tcp::unsent(fd).is_ok_and(|bytes| bytes == 0) {
+        side.owes = false;
+        silence.broken();
+        return false;
+    }
+    let Ok(answers) = tcp::answers(fd) else {
+        return false;
+    };
+    if answers.shut && !side.paced {
+        side.paced = true;
+        if let Err(error) = tcp::set_probe_interval(fd, stall::look_every(timeout)) {
+            tracing::debug!(%error, "a shut window is probed as seldom as the kernel likes");
+        }
+    }
+    silence.look(answers, timeout, now)
 }

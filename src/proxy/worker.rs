@@ -19,7 +19,7 @@ use super::engine::Shared;
 use super::mailbox::Message;
 use super::queue::Ticket;
 use super::relay::Kit;
-use super::settings::{Settings, deadline, micros};
+use super::settings::{Settings, deadline, micros, next_look};
 use super::sockets::Sockets;
 use super::termination::{Cause, Termination};
 use super::timer::{Entry, Wheel};
@@ -32,8 +32,6 @@ const TICK: u64 = 50_000;
 const EVENTS: usize = 256;
 /// log2 of a timer tick in microseconds: about 4 ms.
 const TIMER_SHIFT: u32 = 12;
-/// How often a connection that is being flushed before its RST is looked at, microseconds.
-const FLUSH_POLL: u64 = 5_000;
 
 /// What an event's token names: the upper half says which table, the lower half the place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +84,6 @@ pub(super) struct Worker {
     graves: Vec<u32>,
     /// Connections with more to do than their turn allowed.
     pub(super) runnable: Vec<u32>,
-    /// Connections that wait for a peer to acknowledge before their RST.
-    flushing: Vec<(u32, u32)>,
     messages: Vec<Message>,
     next_serial: u32,
     /// Microseconds since the engine's start, read once a round.
@@ -129,7 +125,6 @@ impl Worker {
             due: Vec::new(),
             graves: Vec::new(),
             runnable: Vec::new(),
-            flushing: Vec::new(),
             messages: Vec::new(),
             next_serial: 0,
             now: 0,
@@ -168,6 +163,8 @@ impl Worker {
             }
             self.bury();
         }
+        // Slots that were granted to those who have left are not lost for the other workers.
+        self.read_mail();
     }
 
     fn look_at_the_clock(&mut self) {
@@ -184,9 +181,6 @@ impl Worker {
             return Duration::ZERO;
         }
         let mut until = self.next_tick;
-        if !self.flushing.is_empty() {
-            until = until.min(self.now + FLUSH_POLL);
-        }
         if let Some(tick) = self.wheel.next_within((TICK >> TIMER_SHIFT) + 1) {
             until = until.min(tick << TIMER_SHIFT);
         }
@@ -385,17 +379,12 @@ impl Worker {
             let Some(conn) = self.conn_mut(entry.key) else {
                 continue;
             };
-            if conn.armed == entry.at {
+            if entry.is_for(conn.armed) {
                 conn.armed = u64::MAX;
                 self.on_deadline(entry.key);
             }
         }
         self.due = due;
-        for (slot, serial) in std::mem::take(&mut self.flushing) {
-            if self.conn(slot).is_some_and(|c| c.serial == serial) {
-                self.flush_on(slot);
-            }
-        }
     }
 
     fn on_deadline(&mut self, slot: u32) {
@@ -404,7 +393,7 @@ impl Worker {
         };
         let (deadline, count, cause) = deadline(conn, settings);
         if self.now < deadline {
-            self.arm(slot);
+            self.look_at(slot);
             return;
         }
         if conn.state == State::Connecting {
@@ -419,13 +408,14 @@ impl Worker {
         self.end(slot, end, if clean { Leave::Close } else { Leave::Reset });
     }
 
-    /// Sees to it that the connection's timer comes due by its deadline.
+    /// Sees to it that the connection's timer comes due by its deadline, or its next look.
     pub(super) fn arm(&mut self, slot: u32) {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return;
         };
         let (deadline, _, _) = deadline(conn, settings);
-        let tick = (deadline >> TIMER_SHIFT).saturating_add(1);
+        let at = deadline.min(next_look(conn, settings, self.now));
+        let tick = (at >> TIMER_SHIFT).saturating_add(1);
         if tick < conn.armed {
             let at = self.wheel.arm(slot, tick);
             if let Some(conn) = self.conn_mut(slot) {
@@ -454,11 +444,6 @@ impl Worker {
     /// The slot is freed when the round ends.
     pub(super) fn dig(&mut self, slot: u32) {
         self.graves.push(slot);
-    }
-
-    /// The connection is looked at again soon.
-    pub(super) fn look_again(&mut self, slot: u32, serial: u32) {
-        self.flushing.push((slot, serial));
     }
 
     pub(super) fn new_serial(&mut self) -> u32 {

@@ -189,3 +189,31 @@ fn every_socket_of_a_group_is_served_also_when_there_are_more_than_workers() {
     }
     wait_until("all end", || engine.connections() == 0);
 }
+
+#[test]
+fn urgent_data_in_the_midst_of_a_bulk_stream_loses_nothing_behind_it() {
+    const PART: usize = 8 << 20;
+    for workers in [1, 2] {
+        let backend = Backend::start(|mut stream| {
+            stream.write_all(&Pattern::bytes(1, PART)).unwrap();
+            socket2::SockRef::from(&stream)
+                .send_out_of_band(b"!")
+                .unwrap();
+            stream.write_all(&Pattern::bytes(2, PART)).unwrap();
+            socket2::SockRef::from(&stream)
+                .send_out_of_band(b"!")
+                .unwrap();
+            stream.write_all(b"the end").unwrap();
+        });
+        let lab = Lab::start(proxy(vec![server(backend.addr)]), workers);
+        let mut client = lab.connect();
+        let mut answer = vec![0; PART];
+        for part in [1, 2] {
+            client.read_exact(&mut answer).unwrap();
+            assert!(answer == Pattern::bytes(part, PART), "part {part}");
+        }
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"the end");
+    }
+}

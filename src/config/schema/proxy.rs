@@ -130,7 +130,7 @@ pub(super) const PROXY: Section = Section {
             "user-timeout",
             ms_or_off(SECOND, DAY),
             Fallback::Value("\"20s\""),
-            "Sent bytes unacknowledged for so long break the connection, on both sides.",
+            "A peer that leaves bytes unacknowledged and probes unanswered for so long is gone, on both sides. One that only stops reading is not.",
         )
         .called(&["tcp-ut"]),
         Key::new(

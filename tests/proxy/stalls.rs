@@ -1,0 +1,209 @@
+//! Peers that stop reading, and peers that vanish.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use lbd::net::clock;
+use lbd::net::tcp;
+
+use super::lab::{Backend, Lab, Pattern, proxy, server, wait_until};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+const ANSWER: usize = 24 << 20;
+
+fn lab(backend: &Backend, workers: usize) -> Lab {
+    let mut proxy = proxy(vec![server(backend.addr)]);
+    proxy.user_timeout = Some(TIMEOUT);
+    Lab::start(proxy, workers)
+}
+
+/// Drops every packet that arrives for this socket: its host has vanished.
+fn vanish(stream: &TcpStream) {
+    let drop_all = socket2::SockFilter::new(6, 0, 0, 0); // BPF_RET | BPF_K: accept 0 bytes
+    socket2::SockRef::from(stream)
+        .attach_filter(&[drop_all])
+        .unwrap();
+}
+
+fn stuck(lab: &Lab) {
+    let mut last = (u64::MAX, clock::now());
+    wait_until("nothing moves any more", || {
+        let totals = lab.stats().totals;
+        let moved = totals.bytes_in + totals.bytes_out;
+        if moved != last.0 {
+            last = (moved, clock::now());
+        }
+        moved > 0 && clock::now() - last.1 > Duration::from_millis(100)
+    });
+}
+
+#[test]
+fn a_client_that_rests_for_four_times_the_user_timeout_gets_every_byte() {
+    for workers in [1, 2] {
+        let backend = Backend::start(|mut stream| {
+            stream.write_all(&Pattern::bytes(1, ANSWER)).unwrap();
+        });
+        let lab = lab(&backend, workers);
+        let mut client = lab.connect();
+        thread::sleep(4 * TIMEOUT);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer == Pattern::bytes(1, ANSWER), "{}", answer.len());
+    }
+}
+
+#[test]
+fn a_client_that_rests_while_a_few_bytes_wait_gets_every_byte() {
+    // Its window is shut, and the proxy's send buffer far from full.
+    let backend = Backend::start(|mut stream| {
+        let pattern = Pattern::bytes(2, 400_000);
+        for block in pattern.chunks(10_000) {
+            stream.write_all(block).unwrap();
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let lab = lab(&backend, 1);
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(4096).unwrap();
+    client.connect(&lab.addr.into()).unwrap();
+    let mut client = TcpStream::from(client);
+    thread::sleep(4 * TIMEOUT);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer == Pattern::bytes(2, 400_000), "{}", answer.len());
+}
+
+#[test]
+fn a_client_that_rests_after_the_server_closed_gets_every_byte() {
+    // All of it lies in the proxy's send buffer, and the connection has ended.
+    let backend = Backend::start(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(&Pattern::bytes(3, 300_000)).unwrap();
+    });
+    let lab = lab(&backend, 1);
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(4096).unwrap();
+    client.connect(&lab.addr.into()).unwrap();
+    let mut client = TcpStream::from(client);
+    client.write_all(b"x").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    lab.settle();
+    thread::sleep(4 * TIMEOUT);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer == Pattern::bytes(3, 300_000), "{}", answer.len());
+}
+
+#[test]
+fn a_server_that_rests_gets_every_byte() {
+    let (done, verdict) = std::sync::mpsc::sync_channel(1);
+    let backend = Backend::start(move |mut stream| {
+        thread::sleep(4 * TIMEOUT);
+        let mut request = Vec::new();
+        stream.read_to_end(&mut request).unwrap();
+        done.send(request == Pattern::bytes(4, ANSWER)).unwrap();
+    });
+    let lab = lab(&backend, 1);
+    let mut client = lab.connect();
+    client.write_all(&Pattern::bytes(4, ANSWER)).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(verdict.recv_timeout(Duration::from_secs(20)).unwrap());
+    lab.settle();
+}
+
+#[test]
+fn a_client_that_vanishes_is_given_up_after_the_user_timeout() {
+    for workers in [1, 2] {
+        let backend = Backend::start(|mut stream| {
+            stream.write_all(&Pattern::bytes(5, ANSWER)).unwrap_or(());
+        });
+        let lab = lab(&backend, workers);
+        let client = lab.connect();
+        stuck(&lab);
+        vanish(&client);
+        assert_gone(&lab, "CD");
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_after_a_long_rest_is_given_up_too() {
+    let backend = Backend::start(|mut stream| {
+        stream.write_all(&Pattern::bytes(6, ANSWER)).unwrap_or(());
+    });
+    let lab = lab(&backend, 1);
+    let client = lab.connect();
+    thread::sleep(4 * TIMEOUT);
+    vanish(&client);
+    assert_gone(&lab, "CD");
+}
+
+#[test]
+fn a_client_that_vanishes_with_bytes_on_their_way_is_given_up() {
+    let backend = Backend::start(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        // The client has been silent for longer than the timeout by then.
+        thread::sleep(TIMEOUT + TIMEOUT / 2);
+        stream.write_all(b"late").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap_or(0);
+    });
+    let lab = lab(&backend, 1);
+    let mut client = lab.connect();
+    client.write_all(b"x").unwrap();
+    wait_until("acknowledged", || tcp::unsent(&client).unwrap() == 0);
+    vanish(&client);
+    wait_until("the answer is on its way", || {
+        lab.stats().totals.bytes_out == 4
+    });
+    assert_gone(&lab, "CD");
+}
+
+#[test]
+fn a_server_that_vanishes_is_given_up_after_the_user_timeout() {
+    let backend = Backend::start(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(b"x").unwrap();
+        wait_until("acknowledged", || tcp::unsent(&stream).unwrap() == 0);
+        vanish(&stream);
+        thread::sleep(Duration::from_secs(20));
+    });
+    let lab = lab(&backend, 1);
+    let mut client = lab.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    client.write_all(b"into the void").unwrap();
+    assert_gone(&lab, "SD");
+}
+
+/// Given up not before the timeout, and not long after.
+fn assert_gone(lab: &Lab, code: &str) {
+    let began = clock::now();
+    lab.settle();
+    let took = clock::now() - began;
+    assert!(took >= TIMEOUT / 2, "{took:?}");
+    assert!(took < 4 * TIMEOUT, "{took:?}");
+    assert_eq!(lab.record().end.to_string(), code);
+}
+
+#[test]
+fn an_idle_client_may_miss_a_keepalive_probe() {
+    let backend = Backend::echo(1);
+    let mut proxy = proxy(vec![server(backend.addr)]);
+    proxy.user_timeout = Some(TIMEOUT);
+    // Probes after 1, 2 and 3 s; the third that misses its answer ends it after 4 s.
+    proxy.keepalive = Some(Duration::from_secs(1));
+    let lab = Lab::start(proxy, 1);
+    let mut client = lab.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0; 2]).unwrap();
+    vanish(&client);
+    thread::sleep(Duration::from_millis(2500));
+    socket2::SockRef::from(&client).detach_filter().unwrap();
+    client.write_all(b"y").unwrap();
+    client.read_exact(&mut [0; 1]).unwrap();
+    vanish(&client);
+    let began = clock::now();
+    lab.settle();
+    assert!(clock::now() - began < Duration::from_secs(6));
+}
