@@ -2,12 +2,12 @@
 //! a failure means is decided elsewhere.
 #![expect(
     unsafe_code,
-    reason = "disconnect, TCP_INFO, TCP_RTO_MAX_MS and SIOCOUTQ have no safe wrapper"
+    reason = "disconnect, TCP_INFO, TCP_RTO_MAX_MS, TCP_WINDOW_CLAMP and SIOCOUTQ have no safe wrapper"
 )]
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -292,16 +292,29 @@ pub fn set_probe_interval(fd: impl AsFd, longest: Duration) -> io::Result<()> {
     const TCP_RTO_MAX_MS: libc::c_int = 44;
     let ms = libc::c_int::try_from(longest.as_millis().clamp(1000, 120_000))
         .map_err(io::Error::other)?;
+    set_number(fd.as_fd(), TCP_RTO_MAX_MS, ms)
+}
+
+/// Sets the receive window that a socket begins its next connection with, bytes; it grows from
+/// there as ever (`TCP_WINDOW_CLAMP`).
+///
+/// # Errors
+/// The kernel's, from `setsockopt`.
+pub fn set_first_window(fd: impl AsFd, bytes: u16) -> io::Result<()> {
+    set_number(fd.as_fd(), libc::TCP_WINDOW_CLAMP, bytes.into())
+}
+
+fn set_number(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
-    let raw = fd.as_fd().as_raw_fd();
-    // SAFETY: `ms` is an int of `len` bytes that outlives the call, and `raw` is open for as long
-    // as `fd` is borrowed.
+    let raw = fd.as_raw_fd();
+    // SAFETY: `value` is an int of `len` bytes that outlives the call, and `raw` is open for as
+    // long as `fd` is borrowed.
     let outcome = unsafe {
         libc::setsockopt(
             raw,
             libc::IPPROTO_TCP,
-            TCP_RTO_MAX_MS,
-            (&raw const ms).cast(),
+            option,
+            (&raw const value).cast(),
             len,
         )
     };

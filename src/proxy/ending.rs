@@ -13,6 +13,10 @@ use super::termination::{AccessRecord, Cause, Counts, Termination};
 use super::worker::Worker;
 use crate::net::{clock, tcp};
 
+/// A server's socket that has received more than this, bytes, is not used again: its buffer has grown,
+/// and its next connection would be held to the window a small one begins with.
+const RECYCLE_RECEIVED_MAX: u64 = 32 * 1024;
+
 /// How a connection's sockets are left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leave {
@@ -51,13 +55,18 @@ impl Worker {
         conn.up.cut(&mut self.kit);
         conn.down.cut(&mut self.kit);
         let (client, sock) = (conn.client.take(), conn.sock.take());
+        let received = conn.down.bytes;
         let ticket = Ticket {
             worker: number,
             slot,
             serial: conn.serial,
         };
         if let Some(sock) = sock {
-            self.leave_sock(sock, leave);
+            let sock_leave = match leave {
+                Leave::InOrder if received > RECYCLE_RECEIVED_MAX => Leave::Close,
+                Leave::InOrder | Leave::Reset | Leave::Close => leave,
+            };
+            self.leave_sock(sock, sock_leave);
         }
         let local = self.close_client(client, leave);
         let Some((conn, settings)) = self.conn_and_settings(slot) else {

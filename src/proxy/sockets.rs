@@ -15,6 +15,10 @@ use crate::net::tcp;
 
 /// Spare sockets a worker keeps for each proxy and address family.
 const SPARE_SOCKETS: usize = 256;
+/// The receive window a recycled socket begins with, bytes. Left alone, it would offer a little more
+/// than the kernel then has room for, and the kernel would put every acknowledgement off until the
+/// next read: measured as 40 % more CPU per request over a connection on a recycled socket.
+const FIRST_WINDOW: u16 = 65_535;
 /// How often spare sockets that nobody needed are closed, microseconds.
 const TRIM_EVERY: u64 = 1_000_000;
 
@@ -156,6 +160,7 @@ impl Sockets {
         if pool.spare.len() >= SPARE_SOCKETS
             || !tcp::is_closed(&entry.fd).unwrap_or(false)
             || tcp::disconnect(&entry.fd).is_err()
+            || tcp::set_first_window(&entry.fd, FIRST_WINDOW).is_err()
         {
             return false;
         }
