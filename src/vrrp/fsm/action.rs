@@ -54,6 +54,12 @@ impl NodeHealth {
         weight: 0,
         probe_epoch: 0,
     };
+
+    /// Whether it is known that clients would not be served.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
+        self.known && !self.can_serve
+    }
 }
 
 /// One event.

@@ -231,8 +231,7 @@ impl Machine {
         before: NodeHealth,
         out: &mut Actions,
     ) {
-        let was_unfit = before.known && !before.can_serve;
-        match (was_unfit, self.is_unfit()) {
+        match (before.is_unfit(), self.is_unfit()) {
             (false, true) if !self.is_owner() && !self.settings.alone => {
                 let leaving = Leaving::new(active.hold, false, HAND_OFF_AGAIN);
                 self.begin_leaving(now, leaving, out);

@@ -322,11 +322,68 @@ fn preemption_waits_for_its_delay_but_not_behind_an_active_that_cannot_serve() {
     rig.pass(1000);
     rig.hear(LOWER, 100);
     assert_eq!(rig.wait(), 2_414_062, "the timer runs on");
+    assert_eq!(rig.machine.reason(), "waiting for the preempt delay");
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    rig.run_to_deadline();
+    assert_eq!(
+        rig.machine.reason(),
+        "stronger than the node that was active"
+    );
     let mut rig = Rig::backup(settings(Version::V3, 1000, 150, ten));
     rig.tell(health(true, true, NodeHealth::NO_PROBE));
     rig.pass(1000);
     rig.hear(LOWER, 1);
     assert_eq!(rig.wait(), 414_062);
+}
+
+#[test]
+fn a_node_that_keeps_failing_preempts_nobody() {
+    let ten = Preempt::After(Duration::from_secs(10));
+    let mut rig = Rig::backup(settings(Version::V3, 1000, 150, ten));
+    rig.pass(20_000);
+    rig.tell(health(true, false, 0));
+    rig.hear(LOWER, 100);
+    rig.pass(1000);
+    // It counts as fit again a check interval later; the delay counts from the recovery itself.
+    rig.tell(health(true, true, 1));
+    for second in 1..10 {
+        rig.pass(1000);
+        rig.tell(Input::Timer);
+        rig.hear(LOWER, 100);
+        assert_eq!(rig.wait(), 3_414_062, "{second} s");
+        assert_eq!(rig.machine.reason(), "waiting for the preempt delay");
+    }
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    assert_eq!(rig.wait(), 2_414_062, "the timer runs on");
+    // Behind an Active that can't serve either it doesn't wait.
+    rig.tell(health(true, false, 1));
+    rig.tell(health(true, true, NodeHealth::NO_PROBE));
+    rig.pass(1000);
+    rig.tell(Input::Timer);
+    rig.hear(LOWER, 1);
+    assert_eq!(rig.wait(), 414_062);
+}
+
+#[test]
+fn a_short_failure_of_a_holder_makes_its_preemption_wait_too() {
+    let ten = Preempt::After(Duration::from_secs(10));
+    let mut rig = Rig::active(settings(Version::V3, 1000, 150, ten));
+    rig.run_to(20_000);
+    rig.tell(health(true, false, 0));
+    rig.pass(5);
+    rig.tell(health(true, true, 1));
+    rig.hear(LOWER, 100);
+    assert_eq!(rig.machine.state(), VrrpState::Backup);
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    assert_eq!(rig.wait(), 3_414_062);
+    assert_eq!(rig.machine.reason(), "waiting for the preempt delay");
+    rig.hear(HIGHER, 200);
+    assert_eq!(rig.machine.reason(), "handed off");
 }
 
 #[test]
