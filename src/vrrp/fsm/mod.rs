@@ -23,6 +23,8 @@ use crate::units::{AdvertInterval, Priority};
 
 /// Between two renewals of the address's lifetime.
 pub const RENEWAL: Duration = Duration::from_millis(500);
+/// A renewal that the kernel was too busy for is tried again after this.
+const RENEW_AGAIN: Duration = Duration::from_millis(100);
 /// How long a node without any verdict about itself leaves a vacant address alone after its start:
 /// all servers are probed before the address is taken.
 pub const STARTUP_GRACE: Duration = Duration::from_secs(3);
@@ -111,6 +113,7 @@ impl Machine {
             Input::Health(health) => self.judge(now, health, &mut out),
             Input::AddressLost => self.address_lost(now, &mut out),
             Input::AddressFailed => self.address_failed(now, &mut out),
+            Input::NotRenewed => self.not_renewed(now, &mut out),
             Input::Resign => self.resign(now, &mut out),
         }
         out

@@ -473,6 +473,40 @@ fn a_deleted_address_is_put_back_at_once_but_not_in_a_storm() {
 }
 
 #[test]
+fn a_renewal_the_kernel_was_too_busy_for_is_tried_again_while_the_lease_lasts() {
+    let mut rig = Rig::active(Rig::v3());
+    let begin = u64::try_from(rig.at.as_millis()).unwrap();
+    let mut tried = Vec::new();
+    while rig.machine.state() == VrrpState::Active {
+        let actions = rig.run_to_deadline();
+        if !actions.contains(&Action::Renew) {
+            continue;
+        }
+        tried.push(u64::try_from(rig.at.as_millis()).unwrap() - begin);
+        let more = rig.tell(Input::NotRenewed);
+        if rig.machine.state() != VrrpState::Active {
+            let expected = [Action::Advertise(0), Action::Release { graceful: false }];
+            assert_eq!(more, expected);
+        }
+    }
+    let (first, last) = (tried[0], *tried.last().unwrap());
+    assert_eq!((first, last, tried.len()), (500, 1_900, 15));
+    assert_eq!(rig.machine.reason(), "the kernel refused the address");
+}
+
+#[test]
+fn a_renewal_that_succeeds_at_last_lasts_for_a_whole_lease() {
+    let mut rig = Rig::active(Rig::v3());
+    let begin = u64::try_from(rig.at.as_millis()).unwrap();
+    rig.run_to(begin + 501);
+    rig.tell(Input::NotRenewed);
+    let again = rig.run_to(begin + 1_700);
+    assert_eq!(again[0], Action::Renew);
+    assert_eq!(rig.tell(Input::NotRenewed), []);
+    assert_eq!(rig.machine.state(), VrrpState::Active);
+}
+
+#[test]
 fn a_planned_leave_waits_for_the_successor_and_then_goes() {
     let mut rig = Rig::active(Rig::v3());
     let begin = u64::try_from(rig.at.as_millis()).unwrap();
@@ -581,6 +615,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("unknown", health(false, false, 0)),
         ("lost", Input::AddressLost),
         ("failed", Input::AddressFailed),
+        ("not renewed", Input::NotRenewed),
         ("resign", Input::Resign),
     ]
 }
