@@ -71,7 +71,7 @@ enum Order {
     /// Start a program there and hand it back.
     Spawn(&'static str, Vec<String>, SyncSender<Child>),
     Open(Box<LocalVip>),
-    /// Open it with the stamp of the router that was killed, as old as it is.
+    /// Open it with the stamp of the router that was killed, as old as it is, if it left one.
     Resume(Box<LocalVip>),
     /// Send forged adverts to the other host: so many of each kind, then say so.
     Forge(usize, SyncSender<()>),
@@ -193,13 +193,13 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                     stamp = gone.and_then(|gone| gone.stamp(at, at - birth, "boot"));
                 }
                 Order::Resume(local) => {
-                    let resume = Resume {
-                        stamp: stamp.take().unwrap(),
+                    let resume = stamp.take().map(|stamp| Resume {
+                        stamp,
                         boot_id: "boot".into(),
                         boottime: now() - birth,
-                    };
+                    });
                     let shared = Rc::clone(&netlink);
-                    let opened = VirtualRouter::open(&local, shared, now(), Some(resume));
+                    let opened = VirtualRouter::open(&local, shared, now(), resume);
                     router = Some(opened.unwrap());
                 }
                 Order::Forge(count, reply) => {
@@ -675,6 +675,30 @@ fn a_restarted_keeper_with_a_fresh_stamp_goes_on_as_active() {
         a.state() == Some(VrrpState::Backup)
     });
     one_holder("lb2 alone", &b, &a, secs(1.0));
+}
+
+#[test]
+fn an_active_whose_adverts_cannot_leave_has_nothing_to_resume() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let block = format!("xfrm policy add dst {} dir out action block", address(1));
+    a.run("ip", &block);
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    within("lb1 active", secs(6.0), || a.has_vip());
+    {
+        let seen = a.seen.lock().unwrap();
+        let counters = &seen.status.as_ref().unwrap().counters;
+        assert_eq!((counters.adverts_sent, counters.errors > 0), (0, true));
+    }
+    a.order(Order::Kill);
+    within("killed", secs(1.0), || a.state().is_none());
+    a.order(Order::Resume(local(&kind, 0)));
+    watches(&a);
+    drop(b);
 }
 
 #[test]

@@ -421,10 +421,14 @@ impl VirtualRouter {
     }
 
     fn advertise(&mut self, now: Instant, priority: u8) {
-        self.last_advert = Some(now);
+        if self.wire.destinations() == 0 {
+            self.last_advert = Some(now);
+        }
         for place in 0..self.wire.destinations() {
             match self.wire.advertise(&self.rules, priority, place) {
                 Ok(()) => {
+                    // What nobody can have heard gives the next keeper no right to go on.
+                    self.last_advert = Some(now);
                     self.counters.adverts_sent += 1;
                     self.counters.resigns_sent += u64::from(priority == 0);
                 }
