@@ -482,6 +482,40 @@ fn a_killed_or_hung_runner_is_replaced_and_the_proxy_stays() {
 }
 
 #[test]
+fn a_runner_killed_in_the_middle_of_a_run_costs_no_script_its_verdict() {
+    let folder = Folder::new("midrun");
+    let (address, config) = single();
+    let script = |name| {
+        format!(
+            "[track.script.{name}]\ncommand = [\"/bin/sleep\", \"0.3\"]\n\
+             interval = \"1s\"\ntimeout = \"1s\"\n"
+        )
+    };
+    let config = format!("{config}{}{}", script("one"), script("two"));
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let runner = wait_for("one runner", SOON, || node.runner());
+    let path = format!("/proc/{runner}/task/{runner}/children");
+    wait_for("both scripts beside the proxy", SOON, || {
+        let children = fs::read_to_string(&path).unwrap();
+        (children.split_whitespace().count() == 3).then_some(())
+    });
+    kill(Pid::from_raw(runner), Signal::SIGKILL).unwrap();
+    let next = wait_for("another runner", SOON, || {
+        node.runner().filter(|now| *now != runner)
+    });
+    // A result that is missed is missed 3 s after its run began.
+    let begin = clock::now();
+    wait_for("some runs", SOON, || {
+        let log = node.log();
+        assert!(!log.contains("runner hangs"), "the next runner was blamed");
+        assert!(!log.contains("track script fails"), "no result is none");
+        (clock::now() - begin > Duration::from_secs(4)).then_some(())
+    });
+    assert_eq!(node.runner(), Some(next));
+}
+
+#[test]
 fn the_service_manager_hears_ready_watchdog_and_stopping() {
     let folder = Folder::new("notify");
     let (address, config) = single();
