@@ -823,6 +823,70 @@ fn a_planned_leave_moves_the_vip_without_a_failed_connection() {
     assert!(outcome.failed.len() <= 1, "{outcome:?}");
 }
 
+/// One of the pair alone; its address has no lifetime.
+fn lone(lab: &Lab, folder: &Folder) -> Node {
+    let config = PAIR
+        .replace("100ms\"\nnodes", "1s\"\nnodes")
+        .replace("preempt", "lease = \"off\"\npreempt");
+    let node = lab.node(folder, "lb1", &config);
+    wait_for("lb1 to hold the vip", SOON, || {
+        lab.holds("lb1").then_some(())
+    });
+    node
+}
+
+#[test]
+fn a_second_sigterm_does_not_wait_and_leaves_no_address_behind() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("term-twice");
+    let mut lb1 = lone(&lab, &folder);
+    lb1.signal_keeper(Signal::SIGTERM);
+    lb1.wait_log("to=Leaving");
+    let begin = clock::now();
+    lb1.signal_keeper(Signal::SIGTERM);
+    assert_eq!(lb1.exit_code(), Some(0));
+    let took = clock::now() - begin;
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(!lab.holds("lb1"));
+}
+
+#[test]
+fn a_keeper_that_cannot_start_leaves_no_address_behind() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("no-start");
+    let mut lb1 = lone(&lab, &folder);
+    let proxy = lb1.proxy();
+    lb1.kill_keeper();
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    let namespace = lab.name("lb1");
+    let holder = thread::spawn(move || {
+        enter(&namespace);
+        wait_for("the port", SOON, || TcpListener::bind("[::]:6443").ok())
+    });
+    let holder = holder.join().unwrap();
+    assert!(lab.holds("lb1"));
+    lb1.restart();
+    assert_eq!(lb1.exit_code(), Some(1));
+    assert!(lb1.log().contains("held by another process"));
+    assert!(!lab.holds("lb1"));
+    drop(holder);
+}
+
+#[test]
+fn an_address_that_the_file_no_longer_has_is_removed_at_start() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("forgotten");
+    let mut lb1 = lone(&lab, &folder);
+    lb1.kill_keeper();
+    let config = fs::read_to_string(&lb1.config).unwrap();
+    fs::write(&lb1.config, config.replace("0.100/24", "0.101/24")).unwrap();
+    assert!(lab.holds("lb1"));
+    lb1.restart();
+    wait_for("the old vip to go", SOON, || {
+        (!lab.holds("lb1")).then_some(())
+    });
+}
+
 #[test]
 fn when_everything_is_killed_the_kernel_removes_the_vip() {
     let Some(lab) = Lab::new() else { return };

@@ -77,6 +77,8 @@ enum Order {
     Forge(usize, SyncSender<()>),
     Health(NodeHealth),
     Resign,
+    /// Leave without waiting for a successor.
+    GiveUp,
     /// Forget the router without any farewell, as a killed keeper does.
     Kill,
     End,
@@ -86,6 +88,8 @@ enum Order {
 struct Seen {
     status: Option<VipStatus>,
     has_vip: bool,
+    /// How often it has it, in whatever shape.
+    copies: usize,
     released: bool,
     events: Vec<RouterEvent>,
     /// Gratuitous ARP frames for the VIP that arrived on the wire.
@@ -186,6 +190,7 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                     router = Some(opened.unwrap());
                 }
                 Order::Health(health) => router.as_mut().unwrap().set_health(now(), health),
+                Order::GiveUp => router.as_mut().unwrap().give_up(now()),
                 Order::Resign => router.as_mut().unwrap().resign(now()),
                 Order::Kill => {
                     let at = now();
@@ -215,8 +220,10 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
         if now() - last_look > Duration::from_millis(20) {
             last_look = now();
             let facts = host_facts().unwrap();
-            let mut all = facts.interfaces.iter().flat_map(|link| &link.addresses);
-            seen.has_vip = all.any(|address| address.ip == IpAddr::V4(VIP));
+            let all = facts.interfaces.iter().flat_map(|link| &link.addresses);
+            let ours = all.filter(|address| address.ip == IpAddr::V4(VIP));
+            seen.copies = ours.count();
+            seen.has_vip = seen.copies > 0;
         }
     }
 }
@@ -699,6 +706,51 @@ fn an_active_whose_adverts_cannot_leave_has_nothing_to_resume() {
     a.order(Order::Resume(local(&kind, 0)));
     watches(&a);
     drop(b);
+}
+
+#[test]
+fn a_resumed_router_removes_its_address_in_other_shapes() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    within("lb1 active", secs(6.0), || a.has_vip());
+    a.order(Order::Kill);
+    within("killed", secs(1.0), || a.state().is_none());
+    a.run("ip", &format!("address add {VIP}/32 dev eth0"));
+    let copies = |count| a.seen.lock().unwrap().copies == count;
+    within("two shapes", secs(1.0), || copies(2));
+    a.order(Order::Resume(local(&kind, 0)));
+    within("active again", secs(0.5), || {
+        a.state() == Some(VrrpState::Active)
+    });
+    within("one shape", secs(0.5), || copies(1));
+    drop(b);
+}
+
+#[test]
+fn a_router_that_gives_up_leaves_no_address_behind() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    let mut forever = local(&kind, 0);
+    forever.vip.lease = None;
+    a.order(Order::Open(forever));
+    a.order(Order::Health(HEALTHY));
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(6.0));
+    watches(&b);
+    a.order(Order::GiveUp);
+    let took = within("no address", secs(0.5), || !a.has_vip());
+    println!("given up after {took:?}");
+    // It said so: the other one doesn't wait for its silence.
+    within("lb2 takes over", secs(0.6), || b.has_vip());
 }
 
 #[test]

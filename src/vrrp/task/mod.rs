@@ -130,10 +130,13 @@ impl VirtualRouter {
         let owner = own.base == Priority::OWNER;
         if fresh && self.attachment.is_usable() && !self.another_is_active() {
             self.run(now, Input::Resume);
+            self.remove_strays(now);
             return;
         }
-        if !owner {
-            self.remove_leftovers(now);
+        if !owner && self.remove_strays(now) {
+            let name = &self.local.vip.name;
+            tracing::warn!(vip = %name, "removing a left-over address");
+            self.release(now, true);
         }
         if self.attachment.is_usable() {
             self.run(now, Input::Up);
@@ -152,16 +155,12 @@ impl VirtualRouter {
         heard
     }
 
-    fn remove_leftovers(&mut self, now: Instant) {
-        match self.wire.remove_strays() {
-            Ok(false) => {}
-            Ok(true) => {
-                let name = &self.local.vip.name;
-                tracing::warn!(vip = %name, "removing a left-over address");
-                self.release(now, true);
-            }
-            Err(error) => self.kernel_error(now, "list addresses", &error),
-        }
+    /// Whether one of our addresses, as it should be, is left.
+    fn remove_strays(&mut self, now: Instant) -> bool {
+        self.wire.remove_strays().unwrap_or_else(|error| {
+            self.kernel_error(now, "remove left-over addresses", &error);
+            false
+        })
     }
 
     /// The descriptor to wait for; level-triggered. It stays the same until
@@ -226,6 +225,15 @@ impl VirtualRouter {
     /// Leaves for good: make before break.
     pub fn resign(&mut self, now: Instant) {
         self.run(now, Input::Resign);
+    }
+
+    /// Leaves for good without waiting for a successor: whatever is held is gone when this returns.
+    pub fn give_up(&mut self, now: Instant) {
+        self.run(now, Input::Resign);
+        self.run(now, Input::Down);
+        if self.release_at.is_some() {
+            self.release_now(now);
+        }
     }
 
     /// Whether it has left and the addresses are gone.
