@@ -166,7 +166,8 @@ fn a_machine_that_is_no_node_is_told_what_it_has() {
 #[test]
 fn the_daemon_on_a_machine_that_is_no_node_points_to_check() {
     let output = lbd(&["--config", "conf/lb.toml", "--runtime-dir", "/nonexistent"]);
-    assert_eq!(output.status.code(), Some(78));
+    // Its address may only be late: the service manager tries again after a 1.
+    assert_eq!(output.status.code(), Some(1));
     assert!(
         stderr(&output).contains("help: `lbd check conf/lb.toml` says where"),
         "{}",

@@ -888,6 +888,17 @@ fn an_address_that_the_file_no_longer_has_is_removed_at_start() {
 }
 
 #[test]
+fn a_node_whose_address_is_late_is_tried_again() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("late");
+    let here = lab.name("lb1");
+    lab.ip(&format!("-n {here} addr del 10.9.0.1/24 dev eth0"));
+    let mut lb1 = lab.node(&folder, "lb1", PAIR);
+    assert_eq!(lb1.exit_code(), Some(1));
+    assert!(lb1.log().contains("not among the nodes"));
+}
+
+#[test]
 fn when_everything_is_killed_the_kernel_removes_the_vip() {
     let Some(lab) = Lab::new() else { return };
     let folder = Folder::new("pair-all");
