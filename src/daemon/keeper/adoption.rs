@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::link::Link;
+use super::link::{Link, MESSAGES_MAX};
 use super::listeners::Listeners;
 use super::proxies::{decode, pid_of};
 use super::runtime_dir::ProxyMark;
@@ -165,7 +165,7 @@ impl Keeper {
     }
 
     pub(super) fn read_inherited(&mut self, now: Instant) -> Result<(), KeeperError> {
-        loop {
+        for _ in 0..MESSAGES_MAX {
             let Phase::Inheriting {
                 link, listeners, ..
             } = &mut self.proxies.phase
@@ -189,6 +189,7 @@ impl Keeper {
                 None => tracing::warn!("a message of the proxy was not understood"),
             }
         }
+        Ok(())
     }
 
     /// The listeners are back: adopt the proxy, or replace it.

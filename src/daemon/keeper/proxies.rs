@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
-use super::link::Link;
+use super::link::{Link, MESSAGES_MAX};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
 use super::watch::kill;
@@ -300,7 +300,10 @@ impl Keeper {
     }
 
     pub(super) fn read_proxy(&mut self, now: Instant) {
-        while let Some(current) = &self.proxies.current {
+        for _ in 0..MESSAGES_MAX {
+            let Some(current) = &self.proxies.current else {
+                return;
+            };
             match current.link.receive(&mut self.buffer) {
                 Ok(Some(received)) => {
                     if let Some(message) = decode(&self.buffer, &received) {
@@ -403,16 +406,8 @@ impl Keeper {
             if link.token != token {
                 return true;
             }
-            if event.writable() && link.flush(epoll).is_err() {
-                return false;
-            }
-            loop {
-                match link.receive(buffer) {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return true,
-                    Err(_) => return false,
-                }
-            }
+            let flushed = !event.writable() || link.flush(epoll).is_ok();
+            flushed && link.discard(buffer).is_ok()
         });
         let replaced = proxies.replaced.take();
         proxies.replaced =

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use super::link::MESSAGES_MAX;
 use super::runner_link::RunnerLink;
 use super::watch::kill;
 use super::{Keeper, RUNNER, RUNNER_END};
@@ -109,7 +110,7 @@ impl Keeper {
 
     /// Takes the runner's waiting reports.
     pub(super) fn read_runner(&mut self, now: Instant, event: Event) {
-        loop {
+        for _ in 0..MESSAGES_MAX {
             let Some(runner) = &mut self.scripts.runner else {
                 return;
             };
