@@ -12,7 +12,7 @@ use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
 use super::link::{Link, MESSAGES_MAX};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
-use super::watch::kill;
+use super::watch::{Looks, kill};
 use super::{Keeper, KeeperError};
 use crate::daemon::supervise::Input;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
@@ -73,7 +73,7 @@ impl Proxies {
         let replaced = replaced.map(|(_, since)| *since + REPLACE_WITHIN);
         let phase = match &self.phase {
             Phase::Expecting { next, .. } => Some(*next),
-            Phase::Inheriting { since, .. } => Some(*since + KILL_SILENT_AFTER),
+            Phase::Inheriting { look_at, .. } => Some(*look_at),
             Phase::Settled(_) => None,
         };
         replaced.into_iter().chain(phase).min()
@@ -204,7 +204,8 @@ impl Keeper {
             (Phase::Expecting { .. }, true) => {
                 tracing::info!(pid = hello.pid, "a proxy outlived its keeper");
                 self.proxies.phase = Phase::Inheriting {
-                    since: now,
+                    look_at: now + KILL_SILENT_AFTER,
+                    looks: Looks::default(),
                     link,
                     hello,
                     listeners: Vec::new(),
