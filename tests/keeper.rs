@@ -580,6 +580,53 @@ fn strangers_at_the_keepers_socket_change_nothing() {
     drop(silent);
 }
 
+/// What any process of our user can say to a keeper whose proxy serves: it is told to end.
+fn surplus(node: &Node) -> Connection {
+    let connection = Connection::connect(&node.runtime.join("keeper.sock")).unwrap();
+    let hello = ToKeeper::Hello(Hello {
+        pid: std::process::id(),
+        version: "0".into(),
+        config_digest: 0,
+        serving: false,
+    });
+    connection.send(&hello.encode().unwrap(), &[]).unwrap();
+    connection
+}
+
+#[test]
+fn a_keeper_without_a_free_descriptor_does_not_spin() {
+    let folder = Folder::new("emfile");
+    let (address, config) = single();
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let keeper = node.keeper.as_ref().unwrap().id();
+    let limit = |files: &str| {
+        let mut command = Command::new("prlimit");
+        let done = command.args(["--pid", &keeper.to_string(), &format!("--nofile={files}:")]);
+        assert!(done.status().unwrap().success());
+    };
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap();
+        let fields: Vec<&str> = stat.split_whitespace().collect();
+        fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap()
+    };
+    let path = |fd: u32| format!("/proc/{keeper}/fd/{fd}");
+    let free = (0..).find(|fd| fs::symlink_metadata(path(*fd)).is_err());
+    limit(&free.unwrap().to_string());
+    let connection = surplus(&node);
+    node.wait_log("keeper.sock does not accept");
+    let begin = (clock::now(), ticks());
+    wait_for("a second", SOON, || {
+        (clock::now() - begin.0 > Duration::from_secs(1)).then_some(())
+    });
+    let used = ticks() - begin.1;
+    assert!(used < 30, "{used} of 100 ticks");
+    assert_eq!(node.log().matches("does not accept").count(), 1);
+    limit("1024");
+    node.wait_log("surplus proxy told to end");
+    drop(connection);
+}
+
 #[test]
 fn a_port_held_by_another_program_is_refused() {
     let folder = Folder::new("held");

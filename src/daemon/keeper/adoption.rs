@@ -94,6 +94,7 @@ impl Keeper {
 
     /// Deadlines of adoption and replacement.
     pub(super) fn tick_proxies(&mut self, now: Instant) -> Result<(), KeeperError> {
+        self.tick_accepting(now);
         let due = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         if let Some((link, since)) = self.proxies.replaced.take() {
             let ready = self.supervisor.has_served() || due(since, REPLACE_WITHIN);
