@@ -165,7 +165,10 @@ fn a_machine_that_is_no_node_is_told_what_it_has() {
 
 #[test]
 fn the_daemon_on_a_machine_that_is_no_node_points_to_check() {
-    let output = lbd(&["--config", "conf/lb.toml", "--runtime-dir", "/nonexistent"]);
+    let dir = std::env::temp_dir().join(format!("lbd-cli-{}-run", std::process::id()));
+    let path = dir.to_str().unwrap();
+    let output = lbd(&["--config", "conf/lb.toml", "--runtime-dir", path]);
+    std::fs::remove_dir_all(&dir).unwrap();
     // Its address may only be late: the service manager tries again after a 1.
     assert_eq!(output.status.code(), Some(1));
     assert!(
