@@ -482,6 +482,40 @@ fn a_killed_or_hung_runner_is_replaced_and_the_proxy_stays() {
 }
 
 #[test]
+fn a_runner_killed_in_the_middle_of_a_run_costs_no_script_its_verdict() {
+    let folder = Folder::new("midrun");
+    let (address, config) = single();
+    let script = |name| {
+        format!(
+            "[track.script.{name}]\ncommand = [\"/bin/sleep\", \"0.3\"]\n\
+             interval = \"1s\"\ntimeout = \"1s\"\n"
+        )
+    };
+    let config = format!("{config}{}{}", script("one"), script("two"));
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let runner = wait_for("one runner", SOON, || node.runner());
+    let path = format!("/proc/{runner}/task/{runner}/children");
+    wait_for("both scripts beside the proxy", SOON, || {
+        let children = fs::read_to_string(&path).unwrap();
+        (children.split_whitespace().count() == 3).then_some(())
+    });
+    kill(Pid::from_raw(runner), Signal::SIGKILL).unwrap();
+    let next = wait_for("another runner", SOON, || {
+        node.runner().filter(|now| *now != runner)
+    });
+    // A result that is missed is missed 3 s after its run began.
+    let begin = clock::now();
+    wait_for("some runs", SOON, || {
+        let log = node.log();
+        assert!(!log.contains("runner hangs"), "the next runner was blamed");
+        assert!(!log.contains("track script fails"), "no result is none");
+        (clock::now() - begin > Duration::from_secs(4)).then_some(())
+    });
+    assert_eq!(node.runner(), Some(next));
+}
+
+#[test]
 fn the_service_manager_hears_ready_watchdog_and_stopping() {
     let folder = Folder::new("notify");
     let (address, config) = single();
@@ -544,6 +578,53 @@ fn strangers_at_the_keepers_socket_change_nothing() {
     wait_served(address);
     assert_ne!(node.proxy(), proxy);
     drop(silent);
+}
+
+/// What any process of our user can say to a keeper whose proxy serves: it is told to end.
+fn surplus(node: &Node) -> Connection {
+    let connection = Connection::connect(&node.runtime.join("keeper.sock")).unwrap();
+    let hello = ToKeeper::Hello(Hello {
+        pid: std::process::id(),
+        version: "0".into(),
+        config_digest: 0,
+        serving: false,
+    });
+    connection.send(&hello.encode().unwrap(), &[]).unwrap();
+    connection
+}
+
+#[test]
+fn a_keeper_without_a_free_descriptor_does_not_spin() {
+    let folder = Folder::new("emfile");
+    let (address, config) = single();
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let keeper = node.keeper.as_ref().unwrap().id();
+    let limit = |files: &str| {
+        let mut command = Command::new("prlimit");
+        let done = command.args(["--pid", &keeper.to_string(), &format!("--nofile={files}:")]);
+        assert!(done.status().unwrap().success());
+    };
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap();
+        let fields: Vec<&str> = stat.split_whitespace().collect();
+        fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap()
+    };
+    let path = |fd: u32| format!("/proc/{keeper}/fd/{fd}");
+    let free = (0..).find(|fd| fs::symlink_metadata(path(*fd)).is_err());
+    limit(&free.unwrap().to_string());
+    let connection = surplus(&node);
+    node.wait_log("keeper.sock does not accept");
+    let begin = (clock::now(), ticks());
+    wait_for("a second", SOON, || {
+        (clock::now() - begin.0 > Duration::from_secs(1)).then_some(())
+    });
+    let used = ticks() - begin.1;
+    assert!(used < 30, "{used} of 100 ticks");
+    assert_eq!(node.log().matches("does not accept").count(), 1);
+    limit("1024");
+    node.wait_log("surplus proxy told to end");
+    drop(connection);
 }
 
 #[test]
@@ -787,6 +868,81 @@ fn a_planned_leave_moves_the_vip_without_a_failed_connection() {
     let outcome = client.finish();
     println!("gap {:?}, failed {:?}", outcome.gap, outcome.failed);
     assert!(outcome.failed.len() <= 1, "{outcome:?}");
+}
+
+/// One of the pair alone; its address has no lifetime.
+fn lone(lab: &Lab, folder: &Folder) -> Node {
+    let config = PAIR
+        .replace("100ms\"\nnodes", "1s\"\nnodes")
+        .replace("preempt", "lease = \"off\"\npreempt");
+    let node = lab.node(folder, "lb1", &config);
+    wait_for("lb1 to hold the vip", SOON, || {
+        lab.holds("lb1").then_some(())
+    });
+    node
+}
+
+#[test]
+fn a_second_sigterm_does_not_wait_and_leaves_no_address_behind() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("term-twice");
+    let mut lb1 = lone(&lab, &folder);
+    lb1.signal_keeper(Signal::SIGTERM);
+    lb1.wait_log("to=Leaving");
+    let begin = clock::now();
+    lb1.signal_keeper(Signal::SIGTERM);
+    assert_eq!(lb1.exit_code(), Some(0));
+    let took = clock::now() - begin;
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(!lab.holds("lb1"));
+}
+
+#[test]
+fn a_keeper_that_cannot_start_leaves_no_address_behind() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("no-start");
+    let mut lb1 = lone(&lab, &folder);
+    let proxy = lb1.proxy();
+    lb1.kill_keeper();
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    let namespace = lab.name("lb1");
+    let holder = thread::spawn(move || {
+        enter(&namespace);
+        wait_for("the port", SOON, || TcpListener::bind("[::]:6443").ok())
+    });
+    let holder = holder.join().unwrap();
+    assert!(lab.holds("lb1"));
+    lb1.restart();
+    assert_eq!(lb1.exit_code(), Some(1));
+    assert!(lb1.log().contains("held by another process"));
+    assert!(!lab.holds("lb1"));
+    drop(holder);
+}
+
+#[test]
+fn an_address_that_the_file_no_longer_has_is_removed_at_start() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("forgotten");
+    let mut lb1 = lone(&lab, &folder);
+    lb1.kill_keeper();
+    let config = fs::read_to_string(&lb1.config).unwrap();
+    fs::write(&lb1.config, config.replace("0.100/24", "0.101/24")).unwrap();
+    assert!(lab.holds("lb1"));
+    lb1.restart();
+    wait_for("the old vip to go", SOON, || {
+        (!lab.holds("lb1")).then_some(())
+    });
+}
+
+#[test]
+fn a_node_whose_address_is_late_is_tried_again() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("late");
+    let here = lab.name("lb1");
+    lab.ip(&format!("-n {here} addr del 10.9.0.1/24 dev eth0"));
+    let mut lb1 = lab.node(&folder, "lb1", PAIR);
+    assert_eq!(lb1.exit_code(), Some(1));
+    assert!(lb1.log().contains("not among the nodes"));
 }
 
 #[test]

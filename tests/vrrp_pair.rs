@@ -71,12 +71,14 @@ enum Order {
     /// Start a program there and hand it back.
     Spawn(&'static str, Vec<String>, SyncSender<Child>),
     Open(Box<LocalVip>),
-    /// Open it with the stamp of the router that was killed, as old as it is.
+    /// Open it with the stamp of the router that was killed, as old as it is, if it left one.
     Resume(Box<LocalVip>),
     /// Send forged adverts to the other host: so many of each kind, then say so.
     Forge(usize, SyncSender<()>),
     Health(NodeHealth),
     Resign,
+    /// Leave without waiting for a successor.
+    GiveUp,
     /// Forget the router without any farewell, as a killed keeper does.
     Kill,
     End,
@@ -86,6 +88,8 @@ enum Order {
 struct Seen {
     status: Option<VipStatus>,
     has_vip: bool,
+    /// How often it has it, in whatever shape.
+    copies: usize,
     released: bool,
     events: Vec<RouterEvent>,
     /// Gratuitous ARP frames for the VIP that arrived on the wire.
@@ -186,6 +190,7 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                     router = Some(opened.unwrap());
                 }
                 Order::Health(health) => router.as_mut().unwrap().set_health(now(), health),
+                Order::GiveUp => router.as_mut().unwrap().give_up(now()),
                 Order::Resign => router.as_mut().unwrap().resign(now()),
                 Order::Kill => {
                     let at = now();
@@ -193,13 +198,13 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                     stamp = gone.and_then(|gone| gone.stamp(at, at - birth, "boot"));
                 }
                 Order::Resume(local) => {
-                    let resume = Resume {
-                        stamp: stamp.take().unwrap(),
+                    let resume = stamp.take().map(|stamp| Resume {
+                        stamp,
                         boot_id: "boot".into(),
                         boottime: now() - birth,
-                    };
+                    });
                     let shared = Rc::clone(&netlink);
-                    let opened = VirtualRouter::open(&local, shared, now(), Some(resume));
+                    let opened = VirtualRouter::open(&local, shared, now(), resume);
                     router = Some(opened.unwrap());
                 }
                 Order::Forge(count, reply) => {
@@ -215,8 +220,10 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
         if now() - last_look > Duration::from_millis(20) {
             last_look = now();
             let facts = host_facts().unwrap();
-            let mut all = facts.interfaces.iter().flat_map(|link| &link.addresses);
-            seen.has_vip = all.any(|address| address.ip == IpAddr::V4(VIP));
+            let all = facts.interfaces.iter().flat_map(|link| &link.addresses);
+            let ours = all.filter(|address| address.ip == IpAddr::V4(VIP));
+            seen.copies = ours.count();
+            seen.has_vip = seen.copies > 0;
         }
     }
 }
@@ -675,6 +682,75 @@ fn a_restarted_keeper_with_a_fresh_stamp_goes_on_as_active() {
         a.state() == Some(VrrpState::Backup)
     });
     one_holder("lb2 alone", &b, &a, secs(1.0));
+}
+
+#[test]
+fn an_active_whose_adverts_cannot_leave_has_nothing_to_resume() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let block = format!("xfrm policy add dst {} dir out action block", address(1));
+    a.run("ip", &block);
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    within("lb1 active", secs(6.0), || a.has_vip());
+    {
+        let seen = a.seen.lock().unwrap();
+        let counters = &seen.status.as_ref().unwrap().counters;
+        assert_eq!((counters.adverts_sent, counters.errors > 0), (0, true));
+    }
+    a.order(Order::Kill);
+    within("killed", secs(1.0), || a.state().is_none());
+    a.order(Order::Resume(local(&kind, 0)));
+    watches(&a);
+    drop(b);
+}
+
+#[test]
+fn a_resumed_router_removes_its_address_in_other_shapes() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    open(&a, &kind, 0);
+    within("lb1 active", secs(6.0), || a.has_vip());
+    a.order(Order::Kill);
+    within("killed", secs(1.0), || a.state().is_none());
+    a.run("ip", &format!("address add {VIP}/32 dev eth0"));
+    let copies = |count| a.seen.lock().unwrap().copies == count;
+    within("two shapes", secs(1.0), || copies(2));
+    a.order(Order::Resume(local(&kind, 0)));
+    within("active again", secs(0.5), || {
+        a.state() == Some(VrrpState::Active)
+    });
+    within("one shape", secs(0.5), || copies(1));
+    drop(b);
+}
+
+#[test]
+fn a_router_that_gives_up_leaves_no_address_behind() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    let kind = v3(1000, Mode::Unicast);
+    let mut forever = local(&kind, 0);
+    forever.vip.lease = None;
+    a.order(Order::Open(forever));
+    a.order(Order::Health(HEALTHY));
+    open(&b, &kind, 1);
+    one_holder("lb1 active", &a, &b, secs(6.0));
+    watches(&b);
+    a.order(Order::GiveUp);
+    let took = within("no address", secs(0.5), || !a.has_vip());
+    println!("given up after {took:?}");
+    // It said so: the other one doesn't wait for its silence.
+    within("lb2 takes over", secs(0.6), || b.has_vip());
 }
 
 #[test]

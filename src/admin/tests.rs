@@ -267,10 +267,12 @@ fn the_holder_is_named_in_every_state() {
 fn a_weaker_holder_is_explained_by_this_nodes_own_reason() {
     let mut status = status();
     let vip = &mut status.vrrp.as_mut().unwrap().vips[0];
-    (vip.effective_priority, vip.reason) = (200, "listening for an active node".to_owned());
-    assert!(status.judged().headline.starts_with(
-        "VIP 172.16.0.10 held by lb2 (172.16.0.3) with priority 110 against ours 200: listening"
-    ));
+    (vip.effective_priority, vip.reason) = (200, "waiting for the preempt delay".to_owned());
+    assert_eq!(
+        status.judged().headline,
+        "VIP 172.16.0.10 held by lb2 (172.16.0.3) with priority 110 against ours 200: waiting for \
+         the preempt delay; kube-apiserver 3 of 3 servers up"
+    );
 }
 
 #[test]

@@ -85,6 +85,17 @@ pub enum LocalError {
     },
 }
 
+impl LocalError {
+    /// Whether it may come right by itself: an address or an interface that isn't there yet.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotANode { .. } | Self::NoInterface { .. } | Self::NoAddress { .. } => true,
+            Self::SeveralNodes { .. } | Self::NoSuchNode { .. } => false,
+        }
+    }
+}
+
 impl HostFacts {
     /// The interface of that name.
     #[must_use]

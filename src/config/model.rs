@@ -244,8 +244,8 @@ pub enum Preempt {
     Never,
     /// `true`: at once.
     Always,
-    /// A duration: not before this long after the node's own start. Not applied to an Active at
-    /// priority 0 or 1.
+    /// A duration: not before this long after the node's own start, or after it became able to
+    /// serve again. Not applied to an Active at priority 0 or 1.
     After(Duration),
 }
 

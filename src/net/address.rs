@@ -2,6 +2,7 @@
 //! once; afterwards only a sequence number changes.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -83,6 +84,25 @@ impl Lease {
             result => result,
         }
     }
+}
+
+/// Removes the addresses with lbd's tag whose IP address isn't `wanted`, on any interface; says
+/// which.
+///
+/// # Errors
+/// What the kernel says.
+pub fn remove_tagged(
+    netlink: &mut Netlink,
+    wanted: impl Fn(IpAddr) -> bool,
+) -> io::Result<Vec<VipAddress>> {
+    let mut removed = Vec::new();
+    for found in netlink.addresses()? {
+        if found.protocol == PROTOCOL && !wanted(found.address.ip) {
+            Lease::new(found.address, found.index, None).release(netlink)?;
+            removed.push(found.address);
+        }
+    }
+    Ok(removed)
 }
 
 fn address_message(

@@ -146,6 +146,16 @@ impl Netlink {
     }
 }
 
+/// Whether a request failed for want of something that comes back by itself: memory, room in a
+/// queue.
+#[must_use]
+pub fn is_passing(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN, libc::EINTR]
+        .into_iter()
+        .any(|passing| code == Some(passing))
+}
+
 /// The error code in the acknowledgement of request `sequence` (`struct nlmsgerr` after the
 /// header); 0 is success, `None` another message.
 fn acknowledgement(part: &[u8], sequence: u32) -> Option<i32> {
@@ -326,6 +336,13 @@ mod tests {
         let facts = host_facts().unwrap();
         let loopback = facts.interfaces.iter().find(|link| link.name == "lo");
         assert!(loopback.is_some_and(|link| link.index > 0));
+    }
+
+    #[test]
+    fn want_of_memory_passes_and_want_of_rights_does_not() {
+        let of = |code| is_passing(&io::Error::from_raw_os_error(code));
+        assert!(of(libc::ENOBUFS) && of(libc::ENOMEM));
+        assert!(!of(libc::EPERM) && !of(libc::ENODEV) && !of(libc::EADDRNOTAVAIL));
     }
 
     #[test]

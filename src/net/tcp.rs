@@ -136,7 +136,7 @@ pub fn set_options(fd: impl AsFd, options: Options) -> io::Result<()> {
         Some(idle) => {
             let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
             let keepalive = TcpKeepalive::new()
-                .with_time(idle.max(Duration::from_secs(1)))
+                .with_time(whole_seconds(idle))
                 .with_interval(interval)
                 .with_retries(KEEPALIVE_PROBES);
             socket.set_tcp_keepalive(&keepalive)?;
@@ -144,6 +144,12 @@ pub fn set_options(fd: impl AsFd, options: Options) -> io::Result<()> {
         None => socket.set_keepalive(false)?,
     }
     Ok(())
+}
+
+/// Rounded up, and at least 1 s: the kernel counts keepalive in whole seconds.
+fn whole_seconds(span: Duration) -> Duration {
+    let whole = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+    Duration::from_secs(whole.max(1))
 }
 
 /// Turns immediate ACKs on or off. On a listener only after listen(), which resets it; accepted
@@ -409,4 +415,23 @@ pub fn is_readable(fd: impl AsFd) -> io::Result<bool> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut set = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     Ok(poll(&mut set, PollTimeout::ZERO)? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keepalive_is_rounded_up_to_whole_seconds_and_never_off() {
+        let fd = stream_socket(SocketAddr::from(([127, 0, 0, 1], 1))).unwrap();
+        for (ms, seconds) in [(1, 1), (1_000, 1), (1_500, 2), (30_000, 30)] {
+            let options = Options {
+                keepalive: Some(Duration::from_millis(ms)),
+                user_timeout: None,
+            };
+            set_options(&fd, options).unwrap();
+            let idle = SockRef::from(&fd).tcp_keepalive_time().unwrap();
+            assert_eq!(idle, Duration::from_secs(seconds), "{ms} ms");
+        }
+    }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::units::Count;
 
 /// A result that hasn't come this long after the timeout isn't waited for: the run counts as
-/// failed (the runner, which ends a run at its timeout, may itself have gone).
+/// failed. (The runner ends a run at its timeout; one that didn't is to be replaced before the next
+/// run.)
 const RESULT_GRACE: Duration = Duration::from_secs(2);
 
 /// What happened.
@@ -21,6 +22,8 @@ pub enum Input {
         /// Exit code 0 within the timeout.
         ok: bool,
     },
+    /// Who ran it is gone, and the run with it: that says nothing about the node.
+    Lost,
 }
 
 /// What to do.
@@ -99,9 +102,15 @@ impl Script {
             }
             (Input::Tick, Some(_)) if now >= self.deadline() => {
                 self.running = None;
-                self.result(false)
+                let verdict = self.result(false);
+                return [verdict.map(Action::Verdict), None];
             }
-            (Input::Finished { .. } | Input::Tick, _) => None,
+            (Input::Lost, Some(_)) => {
+                self.running = None;
+                self.next_start = now;
+                return [None, None];
+            }
+            (Input::Finished { .. } | Input::Tick | Input::Lost, _) => None,
         };
         let run = (self.running.is_none() && now >= self.next_start).then(|| {
             self.runs += 1;
@@ -176,11 +185,33 @@ mod tests {
         script.handle(base, Input::Tick);
         assert_eq!(script.deadline(), at(base, 3_000));
         let failed = Some(Action::Verdict(false));
+        assert_eq!(script.handle(at(base, 3_000), Input::Tick), [failed, None]);
+        // Its runner is replaced in between.
+        assert!(script.deadline() <= at(base, 3_000));
         let again = Some(Action::Run { run: 2 });
-        assert_eq!(script.handle(at(base, 3_000), Input::Tick), [failed, again]);
+        assert_eq!(script.handle(at(base, 3_000), Input::Tick), [None, again]);
         let stale = Input::Finished { run: 1, ok: true };
         assert_eq!(script.handle(at(base, 3_100), stale), [None, None]);
         assert_eq!(script.verdict(), Some(false));
+    }
+
+    #[test]
+    fn a_run_that_is_lost_has_no_result_and_is_made_up_for_at_once() {
+        let base = crate::net::clock::now();
+        let mut script = script(base, 1, 1);
+        script.handle(base, Input::Tick);
+        assert_eq!(script.handle(at(base, 500), Input::Lost), [None, None]);
+        assert_eq!(script.verdict(), None);
+        assert_eq!(script.deadline(), at(base, 500));
+        let again = Some(Action::Run { run: 2 });
+        assert_eq!(script.handle(at(base, 510), Input::Tick), [None, again]);
+        let stale = Input::Finished { run: 1, ok: false };
+        assert_eq!(script.handle(at(base, 520), stale), [None, None]);
+        // Between two runs there is nothing to lose.
+        let done = Input::Finished { run: 2, ok: true };
+        script.handle(at(base, 600), done);
+        assert_eq!(script.handle(at(base, 700), Input::Lost), [None, None]);
+        assert_eq!(script.deadline(), at(base, 2_510));
     }
 
     #[test]

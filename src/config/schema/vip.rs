@@ -67,7 +67,7 @@ pub(super) const VIP: Section = Section {
             "preempt",
             Kind::Form("`true`, `false` or a duration"),
             Fallback::Value("\"10s\""),
-            "Whether a stronger node takes over from a weaker one, and how long after its own start.",
+            "Whether a stronger node takes over from a weaker one, and how long after its own start or recovery.",
         ),
         Key::new(
             "lease",

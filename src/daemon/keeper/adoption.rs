@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::link::Link;
+use super::link::{Link, MESSAGES_MAX};
 use super::listeners::Listeners;
 use super::proxies::{decode, pid_of};
 use super::runtime_dir::ProxyMark;
-use super::watch::kill;
+use super::watch::{LOOK_EVERY, Looks, kill};
 use super::{Keeper, KeeperError};
 use crate::daemon::supervise::Input;
 use crate::ipc::message::{Hello, ToKeeper};
@@ -18,7 +18,7 @@ use crate::net::tcp::ListenError;
 const EXPECT_FOR: Duration = Duration::from_millis(100);
 /// The same when there is no trace of one but somebody holds the ports.
 const EXPECT_UNKNOWN_FOR: Duration = Duration::from_millis(300);
-/// A proxy that is there but doesn't come holds the ports: it is killed.
+/// A proxy that is there but doesn't come holds the ports: it is looked at, and killed if it hangs.
 pub(super) const KILL_SILENT_AFTER: Duration = Duration::from_secs(1);
 /// How often the ports are tried meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -30,15 +30,19 @@ pub(super) const REPLACE_WITHIN: Duration = Duration::from_secs(2);
 pub(super) enum Phase {
     /// A proxy may come back; `process` when the last keeper left word of it.
     Expecting {
+        /// Since when it is waited for, or was killed.
         since: Instant,
         process: Option<Process>,
+        looks: Looks,
         killed: bool,
         /// When to look whether the ports are free.
         next: Instant,
     },
     /// It is back and hands over its listeners.
     Inheriting {
-        since: Instant,
+        /// When to look whether it hangs.
+        look_at: Instant,
+        looks: Looks,
         link: Link,
         hello: Hello,
         listeners: Vec<OwnedFd>,
@@ -71,6 +75,7 @@ impl Keeper {
         self.proxies.phase = Phase::Expecting {
             since: now,
             process,
+            looks: Looks::default(),
             killed: false,
             next: now + patience,
         };
@@ -89,6 +94,7 @@ impl Keeper {
 
     /// Deadlines of adoption and replacement.
     pub(super) fn tick_proxies(&mut self, now: Instant) -> Result<(), KeeperError> {
+        self.tick_accepting(now);
         let due = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         if let Some((link, since)) = self.proxies.replaced.take() {
             let ready = self.supervisor.has_served() || due(since, REPLACE_WITHIN);
@@ -102,10 +108,22 @@ impl Keeper {
         }
         match &mut self.proxies.phase {
             Phase::Settled(_) => {}
-            Phase::Inheriting { since, .. } => {
-                if due(*since, KILL_SILENT_AFTER) {
-                    tracing::warn!("the proxy of the last keeper did not hand over its listeners");
-                    self.give_up_inheriting(now);
+            Phase::Inheriting {
+                look_at,
+                looks,
+                hello,
+                ..
+            } => {
+                if now >= *look_at {
+                    *look_at = now + LOOK_EVERY;
+                    let hung = pid_of(hello).map_or(Some("no process"), |pid| looks.look(now, pid));
+                    if let Some(reason) = hung {
+                        tracing::warn!(
+                            reason,
+                            "the proxy of the last keeper did not hand over its listeners"
+                        );
+                        self.give_up_inheriting(now);
+                    }
                 }
             }
             Phase::Expecting { next, .. } => {
@@ -126,6 +144,7 @@ impl Keeper {
         let Phase::Expecting {
             since,
             process: Some(process),
+            looks,
             killed,
             next,
         } = &mut self.proxies.phase
@@ -133,14 +152,22 @@ impl Keeper {
             return Err(in_use.into());
         };
         let waited = now.saturating_duration_since(*since);
-        if waited >= GIVE_UP_AFTER {
+        if *killed && waited >= GIVE_UP_AFTER {
             return Err(in_use.into());
         }
-        if waited >= KILL_SILENT_AFTER && !*killed {
-            let pid = process.pid();
-            tracing::warn!(pid, "the proxy of the last keeper does not answer: killed");
+        let pid = process.pid();
+        if !*killed
+            && waited >= KILL_SILENT_AFTER
+            && let Some(reason) = looks.look(now, pid)
+        {
+            tracing::warn!(
+                pid,
+                reason,
+                "the proxy of the last keeper does not answer: killed"
+            );
             kill(process);
             *killed = true;
+            *since = now;
         }
         *next = now + LOOK_AGAIN;
         Ok(())
@@ -159,13 +186,14 @@ impl Keeper {
         self.proxies.phase = Phase::Expecting {
             since: now,
             process,
+            looks: Looks::default(),
             killed: true,
             next: now + LOOK_AGAIN,
         };
     }
 
     pub(super) fn read_inherited(&mut self, now: Instant) -> Result<(), KeeperError> {
-        loop {
+        for _ in 0..MESSAGES_MAX {
             let Phase::Inheriting {
                 link, listeners, ..
             } = &mut self.proxies.phase
@@ -189,6 +217,7 @@ impl Keeper {
                 None => tracing::warn!("a message of the proxy was not understood"),
             }
         }
+        Ok(())
     }
 
     /// The listeners are back: adopt the proxy, or replace it.

@@ -43,7 +43,12 @@ impl Board {
             if report.probed || settle {
                 proxy.usable = Some(report.usable > 0);
             }
-            proxy.epoch += report.probe_epoch.saturating_sub(proxy.raw_epoch);
+            let probes = report.probe_epoch.saturating_sub(proxy.raw_epoch);
+            // Whatever a proxy says: one that is probed never counts as one that isn't.
+            proxy.epoch = proxy
+                .epoch
+                .saturating_add(probes)
+                .min(NodeHealth::NO_PROBE - 1);
             proxy.raw_epoch = report.probe_epoch;
         }
     }
@@ -184,6 +189,17 @@ mod tests {
         assert_eq!(health(&board, &vip, Standing::Fine), (true, true, 11));
         board.report(&report(false, 0, 2), true);
         assert_eq!(health(&board, &vip, Standing::Fine), (true, false, 11));
+    }
+
+    #[test]
+    fn a_count_of_probes_beyond_all_bounds_stays_a_count() {
+        let vip = vip("");
+        let mut board = Board::new(1);
+        board.report(&report(true, 1, 9), false);
+        board.new_process();
+        board.report(&report(true, 1, u64::MAX), false);
+        let most = NodeHealth::NO_PROBE - 1;
+        assert_eq!(health(&board, &vip, Standing::Fine), (true, true, most));
     }
 
     #[test]

@@ -110,16 +110,18 @@ fn joined(errors: &[LocalError]) -> String {
 
 impl KeeperError {
     /// The exit code that tells a service manager what kind of failure it was: 78 the
-    /// configuration can't be used on this machine, 77 rights are missing, 1 anything else.
+    /// configuration can't be used on this machine, 77 rights are missing, 1 anything else. It
+    /// tries again after all but 78: an address or interface that is late at boot is a 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         match self {
-            Self::Local(_) => 78,
+            Self::Local(errors) if !errors.iter().all(LocalError::may_pass) => 78,
             Self::Router { permission, .. } if *permission => 77,
             Self::RuntimeDir { source, .. } if denied(source) => 77,
             Self::Listen(ListenError::Kernel { source, .. }) if denied(source) => 77,
             Self::Log(_)
+            | Self::Local(_)
             | Self::RuntimeDir { .. }
             | Self::AlreadyRunning { .. }
             | Self::Facts(_)
@@ -247,5 +249,23 @@ impl Keeper {
     fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_cannot_pass_by_itself_stops_the_service() {
+        let vip = || "v".to_owned();
+        let late = || LocalError::NotANode { vip: vip() };
+        let wrong = LocalError::NoSuchNode {
+            vip: vip(),
+            node: "lb9".into(),
+            nodes: "lb1, lb2".into(),
+        };
+        assert_eq!(KeeperError::Local(vec![late()]).exit_code(), 1);
+        assert_eq!(KeeperError::Local(vec![late(), wrong]).exit_code(), 78);
     }
 }

@@ -6,14 +6,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
-use super::link::Link;
+use super::link::{Link, MESSAGES_MAX};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
-use super::watch::kill;
-use super::{Keeper, KeeperError};
+use super::watch::{Looks, kill};
+use super::{Keeper, KeeperError, SOCKET};
 use crate::daemon::supervise::Input;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
 use crate::net::epoll::{Event, Interest};
@@ -22,6 +22,10 @@ use crate::net::seqpacket::Received;
 
 /// Connections that haven't said `Hello`; when one more comes the oldest is closed.
 const STRANGERS_MAX: usize = 8;
+/// A listener that can't accept, as a rule for want of descriptors, is left alone for this long,
+/// and complained of this often.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// What connections of a surplus proxy get.
 const SURPLUS_GRACE_MS: u32 = 10_000;
 
@@ -33,6 +37,9 @@ pub(super) struct Proxies {
     pub(super) phase: Phase,
     pub(super) current: Option<Current>,
     strangers: Vec<Link>,
+    /// When the listener is watched again, while it isn't.
+    accept_at: Option<Instant>,
+    complained: Option<Instant>,
     /// Drains because its configuration is older; told so once the next one serves.
     pub(super) replaced: Option<(Link, Instant)>,
     pub(super) leaving: Vec<Link>,
@@ -57,6 +64,8 @@ impl Proxies {
             phase: Phase::Settled(Listeners::default()),
             current: None,
             strangers: Vec::new(),
+            accept_at: None,
+            complained: None,
             replaced: None,
             leaving: Vec::new(),
             starting: None,
@@ -73,10 +82,11 @@ impl Proxies {
         let replaced = replaced.map(|(_, since)| *since + REPLACE_WITHIN);
         let phase = match &self.phase {
             Phase::Expecting { next, .. } => Some(*next),
-            Phase::Inheriting { since, .. } => Some(*since + KILL_SILENT_AFTER),
+            Phase::Inheriting { look_at, .. } => Some(*look_at),
             Phase::Settled(_) => None,
         };
-        replaced.into_iter().chain(phase).min()
+        let all = [replaced, phase, self.accept_at];
+        all.into_iter().flatten().min()
     }
 
     /// The mark of the present proxy for the state file.
@@ -113,15 +123,12 @@ impl Proxies {
 
 impl Keeper {
     /// Takes new connections in.
-    pub(super) fn accept(&mut self, _now: Instant) {
-        loop {
+    pub(super) fn accept(&mut self, now: Instant) {
+        for _ in 0..STRANGERS_MAX {
             let connection = match self.socket.accept() {
                 Ok(Some(connection)) => connection,
                 Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "keeper.sock does not accept");
-                    return;
-                }
+                Err(error) => return self.pause_accepting(now, &error),
             };
             let ours = nix::unistd::geteuid().as_raw();
             let peer = connection.peer();
@@ -142,6 +149,31 @@ impl Keeper {
                 Ok(link) => self.proxies.strangers.push(link),
                 Err(error) => tracing::warn!(%error, "connection to keeper.sock turned away"),
             }
+        }
+    }
+
+    /// Whoever waits, waits: a listener that stays ready would have the loop spin.
+    fn pause_accepting(&mut self, now: Instant, error: &io::Error) {
+        let last = self.proxies.complained;
+        if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAIN_EVERY) {
+            self.proxies.complained = Some(now);
+            tracing::warn!(%error, "keeper.sock does not accept");
+        }
+        self.proxies.accept_at = Some(now + ACCEPT_PAUSE);
+        self.watch_socket(Interest::NONE);
+    }
+
+    /// The pause of the listener may be over.
+    pub(super) fn tick_accepting(&mut self, now: Instant) {
+        if self.proxies.accept_at.is_some_and(|at| now >= at) {
+            self.proxies.accept_at = None;
+            self.watch_socket(Interest::READ);
+        }
+    }
+
+    fn watch_socket(&self, interest: Interest) {
+        if let Err(error) = self.epoll.modify(&self.socket, SOCKET, interest) {
+            tracing::error!(%error, "keeper.sock cannot be watched");
         }
     }
 
@@ -204,7 +236,8 @@ impl Keeper {
             (Phase::Expecting { .. }, true) => {
                 tracing::info!(pid = hello.pid, "a proxy outlived its keeper");
                 self.proxies.phase = Phase::Inheriting {
-                    since: now,
+                    look_at: now + KILL_SILENT_AFTER,
+                    looks: Looks::default(),
                     link,
                     hello,
                     listeners: Vec::new(),
@@ -300,7 +333,10 @@ impl Keeper {
     }
 
     pub(super) fn read_proxy(&mut self, now: Instant) {
-        while let Some(current) = &self.proxies.current {
+        for _ in 0..MESSAGES_MAX {
+            let Some(current) = &self.proxies.current else {
+                return;
+            };
             match current.link.receive(&mut self.buffer) {
                 Ok(Some(received)) => {
                     if let Some(message) = decode(&self.buffer, &received) {
@@ -403,16 +439,8 @@ impl Keeper {
             if link.token != token {
                 return true;
             }
-            if event.writable() && link.flush(epoll).is_err() {
-                return false;
-            }
-            loop {
-                match link.receive(buffer) {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return true,
-                    Err(_) => return false,
-                }
-            }
+            let flushed = !event.writable() || link.flush(epoll).is_ok();
+            flushed && link.discard(buffer).is_ok()
         });
         let replaced = proxies.replaced.take();
         proxies.replaced =

@@ -12,6 +12,7 @@ use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, TrackTarget};
 use crate::ipc::message::{VipStatus, VrrpState};
+use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
@@ -86,7 +87,9 @@ impl Routers {
         epoll.add(&links, ROUTERS, Interest::READ).map_err(failed)?;
         routers.watched.push(Watched::Links);
         routers.links = Some(links);
-        let netlink = Rc::new(RefCell::new(Netlink::open().map_err(failed)?));
+        let mut netlink = Netlink::open().map_err(failed)?;
+        remove_forgotten(&mut netlink, config);
+        let netlink = Rc::new(RefCell::new(netlink));
         for local in locals {
             let resume = routers.resume(local, stamps);
             let now = clock::now();
@@ -236,8 +239,36 @@ impl Routers {
         }
     }
 
+    /// Leaves without waiting for anybody.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        for router in &mut self.routers {
+            router.inner.give_up(now);
+        }
+    }
+
     pub(super) fn are_released(&self) -> bool {
         self.routers.iter().all(|router| router.inner.is_released())
+    }
+}
+
+/// However the keeper ends, it leaves no address behind: one without a lease would stay for ever.
+impl Drop for Routers {
+    fn drop(&mut self) {
+        self.give_up(clock::now());
+    }
+}
+
+/// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
+fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
+    let addresses = || config.vips.iter().flat_map(|vip| &vip.addresses);
+    let wanted = |ip| addresses().any(|address| address.ip == ip);
+    match address::remove_tagged(netlink, wanted) {
+        Ok(removed) => {
+            for vip in removed {
+                tracing::warn!(%vip, "removed an address that an earlier lbd left");
+            }
+        }
+        Err(error) => tracing::error!(%error, "left-over addresses not removed"),
     }
 }
 

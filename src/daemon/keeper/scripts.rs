@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use super::link::MESSAGES_MAX;
 use super::runner_link::RunnerLink;
 use super::watch::kill;
 use super::{Keeper, RUNNER, RUNNER_END};
@@ -60,12 +61,10 @@ impl Scripts {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let runner = match self.runner {
-            Some(_) => None,
+        match self.runner {
+            Some(_) => self.machines.iter().map(Script::deadline).min(),
             None => Some(self.started_at + RUNNER_PAUSE),
-        };
-        let scripts = self.machines.iter().map(Script::deadline);
-        scripts.chain(runner).min()
+        }
     }
 }
 
@@ -111,7 +110,7 @@ impl Keeper {
 
     /// Takes the runner's waiting reports.
     pub(super) fn read_runner(&mut self, now: Instant, event: Event) {
-        loop {
+        for _ in 0..MESSAGES_MAX {
             let Some(runner) = &mut self.scripts.runner else {
                 return;
             };
@@ -138,7 +137,7 @@ impl Keeper {
         self.runner_gone(now);
     }
 
-    /// A new runner is due. Its proxy lives on; runs in flight end by their timeouts.
+    /// A new runner is due. The old one's proxy lives on; the runs in flight are lost with it.
     fn runner_gone(&mut self, now: Instant) {
         let Some(runner) = self.scripts.runner.take() else {
             return;
@@ -149,6 +148,9 @@ impl Keeper {
             tracing::debug!(%error, "runner was not watched");
         }
         self.scripts.ending.push(process);
+        for machine in &mut self.scripts.machines {
+            machine.handle(now, Input::Lost);
+        }
         let rested = now.saturating_duration_since(self.scripts.started_at) >= RUNNER_PAUSE;
         if rested && self.stopping.is_none() {
             self.start_runner(now);
@@ -194,14 +196,19 @@ impl Keeper {
             self.start_runner(now);
         }
         for index in 0..self.scripts.machines.len() {
+            if self.scripts.runner.is_none() {
+                return;
+            }
             let machine = self.scripts.machines.get(index);
             let Some(machine) = machine.filter(|machine| now >= machine.deadline()) else {
                 continue;
             };
-            if machine.is_running() {
+            // What an earlier runner owed was cancelled with it: this one does.
+            let overdue = machine.is_running();
+            self.drive_script(now, index, Input::Tick, "no result in time");
+            if overdue {
                 self.runner_hangs(now);
             }
-            self.drive_script(now, index, Input::Tick, "no result in time");
         }
     }
 
@@ -238,9 +245,18 @@ impl Keeper {
                         timeout_ms: u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
                         env: vec![("LBD_TRACK".to_owned(), config.name.clone())],
                     });
-                    self.tell_runner(now, &order);
+                    if !self.tell_runner(now, &order) {
+                        return self.run_lost(now, index);
+                    }
                 }
             }
+        }
+    }
+
+    /// Nobody took the order.
+    fn run_lost(&mut self, now: Instant, index: usize) {
+        if let Some(machine) = self.scripts.machines.get_mut(index) {
+            machine.handle(now, Input::Lost);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Keeper;
+use crate::net::clock;
 use crate::net::signal::Request;
 
 /// The virtual routers bound their leave themselves; beyond this they are not waited for.
@@ -80,7 +81,8 @@ impl Keeper {
     }
 
     fn stop_proxy(&mut self, now: Instant) {
-        // Reset what still uses an address before that address goes.
+        // What no other node has come for. Then the proxy is told what to reset.
+        self.routers.give_up(now);
         self.publish(now);
         let grace_ms = u32::try_from(PROXY_GRACE.as_millis()).unwrap_or_default();
         self.stop_proxies(now, grace_ms);
@@ -99,6 +101,7 @@ impl Keeper {
 
     /// The last steps, also after a failure of the loop.
     pub(super) fn close(&mut self) {
+        self.routers.give_up(clock::now());
         if self.stopping.is_some() {
             self.kill_proxy();
             if let Err(error) = std::fs::remove_file(self.dir.socket()) {

@@ -3,6 +3,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::setup::workers;
 use crate::config::model::Config;
 
 /// Descriptors kept back for logs, admin, metrics, health checks, epoll and pipes.
@@ -44,7 +45,7 @@ fn raise_files() -> u64 {
 
 /// Listening sockets and one probe per server, beside the fixed reserve.
 fn descriptors_kept(config: &Config) -> u64 {
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = workers(config);
     let lots = config
         .proxies
         .iter()
@@ -61,6 +62,14 @@ fn connections_in(files: u64, kept: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_worker_of_the_file_listens_whatever_the_number_of_cores() {
+        let text = "[limits]\nworkers = 200\n[proxy.p]\nlisten = [\"127.0.0.1:1\", \
+                    \"127.0.0.1:2\"]\nbackends = [\"127.0.0.1:3\"]\n";
+        let config = crate::config::load(text).unwrap();
+        assert_eq!(descriptors_kept(&config), 256 + 400 + 1);
+    }
 
     #[test]
     fn connections_take_two_descriptors_each_after_the_reserve() {

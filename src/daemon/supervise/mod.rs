@@ -395,7 +395,7 @@ impl Supervisor {
 }
 
 /// Why this silent thread is hung; `None` when it may be starved of CPU, or can't be told yet.
-fn judge(
+pub(super) fn judge(
     now: Instant,
     found: &Finding,
     sample: Option<&(Instant, Vec<Finding>)>,

@@ -54,6 +54,12 @@ impl NodeHealth {
         weight: 0,
         probe_epoch: 0,
     };
+
+    /// Whether it is known that clients would not be served.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
+        self.known && !self.can_serve
+    }
 }
 
 /// One event.
@@ -75,12 +81,15 @@ pub enum Input {
     AddressLost,
     /// The kernel refused to add or renew one of our addresses.
     AddressFailed,
+    /// The kernel was too busy to renew the addresses. They are there while their lifetime lasts.
+    NotRenewed,
     /// Leave for good, address last.
     Resign,
 }
 
-/// One thing to do. Actions are carried out in order; if `Claim` or `Renew` fails the rest is
-/// dropped and [`Input::AddressFailed`] follows.
+/// One thing to do. Actions are carried out in order; if `Claim`, `Renew` or `Restore` fails the
+/// rest is dropped and [`Input::AddressFailed`] follows. If `Renew` or `Restore` fails for a reason
+/// that passes, the rest is carried out and [`Input::NotRenewed`] follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Add the addresses, or take them over if they are there.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Actions, Machine, NodeHealth, RENEWAL, State};
+use super::{Action, Actions, Machine, NodeHealth, RENEW_AGAIN, RENEWAL, State};
 use crate::config::model::Preempt;
 use crate::units::Priority;
 use crate::vrrp::garp::Schedule;
@@ -26,11 +26,20 @@ const HAND_OFF_AGAIN_MOST: Duration = Duration::from_secs(300);
 /// The addresses and when to care for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Hold {
-    /// The last time the kernel was given the lifetime.
+    /// The last time the kernel was given the lifetime, and the time before, which counts if it
+    /// turns out that the kernel did not take it.
     renewed: Instant,
+    renewed_before: Instant,
     renew_at: Option<Instant>,
     restore_after: Instant,
     garp: Schedule,
+}
+
+impl Hold {
+    fn note_renewal(&mut self, now: Instant) {
+        self.renewed_before = self.renewed;
+        self.renewed = now;
+    }
 }
 
 /// Holding the addresses and saying so.
@@ -121,6 +130,7 @@ impl Machine {
         self.reason = reason;
         let mut hold = Hold {
             renewed: now,
+            renewed_before: now,
             renew_at: self.settings.lease.map(|_| now + RENEWAL),
             restore_after: now,
             garp: Schedule::start(&self.settings.garp, now),
@@ -161,7 +171,7 @@ impl Machine {
 
     fn renew(&self, now: Instant, hold: &mut Hold, out: &mut Actions) {
         if hold.renew_at.is_some_and(|at| at <= now) {
-            hold.renewed = now;
+            hold.note_renewal(now);
             hold.renew_at = self.settings.lease.map(|_| now + RENEWAL);
             out.push(Action::Renew);
         }
@@ -231,8 +241,7 @@ impl Machine {
         before: NodeHealth,
         out: &mut Actions,
     ) {
-        let was_unfit = before.known && !before.can_serve;
-        match (was_unfit, self.is_unfit()) {
+        match (before.is_unfit(), self.is_unfit()) {
             (false, true) if !self.is_owner() && !self.settings.alone => {
                 let leaving = Leaving::new(active.hold, false, HAND_OFF_AGAIN);
                 self.begin_leaving(now, leaving, out);
@@ -322,19 +331,36 @@ impl Machine {
 
     /// Somebody else removed an address: put it back in place, without an election.
     pub(super) fn address_lost(&mut self, now: Instant, out: &mut Actions) {
-        let hold = match &mut self.state {
-            State::Initialize(_) | State::Backup(_) => return,
-            State::Active(active) => &mut active.hold,
-            State::Leaving(leaving) => &mut leaving.hold,
-        };
+        let Some(hold) = self.hold_mut() else { return };
         if now < hold.restore_after {
             let soon = hold.restore_after;
             hold.renew_at = Some(hold.renew_at.map_or(soon, |at| at.min(soon)));
             return;
         }
         hold.restore_after = now + RESTORE_SPACING;
-        hold.renewed = now;
+        hold.note_renewal(now);
         out.push(Action::Restore);
         out.push(Action::Garp(1));
+    }
+
+    /// Tried again soon, while the lifetime lasts. One that ends before that is given up now, so
+    /// that it is given up with a word to the others.
+    pub(super) fn not_renewed(&mut self, now: Instant, out: &mut Actions) {
+        let lease = self.settings.lease;
+        let Some(hold) = self.hold_mut() else { return };
+        hold.renewed = hold.renewed_before;
+        let again = now + RENEW_AGAIN;
+        hold.renew_at = Some(again);
+        if lease.is_some_and(|lease| again >= hold.renewed + lease) {
+            self.address_failed(now, out);
+        }
+    }
+
+    fn hold_mut(&mut self) -> Option<&mut Hold> {
+        match &mut self.state {
+            State::Initialize(_) | State::Backup(_) => None,
+            State::Active(active) => Some(&mut active.hold),
+            State::Leaving(leaving) => Some(&mut leaving.hold),
+        }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Backup {
     /// The timer is not due before this: a rule changed in the meantime, or it came late.
     not_before: Instant,
     late_grants: u8,
+    /// The Active is weaker; only the preempt delay stands between it and us.
+    held_back: bool,
     resignation: Option<Resignation>,
 }
 
@@ -51,8 +53,13 @@ impl Backup {
             since: now,
             not_before: now,
             late_grants: 0,
+            held_back: false,
             resignation: None,
         }
+    }
+
+    pub(super) fn is_held_back(&self) -> bool {
+        self.held_back
     }
 
     pub(super) fn is_confirmed(&self) -> bool {
@@ -65,6 +72,7 @@ impl Backup {
         self.since = now;
         self.not_before = now;
         self.late_grants = 0;
+        self.held_back = false;
     }
 }
 
@@ -109,7 +117,7 @@ impl Machine {
             (Wait::ActiveDown, None) => "no active node was heard",
             (Wait::ActiveDown, Some(heard)) => {
                 if now.saturating_duration_since(heard.at) < 3 * interval {
-                    "the active node is weaker"
+                    "stronger than the node that was active"
                 } else {
                     "the active node fell silent"
                 }
@@ -144,7 +152,8 @@ impl Machine {
         };
         // It offered the address, found nobody in time and goes on, but we are on our way.
         let awaited = weak && backup.wait == Wait::Skew;
-        if priority < self.effective_priority() && (awaited || self.may_preempt(now, weak)) {
+        let weaker = priority < self.effective_priority();
+        if weaker && (awaited || self.may_preempt(now, weak)) {
             if self.heard.is_none_or(|known| self.outlives(heard, known)) {
                 self.heard = Some(heard);
             }
@@ -154,6 +163,7 @@ impl Machine {
             return;
         }
         backup.restart(Wait::ActiveDown, now);
+        backup.held_back = weaker && matches!(self.settings.preempt, Preempt::After(_));
         self.state = State::Backup(backup);
         self.interval = advert.interval;
         self.heard = Some(heard);
@@ -206,7 +216,9 @@ impl Machine {
         match self.settings.preempt {
             Preempt::Always => true,
             Preempt::Never => false,
-            Preempt::After(delay) => weak || now.saturating_duration_since(self.started) >= delay,
+            Preempt::After(delay) => {
+                weak || now.saturating_duration_since(self.sound_since) >= delay
+            }
         }
     }
 
@@ -216,7 +228,7 @@ impl Machine {
         let serves = health.known && health.can_serve;
         if !serves {
             self.raise_at = None;
-        } else if before.known && !before.can_serve {
+        } else if before.is_unfit() {
             self.raise_at = Some(now + self.settings.recovery_delay);
         }
         if let Some(resignation) = &mut backup.resignation

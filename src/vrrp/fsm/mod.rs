@@ -23,6 +23,8 @@ use crate::units::{AdvertInterval, Priority};
 
 /// Between two renewals of the address's lifetime.
 pub const RENEWAL: Duration = Duration::from_millis(500);
+/// A renewal that the kernel was too busy for is tried again after this.
+const RENEW_AGAIN: Duration = Duration::from_millis(100);
 /// How long a node without any verdict about itself leaves a vacant address alone after its start:
 /// all servers are probed before the address is taken.
 pub const STARTUP_GRACE: Duration = Duration::from_secs(3);
@@ -60,6 +62,9 @@ pub struct Machine {
     reason: &'static str,
     /// Since when this node takes part.
     started: Instant,
+    /// Since when nothing has kept it from serving: its start, or a recovery since. A node that
+    /// keeps failing preempts nobody.
+    sound_since: Instant,
     health: NodeHealth,
     /// When a recovery begins to count.
     raise_at: Option<Instant>,
@@ -78,6 +83,7 @@ impl Machine {
             state: State::Initialize(Idle::Starting),
             reason: "starting",
             started: now,
+            sound_since: now,
             health: NodeHealth::UNKNOWN,
             raise_at: None,
             heard: None,
@@ -107,6 +113,7 @@ impl Machine {
             Input::Health(health) => self.judge(now, health, &mut out),
             Input::AddressLost => self.address_lost(now, &mut out),
             Input::AddressFailed => self.address_failed(now, &mut out),
+            Input::NotRenewed => self.not_renewed(now, &mut out),
             Input::Resign => self.resign(now, &mut out),
         }
         out
@@ -140,7 +147,12 @@ impl Machine {
     /// Why it is in that state, in a few constant words.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        self.reason
+        match &self.state {
+            State::Backup(backup) if backup.is_held_back() => "waiting for the preempt delay",
+            State::Initialize(_) | State::Backup(_) | State::Active(_) | State::Leaving(_) => {
+                self.reason
+            }
+        }
     }
 
     /// Whether the addresses belong on this node.
@@ -214,7 +226,7 @@ impl Machine {
     }
 
     fn is_unfit(&self) -> bool {
-        self.health.known && !self.health.can_serve
+        self.health.is_unfit()
     }
 
     fn is_owner(&self) -> bool {
@@ -225,6 +237,7 @@ impl Machine {
         match self.state {
             State::Initialize(Idle::Starting | Idle::LinkDown) => {
                 self.started = now;
+                self.sound_since = now;
                 self.interval = self.settings.interval;
                 self.heard = None;
                 self.raise_at = None;
@@ -293,6 +306,9 @@ impl Machine {
     fn judge(&mut self, now: Instant, health: NodeHealth, out: &mut Actions) {
         let before = self.health;
         self.health = health;
+        if before.is_unfit() && !health.is_unfit() {
+            self.sound_since = now;
+        }
         match self.state {
             State::Initialize(_) | State::Leaving(_) => {}
             State::Backup(backup) => self.backup_judged(now, backup, before),

@@ -322,11 +322,68 @@ fn preemption_waits_for_its_delay_but_not_behind_an_active_that_cannot_serve() {
     rig.pass(1000);
     rig.hear(LOWER, 100);
     assert_eq!(rig.wait(), 2_414_062, "the timer runs on");
+    assert_eq!(rig.machine.reason(), "waiting for the preempt delay");
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    rig.run_to_deadline();
+    assert_eq!(
+        rig.machine.reason(),
+        "stronger than the node that was active"
+    );
     let mut rig = Rig::backup(settings(Version::V3, 1000, 150, ten));
     rig.tell(health(true, true, NodeHealth::NO_PROBE));
     rig.pass(1000);
     rig.hear(LOWER, 1);
     assert_eq!(rig.wait(), 414_062);
+}
+
+#[test]
+fn a_node_that_keeps_failing_preempts_nobody() {
+    let ten = Preempt::After(Duration::from_secs(10));
+    let mut rig = Rig::backup(settings(Version::V3, 1000, 150, ten));
+    rig.pass(20_000);
+    rig.tell(health(true, false, 0));
+    rig.hear(LOWER, 100);
+    rig.pass(1000);
+    // It counts as fit again a check interval later; the delay counts from the recovery itself.
+    rig.tell(health(true, true, 1));
+    for second in 1..10 {
+        rig.pass(1000);
+        rig.tell(Input::Timer);
+        rig.hear(LOWER, 100);
+        assert_eq!(rig.wait(), 3_414_062, "{second} s");
+        assert_eq!(rig.machine.reason(), "waiting for the preempt delay");
+    }
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    assert_eq!(rig.wait(), 2_414_062, "the timer runs on");
+    // Behind an Active that can't serve either it doesn't wait.
+    rig.tell(health(true, false, 1));
+    rig.tell(health(true, true, NodeHealth::NO_PROBE));
+    rig.pass(1000);
+    rig.tell(Input::Timer);
+    rig.hear(LOWER, 1);
+    assert_eq!(rig.wait(), 414_062);
+}
+
+#[test]
+fn a_short_failure_of_a_holder_makes_its_preemption_wait_too() {
+    let ten = Preempt::After(Duration::from_secs(10));
+    let mut rig = Rig::active(settings(Version::V3, 1000, 150, ten));
+    rig.run_to(20_000);
+    rig.tell(health(true, false, 0));
+    rig.pass(5);
+    rig.tell(health(true, true, 1));
+    rig.hear(LOWER, 100);
+    assert_eq!(rig.machine.state(), VrrpState::Backup);
+    rig.pass(1000);
+    rig.hear(LOWER, 100);
+    assert_eq!(rig.wait(), 3_414_062);
+    assert_eq!(rig.machine.reason(), "waiting for the preempt delay");
+    rig.hear(HIGHER, 200);
+    assert_eq!(rig.machine.reason(), "handed off");
 }
 
 #[test]
@@ -413,6 +470,40 @@ fn a_deleted_address_is_put_back_at_once_but_not_in_a_storm() {
     assert_eq!(rig.tell(Input::AddressLost), []);
     assert_eq!(rig.wait(), 15_000);
     assert_eq!(rig.run_to_deadline(), [Action::Renew]);
+}
+
+#[test]
+fn a_renewal_the_kernel_was_too_busy_for_is_tried_again_while_the_lease_lasts() {
+    let mut rig = Rig::active(Rig::v3());
+    let begin = u64::try_from(rig.at.as_millis()).unwrap();
+    let mut tried = Vec::new();
+    while rig.machine.state() == VrrpState::Active {
+        let actions = rig.run_to_deadline();
+        if !actions.contains(&Action::Renew) {
+            continue;
+        }
+        tried.push(u64::try_from(rig.at.as_millis()).unwrap() - begin);
+        let more = rig.tell(Input::NotRenewed);
+        if rig.machine.state() != VrrpState::Active {
+            let expected = [Action::Advertise(0), Action::Release { graceful: false }];
+            assert_eq!(more, expected);
+        }
+    }
+    let (first, last) = (tried[0], *tried.last().unwrap());
+    assert_eq!((first, last, tried.len()), (500, 1_900, 15));
+    assert_eq!(rig.machine.reason(), "the kernel refused the address");
+}
+
+#[test]
+fn a_renewal_that_succeeds_at_last_lasts_for_a_whole_lease() {
+    let mut rig = Rig::active(Rig::v3());
+    let begin = u64::try_from(rig.at.as_millis()).unwrap();
+    rig.run_to(begin + 501);
+    rig.tell(Input::NotRenewed);
+    let again = rig.run_to(begin + 1_700);
+    assert_eq!(again[0], Action::Renew);
+    assert_eq!(rig.tell(Input::NotRenewed), []);
+    assert_eq!(rig.machine.state(), VrrpState::Active);
 }
 
 #[test]
@@ -524,6 +615,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("unknown", health(false, false, 0)),
         ("lost", Input::AddressLost),
         ("failed", Input::AddressFailed),
+        ("not renewed", Input::NotRenewed),
         ("resign", Input::Resign),
     ]
 }

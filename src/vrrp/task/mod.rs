@@ -25,7 +25,7 @@ use super::stamp::Resume;
 use super::validate::{Accepted, Rules};
 use crate::config::local::LocalVip;
 use crate::ipc::message::VrrpState;
-use crate::net::netlink::Netlink;
+use crate::net::netlink::{self, Netlink};
 use crate::net::vrrp_socket::Side;
 use crate::units::Priority;
 
@@ -70,6 +70,8 @@ pub struct VirtualRouter {
     release_at: Option<Instant>,
     look_at: Instant,
     last_advert: Option<Instant>,
+    /// The kernel was too busy for the last renewal.
+    not_renewed: bool,
     peers: Vec<PeerHeard>,
     counters: Counters,
     warnings: Warnings,
@@ -110,6 +112,7 @@ impl VirtualRouter {
             release_at: None,
             look_at: now + DIAGNOSTIC_SPACING,
             last_advert: None,
+            not_renewed: false,
             counters: Counters::default(),
             warnings: Warnings::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
@@ -127,10 +130,13 @@ impl VirtualRouter {
         let owner = own.base == Priority::OWNER;
         if fresh && self.attachment.is_usable() && !self.another_is_active() {
             self.run(now, Input::Resume);
+            self.remove_strays(now);
             return;
         }
-        if !owner {
-            self.remove_leftovers(now);
+        if !owner && self.remove_strays(now) {
+            let name = &self.local.vip.name;
+            tracing::warn!(vip = %name, "removing a left-over address");
+            self.release(now, true);
         }
         if self.attachment.is_usable() {
             self.run(now, Input::Up);
@@ -149,16 +155,12 @@ impl VirtualRouter {
         heard
     }
 
-    fn remove_leftovers(&mut self, now: Instant) {
-        match self.wire.remove_strays() {
-            Ok(false) => {}
-            Ok(true) => {
-                let name = &self.local.vip.name;
-                tracing::warn!(vip = %name, "removing a left-over address");
-                self.release(now, true);
-            }
-            Err(error) => self.kernel_error(now, "list addresses", &error),
-        }
+    /// Whether one of our addresses, as it should be, is left.
+    fn remove_strays(&mut self, now: Instant) -> bool {
+        self.wire.remove_strays().unwrap_or_else(|error| {
+            self.kernel_error(now, "remove left-over addresses", &error);
+            false
+        })
     }
 
     /// The descriptor to wait for; level-triggered. It stays the same until
@@ -223,6 +225,15 @@ impl VirtualRouter {
     /// Leaves for good: make before break.
     pub fn resign(&mut self, now: Instant) {
         self.run(now, Input::Resign);
+    }
+
+    /// Leaves for good without waiting for a successor: whatever is held is gone when this returns.
+    pub fn give_up(&mut self, now: Instant) {
+        self.run(now, Input::Resign);
+        self.run(now, Input::Down);
+        if self.release_at.is_some() {
+            self.release_now(now);
+        }
     }
 
     /// Whether it has left and the addresses are gone.
@@ -310,12 +321,19 @@ impl VirtualRouter {
         let actions = self.machine.handle(now, input);
         if let Err(error) = self.carry_out(now, actions) {
             self.kernel_error(now, "hold the address", &error);
-            let give_up = self.machine.handle(now, Input::AddressFailed);
-            if let Err(error) = self.carry_out(now, give_up) {
-                self.kernel_error(now, "hold the address", &error);
-            }
+            self.give_way(now, Input::AddressFailed);
+        } else if std::mem::take(&mut self.not_renewed) {
+            self.give_way(now, Input::NotRenewed);
         }
         self.note_change(now, from);
+    }
+
+    /// The kernel refused to let us hold an address.
+    fn give_way(&mut self, now: Instant, refusal: Input) {
+        let actions = self.machine.handle(now, refusal);
+        if let Err(error) = self.carry_out(now, actions) {
+            self.kernel_error(now, "hold the address", &error);
+        }
     }
 
     fn note_change(&mut self, now: Instant, from: VrrpState) {
@@ -359,10 +377,10 @@ impl VirtualRouter {
                 }
                 // It would become the primary address of its subnet, and the node's own go with it.
                 Action::Renew if self.attachment.lacks_source() => {}
-                Action::Renew => self.wire.hold()?,
+                Action::Renew => self.renew(now)?,
                 Action::Restore => {
                     self.counters.restored += 1;
-                    self.wire.hold()?;
+                    self.renew(now)?;
                 }
                 Action::Release { graceful } => self.release(now, graceful),
                 Action::Advertise(priority) => self.advertise(now, priority),
@@ -378,6 +396,18 @@ impl VirtualRouter {
             }
         }
         Ok(())
+    }
+
+    /// What passes by itself is no reason to give an address up that is still there.
+    fn renew(&mut self, now: Instant) -> io::Result<()> {
+        match self.wire.hold() {
+            Err(error) if netlink::is_passing(&error) => {
+                self.kernel_error(now, "renew the address", &error);
+                self.not_renewed = true;
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     fn release(&mut self, now: Instant, graceful: bool) {
@@ -399,10 +429,14 @@ impl VirtualRouter {
     }
 
     fn advertise(&mut self, now: Instant, priority: u8) {
-        self.last_advert = Some(now);
+        if self.wire.destinations() == 0 {
+            self.last_advert = Some(now);
+        }
         for place in 0..self.wire.destinations() {
             match self.wire.advertise(&self.rules, priority, place) {
                 Ok(()) => {
+                    // What nobody can have heard gives the next keeper no right to go on.
+                    self.last_advert = Some(now);
                     self.counters.adverts_sent += 1;
                     self.counters.resigns_sent += u64::from(priority == 0);
                 }
