@@ -427,7 +427,6 @@ mod tests {
         for (ms, seconds) in [(1, 1), (1_000, 1), (1_500, 2), (30_000, 30)] {
             let options = Options {
                 keepalive: Some(Duration::from_millis(ms)),
-                user_timeout: None,
             };
             set_options(&fd, options).unwrap();
             let idle = SockRef::from(&fd).tcp_keepalive_time().unwrap();
