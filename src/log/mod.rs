@@ -1,7 +1,7 @@
 //! Where messages go: stderr, syslog, journald. Nothing that logs ever waits for a reader: a full
 //! pipe, a slow terminal or a missing `/dev/log` costs lines (counted by [`dropped`]), never time.
 //!
-//! A tracing event becomes a [`event::Message`] (control characters escaped), `format` turns that
+//! A tracing event becomes a `event::Message` (control characters escaped), `format` turns that
 //! into the target's bytes, `sink` delivers them. `access` is the access log's line, which goes to
 //! the same target through its own [`AccessWriter`] and is not filtered by `[log] level`.
 

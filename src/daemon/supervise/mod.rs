@@ -99,7 +99,7 @@ pub enum Action {
 pub enum Standing {
     /// No proxy of this keeper has spoken yet: the node doesn't know what it can do.
     Unknown,
-    /// Serving, or being replaced within [`REPLACE_WITHIN`].
+    /// Serving, or being replaced within `REPLACE_WITHIN`.
     Fine,
     /// Not serving: hand the VIP off.
     Lost,
