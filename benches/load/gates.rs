@@ -40,7 +40,7 @@ const GATES: [Gate; 7] = [
         Metric::Speed,
         "short connections per second",
         1.1,
-        0.9,
+        0.8,
         true,
     ),
     Gate::new(
@@ -64,7 +64,7 @@ const GATES: [Gate; 7] = [
         Metric::Cpu,
         "proxy CPU per GB, one stream",
         0.30,
-        0.5,
+        0.75,
         false,
     ),
     Gate::new(
@@ -80,7 +80,7 @@ const GATES: [Gate; 7] = [
         Metric::Cpu,
         "proxy CPU per GB, 16 streams",
         0.30,
-        0.5,
+        0.75,
         false,
     ),
 ];
