@@ -330,7 +330,8 @@ pub struct Proxy {
     pub slowstart: Duration,
     /// `keepalive` idle time on both sides, default 30s; `None` = "off".
     pub keepalive: Option<Duration>,
-    /// `user-timeout` (`TCP_USER_TIMEOUT`) on both sides, default 20s; `None` = "off".
+    /// `user-timeout` on both sides, default 20s: a peer that answers nothing for so long is gone;
+    /// `None` = "off".
     pub user_timeout: Option<Duration>,
     /// `check` of all servers.
     pub check: Check,
