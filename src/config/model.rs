@@ -159,6 +159,8 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `sync-group`: all virtual routers with this word move together.
+    pub sync_group: Option<String>,
 }
 
 impl Vip {
