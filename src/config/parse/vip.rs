@@ -61,6 +61,7 @@ pub(super) fn vip(
         lease,
         garp,
         track,
+        sync_group: None,
     })
 }
 
@@ -302,6 +303,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
+            twin: None,
         });
     }
     if !matches!(given.value, DeValue::Table(_)) {
@@ -336,6 +338,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         priority: priority?,
         interface,
         min_ttl,
+        twin: None,
     })
 }
 

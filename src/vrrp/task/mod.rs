@@ -9,7 +9,7 @@ mod wire;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -280,7 +280,7 @@ impl VirtualRouter {
         }
     }
 
-    fn reject(&mut self, now: Instant, reason: Reject, source: Option<Ipv4Addr>) {
+    fn reject(&mut self, now: Instant, reason: Reject, source: Option<IpAddr>) {
         self.counters.reject(reason);
         if self.warnings.about_reject(reason, now) {
             let vrid = self.rules.vrid;
