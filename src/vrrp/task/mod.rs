@@ -276,7 +276,7 @@ impl VirtualRouter {
                 // Came in before the filter was attached; never acted upon from this side.
                 (Ok(_), Side::Rejected) => {}
                 (Err(reason), Side::Matching | Side::Rejected) => {
-                    member.reject(now, reason, received.source.map(IpAddr::from));
+                    member.reject(now, reason, received.source);
                 }
             }
         }
