@@ -235,6 +235,8 @@ impl Routers {
                         watch_again(router, (index, member), watched, epoll);
                     }
                     RouterEvent::Probe => wishes.push(Wish::Probe),
+                    // Who asked is told by the one that passed the command on.
+                    RouterEvent::FailedOver { .. } => {}
                 }
             }
         }

@@ -67,6 +67,9 @@ pub struct VirtualRouter {
     since: Instant,
     release_at: Option<Instant>,
     look_at: Instant,
+    /// Whether a send of the last round of adverts worked on any wire, until the machine has been
+    /// told.
+    round: Option<bool>,
     /// The kernel was too busy for the last renewal.
     not_renewed: bool,
     events: VecDeque<RouterEvent>,
@@ -106,6 +109,7 @@ impl VirtualRouter {
             since: now,
             release_at: None,
             look_at: now + DIAGNOSTIC_SPACING,
+            round: None,
             not_renewed: false,
             events: VecDeque::with_capacity(EVENTS_MAX),
         };
@@ -217,6 +221,22 @@ impl VirtualRouter {
         self.run(now, Input::Resign);
     }
 
+    /// Leaves in favour of another node, see [`Input::Failover`]; answered by one
+    /// [`RouterEvent::FailedOver`], at once unless Active.
+    pub fn failover(&mut self, now: Instant, hold: Option<Duration>) {
+        self.run(now, Input::Failover { hold });
+    }
+
+    /// Preempting is allowed again after a failover.
+    pub fn release_hold(&mut self, now: Instant) {
+        self.run(now, Input::ReleaseHold);
+    }
+
+    /// A peer says whether it hears our adverts, see [`Input::Unheard`].
+    pub fn set_unheard(&mut self, now: Instant, unheard: bool) {
+        self.run(now, Input::Unheard(unheard));
+    }
+
     /// Leaves for good without waiting for a successor: whatever is held is gone when this returns.
     pub fn give_up(&mut self, now: Instant) {
         self.run(now, Input::Resign);
@@ -323,6 +343,12 @@ impl VirtualRouter {
         } else if std::mem::take(&mut self.not_renewed) {
             self.give_way(now, Input::NotRenewed);
         }
+        if let Some(worked) = self.round.take()
+            && worked == self.machine.is_mute()
+        {
+            tracing::warn!(vip = %self.name(), mute = !worked, "whether adverts can be sent has changed");
+            self.give_way(now, Input::Mute(!worked));
+        }
         self.note_change(now, from);
     }
 
@@ -384,9 +410,10 @@ impl VirtualRouter {
                 }
                 Action::Release { graceful } => self.release(now, graceful),
                 Action::Advertise(priority) => {
-                    for member in &mut self.members {
-                        member.advertise(now, priority);
-                    }
+                    let all = self.members.iter_mut();
+                    let worked =
+                        all.fold(false, |any, member| member.advertise(now, priority) | any);
+                    self.round = Some(worked);
                 }
                 Action::Garp(frames) => {
                     for member in &mut self.members {
@@ -400,6 +427,7 @@ impl VirtualRouter {
                     }
                     tracing::debug!(vip = %self.name(), "resignation of a node that is not active");
                 }
+                Action::FailedOver { taken } => self.tell(RouterEvent::FailedOver { taken }),
             }
         }
         Ok(())
@@ -482,6 +510,7 @@ fn settings(local: &LocalVip) -> Settings {
         me: local.source,
         base,
         interval: vip.advert_interval,
+        spacing: vip.advert_spacing,
         preempt: vip.preempt,
         lease: vip.lease,
         garp: vip.garp.clone(),
