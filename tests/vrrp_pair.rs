@@ -25,7 +25,7 @@ use lbd::net::clock::now;
 use lbd::net::link::LinkEvents;
 use lbd::net::netlink::{Netlink, host_facts};
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
-use lbd::vrrp::packet::{Advertisement, WireAuth};
+use lbd::vrrp::packet::{Addresses, Advertisement, WireAuth};
 use lbd::vrrp::stamp::Resume;
 use lbd::vrrp::task::{NodeHealth, RouterEvent, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -275,10 +275,12 @@ fn forge(count: usize) {
                 vrid: Vrid::try_from(*vrid).unwrap(),
                 priority: if round % 2 == 0 { 255 } else { 0 },
                 interval: AdvertInterval::from_wire_v3(4095).unwrap(),
-                addresses: &[VIP.octets()],
+                addresses: Addresses::V4(&[VIP.octets()]),
                 auth: WireAuth::None,
             };
-            advert.encode((*source).into(), target, &mut bytes).unwrap();
+            advert
+                .encode(IpAddr::from(*source), target.into(), &mut bytes)
+                .unwrap();
             if *spoil {
                 bytes[7] ^= 1;
             }
@@ -349,6 +351,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             priority: Priority::try_from([200, 190][place]).unwrap(),
             interface: None,
             min_ttl: 255,
+            twin: None,
         })
         .collect();
     Box::new(LocalVip {

@@ -179,6 +179,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0215", "the virtual address doesn't follow the proxies"),
     ("W0216", "a script that nothing tracks"),
     ("W0217", "a pair needs two nodes"),
+    (
+        "E0230",
+        "members of a sync-group that differ in what decides elections",
+    ),
+    ("W0231", "a sync-group of one"),
     ("E0301", "two listeners on one address"),
     ("E0302", "a server is listed twice"),
     ("E0303", "a proxy would connect to itself"),

@@ -353,6 +353,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
+            twin: None,
         });
     }
     if !matches!(given.value, DeValue::Table(_)) {
@@ -387,6 +388,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         priority: priority?,
         interface,
         min_ttl,
+        twin: None,
     })
 }
 

@@ -4,19 +4,19 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::ipc::message::VrrpState;
-use crate::vrrp::validate::Ipv6Unsupported;
+use crate::vrrp::validate::MixedFamilies;
 
 /// A virtual router that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Its addresses are IPv6.
+    /// Its addresses are of both families.
     #[error("vip {vip}")]
     Family {
         /// The table's name.
         vip: String,
         /// Why.
         #[source]
-        source: Ipv6Unsupported,
+        source: MixedFamilies,
     },
     /// No `[vip.NAME]` at all.
     #[error("a virtual router without addresses")]

@@ -127,21 +127,24 @@ impl Member {
         }
     }
 
-    pub(super) fn advertise(&mut self, now: Instant, priority: u8) {
-        if self.wire.destinations() == 0 {
-            self.last_advert = Some(now);
-        }
+    /// Says whether anybody can have heard it.
+    pub(super) fn advertise(&mut self, now: Instant, priority: u8) -> bool {
+        let mut worked = self.wire.destinations() == 0;
         for place in 0..self.wire.destinations() {
             match self.wire.advertise(&self.rules, priority, place) {
                 Ok(()) => {
-                    // What nobody can have heard gives the next keeper no right to go on.
-                    self.last_advert = Some(now);
+                    worked = true;
                     self.counters.adverts_sent += 1;
                     self.counters.resigns_sent += u64::from(priority == 0);
                 }
                 Err(error) => self.kernel_error(now, "send an advert", &error),
             }
         }
+        if worked {
+            // What nobody can have heard gives the next keeper no right to go on.
+            self.last_advert = Some(now);
+        }
+        worked
     }
 
     pub(super) fn announce(&mut self, now: Instant, frames: u8) {

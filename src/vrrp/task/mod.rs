@@ -67,6 +67,9 @@ pub struct VirtualRouter {
     since: Instant,
     release_at: Option<Instant>,
     look_at: Instant,
+    /// Whether a send of the last round of adverts worked on any wire, until the machine has been
+    /// told.
+    round: Option<bool>,
     /// The kernel was too busy for the last renewal.
     not_renewed: bool,
     events: VecDeque<RouterEvent>,
@@ -106,6 +109,7 @@ impl VirtualRouter {
             since: now,
             release_at: None,
             look_at: now + DIAGNOSTIC_SPACING,
+            round: None,
             not_renewed: false,
             events: VecDeque::with_capacity(EVENTS_MAX),
         };
@@ -292,7 +296,7 @@ impl VirtualRouter {
                 // Came in before the filter was attached; never acted upon from this side.
                 (Ok(_), Side::Rejected) => {}
                 (Err(reason), Side::Matching | Side::Rejected) => {
-                    member.reject(now, reason, received.source.map(IpAddr::from));
+                    member.reject(now, reason, received.source);
                 }
             }
         }
@@ -338,6 +342,12 @@ impl VirtualRouter {
             self.give_way(now, Input::AddressFailed);
         } else if std::mem::take(&mut self.not_renewed) {
             self.give_way(now, Input::NotRenewed);
+        }
+        if let Some(worked) = self.round.take()
+            && worked == self.machine.is_mute()
+        {
+            tracing::warn!(vip = %self.name(), mute = !worked, "whether adverts can be sent has changed");
+            self.give_way(now, Input::Mute(!worked));
         }
         self.note_change(now, from);
     }
@@ -400,9 +410,10 @@ impl VirtualRouter {
                 }
                 Action::Release { graceful } => self.release(now, graceful),
                 Action::Advertise(priority) => {
-                    for member in &mut self.members {
-                        member.advertise(now, priority);
-                    }
+                    let all = self.members.iter_mut();
+                    let worked =
+                        all.fold(false, |any, member| member.advertise(now, priority) | any);
+                    self.round = Some(worked);
                 }
                 Action::Garp(frames) => {
                     for member in &mut self.members {
