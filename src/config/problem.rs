@@ -179,6 +179,15 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0215", "the virtual address doesn't follow the proxies"),
     ("W0216", "a script that nothing tracks"),
     ("W0217", "a pair needs two nodes"),
+    (
+        "E0230",
+        "a node has no address of a virtual address's family",
+    ),
+    ("E0231", "version 2 has no IPv6"),
+    (
+        "E0232",
+        "a node's address isn't link-local, and IPv6 adverts go to a group",
+    ),
     ("E0301", "two listeners on one address"),
     ("E0302", "a server is listed twice"),
     ("E0303", "a proxy would connect to itself"),
