@@ -180,12 +180,12 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0216", "a script that nothing tracks"),
     ("W0217", "a pair needs two nodes"),
     (
-        "E0230",
+        "E0240",
         "a node has no address of a virtual address's family",
     ),
-    ("E0231", "version 2 has no IPv6"),
+    ("E0241", "version 2 has no IPv6"),
     (
-        "E0232",
+        "E0242",
         "a node's address isn't link-local, and IPv6 adverts go to a group",
     ),
     ("E0301", "two listeners on one address"),

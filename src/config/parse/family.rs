@@ -133,7 +133,7 @@ fn fits(
         }
         let word = family.word();
         let problem = Problem::error(
-            "E0230",
+            "E0240",
             format!("node {} has no {word} address", node.label()),
         )
         .at(&place, format!("the source of its {word} adverts"))
@@ -168,7 +168,7 @@ fn version(vip: &Vip, spans: &Spans, sink: &mut Sink) {
     let span = spans.at(&format!("vip/{}/version", vip.name));
     sink.push(
         Problem::error(
-            "E0231",
+            "E0241",
             format!("`vip.{}`: version 2 has no IPv6", vip.name),
         )
         .context(
@@ -191,7 +191,7 @@ fn sources(vip: &Vip, spans: &Spans, sink: &mut Sink) {
             let IpAddr::V6(v6) = ip else { continue };
             if !v6.is_unicast_link_local() {
                 sink.push(
-                    Problem::error("E0232", format!("node address {ip} is not link-local"))
+                    Problem::error("E0242", format!("node address {ip} is not link-local"))
                         .at(
                             &spans.at(&format!("vip/{}/nodes/{index}", vip.name)),
                             "by multicast, IPv6 adverts come from link-local addresses",

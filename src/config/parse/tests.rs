@@ -467,12 +467,12 @@ fn what_does_not_fit_the_families_is_refused_once_and_in_its_place() {
     for (text, expected, marked) in [
         (
             file(both, "[\"10.0.0.2\", \"10.0.0.3\"]", ""),
-            &["E0230", "E0230"][..],
+            &["E0240", "E0240"][..],
             "\"10.0.0.2\"",
         ),
         (
             file("\"fd00::10\"", "[\"10.0.0.2\", \"fd00::3\"]", ""),
-            &["E0230"],
+            &["E0240"],
             "\"10.0.0.2\"",
         ),
         (
@@ -484,14 +484,14 @@ fn what_does_not_fit_the_families_is_refused_once_and_in_its_place() {
             &["E0109"],
             "[\"10.0.0.2\", \"fd00::2\"]",
         ),
-        (file(both, pair, "version = 2\n"), &["E0231"], "2"),
+        (file(both, pair, "version = 2\n"), &["E0241"], "2"),
         (
             file(
                 "\"fd00::10\"",
                 "[\"fe80::2\", \"fd00::3\"]",
                 "mode = \"multicast\"\n",
             ),
-            &["E0232"],
+            &["E0242"],
             "\"fd00::3\"",
         ),
         (
