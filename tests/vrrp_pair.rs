@@ -186,7 +186,7 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                     reply.send(child).unwrap();
                 }
                 Order::Open(local) => {
-                    let opened = VirtualRouter::open(&local, Rc::clone(&netlink), now(), None);
+                    let opened = VirtualRouter::open(&[*local], Rc::clone(&netlink), now(), None);
                     router = Some(opened.unwrap());
                 }
                 Order::Health(health) => router.as_mut().unwrap().set_health(now(), health),
@@ -204,7 +204,7 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                         boottime: now() - birth,
                     });
                     let shared = Rc::clone(&netlink);
-                    let opened = VirtualRouter::open(&local, shared, now(), resume);
+                    let opened = VirtualRouter::open(&[*local], shared, now(), resume);
                     router = Some(opened.unwrap());
                 }
                 Order::Forge(count, reply) => {
@@ -244,7 +244,7 @@ fn look(seen: &mut Seen, router: &mut Option<VirtualRouter>, arp: &Socket) {
     while let Some(event) = router.pop_event() {
         seen.events.push(event);
     }
-    seen.status = Some(router.status(now()));
+    seen.status = router.status(now()).next();
     seen.released = router.is_released();
 }
 
@@ -301,9 +301,8 @@ fn turn(router: &mut Option<VirtualRouter>, events: &mut LinkEvents) {
         .deadline()
         .map_or(limit, |at| at.saturating_duration_since(now()).min(limit));
     let ready: Vec<i32> = {
-        let [adverts] = router.fds();
         let mut fds = [
-            PollFd::new(adverts, PollFlags::POLLIN),
+            PollFd::new(router.fds().next().unwrap(), PollFlags::POLLIN),
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
         ];
         let ms = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap();

@@ -156,8 +156,8 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
-    /// The virtual routers of one group move together. Those that one table with addresses of both
-    /// families is split into are such a group, named like the table.
+    /// `sync-group`: the virtual routers of one group move together. Those that one table with
+    /// addresses of both families is split into are such a group, named like the table.
     pub sync_group: Option<String>,
 }
 

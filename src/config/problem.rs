@@ -180,6 +180,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0216", "a script that nothing tracks"),
     ("W0217", "a pair needs two nodes"),
     (
+        "E0230",
+        "members of a sync-group that differ in what decides elections",
+    ),
+    ("W0231", "a sync-group of one"),
+    (
         "E0240",
         "a node has no address of a virtual address's family",
     ),

@@ -42,6 +42,7 @@ pub(super) fn vip(
     let lease = lease(&mut fields, sink);
     let garp = garp(&mut fields, sink);
     let track = track::tracks(&mut fields, proxies, scripts, sink);
+    let sync_group = sync_group(&mut fields, sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -61,8 +62,20 @@ pub(super) fn vip(
         lease,
         garp,
         track,
-        sync_group: None,
+        sync_group,
     })
+}
+
+fn sync_group(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+    let text = fields.text("sync-group", sink)?;
+    if value::is_name(text.text) {
+        return Some(text.text.to_owned());
+    }
+    sink.push(
+        Problem::error("E0108", format!("`{}` can't be a group's name", text.name))
+            .at(&text.span, "use 1 to 64 letters, digits, `-`, `_` and `.`"),
+    );
+    None
 }
 
 fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {

@@ -18,6 +18,17 @@ pub enum OpenError {
         #[source]
         source: MixedFamilies,
     },
+    /// No `[vip.NAME]` at all.
+    #[error("a virtual router without addresses")]
+    Empty,
+    /// The members of a sync-group list other nodes, or in another order.
+    #[error("vip {vip}: its nodes are not those of vip {first}, with which it moves")]
+    Group {
+        /// The table's name.
+        vip: String,
+        /// The group's first one.
+        first: String,
+    },
     /// Its interface can't be used.
     #[error("vip {vip}: cannot {operation} on interface {interface}")]
     Interface {
@@ -49,8 +60,9 @@ pub enum RouterEvent {
     Releasing(Vec<IpAddr>),
     /// They are gone.
     Released,
-    /// The interface was made anew, and so were the sockets: wait for the new descriptor.
-    Reopened,
+    /// An interface was made anew, and so were its sockets: wait for the new descriptor at this
+    /// position.
+    Reopened(usize),
     /// Whether this node takes over depends on a fresh probe: make one.
     Probe,
 }
