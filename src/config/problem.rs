@@ -184,6 +184,15 @@ pub const CODES: &[(&str, &str)] = &[
         "members of a sync-group that differ in what decides elections",
     ),
     ("W0231", "a sync-group of one"),
+    (
+        "E0240",
+        "a node has no address of a virtual address's family",
+    ),
+    ("E0241", "version 2 has no IPv6"),
+    (
+        "E0242",
+        "a node's address isn't link-local, and IPv6 adverts go to a group",
+    ),
     ("E0301", "two listeners on one address"),
     ("E0302", "a server is listed twice"),
     ("E0303", "a proxy would connect to itself"),
