@@ -269,6 +269,9 @@ impl VirtualRouter {
                     return;
                 }
             };
+            if let Some(skew_ms) = received.skew_ms {
+                self.skew(now, received.source, skew_ms);
+            }
             match (received.verdict, side) {
                 (Ok(advert), Side::Matching) => self.accept(now, advert),
                 // Came in before the filter was attached; never acted upon from this side.
@@ -277,6 +280,16 @@ impl VirtualRouter {
                     self.reject(now, reason, received.source);
                 }
             }
+        }
+    }
+
+    /// A signed advert shows that clocks are apart, whether it was accepted or not.
+    fn skew(&mut self, now: Instant, source: Option<Ipv4Addr>, skew_ms: i64) {
+        self.counters.skewed += 1;
+        if self.warnings.about_skew(now) {
+            let vrid = self.rules.vrid;
+            let peer = source.map(tracing::field::display);
+            tracing::warn!(%vrid, peer, skew_ms, "peer's clock is apart from ours");
         }
     }
 

@@ -7,14 +7,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
+use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
+use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, GROUP, Reject, WireAuth};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// An IPv4 header with options, the longest advert, and some room to see that a packet is longer.
-const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + 16;
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 16;
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -30,6 +32,8 @@ pub(super) struct Wire {
     index: u32,
     buffer: Vec<u8>,
     advert: Vec<u8>,
+    /// With HMAC only.
+    seal: Option<Seal>,
 }
 
 /// A packet and what is to be thought of it.
@@ -38,6 +42,9 @@ pub(super) struct Received {
     /// Where it says it comes from, if it says that much.
     pub(super) source: Option<Ipv4Addr>,
     pub(super) verdict: Result<Accepted, Reject>,
+    /// How far our wall clock is ahead of its sender's, ms, where HMAC shows that it is too much
+    /// or soon will be.
+    pub(super) skew_ms: Option<i64>,
 }
 
 impl Wire {
@@ -102,7 +109,11 @@ impl Wire {
             interface: interface.to_owned(),
             index: link.index,
             buffer: vec![0; PACKET_BYTES],
-            advert: Vec::with_capacity(ADVERT_BYTES_MAX),
+            advert: Vec::with_capacity(ADVERT_BYTES_MAX + TRAILER_BYTES),
+            seal: match &rules.auth {
+                Auth::Hmac(hmac) => Some(Seal::new(hmac, rules.interval, rules.peers.len())),
+                Auth::None | Auth::Pass(_) => None,
+            },
         };
         Ok((wire, link.up))
     }
@@ -137,9 +148,22 @@ impl Wire {
             Side::Rejected => &self.rejected,
         };
         let packet = receiver.read(&mut self.buffer)?;
-        Ok(packet.map(|packet| Received {
-            source: source(packet),
-            verdict: rules.accept(packet),
+        let seal = &mut self.seal;
+        Ok(packet.map(|packet| {
+            let (verdict, skew_ms) = match seal {
+                Some(seal) => {
+                    let verdict = rules.accept_signed(packet, seal, clock());
+                    let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+                    let skew = (told && seal.is_skewed()).then(|| seal.skew_ms());
+                    (verdict, skew)
+                }
+                None => (rules.accept(packet), None),
+            };
+            Received {
+                source: source(packet),
+                verdict,
+                skew_ms,
+            }
         }))
     }
 
@@ -159,13 +183,16 @@ impl Wire {
             interval: rules.interval,
             addresses: &rules.addresses,
             auth: match &rules.auth {
-                Auth::None => WireAuth::None,
+                Auth::None | Auth::Hmac(_) => WireAuth::None,
                 Auth::Pass(password) => WireAuth::Pass(password.0),
             },
         };
         advert
             .encode(rules.me, destination, &mut self.advert)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if let Some(seal) = &mut self.seal {
+            seal.sign(&mut self.advert, rules.me.into(), clock());
+        }
         self.sender.send(&self.advert, destination)
     }
 
@@ -256,6 +283,14 @@ pub(super) struct Present {
     pub(super) source: bool,
     /// Whether all virtual addresses are there.
     pub(super) complete: bool,
+}
+
+/// What the trailers of this moment are judged and made by.
+fn clock() -> Clock {
+    Clock {
+        wall: net::clock::unix_time(),
+        at: net::clock::now(),
+    }
 }
 
 /// The source of an IPv4 packet, whatever else is wrong with it.

@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::hmac::{self, Clock, Seal};
 use super::packet::{Advertisement, GROUP, Reject, WireAuth, split_ipv4};
 use super::timing;
 use crate::config::local::LocalVip;
@@ -30,7 +31,7 @@ pub struct Rules {
     pub vrid: Vrid,
     /// Our own interval.
     pub interval: AdvertInterval,
-    /// Our password, if any.
+    /// Our password, or that [`accept_signed`](Rules::accept_signed) is to be asked.
     pub auth: Auth,
     /// How adverts travel.
     pub mode: Mode,
@@ -109,8 +110,25 @@ impl Rules {
     /// is told, not refused (RFC 9568 §7.1 leaves it open).
     ///
     /// # Errors
-    /// The first [`Reject`] that applies.
+    /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured.
     pub fn accept(&self, packet: &[u8]) -> Result<Accepted, Reject> {
+        self.judge(packet, None)
+    }
+
+    /// The same where HMAC is configured: `seal` judges and remembers the trailer.
+    ///
+    /// # Errors
+    /// The first [`Reject`] that applies.
+    pub fn accept_signed(
+        &self,
+        packet: &[u8],
+        seal: &mut Seal,
+        clock: Clock,
+    ) -> Result<Accepted, Reject> {
+        self.judge(packet, Some((seal, clock)))
+    }
+
+    fn judge(&self, packet: &[u8], seal: Option<(&mut Seal, Clock)>) -> Result<Accepted, Reject> {
         let (header, payload) = split_ipv4(packet)?;
         if header.source == self.me {
             return Err(Reject::OwnAddress);
@@ -131,7 +149,11 @@ impl Rules {
         if header.ttl < min_ttl {
             return Err(Reject::Ttl);
         }
-        let advert = Advertisement::decode(payload, header.source, header.destination)?;
+        let (message, trailer) = hmac::split(payload, header.source.into());
+        if trailer.is_some() && !matches!(self.auth, Auth::Hmac(_)) {
+            return Err(Reject::AuthType);
+        }
+        let advert = Advertisement::decode(message, header.source, header.destination)?;
         if advert.version != self.version {
             return Err(Reject::Version);
         }
@@ -139,6 +161,13 @@ impl Rules {
             return Err(Reject::Vrid);
         }
         self.authenticate(advert.auth)?;
+        match (&self.auth, seal) {
+            (Auth::Hmac(_), Some((seal, clock))) => {
+                seal.verify(place, (message, trailer), header.source.into(), clock)?;
+            }
+            (Auth::Hmac(_), None) => return Err(Reject::HmacMissing),
+            (Auth::None | Auth::Pass(_), _) => {}
+        }
         let interval = match self.version {
             Version::V2 if advert.interval != self.interval => return Err(Reject::Interval),
             Version::V2 => advert.interval,
@@ -156,7 +185,7 @@ impl Rules {
 
     fn authenticate(&self, received: WireAuth) -> Result<(), Reject> {
         match (&self.auth, received) {
-            (Auth::None, WireAuth::None) => Ok(()),
+            (Auth::None | Auth::Hmac(_), WireAuth::None) => Ok(()),
             (Auth::Pass(password), WireAuth::Pass(data)) => {
                 let differing = password
                     .0
@@ -169,7 +198,7 @@ impl Rules {
                     Err(Reject::AuthData)
                 }
             }
-            (Auth::None, WireAuth::Pass(_)) | (Auth::Pass(_), WireAuth::None) => {
+            (Auth::None | Auth::Hmac(_), WireAuth::Pass(_)) | (Auth::Pass(_), WireAuth::None) => {
                 Err(Reject::AuthType)
             }
         }

@@ -33,7 +33,7 @@ fn advert(rules: &Rules) -> Advertisement<'_> {
         interval: rules.interval,
         addresses: &rules.addresses,
         auth: match &rules.auth {
-            Auth::None => WireAuth::None,
+            Auth::None | Auth::Hmac(_) => WireAuth::None,
             Auth::Pass(password) => WireAuth::Pass(password.0),
         },
     }
