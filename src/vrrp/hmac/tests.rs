@@ -453,3 +453,56 @@ fn nothing_of_a_key_is_printed() {
         assert!(!text.contains(part), "{text}");
     }
 }
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digit = |c: u8| char::from(c).to_digit(16).unwrap();
+    let pairs = text.as_bytes().as_chunks::<2>().0.iter();
+    pairs
+        .map(|[high, low]| u8::try_from(digit(*high) * 16 + digit(*low)).unwrap())
+        .collect()
+}
+
+/// Captured from keepalived 2.4.3: version 3 and version 2 over IPv4, version 3 over IPv6.
+#[test]
+fn adverts_of_keepalived_2_4_3_are_verified_and_made_alike() {
+    let v4 = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 3));
+    let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3));
+    for (image, source) in [
+        (
+            "313c6e0100325bd3ac10000a\
+             010700006b030ccff2e50000b33b1228443e1b4704b49ee65491a77f",
+            v4,
+        ),
+        (
+            "213c6e010001c4a6ac10000a0000000000000000\
+             010700006b030cd711ee000024c9d70579a4b27902380cec609ab521",
+            v4,
+        ),
+        (
+            "313c6e010032bf73fd000000000000000000000000000010\
+             010700006b030cddeb75000057156c25695fa01779e5defd150d0a61",
+            v6,
+        ),
+    ] {
+        let image = from_hex(image);
+        let stamp = image.len() - 24;
+        let seconds = u32::from_be_bytes(image[stamp..stamp + 4].try_into().unwrap());
+        let clock = Clock {
+            wall: Duration::from_secs(u64::from(seconds) + 1),
+            at: crate::net::clock::now(),
+        };
+        let mut seal = seal_with(vec![other_key(7)], HmacMode::Enforce);
+        let verdict = seal.verify(0, split(&image, source), source, clock);
+        assert_eq!(verdict, Ok(()));
+        // 1/65536 s is 15.3 us: half of it lands in the middle of the captured fraction.
+        let fraction = u16::from_be_bytes([image[stamp + 4], image[stamp + 5]]);
+        let nanos = u64::from(fraction) * 1_000_000_000 / 65_536 + 7_629;
+        let clock = Clock {
+            wall: Duration::from_secs(u64::from(seconds)) + Duration::from_nanos(nanos),
+            ..clock
+        };
+        let mut bytes = image[..image.len() - TRAILER_BYTES].to_vec();
+        seal_with(vec![other_key(7)], HmacMode::Enforce).sign(&mut bytes, source, clock);
+        assert_eq!(bytes, image);
+    }
+}

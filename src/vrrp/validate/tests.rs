@@ -287,3 +287,36 @@ fn a_trailer_and_a_router_without_hmac_do_not_go_together() {
     let verdict = ours.accept_signed(&both, &mut seal, clock);
     assert_eq!(verdict, Err(Reject::AuthType));
 }
+
+/// Captured from keepalived 2.4.3, `auth_hmac` with key 7, as a raw socket delivers it.
+#[test]
+fn a_signed_packet_of_keepalived_is_accepted_whole() {
+    let packet = [
+        0x45, 0xc0, 0x00, 0x3c, 0x00, 0x01, 0x00, 0x00, 0xff, 0x70, 0x62, 0x6b, 172, 16, 0, 3, 172,
+        16, 0, 2, 0x31, 0x3c, 0x6e, 0x01, 0x00, 0x32, 0x5b, 0xd3, 172, 16, 0, 10, 0x01, 0x07, 0, 0,
+        0x6b, 0x03, 0x0c, 0xcf, 0xf2, 0xe5, 0, 0, 0xb3, 0x3b, 0x12, 0x28, 0x44, 0x3e, 0x1b, 0x47,
+        0x04, 0xb4, 0x9e, 0xe6, 0x54, 0x91, 0xa7, 0x7f,
+    ];
+    let (mut ours, _, clock) = signing();
+    let Auth::Hmac(config) = &mut ours.auth else {
+        panic!("another authentication");
+    };
+    config.keys[0].id = 7;
+    let config = config.clone();
+    let mut seal = Seal::new(&config, ours.interval, 1);
+    let then = Clock {
+        wall: Duration::from_secs(0x6b03_0cd0),
+        ..clock
+    };
+    let accepted = ours.accept_signed(&packet, &mut seal, then).unwrap();
+    assert_eq!((accepted.priority, accepted.same_addresses), (110, true));
+    assert_eq!(accepted.interval.centiseconds(), 50);
+    let late = Clock {
+        wall: then.wall + Duration::from_secs(60),
+        ..clock
+    };
+    let mut seal = Seal::new(&config, ours.interval, 1);
+    let verdict = ours.accept_signed(&packet, &mut seal, late);
+    assert_eq!(verdict, Err(Reject::HmacClock));
+    assert!((59_000..61_000).contains(&seal.skew_ms()));
+}
