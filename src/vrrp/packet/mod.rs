@@ -62,7 +62,7 @@ pub enum Reject {
     Length,
     /// Wrong checksum.
     Checksum,
-    /// Another authentication type than configured.
+    /// Another authentication than configured; also an HMAC trailer where none is.
     AuthType,
     /// Wrong password.
     AuthData,
@@ -70,11 +70,23 @@ pub enum Reject {
     Interval,
     /// No address in it.
     NoAddress,
+    /// No HMAC trailer where one is demanded.
+    HmacMissing,
+    /// An HMAC trailer of another type, or with something in its reserved bytes.
+    HmacForm,
+    /// Signed with a key whose id is not configured.
+    HmacKey,
+    /// A wrong HMAC: another key under the same id, or a forgery.
+    HmacDigest,
+    /// A right HMAC whose time is too far from ours: clocks apart, or an old advert sent again.
+    HmacClock,
+    /// A right HMAC, no newer than one that was already accepted.
+    HmacReplay,
 }
 
 impl Reject {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::IpHeader,
         Self::Fragment,
         Self::Protocol,
@@ -92,6 +104,12 @@ impl Reject {
         Self::AuthData,
         Self::Interval,
         Self::NoAddress,
+        Self::HmacMissing,
+        Self::HmacForm,
+        Self::HmacKey,
+        Self::HmacDigest,
+        Self::HmacClock,
+        Self::HmacReplay,
     ];
 
     /// The reason as a counter label.
@@ -115,6 +133,12 @@ impl Reject {
             Self::AuthData => "auth-data",
             Self::Interval => "interval",
             Self::NoAddress => "no-address",
+            Self::HmacMissing => "hmac-missing",
+            Self::HmacForm => "hmac-form",
+            Self::HmacKey => "hmac-key",
+            Self::HmacDigest => "hmac-digest",
+            Self::HmacClock => "hmac-clock",
+            Self::HmacReplay => "hmac-replay",
         }
     }
 }
