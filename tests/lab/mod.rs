@@ -5,6 +5,7 @@
     clippy::allow_attributes,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     dead_code,
     unreachable_pub,
@@ -12,10 +13,12 @@
     reason = "each test program uses its own part of this"
 )]
 
+pub mod cases;
 pub mod peers;
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
@@ -237,6 +240,31 @@ impl Pair {
         self.lab
             .history(|history| history.held_after(node, since, clock::now()))
             .unwrap_or_default()
+    }
+
+    /// The page for Prometheus of a node with lbd.
+    pub fn metrics(&self, node: usize) -> String {
+        let page = self.lab.nodes[node]
+            .host
+            .run(|| -> std::io::Result<String> {
+                let mut stream = TcpStream::connect("127.0.0.1:9633")?;
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: lbd\r\n\r\n")?;
+                let mut page = String::new();
+                stream.read_to_string(&mut page)?;
+                Ok(page)
+            });
+        page.and_then(|page| page).expect("lbd answers on 9633")
+    }
+
+    /// A counter: the sum over all samples whose name and labels begin like this.
+    pub fn metric(&self, node: usize, start: &str) -> u64 {
+        let page = self.metrics(node);
+        let samples = page.lines().filter(|line| line.starts_with(start));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|text| text.parse().ok());
+        let values: Vec<u64> = samples.map(|line| value(line).expect("a count")).collect();
+        assert!(!values.is_empty(), "no metric {start}\n{page}");
+        values.iter().sum()
     }
 
     /// What to print when something went wrong.
