@@ -15,6 +15,7 @@
 
 pub mod cases;
 pub mod peers;
+pub mod scenario;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -191,6 +192,27 @@ impl Pair {
         at
     }
 
+    /// Takes a node off the switch, or puts it back, without its noticing; when that was.
+    pub fn bridge(&mut self, node: usize, bridged: bool) -> Instant {
+        let at = clock::now();
+        let port = format!("lb{}", node + 1);
+        self.lab
+            .wire
+            .bridge(&port, bridged)
+            .expect("the cable is there");
+        at
+    }
+
+    /// Deletes the VIP from a node's interface, as an administrator would; when that was.
+    pub fn delete_vip(&self, node: usize) -> Instant {
+        let mut rtnl = self.lab.nodes[node].host.rtnl().expect("a socket");
+        let link = rtnl.link_index("eth0").expect("the interface is there");
+        let at = clock::now();
+        rtnl.delete_address(link, plan().target.ip(), 24)
+            .expect("the node holds it");
+        at
+    }
+
     /// Waits for a condition, at most so many milliseconds; how long it took.
     pub fn until(&self, what: &str, ms: u64, condition: impl Fn(&Self) -> bool) -> Duration {
         let start = clock::now();
@@ -242,8 +264,8 @@ impl Pair {
             .unwrap_or_default()
     }
 
-    /// The page for Prometheus of a node with lbd.
-    pub fn metrics(&self, node: usize) -> String {
+    /// The page for Prometheus of a node with lbd; nothing while it does not answer.
+    pub fn metrics(&self, node: usize) -> Option<String> {
         let page = self.lab.nodes[node]
             .host
             .run(|| -> std::io::Result<String> {
@@ -254,17 +276,26 @@ impl Pair {
                 stream.read_to_string(&mut page)?;
                 Ok(page)
             });
-        page.and_then(|page| page).expect("lbd answers on 9633")
+        page.and_then(|page| page).ok()
     }
 
-    /// A counter: the sum over all samples whose name and labels begin like this.
-    pub fn metric(&self, node: usize, start: &str) -> u64 {
-        let page = self.metrics(node);
+    /// The sum over all samples whose name and labels begin like this; nothing while there is none.
+    pub fn metric(&self, node: usize, start: &str) -> Option<u64> {
+        let page = self.metrics(node)?;
         let samples = page.lines().filter(|line| line.starts_with(start));
         let value = |line: &str| line.rsplit(' ').next().and_then(|text| text.parse().ok());
-        let values: Vec<u64> = samples.map(|line| value(line).expect("a count")).collect();
-        assert!(!values.is_empty(), "no metric {start}\n{page}");
-        values.iter().sum()
+        let values: Vec<u64> = samples.filter_map(value).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// Waits until a Backup has lb1's full priority: until its own check interval has passed it
+    /// counts itself as unfit to replace a holder.
+    pub fn until_fit(&self, node: usize) {
+        let full = [100, 110][node];
+        self.until("the other node is fit", 10_000, |pair| {
+            thread::sleep(Duration::from_millis(20));
+            pair.metric(node, "lbd_vrrp_priority{") == Some(full)
+        });
     }
 
     /// What to print when something went wrong.

@@ -18,12 +18,13 @@ mod lab;
 
 mod lbd_pair;
 mod mixed_pair;
+mod promises;
 
 use std::process::ExitCode;
 
 use lab::cases::Case;
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [lbd_pair::CASES, mixed_pair::CASES].concat();
+    let cases: Vec<Case> = [lbd_pair::CASES, mixed_pair::CASES, promises::CASES].concat();
     lab::cases::run("netns", &cases)
 }
