@@ -6,7 +6,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -60,7 +59,6 @@ struct Node {
     config: PathBuf,
     runtime: PathBuf,
     log: PathBuf,
-    notify: Option<PathBuf>,
 }
 
 impl Node {
@@ -80,7 +78,6 @@ impl Node {
             config: file(".toml"),
             runtime: file(""),
             log: file(".log"),
-            notify: None,
         }
     }
 
@@ -99,10 +96,6 @@ impl Node {
             }
             None => Command::new(lbd),
         };
-        if let Some(path) = &self.notify {
-            command.env("NOTIFY_SOCKET", path);
-            command.env("WATCHDOG_USEC", "1500000");
-        }
         let log = fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -259,14 +252,11 @@ struct Outcome {
 }
 
 impl Client {
-    fn start(address: SocketAddr, namespace: Option<String>) -> Self {
+    fn start(address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let (stopped, results) = (Arc::clone(&stop), Arc::clone(&outcome));
         let thread = thread::spawn(move || {
-            if let Some(namespace) = namespace {
-                enter(&namespace);
-            }
             while !stopped.load(Ordering::Relaxed) {
                 let result = ask(address);
                 let now = clock::now();
@@ -342,7 +332,7 @@ fn a_killed_proxy_is_replaced_and_nobody_is_refused() {
     let (address, config) = single();
     let node = Node::start(&folder, "lb", &config, None);
     wait_served(address);
-    let client = Client::start(address, None);
+    let client = Client::start(address);
     for _ in 0..3 {
         client.wait_answers(20);
         let before = node.proxy();
@@ -366,7 +356,7 @@ fn a_killed_keeper_is_missed_by_nobody_and_the_next_one_adopts_the_proxy() {
     let (address, config) = single();
     let mut node = Node::start(&folder, "lb", &config, None);
     wait_served(address);
-    let client = Client::start(address, None);
+    let client = Client::start(address);
     let proxy = node.proxy();
     for _ in 0..2 {
         node.kill_keeper();
@@ -390,7 +380,7 @@ fn a_restart_with_another_configuration_keeps_the_port_open() {
     let (address, config) = single();
     let mut node = Node::start(&folder, "lb", &config, None);
     wait_served(address);
-    let client = Client::start(address, None);
+    let client = Client::start(address);
     client.wait_answers(20);
     let before = node.proxy();
     node.kill_keeper();
@@ -513,40 +503,6 @@ fn a_runner_killed_in_the_middle_of_a_run_costs_no_script_its_verdict() {
         (clock::now() - begin > Duration::from_secs(4)).then_some(())
     });
     assert_eq!(node.runner(), Some(next));
-}
-
-#[test]
-fn the_service_manager_hears_ready_watchdog_and_stopping() {
-    let folder = Folder::new("notify");
-    let (address, config) = single();
-    let path = folder.0.join("notify.sock");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(SOON)).unwrap();
-    let mut node = Node::prepare(&folder, "lb", &config, None);
-    node.notify = Some(path);
-    node.restart();
-    wait_served(address);
-    let mut heard = Vec::new();
-    let hear_until = |heard: &mut Vec<String>, wanted: &str| {
-        wait_for(wanted, SOON, || {
-            let mut buffer = [0; 256];
-            let length = manager.recv(&mut buffer).unwrap();
-            heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-            heard.iter().any(|text| text == wanted).then_some(())
-        });
-    };
-    hear_until(&mut heard, "READY=1");
-    hear_until(&mut heard, "STATUS=proxy serving");
-    let fed = |heard: &[String]| heard.iter().filter(|text| *text == "WATCHDOG=1").count();
-    let begin = (clock::now(), fed(&heard));
-    while fed(&heard) < begin.1 + 4 {
-        hear_until(&mut Vec::new(), "WATCHDOG=1");
-        heard.push("WATCHDOG=1".into());
-    }
-    let took = clock::now() - begin.0;
-    assert!(took < Duration::from_secs(3), "{took:?}");
-    node.signal_keeper(Signal::SIGTERM);
-    hear_until(&mut heard, "STOPPING=1");
 }
 
 #[test]
@@ -762,45 +718,7 @@ fn a_failing_track_script_hands_the_vip_over() {
     lb1.wait_log("track script fails");
 }
 
-#[test]
-fn a_crash_looping_proxy_costs_the_node_its_vip() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new("pair-loop");
-    let (lb1, _lb2) = pair(&lab, &folder);
-    for _ in 0..6 {
-        let before = lb1.proxy();
-        kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
-        wait_for("its end", SOON, || {
-            (!lb1.proxies().contains(&before)).then_some(())
-        });
-    }
-    let moved = || (lab.holds("lb2") && !lab.holds("lb1")).then_some(());
-    wait_for("the vip to move", Duration::from_secs(3), moved);
-}
-
-#[test]
-fn a_restarted_keeper_keeps_the_vip_at_adverts_of_a_second() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new("pair-keeper");
-    let config = PAIR.replace("100ms\"\nnodes", "1s\"\nnodes");
-    let (mut lb1, lb2) = pair_of(&lab, &folder, &config);
-    let client = Client::start(vip(), Some(lab.name("cl")));
-    client.wait_answers(20);
-    lb1.kill_keeper();
-    lb1.restart();
-    lb1.wait_log("proxy adopted");
-    client.wait_answers(50);
-    assert!(lab.holds("lb1") && !lab.holds("lb2"));
-    assert!(!lb2.log().contains("to=Active"), "{}", lb2.log());
-    let outcome = client.finish();
-    assert!(outcome.failed.is_empty(), "{outcome:?}");
-}
-
 /// lb1 holds the VIP, lb2 watches.
-fn pair(lab: &Lab, folder: &Folder) -> (Node, Node) {
-    pair_of(lab, folder, PAIR)
-}
-
 fn pair_of(lab: &Lab, folder: &Folder, config: &str) -> (Node, Node) {
     let lb1 = lab.node(folder, "lb1", config);
     wait_for("lb1 to hold the vip", SOON, || {
@@ -814,60 +732,6 @@ fn pair_of(lab: &Lab, folder: &Folder, config: &str) -> (Node, Node) {
             .then_some(())
     });
     (lb1, lb2)
-}
-
-fn vip() -> SocketAddr {
-    SocketAddr::from(([10, 9, 0, 100], 6443))
-}
-
-#[test]
-fn a_stopped_proxy_hands_the_vip_to_the_other_node() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new("pair-stop");
-    let (lb1, _lb2) = pair(&lab, &folder);
-    let client = Client::start(vip(), Some(lab.name("cl")));
-    client.wait_answers(20);
-    kill(Pid::from_raw(lb1.proxy()), Signal::SIGSTOP).unwrap();
-    let moved = || (lab.holds("lb2") && !lab.holds("lb1")).then_some(());
-    wait_for("the vip to move", Duration::from_secs(3), moved);
-    client.wait_answers(20);
-    let outcome = client.finish();
-    println!("gap {:?}, failed {:?}", outcome.gap, outcome.failed);
-    // 420 ms plus what a client that lost its one connection waits before it tries again.
-    assert!(outcome.gap < Duration::from_millis(1_900), "{outcome:?}");
-}
-
-#[test]
-fn a_killed_proxy_does_not_move_the_vip() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new("pair-kill");
-    let (lb1, lb2) = pair(&lab, &folder);
-    let client = Client::start(vip(), Some(lab.name("cl")));
-    client.wait_answers(20);
-    kill(Pid::from_raw(lb1.proxy()), Signal::SIGKILL).unwrap();
-    client.wait_answers(50);
-    let outcome = client.finish();
-    println!("gap {:?}, failed {:?}", outcome.gap, outcome.failed);
-    assert!(lab.holds("lb1") && !lab.holds("lb2"));
-    assert!(!lb2.log().contains("to=Active"), "{}", lb2.log());
-    let refused = outcome.failed.iter().filter(|why| why.contains("refused"));
-    assert_eq!(refused.count(), 0, "{outcome:?}");
-}
-
-#[test]
-fn a_planned_leave_moves_the_vip_without_a_failed_connection() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new("pair-term");
-    let (mut lb1, _lb2) = pair(&lab, &folder);
-    let client = Client::start(vip(), Some(lab.name("cl")));
-    client.wait_answers(20);
-    lb1.signal_keeper(Signal::SIGTERM);
-    assert_eq!(lb1.exit_code(), Some(0));
-    assert!(lab.holds("lb2") && !lab.holds("lb1"));
-    client.wait_answers(20);
-    let outcome = client.finish();
-    println!("gap {:?}, failed {:?}", outcome.gap, outcome.failed);
-    assert!(outcome.failed.len() <= 1, "{outcome:?}");
 }
 
 /// One of the pair alone; its address has no lifetime.
@@ -943,24 +807,4 @@ fn a_node_whose_address_is_late_is_tried_again() {
     let mut lb1 = lab.node(&folder, "lb1", PAIR);
     assert_eq!(lb1.exit_code(), Some(1));
     assert!(lb1.log().contains("not among the nodes"));
-}
-
-#[test]
-fn when_everything_is_killed_the_kernel_removes_the_vip() {
-    let Some(lab) = Lab::new() else { return };
-    let folder = Folder::new("pair-all");
-    let (mut lb1, _lb2) = pair(&lab, &folder);
-    let proxy = lb1.proxy();
-    let begin = clock::now();
-    lb1.kill_keeper();
-    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
-    wait_for("lb2 to hold the vip", Duration::from_secs(3), || {
-        lab.holds("lb2").then_some(())
-    });
-    wait_for("lb1 to lose it", Duration::from_secs(4), || {
-        (!lab.holds("lb1")).then_some(())
-    });
-    let took = clock::now() - begin;
-    println!("gone after {took:?}");
-    assert!(took < Duration::from_millis(3_000), "{took:?}");
 }

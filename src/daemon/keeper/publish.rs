@@ -116,6 +116,8 @@ impl Keeper {
             vips,
             keeper_pid: std::process::id(),
             proxy_starts: self.supervisor.started,
+            proxy_starved: self.supervisor.starved,
+            proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
         }
     }
