@@ -222,6 +222,13 @@ pub struct PeerStatus {
     pub priority: Option<u8>,
     /// Accepted adverts.
     pub adverts: u64,
+    /// By how much half of its adverts deviate from their usual spacing at most, microseconds;
+    /// `None`: not enough of them yet.
+    pub jitter_p50_us: Option<u64>,
+    /// The same for 99 of 100.
+    pub jitter_p99_us: Option<u64>,
+    /// Its packets that were rejected, by reason.
+    pub rejected: Vec<(String, u64)>,
 }
 
 /// One entry of a VIP's `track` list.

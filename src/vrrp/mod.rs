@@ -12,8 +12,10 @@
 pub mod counters;
 pub mod fsm;
 pub mod garp;
+pub mod jitter;
 pub mod packet;
 pub mod priority;
+pub mod rejects;
 pub mod stamp;
 pub mod task;
 pub mod timing;

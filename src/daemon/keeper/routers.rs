@@ -108,6 +108,7 @@ impl Routers {
                 continue;
             };
             router.set_recovery_delay(check_interval(config, &tracked));
+            router.set_siblings(now, locals);
             routers
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;

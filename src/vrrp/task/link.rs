@@ -164,6 +164,7 @@ impl VirtualRouter {
             Ok((wire, up)) => {
                 member.wire = wire;
                 member.attachment.away = None;
+                member.pass_over_siblings(now);
                 self.tell(RouterEvent::Reopened(place));
                 self.set_link(now, place, up);
             }

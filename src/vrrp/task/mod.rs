@@ -205,6 +205,25 @@ impl VirtualRouter {
         }
     }
 
+    /// Tells it of all virtual routers of this node: adverts of another one on the same LAN are
+    /// none of its business, not even as rejected packets.
+    pub fn set_siblings(&mut self, now: Instant, all: &[LocalVip]) {
+        for member in &mut self.members {
+            let own = &member.local;
+            let near = |other: &&LocalVip| {
+                other.interface == own.interface
+                    && other.source.is_ipv4() == own.source.is_ipv4()
+                    && other.vip.vrid != own.vip.vrid
+            };
+            member.siblings = all
+                .iter()
+                .filter(near)
+                .map(|other| other.vip.vrid.get())
+                .collect();
+            member.pass_over_siblings(now);
+        }
+    }
+
     /// A new verdict about this node.
     pub fn set_health(&mut self, now: Instant, health: NodeHealth) {
         self.run(now, Input::Health(health));
@@ -296,7 +315,7 @@ impl VirtualRouter {
                 // Came in before the filter was attached; never acted upon from this side.
                 (Ok(_), Side::Rejected) => {}
                 (Err(reason), Side::Matching | Side::Rejected) => {
-                    member.reject(now, reason, received.source);
+                    member.reject(now, reason, received.source, received.claim);
                 }
             }
         }

@@ -96,8 +96,19 @@ fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
             .map(|last| ms(now.saturating_duration_since(last))),
         priority: heard.priority,
         adverts: heard.adverts,
+        jitter_p50_us: heard.jitter.quantile(50).map(us),
+        jitter_p99_us: heard.jitter.quantile(99).map(us),
+        rejected: heard
+            .refused
+            .counts()
+            .map(|(reason, count)| (reason.word().to_owned(), count))
+            .collect(),
     })
     .collect()
+}
+
+fn us(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn ms(span: Duration) -> u64 {

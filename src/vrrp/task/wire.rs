@@ -10,7 +10,10 @@ use crate::config::model::{Auth, Mode};
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
-use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth};
+use crate::vrrp::packet::{
+    ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
+};
+use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
@@ -21,6 +24,7 @@ pub(super) struct Wire {
     sender: Sender,
     receiver: Receiver,
     rejected: Receiver,
+    filter: Filter,
     /// `None` on a link without Ethernet addresses.
     announcer: Option<Announcer>,
     netlink: SharedNetlink,
@@ -38,6 +42,8 @@ pub(super) struct Received {
     /// Where it says it comes from, if it says that much.
     pub(super) source: Option<IpAddr>,
     pub(super) verdict: Result<Accepted, Reject>,
+    /// What a refused one claims.
+    pub(super) claim: Option<Claim>,
 }
 
 impl Wire {
@@ -73,6 +79,7 @@ impl Wire {
             },
             version: rules.version.get(),
             vrid: rules.vrid.get(),
+            passed_over: Vec::new(),
         };
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
         let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
@@ -89,6 +96,7 @@ impl Wire {
                 .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
             rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
+            filter,
             announcer,
             netlink,
             leases: vip
@@ -138,16 +146,31 @@ impl Wire {
             Side::Rejected => &mut self.rejected,
         };
         let arrival = receiver.read(&mut self.buffer)?;
-        Ok(arrival.map(|arrival| match arrival {
-            Arrival::V4(packet) => Received {
-                source: source(packet),
-                verdict: rules.accept(packet),
-            },
-            Arrival::V6(parts) => Received {
-                source: parts.source.map(IpAddr::V6),
-                verdict: datagram(parts).and_then(|packet| rules.judge(packet)),
-            },
+        let Some(arrival) = arrival else {
+            return Ok(None);
+        };
+        let (source, advert, verdict) = match arrival {
+            Arrival::V4(packet) => {
+                let advert = split_ipv4(packet).map_or([].as_slice(), |packet| packet.payload);
+                (source(packet), advert, rules.accept(packet))
+            }
+            Arrival::V6(parts) => {
+                let verdict = datagram(parts).and_then(|packet| rules.judge(packet));
+                (parts.source.map(IpAddr::V6), parts.payload, verdict)
+            }
+        };
+        let refused_from = source.filter(|_| verdict.is_err());
+        Ok(Some(Received {
+            source,
+            verdict,
+            claim: refused_from.and_then(|source| claim(source, advert)),
         }))
+    }
+
+    /// Looks away from the adverts of these virtual routers: this node's others on the same LAN.
+    pub(super) fn pass_over(&mut self, vrids: &[u8]) -> io::Result<()> {
+        self.filter.passed_over = vrids.to_vec();
+        self.rejected.set_filter(&self.filter, Side::Rejected)
     }
 
     pub(super) fn advertise(
