@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "src/vrrp/packet",
     "src/vrrp/validate",
     "src/vrrp/fsm",
+    "src/vrrp/conflict.rs",
     "src/vrrp/garp.rs",
     "src/vrrp/jitter.rs",
     "src/vrrp/priority.rs",

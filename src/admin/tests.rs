@@ -58,6 +58,7 @@ fn vip(state: VrrpState) -> VipStatus {
         advert_interval_ms: 1_000,
         active: Some("172.16.0.3".parse().unwrap()),
         silent: false,
+        conflict: None,
         peers: vec![PeerStatus {
             name: Some("lb2".to_owned()),
             address: "172.16.0.3".parse().unwrap(),
@@ -66,6 +67,7 @@ fn vip(state: VrrpState) -> VipStatus {
             adverts: 182,
             jitter_p50_us: Some(180),
             jitter_p99_us: Some(2_303),
+            alive_unheard: false,
             rejected: vec![("interval".to_owned(), 2)],
         }],
         tracks: vec![TrackStatus {

@@ -9,6 +9,7 @@
 //!
 //! Everything but `task` and `counters` is pure: instants come in, decisions go out.
 
+pub mod conflict;
 pub mod counters;
 pub mod fsm;
 pub mod garp;

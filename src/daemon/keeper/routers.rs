@@ -227,7 +227,7 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     // The router has logged it.
-                    RouterEvent::Changed { .. } => {}
+                    RouterEvent::Changed { .. } | RouterEvent::Conflict { .. } => {}
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");

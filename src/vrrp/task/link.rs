@@ -213,6 +213,9 @@ impl VirtualRouter {
         let usable = all.all(|member| member.attachment.is_usable(now));
         if usable != self.usable {
             self.usable = usable;
+            if usable {
+                self.greet(now);
+            }
             self.run(now, if usable { Input::Up } else { Input::Down });
         }
     }

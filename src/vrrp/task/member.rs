@@ -11,6 +11,7 @@ use super::{DRAIN_MAX, OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
 use crate::config::model::{Mode, Node};
 use crate::net::vrrp_socket::Side;
+use crate::vrrp::conflict::Watch;
 use crate::vrrp::counters::{Counters, Warnings};
 use crate::vrrp::jitter::Jitter;
 use crate::vrrp::packet::Reject;
@@ -45,6 +46,11 @@ pub(super) struct Member {
     pub(super) counters: Counters,
     pub(super) warnings: Warnings,
     strangers: Strangers,
+    pub(super) watch: Watch,
+    /// The node that was Active until it fell silent, and since when we are.
+    pub(super) suspect: Option<(usize, Instant)>,
+    /// The same, once it has answered for its own address.
+    pub(super) alive: Option<usize>,
     /// The vrids of this node's other virtual routers on the same LAN.
     pub(super) siblings: Vec<u8>,
 }
@@ -58,6 +64,9 @@ impl Member {
         let (wire, link_up) = Wire::open(local, &rules, netlink)?;
         Ok(Self {
             local: local.clone(),
+            watch: Watch::new(rules.peers.len()),
+            suspect: None,
+            alive: None,
             peers: vec![PeerHeard::default(); rules.peers.len()],
             rules,
             wire,

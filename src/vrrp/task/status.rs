@@ -68,6 +68,7 @@ impl VirtualRouter {
             advert_interval_ms: u32::from(self.machine.interval().centiseconds()) * 10,
             active: self.machine.active().map(|node| self.on_wire(member, node)),
             silent: member.silent,
+            conflict: member.conflict_text(),
             peers: peers(member, now),
             tracks: Vec::new(),
             counters: member.counters.snapshot(),
@@ -87,8 +88,8 @@ impl VirtualRouter {
 }
 
 fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
-    let all = member.others().zip(&member.peers);
-    all.map(|(node, heard)| PeerStatus {
+    let all = member.others().zip(&member.peers).enumerate();
+    all.map(|(place, (node, heard))| PeerStatus {
         name: node.name.clone(),
         address: node.address,
         last_advert_age_ms: heard
@@ -98,6 +99,7 @@ fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
         adverts: heard.adverts,
         jitter_p50_us: heard.jitter.quantile(50).map(us),
         jitter_p99_us: heard.jitter.quantile(99).map(us),
+        alive_unheard: member.alive == Some(place),
         rejected: heard
             .refused
             .counts()

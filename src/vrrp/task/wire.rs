@@ -9,6 +9,7 @@ use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
+use crate::net::arp_watch::Watcher;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::packet::{
     ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
@@ -27,6 +28,8 @@ pub(super) struct Wire {
     filter: Filter,
     /// `None` on a link without Ethernet addresses.
     announcer: Option<Announcer>,
+    /// By IPv4 only.
+    watcher: Option<Watcher>,
     netlink: SharedNetlink,
     leases: Vec<Lease>,
     destinations: Vec<IpAddr>,
@@ -90,6 +93,10 @@ impl Wire {
             ),
             None => None,
         };
+        let watcher = link
+            .mac
+            .and_then(|mac| watcher(rules, link.index, mac, &addresses));
+        let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
         let vip = &local.vip;
         let wire = Self {
             sender: Sender::open(interface, link.index, rules.me)
@@ -98,6 +105,7 @@ impl Wire {
             rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
             filter,
             announcer,
+            watcher,
             netlink,
             leases: vip
                 .addresses
@@ -167,6 +175,10 @@ impl Wire {
         }))
     }
 
+    pub(super) fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
     /// Looks away from the adverts of these virtual routers: this node's others on the same LAN.
     pub(super) fn pass_over(&mut self, vrids: &[u8]) -> io::Result<()> {
         self.filter.passed_over = vrids.to_vec();
@@ -218,6 +230,9 @@ impl Wire {
 
     /// Announces at `mac` from here on; says whether that is news.
     pub(super) fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set_mac(mac);
+        }
         match &mut self.announcer {
             Some(announcer) => announcer.set_mac(mac),
             None => Ok(false),
@@ -275,6 +290,26 @@ impl Wire {
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
     }
+}
+
+/// Who watches the virtual addresses and the nodes by ARP; `None` by IPv6.
+fn watcher(
+    rules: &Rules,
+    index: u32,
+    mac: [u8; 6],
+    addresses: &[IpAddr],
+) -> Option<io::Result<Watcher>> {
+    let IpAddr::V4(me) = rules.me else {
+        return None;
+    };
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let virtuals: Vec<Ipv4Addr> = addresses.iter().copied().filter_map(v4).collect();
+    let nodes = rules.peers.iter().map(|peer| peer.address);
+    let nodes: Vec<Ipv4Addr> = nodes.filter_map(v4).collect();
+    Some(Watcher::open(index, mac, me, &virtuals, &nodes))
 }
 
 /// An interface as the kernel describes it at one moment.
