@@ -10,11 +10,13 @@ use crate::config::model::{Auth, Mode};
 use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
+use crate::net::arp_watch::Watcher;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
     ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
 };
+use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
@@ -25,8 +27,11 @@ pub(super) struct Wire {
     sender: Sender,
     receiver: Receiver,
     rejected: Receiver,
+    filter: Filter,
     /// `None` on a link without Ethernet addresses.
     announcer: Option<Announcer>,
+    /// By IPv4 only.
+    watcher: Option<Watcher>,
     netlink: SharedNetlink,
     leases: Vec<Lease>,
     destinations: Vec<IpAddr>,
@@ -47,6 +52,8 @@ pub(super) struct Received {
     /// How far our wall clock is ahead of its sender's, ms, where HMAC shows that it is too much
     /// or soon will be.
     pub(super) skew_ms: Option<i64>,
+    /// What a refused one claims.
+    pub(super) claim: Option<Claim>,
 }
 
 impl Wire {
@@ -82,6 +89,7 @@ impl Wire {
             },
             version: rules.version.get(),
             vrid: rules.vrid.get(),
+            passed_over: Vec::new(),
         };
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
         let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
@@ -92,13 +100,19 @@ impl Wire {
             ),
             None => None,
         };
+        let watcher = link
+            .mac
+            .and_then(|mac| watcher(rules, link.index, mac, &addresses));
+        let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
         let vip = &local.vip;
         let wire = Self {
             sender: Sender::open(interface, link.index, rules.me)
                 .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
             rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
+            filter,
             announcer,
+            watcher,
             netlink,
             leases: vip
                 .addresses
@@ -158,6 +172,9 @@ impl Wire {
             Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
             Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
         };
+        let advert = packet
+            .as_ref()
+            .map_or([].as_slice(), |packet| packet.payload);
         let (verdict, skew_ms) = match (packet, seal) {
             (Err(reason), _) => (Err(reason), None),
             (Ok(packet), Some(seal)) => {
@@ -168,11 +185,23 @@ impl Wire {
             }
             (Ok(packet), None) => (rules.judge(packet), None),
         };
+        let refused_from = source.filter(|_| verdict.is_err());
         Ok(Some(Received {
             source,
             verdict,
             skew_ms,
+            claim: refused_from.and_then(|source| claim(source, advert)),
         }))
+    }
+
+    pub(super) fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
+    /// Looks away from the adverts of these virtual routers: this node's others on the same LAN.
+    pub(super) fn pass_over(&mut self, vrids: &[u8]) -> io::Result<()> {
+        self.filter.passed_over = vrids.to_vec();
+        self.rejected.set_filter(&self.filter, Side::Rejected)
     }
 
     pub(super) fn advertise(
@@ -223,6 +252,9 @@ impl Wire {
 
     /// Announces at `mac` from here on; says whether that is news.
     pub(super) fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set_mac(mac);
+        }
         match &mut self.announcer {
             Some(announcer) => announcer.set_mac(mac),
             None => Ok(false),
@@ -280,6 +312,26 @@ impl Wire {
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
     }
+}
+
+/// Who watches the virtual addresses and the nodes by ARP; `None` by IPv6.
+fn watcher(
+    rules: &Rules,
+    index: u32,
+    mac: [u8; 6],
+    addresses: &[IpAddr],
+) -> Option<io::Result<Watcher>> {
+    let IpAddr::V4(me) = rules.me else {
+        return None;
+    };
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let virtuals: Vec<Ipv4Addr> = addresses.iter().copied().filter_map(v4).collect();
+    let nodes = rules.peers.iter().map(|peer| peer.address);
+    let nodes: Vec<Ipv4Addr> = nodes.filter_map(v4).collect();
+    Some(Watcher::open(index, mac, me, &virtuals, &nodes))
 }
 
 /// An interface as the kernel describes it at one moment.
