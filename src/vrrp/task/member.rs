@@ -9,7 +9,7 @@ use super::link::Attachment;
 use super::wire::Wire;
 use super::{DRAIN_MAX, OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
-use crate::config::model::Node;
+use crate::config::model::{Mode, Node};
 use crate::net::vrrp_socket::Side;
 use crate::vrrp::counters::{Counters, Warnings};
 use crate::vrrp::packet::Reject;
@@ -121,9 +121,16 @@ impl Member {
         self.counters.reject(reason);
         if self.warnings.about_reject(reason, now) {
             let vrid = self.rules.vrid;
+            let far = reason == Reject::Ttl && self.rules.mode == Mode::Unicast;
             let reason = reason.word();
+            let six = source.is_some_and(|ip| ip.is_ipv6());
             let peer = source.map(tracing::field::display);
-            tracing::warn!(%vrid, peer, reason, "packet rejected");
+            if far && six {
+                // keepalived's default, so that a mixed pair would have two holders.
+                tracing::warn!(%vrid, peer, reason, "packet rejected: hop limit below the node's min-ttl, keepalived sends 64");
+            } else {
+                tracing::warn!(%vrid, peer, reason, "packet rejected");
+            }
         }
     }
 

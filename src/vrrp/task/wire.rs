@@ -9,6 +9,7 @@ use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
+use crate::net::netlink::Address;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth};
 use crate::vrrp::validate::{Accepted, Rules};
@@ -84,7 +85,7 @@ impl Wire {
             None => None,
         };
         let vip = &local.vip;
-        let wire = Self {
+        let mut wire = Self {
             sender: Sender::open(interface, link.index, rules.me)
                 .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
@@ -105,6 +106,9 @@ impl Wire {
             buffer: vec![0; PACKET_BYTES],
             advert: Vec::with_capacity(ADVERT_BYTES_MAX),
         };
+        // An address that a previous process left stays as it is if it is sound.
+        let present = wire.netlink.borrow_mut().addresses();
+        wire.note(&present.map_err(failed("find addresses"))?);
         Ok((wire, link.up))
     }
 
@@ -232,14 +236,16 @@ impl Wire {
     }
 
     /// What the kernel says at this moment; `source` is the node's own address.
-    pub(super) fn present_state(&self, source: IpAddr) -> io::Result<Present> {
-        let mut netlink = self.netlink.borrow_mut();
-        let links = netlink.links()?;
+    pub(super) fn present_state(&mut self, source: IpAddr) -> io::Result<Present> {
+        let (links, all) = {
+            let mut netlink = self.netlink.borrow_mut();
+            (netlink.links()?, netlink.addresses()?)
+        };
+        self.note(&all);
         let link = links.iter().find(|link| link.index == self.index);
-        let all = netlink.addresses()?;
         let here = |ip: IpAddr| {
             all.iter()
-                .any(|found| found.index == self.index && found.address.ip == ip)
+                .any(|found| found.index == self.index && found.address.ip == ip && found.sound)
         };
         Ok(Present {
             up: link.is_some_and(|link| link.up),
@@ -247,6 +253,15 @@ impl Wire {
             source: here(source),
             complete: self.ours().all(here),
         })
+    }
+
+    /// Notes which of our addresses the kernel has.
+    fn note(&mut self, all: &[Address]) {
+        for lease in &mut self.leases {
+            let address = lease.address();
+            let same = |found: &Address| found.index == self.index && found.address == address;
+            lease.note(all.iter().any(|found| same(found) && found.sound));
+        }
     }
 
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
@@ -261,7 +276,7 @@ pub(super) struct Present {
     pub(super) mac: Option<[u8; 6]>,
     /// Whether the node's own address is there.
     pub(super) source: bool,
-    /// Whether all virtual addresses are there.
+    /// Whether all virtual addresses are there and can be used.
     pub(super) complete: bool,
 }
 
