@@ -206,12 +206,29 @@ impl<'a> Advertisement<'a> {
     /// # Errors
     /// The first [`Reject`] that applies.
     pub fn decode(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Reject> {
-        let (advert, trailer) = Self::split(bytes, source, destination)?;
-        if trailer.is_empty() {
-            Ok(advert)
-        } else {
-            Err(Reject::Length)
+        let (own, _) = Self::cut(bytes, source)?;
+        if own.len() != bytes.len() {
+            return Err(Reject::Length);
         }
+        Self::split(bytes, source, destination).map(|(advert, _none)| advert)
+    }
+
+    /// The bytes of the advert itself, as long as its version and count say, and what follows them.
+    fn cut(bytes: &[u8], source: IpAddr) -> Result<(&[u8], &[u8]), Reject> {
+        let (header, _) = bytes
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(Reject::Truncated)?;
+        let [version_type, vrid, _priority, count, ..] = *header;
+        let version = version(version_type, source)?;
+        if version_type & 0x0f != TYPE_ADVERTISEMENT {
+            return Err(Reject::Type);
+        }
+        if vrid == 0 {
+            return Err(Reject::Vrid);
+        }
+        let each = if source.is_ipv4() { 4 } else { 16 };
+        let length = HEADER_BYTES + usize::from(count) * each + auth_bytes(version);
+        bytes.split_at_checked(length).ok_or(Reject::Length)
     }
 
     /// Reads an advert that came from `source` to `destination`, and gives back the bytes after its
@@ -229,34 +246,18 @@ impl<'a> Advertisement<'a> {
         source: IpAddr,
         destination: IpAddr,
     ) -> Result<(Self, &'a [u8]), Reject> {
-        let (header, rest) = bytes
+        let (own, trailer) = Self::cut(bytes, source)?;
+        let (header, rest) = own
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(Reject::Truncated)?;
-        let [version_type, vrid, priority, count, fifth, sixth, ..] = *header;
-        let version = match (version_type >> 4, source) {
-            (2, IpAddr::V4(_)) => Version::V2,
-            (3, IpAddr::V4(_) | IpAddr::V6(_)) => Version::V3,
-            (_, IpAddr::V4(_) | IpAddr::V6(_)) => return Err(Reject::Version),
-        };
-        if version_type & 0x0f != TYPE_ADVERTISEMENT {
-            return Err(Reject::Type);
-        }
+        let [version_type, vrid, priority, _count, fifth, sixth, ..] = *header;
+        let version = version(version_type, source)?;
         let vrid = Vrid::try_from(i64::from(vrid)).map_err(|_zero| Reject::Vrid)?;
-        let each = if source.is_ipv4() { 4 } else { 16 };
-        let auth_bytes = match version {
-            Version::V2 => AUTH_BYTES,
-            Version::V3 => 0,
-        };
-        let (list, rest) = rest
-            .split_at_checked(usize::from(count) * each)
-            .ok_or(Reject::Length)?;
-        let (auth, trailer) = rest.split_at_checked(auth_bytes).ok_or(Reject::Length)?;
-        let (advert, _trailer) = bytes
-            .split_at_checked(HEADER_BYTES + list.len() + auth_bytes)
-            .ok_or(Reject::Length)?;
-        if !checksum::is_right(version, advert, source, destination) {
+        if !checksum::is_right(version, own, source, destination) {
             return Err(Reject::Checksum);
         }
+        let list = rest.len().saturating_sub(auth_bytes(version));
+        let (list, auth) = rest.split_at_checked(list).ok_or(Reject::Length)?;
         let (auth, interval) = match version {
             Version::V2 => (
                 decode_auth(fifth, auth)?,
@@ -352,6 +353,23 @@ impl<'a> Advertisement<'a> {
     }
 }
 
+/// Version 2 is for IPv4 alone.
+fn version(version_type: u8, source: IpAddr) -> Result<Version, Reject> {
+    match (version_type >> 4, source) {
+        (2, IpAddr::V4(_)) => Ok(Version::V2),
+        (3, IpAddr::V4(_) | IpAddr::V6(_)) => Ok(Version::V3),
+        (_, IpAddr::V4(_) | IpAddr::V6(_)) => Err(Reject::Version),
+    }
+}
+
+/// How long the authentication data is that ends an advert.
+const fn auth_bytes(version: Version) -> usize {
+    match version {
+        Version::V2 => AUTH_BYTES,
+        Version::V3 => 0,
+    }
+}
+
 fn decode_auth(kind: u8, data: &[u8]) -> Result<WireAuth, Reject> {
     match kind {
         AUTH_TYPE_NONE => Ok(WireAuth::None),
@@ -365,3 +383,5 @@ fn decode_auth(kind: u8, data: &[u8]) -> Result<WireAuth, Reject> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;

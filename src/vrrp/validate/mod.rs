@@ -232,3 +232,5 @@ impl Rules {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;
