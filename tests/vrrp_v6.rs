@@ -145,16 +145,18 @@ fn two_routers_elect_one_by_unicast_and_by_multicast() {
     if !is_possible() {
         return;
     }
-    for (mode, nodes) in [
-        ("unicast", GLOBAL),
-        ("unicast", LOCAL),
-        ("multicast", LOCAL),
+    let signed = "auth = { type = \"hmac\", keys = [{ id = 1, key = \"0123456789abcdef0123456789abcdef\" }] }\n";
+    for (mode, nodes, auth) in [
+        ("unicast", GLOBAL, ""),
+        ("unicast", LOCAL, signed),
+        ("multicast", LOCAL, ""),
+        ("multicast", LOCAL, signed),
     ] {
         let net = net();
         let (a, b) = (&net.a, &net.b);
         let _servers = [serve(a), serve(b)];
         let ear = ear(&net.client);
-        let config = text(mode, nodes, "");
+        let config = text(mode, nodes, auth);
         b.open(&config, false);
         a.open(&config, false);
         one_holder("lb1 active", a, b, secs(5.0));

@@ -168,8 +168,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0207", "equal priorities"),
     ("W0208", "a weight that can't decide an election"),
     ("E0209", "an interval that the VRRP version can't carry"),
-    ("E0210", "authentication in version 3"),
-    ("W0211", "a password in clear"),
+    ("E0210", "authentication that can't work"),
+    ("W0211", "authentication that doesn't protect"),
     ("E0212", "two virtual routers share an address or a vrid"),
     (
         "E0213",

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::config::model::{Auth, Mode, Node, Preempt, Track, TrackTarget, Vip, VipAddress};
+use crate::config::model::{
+    Auth, HmacMode, Mode, Node, Preempt, Track, TrackTarget, Vip, VipAddress,
+};
 use crate::config::parse::Draft;
 use crate::config::problem::Problem;
 
@@ -206,8 +208,26 @@ fn priorities(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
 }
 
 fn authentication(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
-    match vip.auth {
+    match &vip.auth {
         Auth::None => {}
+        Auth::Hmac(hmac) => {
+            let accepts = match hmac.mode {
+                HmacMode::Enforce => return,
+                HmacMode::Permissive => "it still accepts adverts that nobody signed",
+                HmacMode::ReceiveOnly => {
+                    "it signs nothing and still accepts adverts that nobody signed"
+                }
+            };
+            let place = draft.spans.at(&format!("vip/{}/auth/mode", vip.name));
+            problems.push(
+                Problem::warning(
+                    "W0211",
+                    format!("`vip.{}.auth` doesn't protect yet", vip.name),
+                )
+                .at(&place, accepts)
+                .fix("once every node signs", &place, "\"enforce\""),
+            );
+        }
         Auth::Pass(_) => problems.push(
             Problem::warning(
                 "W0211",
@@ -217,7 +237,7 @@ fn authentication(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
                 &draft.spans.at(&format!("vip/{}/auth", vip.name)),
                 "anyone on the LAN can read it in an advert: it guards against mistakes only",
             )
-            .help("once no keepalived is left: `version = 3`, and leave `auth` out"),
+            .help("once no keepalived before 2.4.2 is left: `version = 3` and `type = \"hmac\"`"),
         ),
     }
 }

@@ -569,3 +569,23 @@ fn virtual_addresses_are_unicast_with_a_prefix_of_their_family() {
         assert_eq!(read.as_deref(), expected, "{address}");
     }
 }
+
+#[test]
+fn hmac_keys_are_bytes_or_hexadecimal_and_the_first_signs() {
+    let text = with(
+        "auth = { type = \"hmac\", keys = [{ id = 7, key = \"abcdefghijklmnopqrstuvwxyz012345\" }, { id = 255, key = \"hex:00Ff000000000000000000000000000000000000000000000000000000000001\" }] }",
+        "",
+    );
+    let vips = parse(&text).config.unwrap().vips;
+    let Auth::Hmac(hmac) = &vips[0].auth else {
+        panic!("{:?}", vips[0].auth);
+    };
+    assert_eq!(hmac.mode, HmacMode::Enforce);
+    assert_eq!((hmac.keys[0].id, hmac.keys[1].id), (7, 255));
+    assert_eq!(hmac.keys[0].secret.0, b"abcdefghijklmnopqrstuvwxyz012345");
+    let secret = &hmac.keys[1].secret.0;
+    assert_eq!(
+        (secret.len(), secret[0], secret[1], secret[31]),
+        (32, 0, 0xff, 1)
+    );
+}

@@ -8,8 +8,8 @@ use toml::de::DeValue;
 use super::ScriptEntry;
 use super::fields::Fields;
 use super::given::{Given, Sink};
-use super::{address, track, value};
-use crate::config::model::{Auth, Garp, Mode, Node, Password, Preempt, Vip, VipAddress};
+use super::{address, auth, track, value};
+use crate::config::model::{Garp, Mode, Node, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
 
@@ -33,7 +33,7 @@ pub(super) fn vip(
         Some(_) | None => Version::V3,
     };
     let advert_interval = advert_interval(&mut fields, version, sink);
-    let auth = auth(&mut fields, version, sink);
+    let auth = auth::auth(&mut fields, version, sink);
     let mode = match fields.word("mode", sink) {
         "multicast" => Mode::Multicast,
         _ => Mode::Unicast,
@@ -172,53 +172,6 @@ fn advert_interval(
                 Version::V3 => problem,
             });
             None
-        }
-    }
-}
-
-fn auth(fields: &mut Fields<'_, '_>, version: Version, sink: &mut Sink) -> Auth {
-    let span = fields.span_of("auth");
-    let Some(mut table) = fields.table("auth", sink) else {
-        return Auth::None;
-    };
-    if version == Version::V3 {
-        sink.push(
-            Problem::error("E0210", format!("`{}`: version 3 has no authentication", table.name()))
-                .at(&span, "RFC 9568 dropped it: the sender's address and TTL 255 protect")
-                .help("leave it out, or write `version = 2` if the other node is keepalived with auth_pass"),
-        );
-    }
-    if let Some(kind) = table.take("type", sink) {
-        kind.word(sink);
-    }
-    let key = table.text("key", sink);
-    table.finish(sink);
-    let Some(key) = key else {
-        return Auth::None;
-    };
-    let mut password = [0_u8; 8];
-    let bytes = key.text.as_bytes();
-    match password.get_mut(..bytes.len()) {
-        Some(place) if !bytes.is_empty() => {
-            place.copy_from_slice(bytes);
-            Auth::Pass(Password(password))
-        }
-        Some(_) => {
-            sink.push(
-                Problem::error("E0105", format!("`{}` is empty", key.name))
-                    .at(&key.span, "1 to 8 bytes"),
-            );
-            Auth::None
-        }
-        None => {
-            // No fix: it would show the password.
-            sink.push(
-                Problem::error("E0105", format!("`{}` is too long", key.name)).at(
-                    &key.span,
-                    "a password has at most 8 bytes; keepalived uses the first 8 of a longer one: write those",
-                ),
-            );
-            Auth::None
         }
     }
 }

@@ -54,7 +54,7 @@ pub(super) const VIP: Section = Section {
             "auth",
             Kind::Table("vip.NAME.auth"),
             Fallback::Words("none"),
-            "Version 2 only, sent in clear: for pairs with keepalived.",
+            "How adverts prove who sent them: a password in clear (version 2), or HMAC.",
         )
         .called(&["authentication"]),
         Key::new(
@@ -101,26 +101,61 @@ pub(super) const VIP: Section = Section {
 
 pub(super) const AUTH: Section = Section {
     path: "vip.NAME.auth",
-    doc: "Authentication of version 2 adverts.",
+    doc: "Authentication of adverts, the same on every node.",
     keys: &[
         Key::new(
             "type",
             Kind::Choice(&[
+                Word::new("hmac").called(&["HMAC", "auth_hmac"]),
                 Word::new("pass").called(&["PASS"]),
                 Word::later("ah").called(&["AH"]),
-                Word::later("hmac").called(&["HMAC"]),
             ]),
             Fallback::Required,
-            "`pass` is the simple password of RFC 2338.",
+            "`hmac` is a trailer by draft-cassen-vrrp-auth-hmac (keepalived 2.4.2 and later); it needs clocks that agree within three intervals, at least 5 s. `pass` is the simple password of RFC 2338, version 2 only, sent in clear.",
         )
         .called(&["auth_type"]),
         Key::new(
             "key",
             Kind::Form("1 to 8 bytes"),
-            Fallback::Required,
-            "The password, the same on every node.",
+            Fallback::Words("required with `pass`"),
+            "The password.",
         )
         .called(&["auth_pass", "password", "pass"]),
+        Key::new(
+            "keys",
+            Kind::List("1 to 4 of `{ id = 1, key = \"…\" }`"),
+            Fallback::Words("required with `hmac`"),
+            "The first signs, all are accepted. To change keys without a gap: add the new one in second place everywhere, then put it first everywhere, then drop the old one.",
+        ),
+        Key::new(
+            "mode",
+            Kind::Choice(&[
+                Word::new("enforce"),
+                Word::new("permissive"),
+                Word::new("receive-only").called(&["receive_only"]),
+            ]),
+            Fallback::Value("\"enforce\""),
+            "For bringing `hmac` into a running group, one step on every node after the other: `receive-only` signs nothing and checks what is signed, `permissive` signs and still accepts what is not.",
+        ),
+    ],
+};
+
+pub(super) const AUTH_KEYS: Section = Section {
+    path: "vip.NAME.auth.keys",
+    doc: "One shared secret of HMAC authentication.",
+    keys: &[
+        Key::new(
+            "id",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Required,
+            "Adverts name their key by it.",
+        ),
+        Key::new(
+            "key",
+            Kind::Form("32 to 64 bytes, or `hex:` and 64 to 128 digits"),
+            Fallback::Required,
+            "The secret; `openssl rand -hex 32` makes one.",
+        ),
     ],
 };
 

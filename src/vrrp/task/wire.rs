@@ -7,15 +7,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
+use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::netlink::Address;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
-use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth};
+use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
+use crate::vrrp::packet::{
+    ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
+};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
-const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + 64;
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 16;
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -31,6 +35,8 @@ pub(super) struct Wire {
     index: u32,
     buffer: Vec<u8>,
     advert: Vec<u8>,
+    /// With HMAC only.
+    seal: Option<Seal>,
 }
 
 /// A packet and what is to be thought of it.
@@ -39,6 +45,9 @@ pub(super) struct Received {
     /// Where it says it comes from, if it says that much.
     pub(super) source: Option<IpAddr>,
     pub(super) verdict: Result<Accepted, Reject>,
+    /// How far our wall clock is ahead of its sender's, ms, where HMAC shows that it is too much
+    /// or soon will be.
+    pub(super) skew_ms: Option<i64>,
 }
 
 impl Wire {
@@ -104,7 +113,11 @@ impl Wire {
             interface: interface.to_owned(),
             index: link.index,
             buffer: vec![0; PACKET_BYTES],
-            advert: Vec::with_capacity(ADVERT_BYTES_MAX),
+            advert: Vec::with_capacity(ADVERT_BYTES_MAX + TRAILER_BYTES),
+            seal: match &rules.auth {
+                Auth::Hmac(hmac) => Some(Seal::new(hmac, rules.interval, rules.peers.len())),
+                Auth::None | Auth::Pass(_) => None,
+            },
         };
         // An address that a previous process left stays as it is if it is sound.
         let present = wire.netlink.borrow_mut().addresses();
@@ -142,15 +155,23 @@ impl Wire {
             Side::Rejected => &mut self.rejected,
         };
         let arrival = receiver.read(&mut self.buffer)?;
-        Ok(arrival.map(|arrival| match arrival {
-            Arrival::V4(packet) => Received {
-                source: source(packet),
-                verdict: rules.accept(packet),
-            },
-            Arrival::V6(parts) => Received {
-                source: parts.source.map(IpAddr::V6),
-                verdict: datagram(parts).and_then(|packet| rules.judge(packet)),
-            },
+        let seal = &mut self.seal;
+        Ok(arrival.map(|arrival| {
+            let (source, datagram) = match arrival {
+                Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
+                Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
+            };
+            let verdict = datagram.and_then(|datagram| {
+                let seal = seal.as_mut().map(|seal| (seal, clock()));
+                rules.judge(datagram, seal)
+            });
+            let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+            let skewed = seal.as_ref().filter(|seal| told && seal.is_skewed());
+            Received {
+                source,
+                verdict,
+                skew_ms: skewed.map(Seal::skew_ms),
+            }
         }))
     }
 
@@ -170,13 +191,16 @@ impl Wire {
             interval: rules.interval,
             addresses: rules.addresses.as_wire(),
             auth: match &rules.auth {
-                Auth::None => WireAuth::None,
+                Auth::None | Auth::Hmac(_) => WireAuth::None,
                 Auth::Pass(password) => WireAuth::Pass(password.0),
             },
         };
         advert
             .encode(rules.me, destination, &mut self.advert)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if let Some(seal) = &mut self.seal {
+            seal.sign(&mut self.advert, rules.me, clock());
+        }
         self.sender.send(&self.advert, destination)
     }
 
@@ -278,6 +302,14 @@ pub(super) struct Present {
     pub(super) source: bool,
     /// Whether all virtual addresses are there and can be used.
     pub(super) complete: bool,
+}
+
+/// What the trailers of this moment are judged and made by.
+fn clock() -> Clock {
+    Clock {
+        wall: net::clock::unix_time(),
+        at: net::clock::now(),
+    }
 }
 
 /// The source of an IPv4 packet, whatever else is wrong with it.

@@ -50,12 +50,13 @@ fn judge(
     let (source, destination) = (ip(source), ip(destination));
     let mut payload = Vec::new();
     advert.encode(source, destination, &mut payload).unwrap();
-    rules.judge(Datagram {
+    let datagram = Datagram {
         source,
         destination,
         ttl,
         payload: &payload,
-    })
+    };
+    rules.judge(datagram, None)
 }
 
 const USUAL: [&str; 2] = ["fd00:16::3", "fd00:16::2"];
@@ -155,7 +156,7 @@ fn each_malformed_field_has_its_own_reason() {
             ttl: 255,
             payload: &payload,
         };
-        assert_eq!(rules.judge(datagram), Err(reason), "{payload:02x?}");
+        assert_eq!(rules.judge(datagram, None), Err(reason), "{payload:02x?}");
     }
 }
 
@@ -169,7 +170,7 @@ fn an_advert_without_addresses_is_refused() {
         ttl: 255,
         payload: &payload,
     };
-    assert_eq!(rules().judge(datagram), Err(Reject::NoAddress));
+    assert_eq!(rules().judge(datagram, None), Err(Reject::NoAddress));
 }
 
 #[test]
