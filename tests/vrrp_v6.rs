@@ -426,6 +426,31 @@ fn min_ttl_lets_a_node_in_whose_hop_limit_is_64() {
 }
 
 #[test]
+fn each_of_sixteen_nodes_is_heard() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    // The two hosts are the first and the last: the ends of the socket filter's list of senders.
+    let others: Vec<String> = (20..34)
+        .map(|number| format!("\"fd00:16::{number}\""))
+        .collect();
+    let nodes = format!("[\"fd00:16::2\", {}, \"fd00:16::3\"]", others.join(", "));
+    let config = format!(
+        "[vip.six]\naddress = \"{VIP}/64\"\nvrid = 60\npreempt = true\n\
+         advert-interval = \"100ms\"\nnodes = {nodes}\n"
+    );
+    let net = net();
+    net.b.open(&config, false);
+    within("lb16 active", secs(5.0), || has(&net.b, VIP));
+    net.a.open(&config, false);
+    one_holder("lb1 preempts", &net.a, &net.b, secs(5.0));
+    within("each hears the other", secs(2.0), || {
+        counters(&net.a).adverts_received > 0 && counters(&net.b).adverts_received > 0
+    });
+}
+
+#[test]
 fn a_pair_of_both_families_moves_together() {
     let _turn = ONE_AT_A_TIME.lock();
     if !is_possible() {
@@ -476,6 +501,12 @@ struct Keepalived {
 
 impl Keepalived {
     fn start(host: &Host, unicast: bool, interval: f64, priority: u8) -> Self {
+        // By multicast with a link-local address first, as RFC 9568 wants it.
+        let vips = if unicast {
+            format!("{VIP}/64")
+        } else {
+            format!("fe80::10/64\n{VIP}/64")
+        };
         let unique = format!("lbd-v6-{}-{priority}", std::process::id());
         let dir = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&dir).unwrap();
@@ -487,7 +518,7 @@ impl Keepalived {
         let text = format!(
             "global_defs {{\nvrrp_version 3\n}}\nvrrp_instance six {{\nstate BACKUP\n\
              interface eth0\nvirtual_router_id 60\npriority {priority}\nadvert_int {interval}\n\
-             {peers}\nvirtual_ipaddress {{\n{VIP}/64\n}}\n}}\n"
+             {peers}\nvirtual_ipaddress {{\n{vips}\n}}\n}}\n"
         );
         let file = dir.join("keepalived.conf");
         std::fs::write(&file, text).unwrap();
@@ -542,7 +573,9 @@ fn keepalived_and_lbd_form_a_pair_in_both_roles() {
         let config = if unicast {
             text("unicast", GLOBAL, "").replace("\"fd00:16::3\"", "\"fd00:16::3\", min-ttl = 64")
         } else {
-            text("multicast", LOCAL, "")
+            let list = format!("address = [\"fe80::10/64\", \"{VIP}/64\"]");
+            let one = format!("address = \"{VIP}/64\"");
+            text("multicast", LOCAL, "").replace(&one, &list)
         };
         let net = net();
         let (a, b) = (&net.a, &net.b);
