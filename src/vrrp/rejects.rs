@@ -138,7 +138,7 @@ pub fn cause(
             Some("mode"),
         ),
         Reject::Ttl => (
-            "it crossed a router, or its sender uses another TTL",
+            "it crossed a router, or its sender uses another TTL (keepalived: 64 by IPv6 unicast)",
             Some("nodes.min-ttl"),
         ),
         Reject::Version => ("the nodes speak different versions", Some("version")),

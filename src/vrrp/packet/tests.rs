@@ -8,7 +8,7 @@ const B: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 3));
 const ALL: IpAddr = IpAddr::V4(GROUP);
 const VIP: [[u8; 4]; 1] = [[172, 16, 0, 10]];
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(super) fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits
         .chunks(2)

@@ -11,6 +11,7 @@ use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::arp_watch::Watcher;
+use crate::net::netlink::Address;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
@@ -105,7 +106,7 @@ impl Wire {
             .and_then(|mac| watcher(rules, link.index, mac, &addresses));
         let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
         let vip = &local.vip;
-        let wire = Self {
+        let mut wire = Self {
             sender: Sender::open(interface, link.index, rules.me)
                 .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
@@ -132,6 +133,9 @@ impl Wire {
                 Auth::None | Auth::Pass(_) => None,
             },
         };
+        // An address that a previous process left stays as it is if it is sound.
+        let present = wire.netlink.borrow_mut().addresses();
+        wire.note(&present.map_err(failed("find addresses"))?);
         Ok((wire, link.up))
     }
 
@@ -164,10 +168,10 @@ impl Wire {
             Side::Matching => &mut self.receiver,
             Side::Rejected => &mut self.rejected,
         };
-        let seal = &mut self.seal;
         let Some(arrival) = receiver.read(&mut self.buffer)? else {
             return Ok(None);
         };
+        let seal = &mut self.seal;
         let (source, packet) = match arrival {
             Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
             Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
@@ -175,22 +179,18 @@ impl Wire {
         let advert = packet
             .as_ref()
             .map_or([].as_slice(), |packet| packet.payload);
-        let (verdict, skew_ms) = match (packet, seal) {
-            (Err(reason), _) => (Err(reason), None),
-            (Ok(packet), Some(seal)) => {
-                let verdict = rules.judge_signed(packet, seal, clock());
-                let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
-                let skew = (told && seal.is_skewed()).then(|| seal.skew_ms());
-                (verdict, skew)
-            }
-            (Ok(packet), None) => (rules.judge(packet), None),
-        };
+        let verdict = packet.and_then(|packet| {
+            let seal = seal.as_mut().map(|seal| (seal, clock()));
+            rules.judge(packet, seal)
+        });
+        let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+        let skewed = seal.as_ref().filter(|seal| told && seal.is_skewed());
         let refused_from = source.filter(|_| verdict.is_err());
         Ok(Some(Received {
             source,
-            verdict,
-            skew_ms,
+            skew_ms: skewed.map(Seal::skew_ms),
             claim: refused_from.and_then(|source| claim(source, advert)),
+            verdict,
         }))
     }
 
@@ -292,14 +292,16 @@ impl Wire {
     }
 
     /// What the kernel says at this moment; `source` is the node's own address.
-    pub(super) fn present_state(&self, source: IpAddr) -> io::Result<Present> {
-        let mut netlink = self.netlink.borrow_mut();
-        let links = netlink.links()?;
+    pub(super) fn present_state(&mut self, source: IpAddr) -> io::Result<Present> {
+        let (links, all) = {
+            let mut netlink = self.netlink.borrow_mut();
+            (netlink.links()?, netlink.addresses()?)
+        };
+        self.note(&all);
         let link = links.iter().find(|link| link.index == self.index);
-        let all = netlink.addresses()?;
         let here = |ip: IpAddr| {
             all.iter()
-                .any(|found| found.index == self.index && found.address.ip == ip)
+                .any(|found| found.index == self.index && found.address.ip == ip && found.sound)
         };
         Ok(Present {
             up: link.is_some_and(|link| link.up),
@@ -307,6 +309,15 @@ impl Wire {
             source: here(source),
             complete: self.ours().all(here),
         })
+    }
+
+    /// Notes which of our addresses the kernel has.
+    fn note(&mut self, all: &[Address]) {
+        for lease in &mut self.leases {
+            let address = lease.address();
+            let same = |found: &Address| found.index == self.index && found.address == address;
+            lease.note(all.iter().any(|found| same(found) && found.sound));
+        }
     }
 
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
@@ -341,7 +352,7 @@ pub(super) struct Present {
     pub(super) mac: Option<[u8; 6]>,
     /// Whether the node's own address is there.
     pub(super) source: bool,
-    /// Whether all virtual addresses are there.
+    /// Whether all virtual addresses are there and can be used.
     pub(super) complete: bool,
 }
 
