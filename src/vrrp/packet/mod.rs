@@ -349,6 +349,7 @@ impl<'a> Advertisement<'a> {
         }
         let sum = match self.version {
             Version::V2 => add(0, out),
+            // TODO-correctness(RFC 9568 §5.2.8): there IPv4 has no pseudo-header.
             Version::V3 => pseudo_header(source, destination, out.len()) + add(0, out),
         };
         if let Some(field) = out.get_mut(6..8) {
