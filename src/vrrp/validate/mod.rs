@@ -215,6 +215,7 @@ impl Rules {
         if advert.vrid != self.vrid {
             return Err(Reject::Vrid);
         }
+        // TODO-correctness(RFC 9568 §7.1): an owner should log that it hears another node advertise.
         self.authenticate(advert.auth)?;
         match (&self.auth, seal) {
             (Auth::Hmac(_), Some((seal, clock))) => {
