@@ -1,0 +1,1 @@
+//! Single faults, with what they may cost.
