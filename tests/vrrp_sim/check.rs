@@ -110,6 +110,7 @@ impl World {
             return;
         };
         let right = self.arp.is_some_and(|place| self.nodes[place].holds())
+            || self.holders().is_empty()
             || self
                 .nodes
                 .iter()
@@ -119,9 +120,8 @@ impl World {
             return;
         }
         let since = self.watch.stale_since.get_or_insert(self.now);
-        // A vacancy is bounded elsewhere; then one refresh.
-        let take = Self::longest(8 * self.interval.duration() + Duration::from_secs(4));
-        let bound = take + Self::longest(Duration::from_secs(6));
+        // One refresh at the latest.
+        let bound = Self::longest(2 * self.interval.duration() + Duration::from_secs(6));
         assert!(
             self.now - (*since).max(calm) <= bound,
             "the client has believed the wrong node for more than {bound} ns"

@@ -171,6 +171,10 @@ impl World {
             can_serve,
             ..healthy(epoch)
         };
+        if !node.brain.is_lbd() {
+            // It was out of the running until then.
+            node.undisturbed = self.now;
+        }
         self.tell(&format!("node {place} can serve: {can_serve}"));
         let at = self.now + 1;
         if self.nodes[place].runs() {
@@ -181,7 +185,7 @@ impl World {
     /// Starts what is gone. A keeper that comes back soon enough goes on where it stopped.
     pub(crate) fn restart(&mut self, place: usize) {
         let node = &self.nodes[place];
-        let left = node.alive && !node.brain.takes_part() && node.health.can_serve;
+        let left = node.alive && node.brain.is_gone();
         if node.alive && !left {
             return;
         }
@@ -237,10 +241,11 @@ impl World {
         self.watch.disturbed();
     }
 
-    /// Starts again what was about to leave when all became well.
+    /// Starts again what was about to leave when all became well, and ends what failed over then.
     pub(crate) fn restart_all(&mut self) {
         for place in 0..self.nodes.len() {
             self.restart(place);
+            self.release(place);
         }
     }
 

@@ -70,6 +70,10 @@ impl Keepalived {
         matches!(self.state, State::Master { .. })
     }
 
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state == State::Gone
+    }
+
     /// Whether it would take a vacant address.
     pub(crate) fn takes_part(&self) -> bool {
         match self.state {

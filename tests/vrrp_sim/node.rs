@@ -84,6 +84,14 @@ impl Brain {
         }
     }
 
+    /// Whether it has left for good.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Lbd(machine) => machine.is_released(),
+            Self::Keepalived(model) => model.is_gone(),
+        }
+    }
+
     pub(crate) fn is_lbd(&self) -> bool {
         matches!(self, Self::Lbd(_))
     }
