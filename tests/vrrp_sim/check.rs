@@ -121,7 +121,7 @@ impl World {
         }
         let since = self.watch.stale_since.get_or_insert(self.now);
         // One refresh at the latest.
-        let bound = Self::longest(2 * self.interval.duration() + Duration::from_secs(6));
+        let bound = Self::longest(2 * self.interval.duration() + self.refresh);
         assert!(
             self.now - (*since).max(calm) <= bound,
             "the client has believed the wrong node for more than {bound} ns"

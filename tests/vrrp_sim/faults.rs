@@ -37,7 +37,13 @@ impl World {
                 self.tell(&format!("node {place} sends again"));
                 self.nodes[place].output = Output::Free;
             }
-            13 | 14 => self.fail_over(place),
+            13 | 14 => {
+                let hold = match self.dice.below(3) {
+                    0 => None,
+                    _ => Some(Duration::from_millis(self.dice.below(20_000))),
+                };
+                self.fail_over(place, hold);
+            }
             15 => {
                 if let Some(works) = self.channel {
                     self.tell(&format!("the channel works: {}", !works));
@@ -94,7 +100,7 @@ impl World {
     pub(crate) fn kill(&mut self, place: usize) {
         self.tell(&format!("node {place} killed"));
         self.nodes[place].alive = false;
-        self.nodes[place].active_since = None;
+        self.nodes[place].active = Err(self.now);
         self.nodes[place].failing_over = None;
     }
 
@@ -105,11 +111,7 @@ impl World {
         self.nodes[place].undisturbed = self.now;
     }
 
-    pub(crate) fn fail_over(&mut self, place: usize) {
-        let hold = match self.dice.below(3) {
-            0 => None,
-            _ => Some(Duration::from_millis(self.dice.below(20_000))),
-        };
+    pub(crate) fn fail_over(&mut self, place: usize, hold: Option<Duration>) {
         if self.nodes[place].runs() && self.nodes[place].brain.is_lbd() {
             self.tell(&format!("node {place} is to fail over, hold {hold:?}"));
             let since = self.now;

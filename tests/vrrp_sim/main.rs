@@ -1,5 +1,5 @@
 //! Several election machines in a simulated network: two to five nodes, lbd's and modelled
-//! keepalived's, at intervals from 10 ms, version 2 and 3, with clocks that drift. Loss, one-way
+//! keepalived's, at intervals from 10 ms to 40 s, version 2 and 3, with clocks that drift. Loss, one-way
 //! loss, torn networks, pauses, crashes, restarts with and without resume, blocked output,
 //! hand-offs, failovers by command, deleted addresses, a peer channel that works or doesn't, and a
 //! client that believes the last gratuitous ARP. 256 seeds, or `LBD_SIM_SEEDS`; `LBD_SIM_SEED=n`
@@ -59,12 +59,12 @@ impl Sum {
     }
 }
 
-/// Long enough for an election, a start with its grace, and a node in doubt that asks each half
-/// minute.
+/// Long enough for an election and a start with its grace.
 fn calm(world: &World) -> Duration {
     20 * world.interval.duration() + Duration::from_secs(8)
 }
 
+/// How long a node that could not be heard may take to ask again.
 const DOUBT: Duration = Duration::from_secs(40);
 
 fn disturbed(seed: u64, story: bool) -> World {
@@ -102,6 +102,28 @@ fn play(seed: u64, story: bool, sum: &Sum) {
     world.run(calm);
     world.expect_one_good_holder();
     assert_eq!(moves, world.takeovers, "moved although all is well");
+    sum.add(&world);
+}
+
+/// Two days of a world where faults are hours apart.
+fn play_days(seed: u64, story: bool, sum: &Sum) {
+    let mut dice = Dice(seed);
+    let plan = Plan::slow(&mut dice);
+    let mut world = World::new(&plan, dice, story);
+    let day = Duration::from_secs(24 * 3_600);
+    while Duration::from_nanos(world.now) < 2 * day {
+        world.disturb();
+        let pause = world.dice.below(4 * 3_600);
+        world.run(Duration::from_secs(pause));
+        if world.dice.chance(30) {
+            settle(&mut world);
+            world.expect_one_good_holder();
+            let moves = world.takeovers;
+            let calm = calm(&world);
+            world.run(calm);
+            assert_eq!(moves, world.takeovers, "moved although all is well");
+        }
+    }
     sum.add(&world);
 }
 
@@ -195,4 +217,11 @@ fn one_node_holds_the_address_whatever_happens() {
 fn a_node_that_can_serve_ends_up_with_the_address() {
     let seeds = number("LBD_SIM_SEEDS").unwrap_or(256) / 4;
     play_all(seeds.max(1), play_unfit);
+}
+
+#[test]
+fn over_days_an_address_moves_only_with_a_reason() {
+    let seeds = number("LBD_SIM_SEEDS").unwrap_or(256) / 4;
+    let sum = play_all(seeds.max(1), play_days);
+    assert!(sum.moves.load(Ordering::Relaxed) > 0);
 }

@@ -9,6 +9,9 @@ use lbd::vrrp::validate::Accepted;
 
 use super::keepalived::Keepalived;
 
+/// Longer than an advert takes.
+const MARGIN: Ns = 2_000_000;
+
 /// Nanoseconds of the world since its beginning.
 pub(crate) type Ns = u64;
 
@@ -152,7 +155,8 @@ pub(crate) struct Node {
     pub(crate) undisturbed: Ns,
     /// Its last advert, for a keeper that resumes.
     pub(crate) advertised: Option<Ns>,
-    pub(crate) active_since: Option<Ns>,
+    /// Active since then, or not since then.
+    pub(crate) active: Result<Ns, Ns>,
     /// When it last heard each of the others, and what these said.
     pub(crate) heard: Vec<Option<Ns>>,
     pub(crate) reports: Vec<Option<Report>>,
@@ -179,7 +183,7 @@ impl Node {
             next_wake: None,
             undisturbed: 0,
             advertised: None,
-            active_since: None,
+            active: Err(0),
             heard: vec![None; nodes],
             reports: vec![None; nodes],
             unheard: false,
@@ -210,14 +214,20 @@ impl Node {
         let lost = 2 * self.clock.span(self.interval());
         let unheard = if reports().count() == 0 {
             false
-        } else if let Some(since) = self.active_since {
-            reports().any(|report| {
-                report.made - report.heard.unwrap_or(0).max(since).min(report.made) > lost
-            })
         } else {
-            // Silent now: heard again only by what it sends to ask.
-            self.unheard
-                && !reports().any(|report| report.heard.is_some_and(|at| report.made - at <= lost))
+            match self.active {
+                // How much of its silence it should have heard us.
+                Ok(since) => reports().any(|report| {
+                    let heard = report.heard.unwrap_or(0).max(since).min(report.made);
+                    report.made - heard > lost
+                }),
+                // Silent since then: heard again only by what it sends to ask.
+                Err(since) => {
+                    let heard =
+                        |report: &Report| report.heard.is_some_and(|at| at > since + MARGIN);
+                    self.unheard && !reports().any(heard)
+                }
+            }
         };
         (unheard != self.unheard).then_some(unheard)
     }

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) spacing: Duration,
     pub(crate) preempt: Preempt,
     pub(crate) lease: Option<Duration>,
+    /// `garp.refresh`.
+    pub(crate) refresh: Duration,
     /// Priority and whether it is keepalived, by node.
     pub(crate) nodes: Vec<(u8, bool)>,
     /// Clocks run at up to so much per mille more or less.
@@ -50,6 +52,22 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Two lbd nodes, all well.
+    pub(crate) fn pair(version: Version, ms: u64) -> Self {
+        let interval = Duration::from_millis(ms);
+        Self {
+            version,
+            interval,
+            spacing: (interval / 5).max(Duration::from_millis(10)),
+            preempt: Preempt::Always,
+            lease: Some(LEASE),
+            refresh: Duration::from_secs(5),
+            nodes: vec![(200, false), (190, false)],
+            drift: 0,
+            channel: false,
+        }
+    }
+
     pub(crate) fn random(dice: &mut Dice) -> Self {
         let version = if dice.chance(30) {
             Version::V2
@@ -60,40 +78,51 @@ impl Plan {
             Version::V2 => dice.one_of(&[1_000, 1_000, 2_000]),
             Version::V3 => dice.one_of(&[10, 20, 100, 100, 250, 1_000, 1_000, 3_000]),
         };
-        let interval = Duration::from_millis(ms);
         let spacing = match dice.below(4) {
-            0 => interval,
-            _ => (interval / 5).max(Duration::from_millis(10)),
+            0 => Duration::from_millis(ms),
+            _ => Duration::from_millis((ms / 5).max(10)),
         };
         let preempt = match dice.below(3) {
             0 => Preempt::Never,
             1 => Preempt::Always,
             _ => Preempt::After(Duration::from_secs(3)),
         };
-        let count = 2 + dice.place(4);
-        let mixed = dice.chance(25);
-        let nodes = (0..count)
-            .map(|place| {
-                let owner = place == 0 && dice.chance(10);
-                let equal = dice.chance(20);
-                let base = match (owner, equal) {
-                    (true, _) => 255,
-                    (false, true) => 100,
-                    (false, false) => 200 - 10 * u8::try_from(place).unwrap(),
-                };
-                (base, mixed && dice.chance(50))
-            })
-            .collect();
         Self {
-            version,
-            interval,
             spacing,
             preempt,
             lease: (!dice.chance(5)).then_some(LEASE),
-            nodes,
+            nodes: Self::random_nodes(dice),
             drift: dice.one_of(&[0, 20, 100]),
             channel: dice.chance(60),
+            ..Self::pair(version, ms)
         }
+    }
+
+    /// A world of long intervals, where faults are hours apart.
+    pub(crate) fn slow(dice: &mut Dice) -> Self {
+        Self {
+            lease: None,
+            refresh: Duration::from_secs(120),
+            nodes: Self::random_nodes(dice),
+            drift: dice.one_of(&[0, 20, 100]),
+            ..Self::pair(Version::V3, dice.one_of(&[10_000, 40_000]))
+        }
+    }
+
+    fn random_nodes(dice: &mut Dice) -> Vec<(u8, bool)> {
+        let count = 2 + dice.place(4);
+        let mixed = dice.chance(25);
+        let node = |place| {
+            let owner = place == 0 && dice.chance(10);
+            let equal = dice.chance(20);
+            let base = match (owner, equal) {
+                (true, _) => 255,
+                (false, true) => 100,
+                (false, false) => 200 - 10 * u8::try_from(place).unwrap(),
+            };
+            (base, mixed && dice.chance(50))
+        };
+        (0..count).map(node).collect()
     }
 
     fn settings(&self, place: usize) -> Settings {
@@ -108,7 +137,7 @@ impl Plan {
             garp: Garp {
                 repeat: 5,
                 delay: Duration::ZERO,
-                refresh: Duration::from_secs(5),
+                refresh: self.refresh,
                 interval: Duration::ZERO,
             },
             recovery_delay: Duration::from_secs(1),
@@ -127,6 +156,7 @@ pub(crate) struct World {
     pub(crate) loss: Vec<Vec<u64>>,
     pub(crate) interval: AdvertInterval,
     pub(crate) preempt: Preempt,
+    pub(crate) refresh: Duration,
     /// Whether the peer channel works.
     pub(crate) channel: Option<bool>,
     pub(crate) arp: Option<usize>,
@@ -159,6 +189,7 @@ impl World {
             loss: vec![vec![0; count]; count],
             interval: AdvertInterval::new(plan.version, plan.interval).unwrap(),
             preempt: plan.preempt,
+            refresh: plan.refresh,
             channel: plan.channel.then_some(true),
             arp: None,
             watch: Watch::default(),
@@ -253,9 +284,9 @@ impl World {
             .is_none_or(|machine| machine.state() != before);
         if is_active && !was_active {
             self.takeovers += 1;
-            node.active_since = Some(self.now);
-        } else if !is_active {
-            node.active_since = None;
+            node.active = Ok(self.now);
+        } else if !is_active && was_active {
+            node.active = Err(self.now);
         }
         if changed && self.story {
             let story = node.brain.story();
