@@ -212,7 +212,8 @@ impl Watch {
         }
         self.check(&before, &told);
         if before.is_released() {
-            assert_eq!(actions, [], "left for good: {told}");
+            let answered = actions == [Action::FailedOver { taken: false }];
+            assert!(actions.is_empty() || answered, "left for good: {told}");
         }
     }
 
