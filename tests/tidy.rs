@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "src/vrrp/validate",
     "src/vrrp/fsm",
     "src/vrrp/garp.rs",
+    "src/vrrp/hmac",
     "src/vrrp/priority.rs",
     "src/vrrp/stamp.rs",
     "src/vrrp/timing.rs",

@@ -44,6 +44,7 @@ fn down() -> ServerStatus {
 fn vip(state: VrrpState) -> VipStatus {
     VipStatus {
         name: "kube".to_owned(),
+        sync_group: None,
         vrid: 60,
         version: 2,
         interface: "eth0".to_owned(),
@@ -56,6 +57,7 @@ fn vip(state: VrrpState) -> VipStatus {
         effective_priority: 100,
         advert_interval_ms: 1_000,
         active: Some("172.16.0.3".parse().unwrap()),
+        silent: false,
         peers: vec![PeerStatus {
             name: Some("lb2".to_owned()),
             address: "172.16.0.3".parse().unwrap(),

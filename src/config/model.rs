@@ -142,6 +142,9 @@ pub struct Vip {
     pub version: Version,
     /// `advert-interval`, default 1s.
     pub advert_interval: AdvertInterval,
+    /// `advert-spacing`: between two adverts sent, at most `advert_interval`; default
+    /// [`AdvertInterval::default_spacing`].
+    pub advert_spacing: Duration,
     /// `auth`, default none.
     pub auth: Auth,
     /// `mode`, default unicast.
@@ -156,6 +159,9 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `sync-group`: the virtual routers of one group move together. Those that one table with
+    /// addresses of both families is split into are such a group, named like the table.
+    pub sync_group: Option<String>,
 }
 
 impl Vip {
@@ -163,9 +169,11 @@ impl Vip {
     #[must_use]
     pub fn node(&self, wanted: &str) -> Option<usize> {
         let address = wanted.parse::<IpAddr>().ok();
-        self.nodes
-            .iter()
-            .position(|node| node.name.as_deref() == Some(wanted) || Some(node.address) == address)
+        let is_it = |node: &Node| {
+            let named = node.name.as_deref() == Some(wanted);
+            named || address.is_some_and(|ip| node.address == ip || node.twin == Some(ip))
+        };
+        self.nodes.iter().position(is_it)
     }
 }
 
@@ -191,6 +199,47 @@ pub enum Auth {
     None,
     /// RFC 2338's simple password, version 2 only: sent in clear, for migration.
     Pass(Password),
+    /// The trailer of draft-cassen-vrrp-auth-hmac, both versions.
+    Hmac(Hmac),
+}
+
+/// `auth = { type = "hmac", … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hmac {
+    /// `keys`, 1 to 4, unique ids: the first signs, all are accepted.
+    pub keys: Vec<HmacKey>,
+    /// `mode`, default enforce.
+    pub mode: HmacMode,
+}
+
+/// One key of HMAC authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HmacKey {
+    /// `id`, 1…255: adverts name it.
+    pub id: u8,
+    /// `key`.
+    pub secret: Secret,
+}
+
+/// A shared secret of 32 to 64 bytes. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How far a node insists on HMAC: the steps of its introduction in a running group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HmacMode {
+    /// Signs, and refuses what is not signed.
+    Enforce,
+    /// Signs, and also accepts what is not signed.
+    Permissive,
+    /// Does not sign yet; what is signed must be right.
+    ReceiveOnly,
 }
 
 /// A version 2 password: eight bytes, padded with zeros. Never printed.
@@ -208,7 +257,7 @@ impl fmt::Debug for Password {
 pub enum Mode {
     /// One packet to each node.
     Unicast,
-    /// To 224.0.0.18 on the interface.
+    /// To 224.0.0.18 or ff02::12 on the interface.
     Multicast,
 }
 
@@ -217,13 +266,15 @@ pub enum Mode {
 pub struct Node {
     /// `name`; `None` when the file gives only an address.
     pub name: Option<String>,
-    /// `address`: the source of this node's adverts.
+    /// `address`: the source of this node's adverts, of the family of the virtual addresses.
     pub address: IpAddr,
+    /// Its address of the other family, where the file gives one of each.
+    pub twin: Option<IpAddr>,
     /// `priority`, default 200, 190, … by position.
     pub priority: Priority,
     /// `interface` of this node, overriding the VIP's.
     pub interface: Option<String>,
-    /// `min-ttl` accepted from this node, default 255.
+    /// `min-ttl` (IPv6: hop limit) accepted from this node, default 255.
     pub min_ttl: u8,
 }
 

@@ -168,8 +168,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0207", "equal priorities"),
     ("W0208", "a weight that can't decide an election"),
     ("E0209", "an interval that the VRRP version can't carry"),
-    ("E0210", "authentication in version 3"),
-    ("W0211", "a password in clear"),
+    ("E0210", "authentication that can't work"),
+    ("W0211", "authentication that doesn't protect"),
     ("E0212", "two virtual routers share an address or a vrid"),
     (
         "E0213",
@@ -179,6 +179,20 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0215", "the virtual address doesn't follow the proxies"),
     ("W0216", "a script that nothing tracks"),
     ("W0217", "a pair needs two nodes"),
+    (
+        "E0230",
+        "members of a sync-group that differ in what decides elections",
+    ),
+    ("W0231", "a sync-group of one"),
+    (
+        "E0240",
+        "a node has no address of a virtual address's family",
+    ),
+    ("E0241", "version 2 has no IPv6"),
+    (
+        "E0242",
+        "a node's address isn't link-local, and IPv6 adverts go to a group",
+    ),
     ("E0301", "two listeners on one address"),
     ("E0302", "a server is listed twice"),
     ("E0303", "a proxy would connect to itself"),

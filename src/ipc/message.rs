@@ -163,6 +163,8 @@ pub struct VrrpStatus {
 pub struct VipStatus {
     /// The table's name.
     pub name: String,
+    /// The group it moves with, if any.
+    pub sync_group: Option<String>,
     /// `VRID`.
     pub vrid: u8,
     /// 2 or 3.
@@ -187,6 +189,8 @@ pub struct VipStatus {
     pub advert_interval_ms: u32,
     /// Who is Active as far as this node knows.
     pub active: Option<IpAddr>,
+    /// Whether the active node is heard on other wires of the group but not on this one.
+    pub silent: bool,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// What is tracked, with its present verdict.

@@ -119,6 +119,7 @@ pub const SECTIONS: &[Section] = &[
     general::LIMITS,
     vip::VIP,
     vip::AUTH,
+    vip::AUTH_KEYS,
     vip::NODES,
     vip::GARP,
     vip::TRACK,

@@ -10,16 +10,16 @@ pub(super) const VIP: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("`IPv4/PREFIX`, or a list of up to 20"),
+            Kind::Form("`IP/PREFIX`, or a list of up to 20"),
             Fallback::Required,
-            "The virtual address; without a prefix a host address (/32).",
+            "The virtual address; without a prefix a host address (/32, /128). Addresses of both families become two virtual routers that move together, NAME and NAME-v6 (or NAME-v4). RFC 9568 wants a link-local address first among IPv6 ones, for routers; lbd does without.",
         )
         .called(&["virtual_ipaddress", "virtual-address", "ip", "addresses", "vip"]),
         Key::new(
             "nodes",
             Kind::List("addresses or tables, at most 16"),
             Fallback::Required,
-            "The load-balancer hosts, the same list on each; a node finds itself by its addresses.",
+            "The load-balancer hosts, the same list on each; a node finds itself by its addresses. With virtual addresses of both families each gives one of both: `[\"172.16.0.2\", \"fd00:16::2\"]`.",
         )
         .called(&["unicast_peer", "unicast-peers", "peers", "node"]),
         Key::new(
@@ -33,14 +33,14 @@ pub(super) const VIP: Section = Section {
             "vrid",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Words("the last octet of the first address"),
-            "The virtual router's number on its LAN; required when that octet is 0.",
+            "The virtual router's number on its LAN; required when that octet is 0 or the address IPv6.",
         )
         .called(&["virtual_router_id", "router-id"]),
         Key::new(
             "version",
             Kind::Integer { min: 2, max: 3 },
             Fallback::Value("3"),
-            "The VRRP version; 2 is keepalived's default.",
+            "The VRRP version; 2 is keepalived's default, and for IPv4 alone.",
         )
         .called(&["vrrp_version"]),
         Key::new(
@@ -51,17 +51,23 @@ pub(super) const VIP: Section = Section {
         )
         .called(&["advert_int", "advertisement-interval"]),
         Key::new(
+            "advert-spacing",
+            seconds_or_off(10, 255 * SECOND),
+            Fallback::Words("a fifth of `advert-interval`, at least 10ms"),
+            "Time between two adverts sent, so that lost ones don't move the address; \"off\" = `advert-interval`, as the RFC says.",
+        ),
+        Key::new(
             "auth",
             Kind::Table("vip.NAME.auth"),
             Fallback::Words("none"),
-            "Version 2 only, sent in clear: for pairs with keepalived.",
+            "How adverts prove who sent them: a password in clear (version 2), or HMAC.",
         )
         .called(&["authentication"]),
         Key::new(
             "mode",
             Kind::Choice(&[Word::new("unicast"), Word::new("multicast")]),
             Fallback::Value("\"unicast\""),
-            "How adverts travel: to each node, or to 224.0.0.18.",
+            "How adverts travel: to each node, or to 224.0.0.18 and ff02::12.",
         ),
         Key::new(
             "preempt",
@@ -75,7 +81,7 @@ pub(super) const VIP: Section = Section {
             Fallback::Value("\"2s\""),
             "The kernel removes the address this long after lbd last renewed it; whole seconds.",
         ),
-        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP."),
+        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP, by IPv6 unsolicited Neighbor Advertisements."),
         Key::new(
             "track",
             Kind::List("`proxy:NAME` or `script:NAME`, optionally with `:WEIGHT`"),
@@ -86,7 +92,13 @@ pub(super) const VIP: Section = Section {
         Key::later("per-server-weight", "Priority per usable server."),
         Key::later("notify", "Programs that are told about changes.")
             .called(&["notify_master", "notify_backup", "notify_fault"]),
-        Key::later("sync-group", "Virtual routers that move together.").called(&["vrrp_sync_group"]),
+        Key::new(
+            "sync-group",
+            Kind::Form("name"),
+            Fallback::Words("none"),
+            "Virtual routers with the same word here move together, all or none; what one of them tracks, all do.",
+        )
+        .called(&["vrrp_sync_group"]),
         Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
         Key::later("announce", "Announcing a route instead of VRRP."),
         Key::later("allow-from", "Peers beyond `nodes`."),
@@ -95,26 +107,61 @@ pub(super) const VIP: Section = Section {
 
 pub(super) const AUTH: Section = Section {
     path: "vip.NAME.auth",
-    doc: "Authentication of version 2 adverts.",
+    doc: "Authentication of adverts, the same on every node.",
     keys: &[
         Key::new(
             "type",
             Kind::Choice(&[
+                Word::new("hmac").called(&["HMAC", "auth_hmac"]),
                 Word::new("pass").called(&["PASS"]),
                 Word::later("ah").called(&["AH"]),
-                Word::later("hmac").called(&["HMAC"]),
             ]),
             Fallback::Required,
-            "`pass` is the simple password of RFC 2338.",
+            "`hmac` is a trailer by draft-cassen-vrrp-auth-hmac (keepalived 2.4.2 and later); it needs clocks that agree within three intervals, at least 5 s. `pass` is the simple password of RFC 2338, version 2 only, sent in clear.",
         )
         .called(&["auth_type"]),
         Key::new(
             "key",
             Kind::Form("1 to 8 bytes"),
-            Fallback::Required,
-            "The password, the same on every node.",
+            Fallback::Words("required with `pass`"),
+            "The password.",
         )
         .called(&["auth_pass", "password", "pass"]),
+        Key::new(
+            "keys",
+            Kind::List("1 to 4 of `{ id = 1, key = \"…\" }`"),
+            Fallback::Words("required with `hmac`"),
+            "The first signs, all are accepted. To change keys without a gap: add the new one in second place everywhere, then put it first everywhere, then drop the old one.",
+        ),
+        Key::new(
+            "mode",
+            Kind::Choice(&[
+                Word::new("enforce"),
+                Word::new("permissive"),
+                Word::new("receive-only").called(&["receive_only"]),
+            ]),
+            Fallback::Value("\"enforce\""),
+            "For bringing `hmac` into a running group, one step on every node after the other: `receive-only` signs nothing and checks what is signed, `permissive` signs and still accepts what is not.",
+        ),
+    ],
+};
+
+pub(super) const AUTH_KEYS: Section = Section {
+    path: "vip.NAME.auth.keys",
+    doc: "One shared secret of HMAC authentication.",
+    keys: &[
+        Key::new(
+            "id",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Required,
+            "Adverts name their key by it.",
+        ),
+        Key::new(
+            "key",
+            Kind::Form("32 to 64 bytes, or `hex:` and 64 to 128 digits"),
+            Fallback::Required,
+            "The secret; `openssl rand -hex 32` makes one.",
+        ),
     ],
 };
 
@@ -124,9 +171,9 @@ pub(super) const NODES: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("IPv4 address"),
+            Kind::Form("IP address, or a list with one of each family"),
             Fallback::Required,
-            "The source of this node's adverts.",
+            "The source of this node's adverts; by IPv6 multicast its link-local address.",
         )
         .called(&["unicast_src_ip", "ip"]),
         Key::new(
@@ -151,7 +198,7 @@ pub(super) const NODES: Section = Section {
             "min-ttl",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Value("255"),
-            "The least TTL accepted from this node by unicast; 255 proves that it is on this LAN.",
+            "The least TTL or hop limit accepted from this node by unicast; 255 proves that it is on this LAN. keepalived sends IPv6 unicast with hop limit 64: write 64 for such a node.",
         ),
     ],
 };

@@ -7,14 +7,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
+use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
-use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
-use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, GROUP, Reject, WireAuth};
+use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
+use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
+use crate::vrrp::packet::{
+    ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
+};
 use crate::vrrp::validate::{Accepted, Rules};
 
-/// An IPv4 header with options, the longest advert, and some room to see that a packet is longer.
-const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + 16;
+/// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 36;
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -25,19 +29,24 @@ pub(super) struct Wire {
     announcer: Option<Announcer>,
     netlink: SharedNetlink,
     leases: Vec<Lease>,
-    destinations: Vec<Ipv4Addr>,
+    destinations: Vec<IpAddr>,
     interface: String,
     index: u32,
     buffer: Vec<u8>,
     advert: Vec<u8>,
+    /// With HMAC only.
+    seal: Option<Seal>,
 }
 
 /// A packet and what is to be thought of it.
 #[derive(Debug)]
 pub(super) struct Received {
     /// Where it says it comes from, if it says that much.
-    pub(super) source: Option<Ipv4Addr>,
+    pub(super) source: Option<IpAddr>,
     pub(super) verdict: Result<Accepted, Reject>,
+    /// How far our wall clock is ahead of its sender's, ms, where HMAC shows that it is too much
+    /// or soon will be.
+    pub(super) skew_ms: Option<i64>,
 }
 
 impl Wire {
@@ -65,7 +74,7 @@ impl Wire {
             senders: peers().map(|peer| peer.address).collect(),
             destination: match rules.mode {
                 Mode::Unicast => rules.me,
-                Mode::Multicast => GROUP,
+                Mode::Multicast => rules.group(),
             },
             min_ttl: match rules.mode {
                 Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
@@ -75,17 +84,18 @@ impl Wire {
             vrid: rules.vrid.get(),
         };
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
-        let addresses: Vec<Ipv4Addr> = rules.addresses.iter().map(|ip| (*ip).into()).collect();
+        let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
         let announcer = match link.mac {
             Some(mac) => Some(
-                Announcer::open(link.index, mac, &addresses)
-                    .map_err(failed("open an ARP socket"))?,
+                Announcer::open(interface, link.index, mac, &addresses)
+                    .map_err(failed("open a socket to announce addresses"))?,
             ),
             None => None,
         };
         let vip = &local.vip;
         let wire = Self {
-            sender: Sender::open(interface, rules.me).map_err(failed("open a raw socket"))?,
+            sender: Sender::open(interface, link.index, rules.me)
+                .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
             rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
             announcer,
@@ -97,12 +107,16 @@ impl Wire {
                 .collect(),
             destinations: match rules.mode {
                 Mode::Unicast => peers().map(|peer| peer.address).collect(),
-                Mode::Multicast => vec![GROUP],
+                Mode::Multicast => vec![rules.group()],
             },
             interface: interface.to_owned(),
             index: link.index,
             buffer: vec![0; PACKET_BYTES],
-            advert: Vec::with_capacity(ADVERT_BYTES_MAX),
+            advert: Vec::with_capacity(ADVERT_BYTES_MAX + TRAILER_BYTES),
+            seal: match &rules.auth {
+                Auth::Hmac(hmac) => Some(Seal::new(hmac, rules.interval, rules.peers.len())),
+                Auth::None | Auth::Pass(_) => None,
+            },
         };
         Ok((wire, link.up))
     }
@@ -133,13 +147,31 @@ impl Wire {
     /// One packet on this side of the kernel's filter, judged; `None`: nothing there.
     pub(super) fn read(&mut self, rules: &Rules, side: Side) -> io::Result<Option<Received>> {
         let receiver = match side {
-            Side::Matching => &self.receiver,
-            Side::Rejected => &self.rejected,
+            Side::Matching => &mut self.receiver,
+            Side::Rejected => &mut self.rejected,
         };
-        let packet = receiver.read(&mut self.buffer)?;
-        Ok(packet.map(|packet| Received {
-            source: source(packet),
-            verdict: rules.accept(packet),
+        let seal = &mut self.seal;
+        let Some(arrival) = receiver.read(&mut self.buffer)? else {
+            return Ok(None);
+        };
+        let (source, packet) = match arrival {
+            Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
+            Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
+        };
+        let (verdict, skew_ms) = match (packet, seal) {
+            (Err(reason), _) => (Err(reason), None),
+            (Ok(packet), Some(seal)) => {
+                let verdict = rules.judge_signed(packet, seal, clock());
+                let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+                let skew = (told && seal.is_skewed()).then(|| seal.skew_ms());
+                (verdict, skew)
+            }
+            (Ok(packet), None) => (rules.judge(packet), None),
+        };
+        Ok(Some(Received {
+            source,
+            verdict,
+            skew_ms,
         }))
     }
 
@@ -157,15 +189,18 @@ impl Wire {
             vrid: rules.vrid,
             priority,
             interval: rules.interval,
-            addresses: &rules.addresses,
+            addresses: rules.addresses.as_wire(),
             auth: match &rules.auth {
-                Auth::None => WireAuth::None,
+                Auth::None | Auth::Hmac(_) => WireAuth::None,
                 Auth::Pass(password) => WireAuth::Pass(password.0),
             },
         };
         advert
             .encode(rules.me, destination, &mut self.advert)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if let Some(seal) = &mut self.seal {
+            seal.sign(&mut self.advert, rules.me, clock());
+        }
         self.sender.send(&self.advert, destination)
     }
 
@@ -258,8 +293,26 @@ pub(super) struct Present {
     pub(super) complete: bool,
 }
 
+/// What the trailers of this moment are judged and made by.
+fn clock() -> Clock {
+    Clock {
+        wall: net::clock::unix_time(),
+        at: net::clock::now(),
+    }
+}
+
 /// The source of an IPv4 packet, whatever else is wrong with it.
-fn source(packet: &[u8]) -> Option<Ipv4Addr> {
+fn source(packet: &[u8]) -> Option<IpAddr> {
     let bytes: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-    Some(bytes.into())
+    Some(Ipv4Addr::from(bytes).into())
+}
+
+/// An IPv6 packet for the judgement. Without its destination or its hop limit there is none.
+fn datagram(parts: ArrivalV6<'_>) -> Result<Datagram<'_>, Reject> {
+    Ok(Datagram {
+        source: parts.source.ok_or(Reject::IpHeader)?.into(),
+        destination: parts.destination.ok_or(Reject::IpHeader)?.into(),
+        ttl: parts.hop_limit.ok_or(Reject::IpHeader)?,
+        payload: parts.payload,
+    })
 }
