@@ -28,7 +28,7 @@ const VIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(172, 16, 0, 10)
 fn saturated() {
     let pair = pair(Stack::Lbd, &V3_10MS);
     let realtime = pair.metric(LB2, "lbd_keeper_realtime ") == Some(1);
-    let tap = Tap::start(&pair);
+    let (tap, arriving) = (Tap::at_lb2(&pair), Tap::start(&pair));
     let (before, starts) = (transitions(&pair), starts(&pair));
     let cpu = keeper_ns(&pair);
     let at = clock::now();
@@ -56,6 +56,10 @@ fn saturated() {
         answered / took.as_secs()
     );
     println!("    {}; keeper {used} % of a processor", spacing.describe());
+    println!(
+        "    as they reach lb1: {}",
+        arriving.spacing(LB2_IP).describe()
+    );
     let restarts = self::starts(&pair) - starts;
     println!("    {moves} moves, {restarts} proxy restarts, real-time: {realtime}");
     assert_eq!(restarts, 0, "{}", pair.report());

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use lbd::net::netns::Namespace;
+use lbd::net::netns::rtnl::Rtnl;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::lab::Pair;
+use super::lab::{LB2, Pair};
 
 /// `ETH_P_ALL` in network order: outgoing frames are shown to no other.
 const ALL_FRAMES: i32 = 0x0300;
@@ -33,15 +35,25 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens at the switch's port to lb1.
+    /// Listens at the switch's port to lb1: what lb1 is to hear.
     pub fn start(pair: &Pair) -> Self {
-        let socket = pair.lab.wire.namespace().run(|| {
+        Self::at(pair.lab.wire.namespace(), "lb1")
+    }
+
+    /// Listens at lb2's own interface: what lb2 sends, before the wire has it.
+    pub fn at_lb2(pair: &Pair) -> Self {
+        Self::at(&pair.lab.nodes[LB2].host, "eth0")
+    }
+
+    fn at(host: &Namespace, interface: &str) -> Self {
+        let socket = host.run(|| {
             let protocol = Protocol::from(ALL_FRAMES);
+            let index = Rtnl::open()?.link_index(interface)?;
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
-            let port = lbd::net::netns::rtnl::Rtnl::open()?.link_index("lb1")?;
-            Ok::<_, std::io::Error>((socket, port))
+            socket.attach_filter(&adverts_at(index))?;
+            Ok::<_, std::io::Error>(socket)
         });
-        let (socket, port) = socket
+        let socket = socket
             .and_then(|socket| socket)
             .expect("the wire can be tapped");
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("the kernel tells the time");
@@ -53,7 +65,7 @@ impl Tap {
         let (entries, stopped) = (Arc::clone(&adverts), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                if let Some(advert) = receive(&socket, port) {
+                if let Some(advert) = receive(&socket) {
                     entries
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -123,23 +135,33 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn receive(socket: &Socket, port: u32) -> Option<Advert> {
+/// Lets IPv4 packets with VRRP through that pass one interface.
+fn adverts_at(index: u32) -> [SockFilter; 8] {
+    const INTERFACE: u32 = 0xffff_f008;
+    [
+        SockFilter::new(0x28, 0, 0, 12),
+        SockFilter::new(0x15, 0, 5, 0x0800),
+        SockFilter::new(0x30, 0, 0, 23),
+        SockFilter::new(0x15, 0, 3, 112),
+        SockFilter::new(0x20, 0, 0, INTERFACE),
+        SockFilter::new(0x15, 0, 1, index),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+        SockFilter::new(0x06, 0, 0, 0),
+    ]
+}
+
+fn receive(socket: &Socket) -> Option<Advert> {
     let mut frame = [0; 256];
     let mut space = nix::cmsg_space!(nix::sys::time::TimeSpec);
     let mut parts = [IoSliceMut::new(&mut frame)];
     let fd = socket.as_raw_fd();
-    let message =
-        recvmsg::<LinkAddr>(fd, &mut parts, Some(&mut space), MsgFlags::MSG_TRUNC).ok()?;
-    let seen_at = message.address.map(|from| from.ifindex());
+    let message = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::MSG_TRUNC).ok()?;
     let at = message.cmsgs().ok()?.find_map(|one| match one {
         ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
         _ => None,
     })?;
-    // Ethernet, IPv4 without options, VRRP.
-    let is_advert = frame[12..14] == [0x08, 0x00] && frame[14] == 0x45 && frame[23] == 112;
     let source = <[u8; 4]>::try_from(&frame[26..30]).ok()?;
-    let on_port = seen_at.and_then(|index| u32::try_from(index).ok()) == Some(port);
-    (is_advert && on_port).then(|| Advert {
+    Some(Advert {
         at,
         source: Ipv4Addr::from(source),
         priority: frame[36],
