@@ -1,6 +1,6 @@
 //! One node without a VIP: no rights needed.
 
-use super::node::{Client, Folder, Node, SOON, ask, echo, single, wait_for, wait_served};
+use super::node::{Client, Folder, Node, SOON, ask, echo, wait_for};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -153,6 +153,25 @@ fn a_proxy_that_hangs_when_its_keeper_dies_gives_way_to_the_next() {
         (!proxies.is_empty() && !proxies.contains(&before)).then_some(())
     });
     wait_served(address);
+}
+
+#[test]
+fn sigterm_ends_a_proxy_that_no_keeper_has_adopted_yet() {
+    let folder = Folder::new("orphan");
+    let (address, config) = single();
+    let mut node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let orphan = node.proxy();
+    // It can't come to the next keeper, which waits for it.
+    kill(Pid::from_raw(orphan), Signal::SIGSTOP).unwrap();
+    node.kill_keeper();
+    node.restart();
+    wait_for("the next keeper", SOON, || {
+        (node.log().matches("runner started").count() == 2).then_some(())
+    });
+    node.signal_keeper(Signal::SIGTERM);
+    assert_eq!(node.exit_code(), Some(0), "{}", node.log());
+    wait_for("no proxy", SOON, || node.proxies().is_empty().then_some(()));
 }
 
 #[test]
