@@ -112,20 +112,23 @@ impl Pair {
     }
 
     pub fn start_client(&mut self) {
-        if self.client.is_some() {
-            return;
+        if self.client.is_none() {
+            self.client = Some(self.another_client(INTERVAL, 5));
         }
+    }
+
+    /// A client with so many long-lived connections that makes a new one each `interval`.
+    pub fn another_client(&self, interval: Duration, held: usize) -> Client {
         let habits = Habits {
             target: plan().target,
-            interval: INTERVAL,
+            interval,
             timeout: TIMEOUT,
-            held: 5,
+            held,
             held_interval: Duration::from_millis(50),
             servers: self.lab.server_names.clone(),
         };
         let tls = Arc::clone(&self.lab.tls.client);
-        let client = Client::start(&self.lab.client, habits, tls).expect("the client starts");
-        self.client = Some(client);
+        Client::start(&self.lab.client, habits, tls).expect("the client starts")
     }
 
     pub fn own(&self, node: usize, child: Child) {

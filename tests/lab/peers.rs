@@ -46,6 +46,19 @@ impl Pair {
         });
     }
 
+    /// Edits keepalived's file; it reads it again on SIGHUP.
+    pub fn rewrite_keepalived(&self, node: usize, from: &str, to: &str) {
+        let path = "/run/lbd/keepalived.conf";
+        let rewritten = self.lab.nodes[node].host.run(|| {
+            let text = std::fs::read_to_string(path)?;
+            assert!(text.contains(from), "{from}");
+            std::fs::write(path, text.replace(from, to))
+        });
+        rewritten
+            .and_then(|written| written)
+            .expect("the host's files can be written");
+    }
+
     pub fn start_haproxy(&mut self, node: usize) {
         self.start_peer(node, "haproxy.cfg", HAPROXY_CFG, |path| {
             let mut command = Command::new("haproxy");

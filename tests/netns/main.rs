@@ -17,6 +17,7 @@
 mod lab;
 
 mod lbd_pair;
+mod migration;
 mod mixed_pair;
 mod promises;
 
@@ -25,6 +26,12 @@ use std::process::ExitCode;
 use lab::cases::Case;
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [lbd_pair::CASES, mixed_pair::CASES, promises::CASES].concat();
+    let cases: Vec<Case> = [
+        lbd_pair::CASES,
+        mixed_pair::CASES,
+        promises::CASES,
+        migration::CASES,
+    ]
+    .concat();
     lab::cases::run("netns", &cases)
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::Keeper;
 use crate::net::clock;
 use crate::net::signal::Request;
@@ -86,6 +88,7 @@ impl Keeper {
         self.publish(now);
         let grace_ms = u32::try_from(PROXY_GRACE.as_millis()).unwrap_or_default();
         self.stop_proxies(now, grace_ms);
+        self.proxies.signal_orphan(Signal::SIGTERM);
         self.stopping = Some(Stopping::Proxy {
             kill_at: now + PROXY_GRACE + PROXY_KILL_AFTER,
         });
@@ -95,7 +98,10 @@ impl Keeper {
     pub(super) fn is_over(&self, now: Instant) -> bool {
         match &self.stopping {
             None | Some(Stopping::Addresses { .. }) => false,
-            Some(Stopping::Proxy { kill_at }) => !self.proxies.is_connected() || now >= *kill_at,
+            Some(Stopping::Proxy { kill_at }) => {
+                let gone = !self.proxies.is_connected() && !self.proxies.is_orphaned();
+                gone || now >= *kill_at
+            }
         }
     }
 
@@ -104,6 +110,7 @@ impl Keeper {
         self.routers.give_up(clock::now());
         if self.stopping.is_some() {
             self.kill_proxy();
+            self.proxies.signal_orphan(Signal::SIGKILL);
             if let Err(error) = std::fs::remove_file(self.dir.socket()) {
                 tracing::debug!(%error, "keeper.sock not removed");
             }
