@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod arp;
+mod capset;
 pub mod clock;
 pub mod epoll;
 pub mod eventfd;
@@ -15,6 +16,7 @@ pub mod netns;
 pub mod notify;
 pub mod privileges;
 pub mod process;
+pub mod program;
 pub mod readiness;
 pub mod realtime;
 pub mod seqpacket;

@@ -8,6 +8,7 @@ mod address;
 mod check;
 mod fields;
 mod given;
+mod notify;
 mod proxy;
 mod syntax;
 mod track;
@@ -49,14 +50,23 @@ pub struct Parsed {
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) proxy_names: Vec<String>,
-    pub(super) scripts: Vec<ScriptEntry>,
+    pub(super) tracked: Tracked,
     /// VIPs, sound or not.
     pub(super) vip_count: usize,
     pub(super) spans: Spans,
 }
 
-/// A `[track.script.NAME]`, sound or not.
-pub(super) struct ScriptEntry {
+/// What a `track` list can name beside proxies.
+#[derive(Default)]
+pub(super) struct Tracked {
+    pub(super) scripts: Vec<TrackEntry>,
+    pub(super) files: Vec<TrackEntry>,
+    /// Collected from the lists themselves.
+    pub(super) interfaces: Vec<String>,
+}
+
+/// A `[track.script.NAME]` or `[track.file.NAME]`, sound or not.
+pub(super) struct TrackEntry {
     pub(super) name: String,
     pub(super) weight: Option<TrackWeight>,
 }
@@ -186,14 +196,21 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let metrics = metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
 
-    let mut scripts = Vec::new();
+    let mut tracked = Tracked::default();
     let mut sound: Vec<Script> = Vec::new();
+    let mut track_files = Vec::new();
     if let Some(mut track) = root.table("track", sink) {
         for fields in track.named("script", sink) {
             let name = fields.own_name().to_owned();
             let (script, weight) = track::script(fields, sink);
             sound.extend(script);
-            scripts.push(ScriptEntry { name, weight });
+            tracked.scripts.push(TrackEntry { name, weight });
+        }
+        for fields in track.named("file", sink) {
+            let name = fields.own_name().to_owned();
+            let (file, weight) = track::file(fields, sink);
+            track_files.extend(file);
+            tracked.files.push(TrackEntry { name, weight });
         }
         track.finish(sink);
     }
@@ -209,7 +226,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let mut vip_count = 0;
     for fields in root.named("vip", sink) {
         vip_count += 1;
-        vips.extend(vip::vip(fields, &proxy_names, &scripts, sink));
+        vips.extend(vip::vip(fields, &proxy_names, &mut tracked, sink));
     }
     root.finish(sink);
 
@@ -229,9 +246,11 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             vips,
             proxies,
             scripts: sound,
+            track_files,
+            track_interfaces: tracked.interfaces.clone(),
         },
         proxy_names,
-        scripts,
+        tracked,
         vip_count,
         spans,
     }

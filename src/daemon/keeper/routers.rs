@@ -7,10 +7,12 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::health::tracked_proxies;
+use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
-use crate::config::model::{Config, TrackTarget};
+use crate::config::model::{Config, Vip};
 use crate::ipc::message::{VipStatus, VrrpState};
 use crate::net::address;
 use crate::net::clock;
@@ -33,6 +35,8 @@ pub(super) enum Wish {
     Reset(Vec<IpAddr>),
     /// Whether this node takes over depends on a probe.
     Probe,
+    /// A router has changed its state: its position, from where, to where, why.
+    Changed(usize, VrrpState, VrrpState, &'static str),
 }
 
 /// All of them.
@@ -43,6 +47,8 @@ pub(super) struct Routers {
     /// Descriptors by token: `ROUTERS` + position.
     watched: Vec<Watched>,
     links: Option<LinkEvents>,
+    /// What is tracked beside the routers' own.
+    pub(super) interfaces: Interfaces,
 }
 
 #[derive(Debug)]
@@ -74,6 +80,7 @@ impl Routers {
             routers: Vec::with_capacity(locals.len()),
             watched: Vec::new(),
             links: None,
+            interfaces: Interfaces::default(),
         };
         if locals.is_empty() {
             return Ok(routers);
@@ -88,6 +95,8 @@ impl Routers {
         routers.watched.push(Watched::Links);
         routers.links = Some(links);
         let mut netlink = Netlink::open().map_err(failed)?;
+        let interfaces = Interfaces::open(&config.track_interfaces, &mut netlink);
+        routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
         for local in locals {
@@ -95,7 +104,7 @@ impl Routers {
             let now = clock::now();
             let opened = VirtualRouter::open(local, Rc::clone(&netlink), now, resume);
             let mut router = opened.map_err(|error| refused(&error))?;
-            router.set_recovery_delay(check_interval(config, local));
+            router.set_recovery_delay(check_interval(config, &local.vip));
             routers.watch(router, local, epoll).map_err(failed)?;
         }
         Ok(routers)
@@ -142,10 +151,16 @@ impl Routers {
     }
 
     fn read_links(&mut self, now: Instant) {
-        let Self { routers, links, .. } = self;
+        let Self {
+            routers,
+            links,
+            interfaces,
+            ..
+        } = self;
         let Some(links) = links else { return };
         for _ in 0..LINK_READS_MAX {
             let take = |event: LinkEvent| {
+                interfaces.on_link(&event);
                 for router in routers.iter_mut() {
                     router.inner.on_link(now, &event);
                 }
@@ -194,8 +209,9 @@ impl Routers {
         for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
-                    // The router has logged it.
-                    RouterEvent::Changed { .. } => {}
+                    RouterEvent::Changed { from, to, reason } => {
+                        wishes.push(Wish::Changed(index, from, to, reason));
+                    }
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
@@ -206,6 +222,18 @@ impl Routers {
             }
         }
         wishes
+    }
+
+    /// Whether the router at this position holds its addresses.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        let router = self.routers.get(index);
+        router.is_some_and(|router| router.inner.holds())
+    }
+
+    /// Whether it has left for good.
+    pub(super) fn has_left(&self, index: usize) -> bool {
+        let router = self.routers.get(index);
+        router.is_some_and(|router| router.inner.is_released())
     }
 
     /// State of each router, and whether it holds its addresses.
@@ -302,16 +330,19 @@ pub(super) fn word(state: VrrpState) -> &'static str {
     }
 }
 
-/// The longest check interval among the proxies that `local` tracks.
-fn check_interval(config: &Config, local: &LocalVip) -> Duration {
-    let tracked = local
-        .vip
-        .track
-        .iter()
-        .filter_map(|track| match track.target {
-            TrackTarget::Proxy(index) => config.proxies.get(index),
-            TrackTarget::Script(_) => None,
-        });
+/// A state in one plain word.
+pub(super) const fn plain(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active",
+        VrrpState::Leaving => "leaving",
+    }
+}
+
+/// The longest check interval among the proxies that `vip` tracks.
+pub(super) fn check_interval(config: &Config, vip: &Vip) -> Duration {
+    let tracked = tracked_proxies(vip).filter_map(|index| config.proxies.get(index));
     let intervals = tracked.map(|proxy| proxy.check.interval);
     intervals.max().unwrap_or(Duration::ZERO)
 }
