@@ -48,9 +48,12 @@ pub fn prepare(program: &Path, run_as: Option<&RunAs>) -> Result<Option<Identity
     if identity.is_some() && !may_change_identity() {
         return Err(Trouble::NotPermitted);
     }
-    let found = fs::metadata(program).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Trouble::Missing,
-        _ => Trouble::NotExecutable,
+    let found = fs::metadata(program).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            Trouble::Missing
+        } else {
+            Trouble::NotExecutable
+        }
     })?;
     if !found.is_file() || found.mode() & 0o111 == 0 {
         return Err(Trouble::NotExecutable);

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_server_that_flaps_faster_than_the_interval_changes_nothing() {
-        let flapping = |n: u64| (n * 1_500, if n % 2 == 0 { 3 } else { 2 }, true);
+        let flapping = |n: u64| (n * 1_500, if n.is_multiple_of(2) { 3 } else { 2 }, true);
         let steps: Vec<_> = (0..20).map(flapping).collect();
         assert_eq!(counts(&steps), [3; 20]);
         let steps: Vec<_> = steps.iter().map(|(ms, n, _)| (*ms, *n, false)).collect();

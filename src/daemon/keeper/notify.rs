@@ -7,7 +7,7 @@ use super::Keeper;
 use super::notifier::{Notifier, Slot, Start, Told};
 use super::routers::plain;
 use crate::config::local::LocalVip;
-use crate::config::model::{Config, Notify, Vip};
+use crate::config::model::{Config, Node, Notify, RunAs, Vip};
 use crate::ipc::event::EventKind;
 use crate::ipc::message::VrrpState;
 use crate::ipc::runner::{Job, Outcome, Program, Run, ToRunner};
@@ -34,7 +34,7 @@ impl Notifiers {
     pub(super) fn new(locals: &[LocalVip]) -> Self {
         let node = |local: &LocalVip| {
             let node = local.vip.nodes.get(local.me);
-            node.map_or_else(String::new, |node| node.label())
+            node.map_or_else(String::new, Node::label)
         };
         Self {
             all: locals.iter().map(|_| Notifier::default()).collect(),
@@ -88,11 +88,7 @@ pub(super) fn programs(config: &Config) -> Vec<Program> {
     found
 }
 
-fn program(
-    name: String,
-    command: &[String],
-    user: Option<&crate::config::model::RunAs>,
-) -> Option<Program> {
+fn program(name: String, command: &[String], user: Option<&RunAs>) -> Option<Program> {
     Some(Program {
         name,
         program: command.first()?.clone(),
@@ -183,7 +179,7 @@ impl Keeper {
         let state = match to {
             VrrpState::Active => Told::Active,
             VrrpState::Backup => Told::Backup,
-            VrrpState::Initialize if self.routers.has_left(router) => Told::Stop,
+            VrrpState::Initialize if self.stopping.is_some() => Told::Stop,
             VrrpState::Initialize => Told::Fault,
             // It still has the addresses.
             VrrpState::Leaving => return,

@@ -230,12 +230,6 @@ impl Routers {
         router.is_some_and(|router| router.inner.holds())
     }
 
-    /// Whether it has left for good.
-    pub(super) fn has_left(&self, index: usize) -> bool {
-        let router = self.routers.get(index);
-        router.is_some_and(|router| router.inner.is_released())
-    }
-
     /// State of each router, and whether it holds its addresses.
     pub(super) fn states(&self) -> Vec<(VrrpState, bool)> {
         let all = self.routers.iter();

@@ -262,7 +262,7 @@ impl Runner {
     fn watch_files(&mut self, paths: Vec<String>) {
         let files = Files::new(paths, clock::now());
         if let Some(fd) = files.fd()
-            && let Err(error) = self.epoll.add(&fd, FILES, Interest::READ)
+            && let Err(error) = self.epoll.add(fd, FILES, Interest::READ)
         {
             tracing::warn!(%error, "tracked files are looked at slowly");
         }

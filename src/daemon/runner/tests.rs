@@ -60,14 +60,11 @@ fn ended(run: u64, how: Outcome) -> FromRunner {
 /// What a shell script wrote.
 fn output(keeper: &Connection, run: u64, script: &str, user: Option<RunAs>) -> String {
     order_as(keeper, run, &["/bin/sh", "-c", script], 5_000, user);
-    match next(keeper) {
-        FromRunner::Ended {
-            how: Outcome::Exited(0),
-            output,
-            ..
-        } => output,
-        other => panic!("{script}: {other:?}"),
-    }
+    let FromRunner::Ended { how, output, .. } = next(keeper) else {
+        panic!("{script}: no end");
+    };
+    assert_eq!(how, Outcome::Exited(0), "{script}: {output}");
+    output
 }
 
 /// A directory of this test alone.
