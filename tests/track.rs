@@ -5,10 +5,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use lbd::admin::protocol::{ask_events, ask_status};
 use lbd::ipc::event::{Event, EventKind};
 use lbd::ipc::message::VrrpState;
 use lbd::net::clock;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
@@ -233,9 +235,13 @@ impl Node {
         of_kind.map(change).collect()
     }
 
+    /// `ip netns exec` has become lbd itself.
+    fn keeper_pid(&self) -> i32 {
+        i32::try_from(self.keeper.id()).unwrap()
+    }
+
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.keeper.id()).unwrap();
-        kill(Pid::from_raw(pid), signal).unwrap();
+        kill(Pid::from_raw(self.keeper_pid()), signal).unwrap();
     }
 
     /// Stops it; how long that took.
@@ -318,6 +324,11 @@ fn a_drain_switch_moves_the_vip_away_and_back() {
     let tracks = lb1.changes(EventKind::Track);
     let first = ["file:drain ok failed", "file:drain failed ok"];
     assert_eq!(tracks[..2], first, "{tracks:?}");
+    let mut reasons = lb1
+        .events()
+        .into_iter()
+        .filter(|event| event.kind == EventKind::Track);
+    assert_eq!(reasons.next().unwrap().reason, "holds 1");
 }
 
 #[test]
@@ -339,6 +350,70 @@ fn a_number_in_a_file_is_weighed() {
     lab.wait_holder("lb2", "lb1");
     fs::remove_file(&load).unwrap();
     lab.wait_holder("lb1", "lb2");
+}
+
+/// Servers on a node's loopback interface, from port 7441.
+fn servers(lab: &Lab, node: &str, count: u16) -> Vec<TcpListener> {
+    let namespace = format!("/run/netns/{}-{node}", lab.prefix);
+    let inside = thread::spawn(move || {
+        setns(fs::File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+        let bind = |n| TcpListener::bind(("127.0.0.1", 7440 + n)).unwrap();
+        (1..=count).map(bind).collect()
+    });
+    inside.join().unwrap()
+}
+
+#[test]
+fn the_node_that_reaches_more_servers_wins_once_that_has_lasted() {
+    let Some(lab) = Lab::new() else { return };
+    // 200 + 12 × 2 against 190 + 12 × 2; with one server less 212 against 214.
+    let proxy = "per-server-weight = 12\n[proxy.p]\nlisten = \":6443\"\n\
+        backends = [\"127.0.0.1:7441\", \"127.0.0.1:7442\"]\n\
+        check = { type = \"tcp\", interval = \"400ms\", down-interval = \"100ms\", fast-interval = \"50ms\" }";
+    let mut own = servers(&lab, "lb1", 2);
+    let _others = servers(&lab, "lb2", 2);
+    let lb1 = lab.start("lb1", proxy);
+    let lb2 = lab.start("lb2", proxy);
+    lb1.wait_priority(224);
+    lb2.wait_priority(214);
+    lab.wait_holder("lb1", "lb2");
+    let began = clock::now();
+    own.pop();
+    lb1.wait_priority(212);
+    // A holder counts a loss one check interval after it was noticed.
+    assert!(clock::now() - began >= Duration::from_millis(400));
+    lab.wait_holder("lb2", "lb1");
+    println!("moved after {:?}", clock::now() - began);
+    drop(own);
+    // Without any it can't serve at all; with both it wins again.
+    lb1.wait_priority(1);
+    let _own = servers(&lab, "lb1", 2);
+    lab.wait_holder("lb1", "lb2");
+    lb1.wait_priority(224);
+}
+
+#[test]
+fn a_runner_killed_while_a_program_runs_costs_nobody_the_news() {
+    let Some(lab) = Lab::new() else { return };
+    let (script, told, gate) = teller(&lab);
+    fs::write(&gate, "").unwrap();
+    let notify = format!("track = []\nnotify = {{ active = [\"{script}\", \"a\"] }}");
+    let lb1 = lab.start("lb1", &notify);
+    let begun = |count| (lines(&told).len() == count).then_some(());
+    wait_for("the program", SOON, || begun(1));
+    let keeper = lb1.keeper_pid();
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+    let is_runner = |pid: &&str| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line == b"lbd\0runner\0"
+    };
+    let runner = children.split_whitespace().find(is_runner).unwrap();
+    kill(Pid::from_raw(runner.parse().unwrap()), Signal::SIGKILL).unwrap();
+    wait_for("the program again", SOON, || begun(2));
+    fs::remove_file(&gate).unwrap();
+    let again = format!("a active<backup {FACTS}");
+    assert_eq!(lines(&told), [again.clone(), again]);
+    lb1.wait_log("notify program done");
 }
 
 #[test]
@@ -534,7 +609,7 @@ impl Follower {
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(1_000);
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {

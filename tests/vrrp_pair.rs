@@ -375,6 +375,8 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
                 interval: Duration::ZERO,
             },
             track: Vec::new(),
+            per_server_weight: 0,
+            notify: None,
         },
         me,
         interface: "eth0".into(),

@@ -6,7 +6,7 @@ use super::link::MESSAGES_MAX;
 use super::runner_link::RunnerLink;
 use super::watch::kill;
 use super::{Keeper, RUNNER, RUNNER_END, notify};
-use crate::config::model::{self, TrackTarget};
+use crate::config::model;
 use crate::daemon::supervise::Input as Life;
 use crate::ipc::event::EventKind;
 use crate::ipc::runner::{FromRunner, Job, Outcome, Run, ToRunner};
@@ -56,12 +56,9 @@ impl Scripts {
         &self.verdicts
     }
 
-    /// Why a script's verdict is what it is; nothing for other tracks.
-    pub(super) fn reason(&self, target: TrackTarget) -> &str {
-        match target {
-            TrackTarget::Script(index) => self.reasons.get(index).map_or("", String::as_str),
-            TrackTarget::Proxy(_) | TrackTarget::Interface(_) | TrackTarget::File(_) => "",
-        }
+    /// Why a script's verdict is what it is.
+    pub(super) fn reason(&self, index: usize) -> &str {
+        self.reasons.get(index).map_or("", String::as_str)
     }
 
     pub(super) fn has_runner(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Keeper;
 use super::health::{Names, Results};
 use super::routers::check_interval;
-use crate::config::model::Config;
+use crate::config::model::{Config, TrackFile, TrackTarget};
 use crate::daemon::supervise::Standing;
 use crate::ipc::event::EventKind;
 use crate::ipc::runner::{Reading, ToRunner};
@@ -17,6 +17,8 @@ use crate::track::verdict::Found;
 #[derive(Debug)]
 pub(super) struct Tracks {
     files: Vec<Option<Found>>,
+    /// What was found in each, in words.
+    contents: Vec<String>,
     /// One per virtual router.
     servers: Vec<Counted>,
     /// The verdict of each track of each virtual router that was noted last.
@@ -39,6 +41,7 @@ impl Tracks {
         });
         Self {
             files: vec![None; config.track_files.len()],
+            contents: vec![String::new(); config.track_files.len()],
             servers: counted.collect(),
             noted: config
                 .vips
@@ -81,8 +84,7 @@ impl Keeper {
         if files.is_empty() {
             return;
         }
-        let path =
-            |file: &crate::config::model::TrackFile| file.path.to_string_lossy().into_owned();
+        let path = |file: &TrackFile| file.path.to_string_lossy().into_owned();
         let order = ToRunner::Watch(files.iter().map(path).collect());
         self.tell_runner(now, &order);
     }
@@ -97,6 +99,12 @@ impl Keeper {
             return;
         };
         let (file, path) = (&config.name, config.path.display());
+        if let Some(content) = self.tracks.contents.get_mut(index) {
+            *content = match reading {
+                Reading::Number(number) => format!("holds {number}"),
+                Reading::Failed(error) => error.clone(),
+            };
+        }
         let found = match reading {
             Reading::Number(number) => {
                 tracing::info!(file, %path, number, "tracked file read");
@@ -128,11 +136,27 @@ impl Keeper {
             }
         }
         for (vip, at, ok) in changed {
-            self.note_track(vip, at, ok);
+            self.note_track(vip, at, ok, standing);
         }
     }
 
-    fn note_track(&mut self, vip: usize, at: usize, ok: Option<bool>) {
+    /// Why a track's verdict is what it is.
+    fn track_reason(&self, target: TrackTarget, ok: bool, standing: Standing) -> String {
+        let words = match (target, ok) {
+            (TrackTarget::Script(index), _) => self.scripts.reason(index),
+            (TrackTarget::File(index), _) => {
+                self.tracks.contents.get(index).map_or("", String::as_str)
+            }
+            (TrackTarget::Interface(_), true) => "up",
+            (TrackTarget::Interface(_), false) => "down or gone",
+            (TrackTarget::Proxy(_), true) => "a server is usable",
+            (TrackTarget::Proxy(_), false) if standing == Standing::Lost => "proxy does not serve",
+            (TrackTarget::Proxy(_), false) => "no server is usable",
+        };
+        words.to_owned()
+    }
+
+    fn note_track(&mut self, vip: usize, at: usize, ok: Option<bool>, standing: Standing) {
         let noted = self.tracks.noted.get_mut(vip);
         let Some(noted) = noted.and_then(|noted| noted.get_mut(at)) else {
             return;
@@ -150,7 +174,7 @@ impl Keeper {
             return;
         };
         let name = Names::of(config).of_track(track.target);
-        let reason = self.scripts.reason(track.target).to_owned();
+        let reason = self.track_reason(track.target, ok == Some(true), standing);
         let word = |ok: Option<bool>| match ok {
             Some(true) => "ok",
             Some(false) => "failed",

@@ -99,6 +99,14 @@ impl Files {
         }
         news
     }
+
+    /// What was found in that file is not known yet where it should be: the next look finds it
+    /// again.
+    pub(super) fn not_told(&mut self, file: u16) {
+        if let Some(watched) = self.files.get_mut(usize::from(file)) {
+            watched.told = None;
+        }
+    }
 }
 
 fn watch_directory(inotify: &Inotify, path: &std::path::Path) {

@@ -204,7 +204,7 @@ impl Runner {
             Err(error) => self.tell(&FromRunner::ProxyNotStarted {
                 error: error.to_string(),
             }),
-        }
+        };
     }
 
     fn start_program(&mut self, run: &Run) {
@@ -280,8 +280,14 @@ impl Runner {
         if files.deadline().is_none_or(|at| now < at) {
             return;
         }
-        for (file, reading) in files.look(now) {
-            self.tell(&FromRunner::File { file, reading });
+        let news = files.look(now);
+        for (file, reading) in news {
+            let told = self.tell(&FromRunner::File { file, reading });
+            if let Some(files) = &mut self.files
+                && !told
+            {
+                files.not_told(file);
+            }
         }
     }
 
@@ -386,15 +392,16 @@ impl Runner {
         }
     }
 
-    /// A keeper that doesn't read loses the message: its own deadlines cover that.
-    fn tell(&self, message: &FromRunner) {
+    /// False when the keeper doesn't read: the message is lost, and its own deadlines cover that.
+    fn tell(&self, message: &FromRunner) -> bool {
         let sent = message
             .encode()
             .map_err(io::Error::other)
             .and_then(|bytes| self.keeper.send(&bytes, &[]));
-        if let Err(error) = sent {
+        if let Err(error) = &sent {
             tracing::warn!(%error, "keeper not told");
         }
+        sent.is_ok()
     }
 }
 
