@@ -381,6 +381,8 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             },
             track: Vec::new(),
             sync_group: None,
+            per_server_weight: 0,
+            notify: None,
         },
         me,
         interface: "eth0".into(),

@@ -15,11 +15,12 @@ pub mod local;
 pub mod model;
 mod parse;
 pub mod problem;
+mod programs;
 pub mod schema;
 mod secret;
 
 pub use diagnostics::{render, render_json};
-pub use lint::{Host, View};
+pub use lint::{Host, Trouble, View};
 pub use parse::{Parsed, examine, load, parse};
 pub use problem::{Fix, Label, Problem, Severity};
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -29,6 +30,10 @@ pub struct Config {
     pub proxies: Vec<Proxy>,
     /// `[track.script.NAME]`, in file order.
     pub scripts: Vec<Script>,
+    /// `[track.file.NAME]`, in file order.
+    pub track_files: Vec<TrackFile>,
+    /// The names of all `interface:NAME` tracks, each once.
+    pub track_interfaces: Vec<String>,
 }
 
 /// `[log]`: where messages go.
@@ -163,6 +168,11 @@ pub struct Vip {
     /// `sync-group`: the virtual routers of one group move together. Those that one table with
     /// addresses of both families is split into are such a group, named like the table.
     pub sync_group: Option<String>,
+    /// `per-server-weight`: added to the priority for each usable server of the tracked proxies,
+    /// default 0.
+    pub per_server_weight: u8,
+    /// `notify`; `None`: nobody is told.
+    pub notify: Option<Notify>,
 }
 
 impl Vip {
@@ -271,23 +281,10 @@ pub enum TrackTarget {
     Proxy(usize),
     /// `script:NAME`, by position in [`Config::scripts`].
     Script(usize),
-}
-
-/// `[track.script.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// The table's name.
-    pub name: String,
-    /// `command`: program (absolute path) and arguments, never through a shell; at least one item.
-    pub command: Vec<String>,
-    /// `interval` between two starts, default 1s.
-    pub interval: Duration,
-    /// `timeout` of one run, default the interval.
-    pub timeout: Duration,
-    /// `rise`, default 1.
-    pub rise: Count,
-    /// `fall`, default 1.
-    pub fall: Count,
+    /// `interface:NAME`, by position in [`Config::track_interfaces`].
+    Interface(usize),
+    /// `file:NAME`, by position in [`Config::track_files`].
+    File(usize),
 }
 
 /// `[proxy.NAME]`: listeners and the servers behind them.

@@ -177,7 +177,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("W0214", "priority 255 is the address owner's"),
     ("W0215", "the virtual address doesn't follow the proxies"),
-    ("W0216", "a script that nothing tracks"),
+    ("W0216", "a script or file that nothing tracks"),
     ("W0217", "a pair needs two nodes"),
     (
         "E0230",
@@ -193,6 +193,9 @@ pub const CODES: &[(&str, &str)] = &[
         "E0242",
         "a node's address isn't link-local, and IPv6 adverts go to a group",
     ),
+    ("W0234", "a weight per server that can't decide an election"),
+    ("W0232", "a tracked interface that is not on this machine"),
+    ("W0233", "a program that will not be run"),
     ("E0301", "two listeners on one address"),
     ("E0302", "a server is listed twice"),
     ("E0303", "a proxy would connect to itself"),

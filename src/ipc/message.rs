@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::Event;
+
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
 
@@ -52,6 +54,8 @@ pub enum ToProxy {
     ResetLocal(Vec<IpAddr>),
     /// Probe every server at once: whether this node takes the VIP over waits for it.
     Probe,
+    /// What happened, oldest first: all that is kept for a new process, then each event once.
+    Events(Vec<Event>),
     /// Stop accepting, let connections finish for at most this many milliseconds, then exit.
     Stop {
         /// Milliseconds; 0 = at once.

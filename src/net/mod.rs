@@ -5,6 +5,7 @@
 pub mod address;
 pub mod arp;
 pub mod arp_watch;
+mod capset;
 pub mod clock;
 pub mod epoll;
 pub mod eventfd;
@@ -17,6 +18,7 @@ pub mod netns;
 pub mod notify;
 pub mod privileges;
 pub mod process;
+pub mod program;
 pub mod readiness;
 pub mod realtime;
 pub mod seqpacket;

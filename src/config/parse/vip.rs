@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::ScriptEntry;
+use super::Tracked;
 use super::fields::Fields;
 use super::given::{Given, Sink};
-use super::{address, auth, track, value};
+use super::{address, auth, notify, track, value};
 use crate::config::model::{Garp, Mode, Node, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
@@ -20,7 +20,7 @@ const NODES_MAX: usize = 16;
 pub(super) fn vip(
     mut fields: Fields<'_, '_>,
     proxies: &[String],
-    scripts: &[ScriptEntry],
+    tracked: &mut Tracked,
     sink: &mut Sink,
 ) -> Option<Vip> {
     let before = sink.errors();
@@ -42,7 +42,9 @@ pub(super) fn vip(
     let preempt = preempt(&mut fields, sink);
     let lease = lease(&mut fields, sink);
     let garp = garp(&mut fields, sink);
-    let track = track::tracks(&mut fields, proxies, scripts, sink);
+    let track = track::tracks(&mut fields, proxies, tracked, sink);
+    let per_server_weight = fields.byte("per-server-weight", sink);
+    let notify = notify::notify(&mut fields, sink);
     let sync_group = sync_group(&mut fields, sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
@@ -65,6 +67,8 @@ pub(super) fn vip(
         garp,
         track,
         sync_group,
+        per_server_weight,
+        notify,
     })
 }
 
@@ -109,13 +113,7 @@ fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
 
 fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     let text = fields.text("interface", sink)?;
-    let fits = (1..=15).contains(&text.text.len())
-        && text
-            .text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
-        && !matches!(text.text, "." | "..");
-    if fits {
+    if is_interface_name(text.text) {
         return Some(text.text.to_owned());
     }
     sink.push(
@@ -123,6 +121,15 @@ fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
             .at(&text.span, "1 to 15 characters without spaces, `/` and `:`"),
     );
     None
+}
+
+/// Whether an interface can be called that.
+pub(super) fn is_interface_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+        && !matches!(text, "." | "..")
 }
 
 fn vrid(fields: &mut Fields<'_, '_>, first: Option<&VipAddress>, sink: &mut Sink) -> Option<Vrid> {

@@ -7,10 +7,12 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::health::tracked_proxies;
+use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
-use crate::config::model::{Config, TrackTarget, Vip};
+use crate::config::model::{Config, Vip};
 use crate::ipc::message::{VipStatus, VrrpState};
 use crate::net::address;
 use crate::net::clock;
@@ -33,6 +35,11 @@ pub(super) enum Wish {
     Reset(Vec<IpAddr>),
     /// Whether this node takes over depends on a probe.
     Probe,
+    /// Another host answers for an address of the router at this position.
+    Conflict(usize, IpAddr, [u8; 6]),
+    /// A router has changed its state: the position in the file of one of its members, from where,
+    /// to where, why.
+    Changed(usize, VrrpState, VrrpState, &'static str),
 }
 
 /// All of them.
@@ -43,6 +50,8 @@ pub(super) struct Routers {
     /// Descriptors by token: `ROUTERS` + position.
     watched: Vec<Watched>,
     links: Option<LinkEvents>,
+    /// What is tracked beside the routers' own.
+    pub(super) interfaces: Interfaces,
 }
 
 /// One `[vip.NAME]`, or the sync-group of several.
@@ -79,6 +88,7 @@ impl Routers {
             routers: Vec::with_capacity(locals.len()),
             watched: Vec::new(),
             links: None,
+            interfaces: Interfaces::default(),
         };
         if locals.is_empty() {
             return Ok(routers);
@@ -93,6 +103,8 @@ impl Routers {
         routers.watched.push(Watched::Links);
         routers.links = Some(links);
         let mut netlink = Netlink::open().map_err(failed)?;
+        let interfaces = Interfaces::open(&config.track_interfaces, &mut netlink);
+        routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
         for vips in groups(locals) {
@@ -154,6 +166,16 @@ impl Routers {
         Ok(())
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// What they call the router at this position.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.routers.get(index).map_or("", |router| &router.name)
+    }
+
     /// What each router tracks, in order: a group what any of its members does.
     pub(super) fn tracked(&self, index: usize) -> Option<&Vip> {
         self.routers.get(index).map(|router| &router.tracked)
@@ -174,10 +196,16 @@ impl Routers {
     }
 
     fn read_links(&mut self, now: Instant) {
-        let Self { routers, links, .. } = self;
+        let Self {
+            routers,
+            links,
+            interfaces,
+            ..
+        } = self;
         let Some(links) = links else { return };
         for _ in 0..LINK_READS_MAX {
             let take = |event: LinkEvent| {
+                interfaces.on_link(&event);
                 for router in routers.iter_mut() {
                     router.inner.on_link(now, &event);
                 }
@@ -226,8 +254,13 @@ impl Routers {
         for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
-                    // The router has logged it.
-                    RouterEvent::Changed { .. } | RouterEvent::Conflict { .. } => {}
+                    RouterEvent::Changed { from, to, reason } => {
+                        let all = router.vips.iter();
+                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
+                    }
+                    RouterEvent::Conflict { address, mac } => {
+                        wishes.push(Wish::Conflict(index, address, mac));
+                    }
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
@@ -242,6 +275,12 @@ impl Routers {
             }
         }
         wishes
+    }
+
+    /// Whether the router at this position holds its addresses.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        let router = self.routers.get(index);
+        router.is_some_and(|router| router.inner.holds())
     }
 
     /// State of each router, and whether it holds its addresses.
@@ -361,6 +400,8 @@ fn union(members: &[LocalVip]) -> Option<Vip> {
             union.track.push(track.clone());
         }
     }
+    let weights = members.iter().map(|local| local.vip.per_server_weight);
+    union.per_server_weight = weights.max().unwrap_or(0);
     Some(union)
 }
 
@@ -374,12 +415,19 @@ pub(super) fn word(state: VrrpState) -> &'static str {
     }
 }
 
+/// A state in one plain word.
+pub(super) const fn plain(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active",
+        VrrpState::Leaving => "leaving",
+    }
+}
+
 /// The longest check interval among the proxies that `vip` tracks.
-fn check_interval(config: &Config, vip: &Vip) -> Duration {
-    let tracked = vip.track.iter().filter_map(|track| match track.target {
-        TrackTarget::Proxy(index) => config.proxies.get(index),
-        TrackTarget::Script(_) => None,
-    });
+pub(super) fn check_interval(config: &Config, vip: &Vip) -> Duration {
+    let tracked = tracked_proxies(vip).filter_map(|index| config.proxies.get(index));
     let intervals = tracked.map(|proxy| proxy.check.interval);
     intervals.max().unwrap_or(Duration::ZERO)
 }
