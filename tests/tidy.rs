@@ -28,6 +28,7 @@ const ORDER: &[(&str, u8)] = &[
 const PURE: &[&str] = &[
     "src/units.rs",
     "src/config",
+    "src/ipc/command.rs",
     "src/ipc/message.rs",
     "src/ipc/runner.rs",
     "src/log/access.rs",

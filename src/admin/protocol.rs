@@ -1,5 +1,8 @@
 //! The admin socket's words, and the client's side of a conversation: one line of JSON with a
 //! question, one line with the answer, then the connection ends.
+//!
+//! Within a version commands and fields may be added; a daemon refuses those it doesn't know, by
+//! name. The words of orders to the keeper are those of `ipc::command`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -11,20 +14,21 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::status::Status;
+use crate::ipc::command::{self, Failover, Outcome, ReleaseHold};
 
 /// The version both sides speak.
 pub const VERSION: u32 = 1;
 
 /// The longest question, bytes.
-pub const QUESTION_BYTES_MAX: usize = 4 * 1024;
+pub const QUESTION_BYTES_MAX: usize = 8 * 1024;
 
 /// The longest answer a client takes, bytes.
 const ANSWER_BYTES_MAX: u64 = 8 << 20;
 
-/// How long a client waits for each step.
+/// How long a client waits for each step, unless it gave an order that takes longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A question: `{"v":1,"command":"status"}`.
+/// A question: `{"v":1,"command":"status"}`, with arguments `{"v":1,"command":{"failover":{…}}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -35,14 +39,33 @@ pub struct Question {
 }
 
 /// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
     /// The whole status.
     Status,
+    /// Hand virtual IPs over to another node. For writers.
+    Failover(Failover),
+    /// End what a failover left behind. For writers.
+    ReleaseHold(ReleaseHold),
 }
 
-/// The answer: `{"v":1,"status":{…}}` or `{"v":1,"error":"…"}`.
+impl Command {
+    /// What the keeper is to do, if it is for the keeper. That takes more than the right to read:
+    /// root, or the user the daemon runs as.
+    ///
+    /// # Errors
+    /// The command itself, when it only asks.
+    pub fn into_order(self) -> Result<command::Command, Self> {
+        match self {
+            Self::Failover(failover) => Ok(command::Command::Failover(failover)),
+            Self::ReleaseHold(release) => Ok(command::Command::ReleaseHold(release)),
+            Self::Status => Err(self),
+        }
+    }
+}
+
+/// The answer: `{"v":1,"status":{…}}`, `{"v":1,"outcome":{…}}` or `{"v":1,"error":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// [`VERSION`].
@@ -58,8 +81,12 @@ pub struct Answer {
 pub enum Content {
     /// To [`Command::Status`].
     Status(Box<Status>),
-    /// The question was not understood or is not allowed.
+    /// To an order.
+    Outcome(Outcome),
+    /// The question was not understood.
     Error(String),
+    /// The one who asks may read, but not give orders.
+    Denied(String),
 }
 
 /// Why a daemon could not be asked.
@@ -98,6 +125,9 @@ pub enum AskError {
     /// It refused.
     #[error("refused: {0}")]
     Refused(String),
+    /// It takes no orders from this user.
+    #[error("not permitted: {0}")]
+    Denied(String),
 }
 
 /// Reads one question.
@@ -122,6 +152,28 @@ pub fn parse(line: &[u8]) -> Result<Question, String> {
 /// # Errors
 /// [`AskError`].
 pub fn ask_status(path: &Path) -> Result<Status, AskError> {
+    match ask(path, Command::Status, PATIENCE)? {
+        Content::Status(status) => Ok(*status),
+        Content::Error(error) => Err(AskError::Refused(error)),
+        Content::Denied(error) => Err(AskError::Denied(error)),
+        Content::Outcome(_) => Err(AskError::Refused("answers another question".to_owned())),
+    }
+}
+
+/// Gives the daemon at `path` an order and waits for what becomes of it, at most `patience`.
+///
+/// # Errors
+/// [`AskError`].
+pub fn order(path: &Path, order: Command, patience: Duration) -> Result<Outcome, AskError> {
+    match ask(path, order, patience.max(PATIENCE))? {
+        Content::Outcome(outcome) => Ok(outcome),
+        Content::Error(error) => Err(AskError::Refused(error)),
+        Content::Denied(error) => Err(AskError::Denied(error)),
+        Content::Status(_) => Err(AskError::Refused("answers another question".to_owned())),
+    }
+}
+
+fn ask(path: &Path, command: Command, patience: Duration) -> Result<Content, AskError> {
     let broken = |source| AskError::Broken {
         path: path.to_owned(),
         source,
@@ -138,15 +190,12 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
             source,
         }
     })?;
-    let line = converse(stream).map_err(broken)?;
+    let line = converse(stream, command, patience).map_err(broken)?;
     let answer: Answer = serde_json::from_str(&line).map_err(|source| AskError::Foreign {
         path: path.to_owned(),
         source,
     })?;
-    match answer.content {
-        Content::Status(status) => Ok(*status),
-        Content::Error(error) => Err(AskError::Refused(error)),
-    }
+    Ok(answer.content)
 }
 
 /// Connects without waiting: `WouldBlock` when somebody listens but accepts nobody. A stopped
@@ -158,12 +207,12 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
-fn converse(mut stream: UnixStream) -> io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn converse(mut stream: UnixStream, command: Command, patience: Duration) -> io::Result<String> {
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let question = Question {
         v: VERSION,
-        command: Command::Status,
+        command,
     };
     let mut line = serde_json::to_string(&question)?;
     line.push('\n');

@@ -1,5 +1,8 @@
-//! The admin socket: answers `lbd status`. Bounded in the number of askers, in the size of a
-//! question and in time; an asker who exceeds them is cut off and nobody else notices.
+//! The admin socket: answers questions and takes orders. Bounded in the number of askers, in the
+//! size of a question and in time; an asker who exceeds them is cut off and nobody else notices.
+//!
+//! Who may connect is the socket file's mode (owner and group). That is enough to ask; orders are
+//! taken from root and from the socket's owner only, whom the kernel names (`SO_PEERCRED`).
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -10,16 +13,22 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::Source;
-use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, connect, parse};
+use super::protocol::{
+    Answer, Command, Content, QUESTION_BYTES_MAX, Question, VERSION, connect, parse,
+};
+use super::{Order, Orders, Source};
+use crate::ipc::command::{self, NAMES_MAX, Outcome};
 
 /// Askers at once; further ones wait in the kernel's backlog.
 const ASKERS_MAX: usize = 16;
 /// Time for a question to come, and for an answer to be taken.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+/// An order that nobody has answered after this long never will be: the longest failover is bounded
+/// by the longest advert interval, 40.95 s, four times and a second.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Rest after a failed accept (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -51,7 +60,7 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
 ///
 /// # Errors
 /// When the listener cannot be handed to the executor.
-pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
+pub async fn serve(listener: StdListener, source: Source, orders: Orders) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let askers = Arc::new(Semaphore::new(ASKERS_MAX));
     loop {
@@ -67,8 +76,9 @@ pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
             }
         };
         let source = Arc::clone(&source);
+        let orders = orders.clone();
         tokio::spawn(async move {
-            if let Err(error) = answer(stream, &source).await {
+            if let Err(error) = answer(stream, &source, &orders).await {
                 tracing::debug!(%error, "admin conversation broke off");
             }
             drop(permit);
@@ -76,12 +86,10 @@ pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
     }
 }
 
-async fn answer(mut stream: UnixStream, source: &Source) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, source: &Source, orders: &Orders) -> io::Result<()> {
     let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
         Ok(line) => match parse(&line?) {
-            Ok(question) => match question.command {
-                Command::Status => Content::Status(Box::new(source())),
-            },
+            Ok(question) => reply(&stream, question, source, orders).await,
             Err(error) => Content::Error(error),
         },
         Err(_elapsed) => Content::Error("no question came in time".to_owned()),
@@ -96,6 +104,57 @@ async fn answer(mut stream: UnixStream, source: &Source) -> io::Result<()> {
     stream.shutdown().await
 }
 
+async fn reply(
+    stream: &UnixStream,
+    question: Question,
+    source: &Source,
+    orders: &Orders,
+) -> Content {
+    let order = match question.command.into_order() {
+        Ok(order) => order,
+        Err(Command::Status) => return Content::Status(Box::new(source())),
+        Err(Command::Failover(_) | Command::ReleaseHold(_)) => {
+            return Content::Error("not understood".to_owned());
+        }
+    };
+    // The socket was made by this process: its owner is this process's user.
+    let owner = nix::unistd::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if may_order(peer.uid(), owner) => {
+            tracing::info!(uid = peer.uid(), ?order, "order received");
+            Content::Outcome(carry_out(order, orders).await)
+        }
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid(), "order refused");
+            Content::Denied("orders are taken from root and the socket's owner".to_owned())
+        }
+        Err(error) => Content::Denied(format!("the kernel does not say who asks: {error}")),
+    }
+}
+
+fn may_order(uid: u32, owner: u32) -> bool {
+    uid == 0 || uid == owner
+}
+
+async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
+    let names = match &command {
+        command::Command::Failover(failover) => &failover.vips,
+        command::Command::ReleaseHold(release) => &release.vips,
+    };
+    if names.len() > NAMES_MAX {
+        return Outcome::Refused(format!("more than {NAMES_MAX} names"));
+    }
+    let (answer, outcome) = oneshot::channel();
+    if orders.try_send(Order { command, answer }).is_err() {
+        return Outcome::Refused("too many orders at once".to_owned());
+    }
+    match timeout(ORDER_TIMEOUT, outcome).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_dropped)) => Outcome::Unknown("the process that took it has gone".to_owned()),
+        Err(_elapsed) => Outcome::Unknown("no answer came in time".to_owned()),
+    }
+}
+
 /// The bytes up to the line's end, or what came until the limit or the end of the stream.
 async fn question(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     let limit = u64::try_from(QUESTION_BYTES_MAX).unwrap_or(u64::MAX);
@@ -104,4 +163,17 @@ async fn question(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
         .read_until(b'\n', &mut line)
         .await?;
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_for_root_and_the_owner() {
+        assert!(may_order(0, 990));
+        assert!(may_order(990, 990));
+        assert!(!may_order(1000, 990));
+        assert!(!may_order(1000, 0));
+    }
 }

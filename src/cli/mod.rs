@@ -7,6 +7,7 @@
 mod check;
 pub mod demo;
 mod processes;
+mod reach;
 mod run;
 pub mod status;
 
@@ -34,15 +35,21 @@ pub(crate) enum Exit {
     Config,
 }
 
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Success => 0,
-            Exit::Failure => 1,
-            Exit::Usage => 2,
-            Exit::Permission => 77,
-            Exit::Config => 78,
-        })
+        Self::from(exit.code())
     }
 }
 

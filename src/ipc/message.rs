@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::command::{Command, Outcome};
+
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
 
@@ -35,6 +37,14 @@ pub enum ToKeeper {
     Serving(Vec<ProxyServing>),
     /// What the next proxy process should know; on change, at most 10 a second.
     Snapshot(Vec<ServerSnapshot>),
+    /// An operator's order. The answer is a [`ToProxy::Outcome`] with the same number, once it is
+    /// known.
+    Command {
+        /// Chosen by the proxy process, never twice.
+        id: u64,
+        /// The order.
+        command: Command,
+    },
 }
 
 /// From the keeper to the proxy.
@@ -56,6 +66,13 @@ pub enum ToProxy {
     Stop {
         /// Milliseconds; 0 = at once.
         grace_ms: u32,
+    },
+    /// What became of an order.
+    Outcome {
+        /// The order's number.
+        id: u64,
+        /// What became of it.
+        outcome: Outcome,
     },
 }
 

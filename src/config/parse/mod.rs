@@ -26,6 +26,8 @@ use toml::de::{DeTable, DeValue};
 
 use self::fields::Fields;
 use self::given::Sink;
+pub use self::unknown::nearest;
+pub use self::value::plain_duration;
 pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::access::Running;
 use crate::admin::status::{ProcessStatus, Status};
-use crate::admin::{Source, gather, http, socket};
+use crate::admin::{Orders, Source, gather, http, socket};
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::ipc::message::VrrpStatus;
@@ -153,16 +153,16 @@ impl Doors {
     }
 
     /// Puts a task behind every open door, and tries the closed ones again.
-    pub(super) fn serve(&mut self, source: &Source, now: Instant) {
+    pub(super) fn serve(&mut self, source: &Source, orders: &Orders, now: Instant) {
         if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
             self.tried = now;
             self.bind(false);
         }
         self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
             Door::Bound(listener) => {
-                let source = Arc::clone(source);
+                let (source, orders) = (Arc::clone(source), orders.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = socket::serve(listener, source).await {
+                    if let Err(error) = socket::serve(listener, source, orders).await {
                         tracing::error!(%error, "admin socket cannot be served");
                     }
                 });
