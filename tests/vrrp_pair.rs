@@ -363,6 +363,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             vrid: Vrid::try_from(60).unwrap(),
             version: kind.version,
             advert_interval: AdvertInterval::new(kind.version, kind.interval).unwrap(),
+            advert_spacing: kind.interval,
             auth: kind.auth.clone(),
             mode: kind.mode,
             nodes,

@@ -142,6 +142,9 @@ pub struct Vip {
     pub version: Version,
     /// `advert-interval`, default 1s.
     pub advert_interval: AdvertInterval,
+    /// `advert-spacing`: between two adverts sent, at most `advert_interval`; default
+    /// [`AdvertInterval::default_spacing`].
+    pub advert_spacing: Duration,
     /// `auth`, default none.
     pub auth: Auth,
     /// `mode`, default unicast.

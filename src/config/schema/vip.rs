@@ -51,6 +51,12 @@ pub(super) const VIP: Section = Section {
         )
         .called(&["advert_int", "advertisement-interval"]),
         Key::new(
+            "advert-spacing",
+            seconds_or_off(10, 255 * SECOND),
+            Fallback::Words("a fifth of `advert-interval`, at least 10ms"),
+            "Time between two adverts sent, so that lost ones don't move the address; \"off\" = `advert-interval`, as the RFC says.",
+        ),
+        Key::new(
             "auth",
             Kind::Table("vip.NAME.auth"),
             Fallback::Words("none"),

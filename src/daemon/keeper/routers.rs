@@ -202,6 +202,8 @@ impl Routers {
                     }
                     RouterEvent::Reopened => watch_again(router, index, watched, epoll),
                     RouterEvent::Probe => wishes.push(Wish::Probe),
+                    // Who asked is told by the one that passed the command on.
+                    RouterEvent::FailedOver { .. } => {}
                 }
             }
         }

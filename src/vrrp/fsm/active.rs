@@ -147,7 +147,7 @@ impl Machine {
         let repeat = self.is_unfit() && !self.is_owner() && self.settings.preempt == Preempt::Never;
         self.state = State::Active(Active {
             hold,
-            next_advert: now + self.settings.interval.duration(),
+            next_advert: now + self.settings.spacing,
             answer_after: now,
             announce_after: now,
             hand_off_at: repeat.then_some(now + back_off),
@@ -185,15 +185,18 @@ impl Machine {
             return;
         }
         let late = now.saturating_duration_since(active.next_advert);
-        if late > self.own_active_down_interval() {
+        // So long after the advert before, a strong Backup has taken over.
+        if late + self.settings.spacing > 3 * self.settings.interval.duration() {
             active.hold.garp = Schedule::start(&self.settings.garp, now);
         }
         self.announce(now, &mut active.hold, out);
         if active.next_advert <= now {
-            let interval = self.settings.interval.duration();
-            active.next_advert += interval;
+            // TODO-correctness(RFC 9568 §6.4.3): there one each Advertisement_Interval. Whoever
+            // accepts an advert restarts its timer, so more of them only bear more loss.
+            let spacing = self.settings.spacing;
+            active.next_advert += spacing;
             if active.next_advert <= now {
-                active.next_advert = now + interval;
+                active.next_advert = now + spacing;
             }
             out.push(Action::Advertise(self.effective_priority().get()));
         }
@@ -249,7 +252,7 @@ impl Machine {
             (true, false) => {
                 active.hand_off_at = None;
                 active.back_off = HAND_OFF_AGAIN;
-                active.next_advert = now + self.settings.interval.duration();
+                active.next_advert = now + self.settings.spacing;
                 self.state = State::Active(active);
                 self.reason = "able to serve again";
                 out.push(Action::Advertise(self.effective_priority().get()));

@@ -12,7 +12,7 @@ mod backup;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub use action::{Action, Actions, Input, NodeHealth, Settings};
+pub use action::{Action, Actions, Input, NodeHealth, Settings, StandDown};
 use active::{Active, Leaving};
 use backup::Backup;
 
@@ -71,6 +71,8 @@ pub struct Machine {
     heard: Option<Heard>,
     /// The interval of the present Active.
     interval: AdvertInterval,
+    /// Preempts nobody after a failover by command.
+    stand_down: Option<StandDown>,
 }
 
 impl Machine {
@@ -87,6 +89,7 @@ impl Machine {
             health: NodeHealth::UNKNOWN,
             raise_at: None,
             heard: None,
+            stand_down: None,
         }
     }
 
@@ -115,6 +118,8 @@ impl Machine {
             Input::AddressFailed => self.address_failed(now, &mut out),
             Input::NotRenewed => self.not_renewed(now, &mut out),
             Input::Resign => self.resign(now, &mut out),
+            Input::Failover { .. } => out.push(Action::FailedOver { taken: false }),
+            Input::ReleaseHold | Input::Unheard(_) | Input::Mute(_) => {}
         }
         out
     }
@@ -178,6 +183,12 @@ impl Machine {
             State::Backup(_) => self.heard.map(|heard| heard.sender),
             State::Initialize(_) => None,
         }
+    }
+
+    /// Until when it preempts nobody because it has failed over by command.
+    #[must_use]
+    pub fn hold_until(&self) -> Option<StandDown> {
+        self.stand_down
     }
 
     /// The interval in force: the Active's.

@@ -53,4 +53,9 @@ pub enum RouterEvent {
     Reopened,
     /// Whether this node takes over depends on a fresh probe: make one.
     Probe,
+    /// What became of [`VirtualRouter::failover`](super::VirtualRouter::failover).
+    FailedOver {
+        /// Whether another node took over; otherwise this one goes on as before.
+        taken: bool,
+    },
 }

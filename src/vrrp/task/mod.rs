@@ -227,6 +227,22 @@ impl VirtualRouter {
         self.run(now, Input::Resign);
     }
 
+    /// Leaves in favour of another node, see [`Input::Failover`]; answered by one
+    /// [`RouterEvent::FailedOver`], at once unless Active.
+    pub fn failover(&mut self, now: Instant, hold: Option<Duration>) {
+        self.run(now, Input::Failover { hold });
+    }
+
+    /// Preempting is allowed again after a failover.
+    pub fn release_hold(&mut self, now: Instant) {
+        self.run(now, Input::ReleaseHold);
+    }
+
+    /// A peer says whether it hears our adverts, see [`Input::Unheard`].
+    pub fn set_unheard(&mut self, now: Instant, unheard: bool) {
+        self.run(now, Input::Unheard(unheard));
+    }
+
     /// Leaves for good without waiting for a successor: whatever is held is gone when this returns.
     pub fn give_up(&mut self, now: Instant) {
         self.run(now, Input::Resign);
@@ -393,6 +409,7 @@ impl VirtualRouter {
                     self.counters.ignored_resigns += 1;
                     tracing::debug!(vrid = %self.rules.vrid, "resignation of a node that is not active");
                 }
+                Action::FailedOver { taken } => self.tell(RouterEvent::FailedOver { taken }),
             }
         }
         Ok(())
@@ -466,6 +483,7 @@ fn settings(local: &LocalVip) -> Settings {
         me: local.source,
         base,
         interval: vip.advert_interval,
+        spacing: vip.advert_spacing,
         preempt: vip.preempt,
         lease: vip.lease,
         garp: vip.garp.clone(),
