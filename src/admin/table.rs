@@ -100,6 +100,15 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
             vip.counters.became_active + vip.counters.left_active,
         ),
     );
+    if let Some(held) = vip.held_back {
+        let left = held
+            .left_ms
+            .map_or_else(String::new, |ms| format!("{} left, or ", short_time(ms)));
+        push_line(
+            out,
+            &format!("  held back after a failover: {left}until `lbd failover --cancel`"),
+        );
+    }
     let mut rows = vec![row(&["PEER", "PRIORITY", "LAST ADVERT", "ADVERTS"])];
     rows.extend(vip.peers.iter().map(|peer| {
         let age = peer.last_advert_age_ms;

@@ -3,7 +3,7 @@
 use super::status::*;
 use super::{families, protocol, table};
 use crate::ipc::message::{
-    PeerStatus, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
+    HeldBack, PeerStatus, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
 };
 
 type Change<'a> = &'a dyn Fn(&mut Status);
@@ -56,6 +56,7 @@ fn vip(state: VrrpState) -> VipStatus {
         effective_priority: 100,
         advert_interval_ms: 1_000,
         active: Some("172.16.0.3".parse().unwrap()),
+        held_back: None,
         peers: vec![PeerStatus {
             name: Some("lb2".to_owned()),
             address: "172.16.0.3".parse().unwrap(),
@@ -474,4 +475,20 @@ fn every_family_but_those_of_nobody_appears_in_a_scrape() {
         .filter(|name| !text.contains(&format!("# TYPE {name} ")))
         .collect();
     assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
+fn a_node_held_back_after_a_failover_says_for_how_long() {
+    let shown = |left_ms| {
+        let mut status = status();
+        let vip = &mut status.vrrp.as_mut().unwrap().vips[0];
+        vip.held_back = Some(HeldBack { left_ms });
+        table::render(&status)
+    };
+    let text = shown(Some(581_000));
+    let line = "  held back after a failover: 9m41s left, or until `lbd failover --cancel`\n";
+    assert!(text.contains(line), "{text}");
+    let text = shown(None);
+    let line = "  held back after a failover: until `lbd failover --cancel`\n";
+    assert!(text.contains(line), "{text}");
 }

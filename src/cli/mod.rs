@@ -6,6 +6,7 @@
 
 mod check;
 pub mod demo;
+mod failover;
 mod processes;
 mod reach;
 mod run;
@@ -70,6 +71,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
+    /// Hand a VIP over to another node
+    Failover(failover::FailoverArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// The process that starts programs for the keeper
@@ -101,6 +104,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         Some(Command::Runner) => processes::runner(),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),

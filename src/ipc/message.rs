@@ -200,12 +200,21 @@ pub struct VipStatus {
     pub advert_interval_ms: u32,
     /// Who is Active as far as this node knows.
     pub active: Option<IpAddr>,
+    /// Set while this node doesn't preempt because it was failed over by command.
+    pub held_back: Option<HeldBack>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// What is tracked, with its present verdict.
     pub tracks: Vec<TrackStatus>,
     /// Counters since the keeper began.
     pub counters: VrrpCounters,
+}
+
+/// How much longer a node preempts nobody after a failover by command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Milliseconds; `None`: until that is cancelled or the other node fails.
+    pub left_ms: Option<u64>,
 }
 
 /// A virtual router's state as users read it.

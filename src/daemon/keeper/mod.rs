@@ -4,12 +4,13 @@
 //! `start` brings it up, this file holds the loop, `routers` the virtual routers, `proxies` the
 //! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
 //! others learn of it (health to the routers, state to proxy, next keeper and service manager),
-//! `stop` how it leaves. `health` reduces what is known to what a router needs.
+//! `command` what operators order, `stop` how it leaves. `health` reduces what is known to what a router needs.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
 mod adoption;
+mod command;
 mod health;
 mod link;
 mod listeners;
@@ -171,6 +172,7 @@ struct Keeper {
     proxies: proxies::Proxies,
     scripts: scripts::Scripts,
     published: publish::Published,
+    commands: command::Commands,
     stopping: Option<stop::Stopping>,
     notify: Notify,
     realtime: bool,

@@ -15,7 +15,6 @@ use super::runtime_dir::ProxyMark;
 use super::watch::{Looks, kill};
 use super::{Keeper, KeeperError, SOCKET};
 use crate::daemon::supervise::Input;
-use crate::ipc::command::Outcome;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
 use crate::net::epoll::{Event, Interest};
 use crate::net::process::{self, Process};
@@ -367,10 +366,7 @@ impl Keeper {
                 }
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
-            ToKeeper::Command { id, .. } => {
-                let outcome = Outcome::Refused("failover is not supported yet".to_owned());
-                self.tell_proxy(now, &ToProxy::Outcome { id, outcome });
-            }
+            ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
                 tracing::warn!("a message of the proxy came at the wrong time");
             }
@@ -388,6 +384,7 @@ impl Keeper {
             tracing::warn!(pid, reason, "proxy lost");
         }
         self.board.new_process();
+        self.commands.forget();
         self.supervise(now, Input::Ended);
     }
 

@@ -79,12 +79,15 @@ impl Keeper {
             self.routers.set_health(index, now, health);
         }
         for wish in self.routers.take_wishes(&self.epoll) {
-            let message = match wish {
-                Wish::Reset(addresses) => ToProxy::ResetLocal(addresses),
-                Wish::Probe => ToProxy::Probe,
-            };
-            self.tell_proxy(now, &message);
+            match wish {
+                Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
+                Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
+                Wish::FailedOver { index, taken } => {
+                    self.commands.failed_over(now, index, taken, &self.routers);
+                }
+            }
         }
+        self.tick_commands(now);
         self.save_state(now);
         let states = self.routers.states();
         let news = states != self.published.states;

@@ -11,7 +11,7 @@ use super::runtime_dir::boot_id;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, TrackTarget};
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
 use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
@@ -33,6 +33,13 @@ pub(super) enum Wish {
     Reset(Vec<IpAddr>),
     /// Whether this node takes over depends on a probe.
     Probe,
+    /// A failover by command has ended.
+    FailedOver {
+        /// The router's position.
+        index: usize,
+        /// Whether another node took over.
+        taken: bool,
+    },
 }
 
 /// All of them.
@@ -202,8 +209,9 @@ impl Routers {
                     }
                     RouterEvent::Reopened => watch_again(router, index, watched, epoll),
                     RouterEvent::Probe => wishes.push(Wish::Probe),
-                    // Who asked is told by the one that passed the command on.
-                    RouterEvent::FailedOver { .. } => {}
+                    RouterEvent::FailedOver { taken } => {
+                        wishes.push(Wish::FailedOver { index, taken });
+                    }
                 }
             }
         }
@@ -220,6 +228,50 @@ impl Routers {
     pub(super) fn status(&self, now: Instant) -> Vec<VipStatus> {
         let all = self.routers.iter();
         all.map(|router| router.inner.status(now)).collect()
+    }
+
+    /// Every name with its router's position.
+    pub(super) fn names(&self) -> Vec<(String, Option<usize>)> {
+        let all = self.routers.iter().enumerate();
+        all.map(|(index, router)| (router.name.clone(), Some(index)))
+            .collect()
+    }
+
+    /// The position of the router called `name`.
+    pub(super) fn called(&self, name: &str) -> Option<usize> {
+        self.routers.iter().position(|router| router.name == name)
+    }
+
+    pub(super) fn state_of(&self, index: usize) -> Option<VrrpState> {
+        Some(self.routers.get(index)?.inner.state())
+    }
+
+    /// Hands over to another node; a [`Wish::FailedOver`] follows.
+    pub(super) fn failover(&mut self, index: usize, now: Instant, hold: Option<Duration>) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.failover(now, hold);
+        }
+    }
+
+    /// Lets a router preempt again; whether it was held back.
+    pub(super) fn release_hold(&mut self, index: usize, now: Instant) -> bool {
+        let Some(router) = self.routers.get_mut(index) else {
+            return false;
+        };
+        let held = router.inner.status(now).held_back.is_some();
+        router.inner.release_hold(now);
+        held
+    }
+
+    /// Who is Active as far as a router knows: address and name.
+    pub(super) fn holder(&self, index: usize, now: Instant) -> (Option<IpAddr>, Option<String>) {
+        let Some(router) = self.routers.get(index) else {
+            return (None, None);
+        };
+        let status = router.inner.status(now);
+        let peer = |peer: &PeerStatus| Some(peer.address) == status.active;
+        let node = status.peers.iter().find(|&p| peer(p));
+        (status.active, node.and_then(|peer| peer.name.clone()))
     }
 
     /// The stamps of those that are Active; `None` while they are those of `before`.

@@ -5,8 +5,8 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{
-    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, health, proxies, publish,
-    routers, runtime_dir::RuntimeDir, scripts,
+    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, health, proxies,
+    publish, routers, runtime_dir::RuntimeDir, scripts,
 };
 use crate::config::{self, local};
 use crate::daemon::supervise::Supervisor;
@@ -73,6 +73,7 @@ impl Keeper {
             proxies: proxies::Proxies::new(config_fd, workers),
             scripts: scripts::Scripts::new(&args.config.scripts, began),
             published: publish::Published::new(&args.config, state.stamps, began),
+            commands: command::Commands::default(),
             stopping: None,
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
