@@ -70,6 +70,8 @@ pub struct VirtualRouter {
     release_at: Option<Instant>,
     look_at: Instant,
     last_advert: Option<Instant>,
+    /// Whether a send of the last round of adverts worked, until the machine has been told.
+    round: Option<bool>,
     /// The kernel was too busy for the last renewal.
     not_renewed: bool,
     peers: Vec<PeerHeard>,
@@ -112,6 +114,7 @@ impl VirtualRouter {
             release_at: None,
             look_at: now + DIAGNOSTIC_SPACING,
             last_advert: None,
+            round: None,
             not_renewed: false,
             counters: Counters::default(),
             warnings: Warnings::default(),
@@ -341,6 +344,12 @@ impl VirtualRouter {
         } else if std::mem::take(&mut self.not_renewed) {
             self.give_way(now, Input::NotRenewed);
         }
+        if let Some(worked) = self.round.take()
+            && worked == self.machine.is_mute()
+        {
+            tracing::warn!(vrid = %self.rules.vrid, mute = !worked, "whether adverts can be sent has changed");
+            self.give_way(now, Input::Mute(!worked));
+        }
         self.note_change(now, from);
     }
 
@@ -449,9 +458,11 @@ impl VirtualRouter {
         if self.wire.destinations() == 0 {
             self.last_advert = Some(now);
         }
+        let mut worked = self.wire.destinations() == 0;
         for place in 0..self.wire.destinations() {
             match self.wire.advertise(&self.rules, priority, place) {
                 Ok(()) => {
+                    worked = true;
                     // What nobody can have heard gives the next keeper no right to go on.
                     self.last_advert = Some(now);
                     self.counters.adverts_sent += 1;
@@ -460,6 +471,7 @@ impl VirtualRouter {
                 Err(error) => self.kernel_error(now, "send an advert", &error),
             }
         }
+        self.round = Some(worked);
     }
 
     fn kernel_error(&mut self, now: Instant, operation: &'static str, error: &io::Error) {
