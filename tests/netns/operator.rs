@@ -1,7 +1,8 @@
 //! `lbd failover` on a pair with the seed's settings: version 2, an advert each second; lb2 is
 //! preferred and preempts at once, unless it is held back.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ use super::lab::{self, LB1, LB2, Pair, Role, SEED};
 
 /// A planned move costs the client no more than this.
 const GAP: Duration = Duration::from_millis(20);
+
+/// For a user who may not look into the directory of the build.
+const COPY: &str = "/run/lbd/program";
 
 pub const CASES: &[Case] = &[
     (
@@ -31,6 +35,11 @@ pub const CASES: &[Case] = &[
         failover_for_a_time,
     ),
     (
+        "a_user_who_may_only_read_gives_no_orders",
+        &[],
+        reader_is_refused,
+    ),
+    (
         "a_keeper_that_dies_during_a_failover_leaves_nobody_waiting",
         &[],
         keeper_killed_meanwhile,
@@ -39,14 +48,17 @@ pub const CASES: &[Case] = &[
 
 /// Starts `lbd` with these arguments on a node, as root or as another user.
 fn spawn(pair: &Pair, node: usize, arguments: &[&str], uid: Option<u32>) -> std::process::Child {
-    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_lbd")));
+    let program = match uid {
+        None => env!("CARGO_BIN_EXE_lbd"),
+        Some(_) => COPY,
+    };
+    let mut command = Command::new(program);
     command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if let Some(uid) = uid {
-        use std::os::unix::process::CommandExt;
         command.uid(uid);
     }
     let host = &pair.lab.nodes[node].host;
@@ -72,9 +84,13 @@ impl From<std::io::Result<Output>> for Said {
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         };
-        println!("    {said:?}");
+        println!("    {:?} {}{}", said.code, first_line(&said.out), said.err);
         said
     }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 fn gap_is_small(pair: &Pair, since: Instant) {
@@ -194,4 +210,28 @@ fn keeper_killed_meanwhile() {
     assert_eq!(said.code, Some(1), "{}", pair.report());
     let lost = "nobody knows how it ended: the keeper ended before it said how it ended\n";
     assert_eq!(said.out, lost);
+}
+
+/// The file's mode lets this user in, as it lets the socket's group in.
+fn reader_is_refused() {
+    let nobody = Some(65_534);
+    let pair = Pair::of_lbd(&lab::config(SEED));
+    let open_up = || {
+        std::fs::copy(env!("CARGO_BIN_EXE_lbd"), COPY).unwrap();
+        for (path, mode) in [
+            ("/run/lbd", 0o755),
+            ("/run/lbd/admin.sock", 0o666),
+            (COPY, 0o755),
+        ] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path, mode).unwrap();
+        }
+    };
+    pair.lab.nodes[LB2].host.run(open_up).unwrap();
+    let said = Said::from(spawn(&pair, LB2, &["status"], nobody).wait_with_output());
+    assert_eq!(said.code, Some(0));
+    let said = Said::from(spawn(&pair, LB2, &["failover"], nobody).wait_with_output());
+    assert_eq!(said.code, Some(77));
+    assert!(said.err.contains("not permitted"), "{said:?}");
+    assert_eq!(pair.only_holder(), Some(LB2), "{}", pair.report());
 }
