@@ -3,6 +3,7 @@
 
 mod host;
 mod proxy;
+mod route;
 mod vip;
 
 #[cfg(test)]
@@ -52,9 +53,13 @@ impl std::fmt::Debug for Host<'_> {
 pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
     vip::lint(draft, problems);
     proxy::lint(draft, problems);
+    route::lint(draft, problems);
     match view {
         View::Anywhere => {}
         View::Node(node) => host::named(draft, node, problems),
-        View::Here(here) => host::lint(draft, &here, problems),
+        View::Here(here) => {
+            host::lint(draft, &here, problems);
+            route::here(draft, &here, problems);
+        }
     }
 }

@@ -301,15 +301,17 @@ fn follows(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
 }
 
 fn unused_scripts(draft: &Draft, problems: &mut Vec<Problem>) {
-    if draft.config.vips.len() < draft.vip_count {
+    if draft.config.vips.len() + draft.config.routes.len() < draft.vip_count {
         return;
     }
     for (index, script) in draft.scripts.iter().enumerate() {
-        let used = draft
-            .config
+        let config = &draft.config;
+        let of_routes = config.routes.iter().flat_map(|route| &route.track);
+        let used = config
             .vips
             .iter()
             .flat_map(|vip| &vip.track)
+            .chain(of_routes)
             .any(|track| track.target == TrackTarget::Script(index));
         if !used {
             problems.push(

@@ -9,6 +9,7 @@ mod check;
 mod fields;
 mod given;
 mod proxy;
+mod route;
 mod syntax;
 mod track;
 mod unknown;
@@ -209,8 +210,13 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
 
     let mut vips = Vec::new();
     let mut vip_count = 0;
-    for fields in root.named("vip", sink) {
+    let mut routes = Vec::new();
+    for mut fields in root.named("vip", sink) {
         vip_count += 1;
+        if route::is_route(&mut fields, sink) {
+            routes.extend(route::route(fields, &proxy_names, &scripts, sink));
+            continue;
+        }
         vips.extend(vip::vip(fields, &proxy_names, &scripts, sink));
     }
     root.finish(sink);
@@ -229,6 +235,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             metrics,
             limits,
             vips,
+            routes,
             proxies,
             scripts: sound,
         },

@@ -66,7 +66,7 @@ pub(super) fn vip(
     })
 }
 
-fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
+pub(super) fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     let Some(given) = fields.take("address", sink) else {
         return Vec::new();
     };
@@ -93,7 +93,7 @@ fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     found
 }
 
-fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+pub(super) fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     let text = fields.text("interface", sink)?;
     let fits = (1..=15).contains(&text.text.len())
         && text
@@ -283,7 +283,7 @@ fn preempt(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Preempt {
     }
 }
 
-fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
+pub(super) fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
     let span = fields.span_of("lease");
     let lease = fields.time_or_off("lease", sink)?;
     if lease.subsec_nanos() != 0 {
