@@ -50,6 +50,7 @@ const PURE: &[&str] = &[
     "src/vrrp/stamp.rs",
     "src/vrrp/timing.rs",
     "src/daemon/keeper/health.rs",
+    "src/daemon/keeper/route/decision.rs",
     "src/daemon/supervise",
     "src/admin/status.rs",
     "src/admin/judge.rs",

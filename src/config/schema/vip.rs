@@ -102,7 +102,7 @@ pub(super) const VIP: Section = Section {
         ),
         Key::new(
             "withdraw-grace",
-            seconds_or_off(100, 5 * MINUTE),
+            seconds_or_off(100, MINUTE),
             Fallback::Words("5s"),
             "With `announce = \"route\"`: how long connections are still served after the address was withdrawn, while routers learn of it; then they are reset.",
         ),

@@ -1,6 +1,6 @@
 //! What proxy and scripts say, as each virtual router needs it. Pure.
 
-use crate::config::model::{TrackTarget, Vip};
+use crate::config::model::{Track, TrackTarget, Vip};
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ProxyServing, TrackStatus};
 use crate::track::verdict::{self, Entry};
@@ -98,15 +98,30 @@ impl Board {
         }
     }
 
+    /// Whether this node can serve by a list without weights; `None`: that isn't known yet.
+    pub(super) fn can_serve(
+        &self,
+        list: &[Track],
+        standing: Standing,
+        scripts: &[Option<bool>],
+    ) -> Option<bool> {
+        let entries = list.iter().map(|track| Entry {
+            ok: self.ok(track.target, standing, scripts),
+            weight: None,
+        });
+        let verdict = verdict::reduce(entries);
+        verdict.known.then_some(verdict.can_serve)
+    }
+
     /// The same for people. `names` are the proxies' and the scripts' names.
     pub(super) fn tracks(
         &self,
-        vip: &Vip,
+        list: &[Track],
         standing: Standing,
         scripts: &[Option<bool>],
         names: &Names<'_>,
     ) -> Vec<TrackStatus> {
-        let status = |track: &crate::config::model::Track| {
+        let status = |track: &Track| {
             let (kind, list, index) = match track.target {
                 TrackTarget::Proxy(index) => ("proxy", names.proxies, index),
                 TrackTarget::Script(index) => ("script", names.scripts, index),
@@ -118,7 +133,7 @@ impl Board {
                 weight: track.weight.map(crate::units::TrackWeight::get),
             }
         };
-        vip.track.iter().map(status).collect()
+        list.iter().map(status).collect()
     }
 }
 
@@ -221,7 +236,7 @@ mod tests {
             proxies: &["p".into()],
             scripts: &["s".into()],
         };
-        let tracks = board.tracks(&vip, Standing::Fine, &[Some(false)], &names);
+        let tracks = board.tracks(&vip.track, Standing::Fine, &[Some(false)], &names);
         assert_eq!(tracks[1].name, "script:s");
         assert_eq!((tracks[1].ok, tracks[1].weight), (Some(false), Some(-20)));
     }

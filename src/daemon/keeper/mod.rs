@@ -1,7 +1,8 @@
 //! The keeper process: VRRP, addresses, listening sockets, and the watch over the proxy. One thread,
 //! one epoll loop; it reads no byte from a TCP client and waits for nobody.
 //!
-//! `start` brings it up, this file holds the loop, `routers` the virtual routers, `proxies` the
+//! `start` brings it up, this file holds the loop, `routers` the virtual routers, `route` the addresses without
+//! an election, `proxies` the
 //! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
 //! others learn of it (health to the routers, state to proxy, next keeper and service manager),
 //! `command` what operators order, `stop` how it leaves. `health` reduces what is known to what a router needs.
@@ -16,6 +17,7 @@ mod link;
 mod listeners;
 mod proxies;
 mod publish;
+mod route;
 mod routers;
 mod runner_link;
 mod runtime_dir;
@@ -151,6 +153,7 @@ const SIGNALS: u64 = 0;
 const SOCKET: u64 = 1;
 const RUNNER: u64 = 2;
 const RUNNER_END: u64 = 3;
+const ROUTES: u64 = 4;
 const FIRST_FREE: u64 = 16;
 const ROUTERS: u64 = 1 << 32;
 
@@ -169,6 +172,7 @@ struct Keeper {
     supervisor: Supervisor,
     board: health::Board,
     routers: routers::Routers,
+    routes: route::Routes,
     proxies: proxies::Proxies,
     scripts: scripts::Scripts,
     published: publish::Published,
@@ -196,6 +200,7 @@ impl Keeper {
             }
             let now = clock::now();
             self.routers.on_deadlines(now);
+            self.routes.on_deadlines(now);
             self.tick(now)?;
             self.publish(now);
             if self.is_over(now) {
@@ -210,6 +215,7 @@ impl Keeper {
             SOCKET => self.accept(now),
             RUNNER => self.read_runner(now, event),
             RUNNER_END => self.runner_ended(now),
+            ROUTES => self.routes.on_readable(now),
             token if token >= ROUTERS => self.routers.on_readable(token - ROUTERS, now),
             token => return self.on_connection(now, token, event),
         }
@@ -227,6 +233,7 @@ impl Keeper {
             supervisor.flatten(),
             scripts.flatten(),
             self.routers.deadline(),
+            self.routes.deadline(),
             self.proxies.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),
             Some(self.published.deadline()),

@@ -10,7 +10,7 @@ use super::routers::{Wish, word};
 use super::runtime_dir::{ProxyMark, State, boot_id};
 use crate::config::model::Config;
 use crate::daemon::supervise::Standing;
-use crate::ipc::message::{ToProxy, VipStatus, VrrpState, VrrpStatus};
+use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
 use crate::vrrp::stamp::Stamp;
 
 /// The proxy hears of the virtual routers at least this often.
@@ -28,6 +28,8 @@ pub(super) struct Published {
     script_names: Vec<String>,
     /// The routers' states at the last status.
     states: Vec<(VrrpState, bool)>,
+    /// The count of changes of routes then.
+    changes: u64,
     proxy: Option<ProxyMark>,
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
@@ -48,6 +50,7 @@ impl Published {
             proxy_names: config.proxies.iter().map(|p| p.name.clone()).collect(),
             script_names: config.scripts.iter().map(|s| s.name.clone()).collect(),
             states: Vec::new(),
+            changes: 0,
             proxy: None,
             marked: None,
             stamps,
@@ -78,6 +81,13 @@ impl Keeper {
             let health = self.board.node_health(vip, standing, &scripts);
             self.routers.set_health(index, now, health);
         }
+        for (index, route) in self.args.config.routes.iter().enumerate() {
+            let able = self.board.can_serve(&route.track, standing, &scripts);
+            self.routes.judge(index, now, able);
+        }
+        for addresses in self.routes.take_resets() {
+            self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+        }
         for wish in self.routers.take_wishes(&self.epoll) {
             match wish {
                 Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
@@ -90,12 +100,14 @@ impl Keeper {
         self.tick_commands(now);
         self.save_state(now);
         let states = self.routers.states();
-        let news = states != self.published.states;
+        let changes = self.routes.changes();
+        let news = states != self.published.states || changes != self.published.changes;
         if news || now >= self.published.status_at {
             self.published.states = states;
+            self.published.changes = changes;
             self.published.status_at = now + STATUS_EVERY;
             let status = self.status(now, standing, &scripts);
-            self.notify_manager(now, standing, &status.vips);
+            self.notify_manager(now, standing, &status);
             if self.proxy_reads() {
                 self.tell_proxy(now, &ToProxy::Vrrp(status));
             }
@@ -110,10 +122,15 @@ impl Keeper {
         };
         let mut vips = self.routers.status(now);
         for (status, vip) in vips.iter_mut().zip(&self.args.config.vips) {
-            status.tracks = self.board.tracks(vip, standing, scripts, &names);
+            status.tracks = self.board.tracks(&vip.track, standing, scripts, &names);
+        }
+        let mut routes = self.routes.status(now);
+        for (status, route) in routes.iter_mut().zip(&self.args.config.routes) {
+            status.tracks = self.board.tracks(&route.track, standing, scripts, &names);
         }
         VrrpStatus {
             vips,
+            routes,
             keeper_pid: std::process::id(),
             proxy_starts: self.supervisor.started,
             realtime: self.realtime,
@@ -149,7 +166,7 @@ impl Keeper {
         }
     }
 
-    fn notify_manager(&mut self, now: Instant, standing: Standing, vips: &[VipStatus]) {
+    fn notify_manager(&mut self, now: Instant, standing: Standing, status: &VrrpStatus) {
         let published = &mut self.published;
         if !published.ready && (standing == Standing::Fine || now >= published.ready_at) {
             published.ready = true;
@@ -160,9 +177,13 @@ impl Keeper {
             Standing::Fine => "STATUS=proxy serving",
             Standing::Lost => "STATUS=proxy not serving",
         });
-        for vip in vips {
+        for vip in &status.vips {
             // Writing to a String can't fail.
             write!(line, ", {} {}", vip.name, word(vip.state)).unwrap_or_default();
+        }
+        for route in &status.routes {
+            let word = route.word();
+            write!(line, ", {} {word}", route.name).unwrap_or_default();
         }
         if line != published.line {
             self.notify.send(&line);

@@ -313,8 +313,10 @@ impl Drop for Routers {
 }
 
 /// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
-fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
-    let addresses = || config.vips.iter().flat_map(|vip| &vip.addresses);
+pub(super) fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
+    let of_routes = || config.routes.iter().flat_map(|route| &route.addresses);
+    let of_routers = || config.vips.iter().flat_map(|vip| &vip.addresses);
+    let addresses = || of_routers().chain(of_routes());
     let wanted = |ip| addresses().any(|address| address.ip == ip);
     match address::remove_tagged(netlink, wanted) {
         Ok(removed) => {
