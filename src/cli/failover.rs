@@ -19,6 +19,10 @@ const SLACK: Duration = Duration::from_secs(5);
 /// The longest `--for`: what lasts longer is better written in lb.toml.
 const HOLD_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Each node announces for itself.
+const NO_ELECTION: &str = "an address announced as a route is moved by no election: stop lbd on \
+                           this node, or have something it tracks fail, to withdraw it here";
+
 const EXAMPLES: &str = "\
 The node goes on serving until another one has taken over, and then resets what is left. Afterwards
 it takes the VIP back only when the other node fails, when --for is over, or after --cancel; `lbd
@@ -72,8 +76,12 @@ pub(super) fn run(args: &FailoverArgs) -> u8 {
     };
     let vrrp = match status.vrrp {
         Some(vrrp) if !vrrp.vips.is_empty() => vrrp,
-        Some(_) => {
-            talk("error: this node has no [vip]: there is nothing to hand over");
+        Some(vrrp) => {
+            let why = match vrrp.routes.as_slice() {
+                [] => "this node has no [vip]: there is nothing to hand over",
+                [_, ..] => NO_ELECTION,
+            };
+            talk(&format!("error: {why}"));
             return FAILURE;
         }
         None => {
@@ -81,6 +89,11 @@ pub(super) fn run(args: &FailoverArgs) -> u8 {
             return FAILURE;
         }
     };
+    let is_route = |name: &String| vrrp.routes.iter().any(|route| route.name == *name);
+    if args.vips.iter().any(is_route) {
+        talk(&format!("error: {NO_ELECTION}"));
+        return FAILURE;
+    }
     if let Some(why) = unknown_name(&args.vips, &vrrp) {
         talk(&format!("error: {why}"));
         return Exit::Usage.code();

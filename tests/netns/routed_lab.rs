@@ -113,6 +113,9 @@ impl Routed {
         let router = Arc::clone(&lab.router);
         lab.start_frr(&router, FRR_OF_ROUTER);
         serve(&server, &lab.stop);
+        lab.until("both BGP sessions are up", 20_000, |lab| {
+            lab.sessions().matches("\"state\":\"Established\"").count() == 2
+        });
         lab
     }
 
@@ -150,6 +153,14 @@ impl Routed {
             let up = || host.run(|| socket.exists()).unwrap();
             wait("zebra listens", 5_000, up, String::new);
         }
+    }
+
+    /// The router's BGP sessions, without blanks.
+    fn sessions(&self) -> String {
+        let mut command = Command::new("vtysh");
+        command.args(["--vty_socket", "/run/frr", "-c", "show bgp summary json"]);
+        let said = output(&self.router, &mut command);
+        said.split_whitespace().collect()
     }
 
     pub fn start_lbd(&mut self, node: usize) {
