@@ -179,6 +179,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0215", "the virtual address doesn't follow the proxies"),
     ("W0216", "a script that nothing tracks"),
     ("W0217", "a pair needs two nodes"),
+    (
+        "E0230",
+        "members of a sync-group that differ in what decides elections",
+    ),
+    ("W0231", "a sync-group of one"),
     ("E0250", "a route that isn't to a host address"),
     ("W0251", "a route to an address of a LAN of this node"),
     ("W0252", "a route that a hung lbd would leave in place"),

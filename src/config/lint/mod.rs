@@ -1,6 +1,7 @@
 //! What only the whole file can tell, or the file together with this machine. Lints read the sound
 //! items of the draft and say where in the text the trouble is; they change nothing.
 
+mod group;
 mod host;
 mod proxy;
 mod route;
@@ -52,6 +53,7 @@ impl std::fmt::Debug for Host<'_> {
 /// What the file tells, seen from `view`.
 pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
     vip::lint(draft, problems);
+    group::lint(draft, problems);
     proxy::lint(draft, problems);
     route::lint(draft, problems);
     match view {

@@ -43,6 +43,7 @@ pub(super) fn vip(
     let lease = lease(&mut fields, sink);
     let garp = garp(&mut fields, sink);
     let track = track::tracks(&mut fields, proxies, scripts, sink);
+    let sync_group = sync_group(&mut fields, sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -63,7 +64,20 @@ pub(super) fn vip(
         lease,
         garp,
         track,
+        sync_group,
     })
+}
+
+fn sync_group(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+    let text = fields.text("sync-group", sink)?;
+    if value::is_name(text.text) {
+        return Some(text.text.to_owned());
+    }
+    sink.push(
+        Problem::error("E0108", format!("`{}` can't be a group's name", text.name))
+            .at(&text.span, "use 1 to 64 letters, digits, `-`, `_` and `.`"),
+    );
+    None
 }
 
 pub(super) fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
@@ -339,6 +353,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
+            twin: None,
         });
     }
     if !matches!(given.value, DeValue::Table(_)) {
@@ -373,6 +388,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         priority: priority?,
         interface,
         min_ttl,
+        twin: None,
     })
 }
 

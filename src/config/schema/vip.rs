@@ -92,7 +92,13 @@ pub(super) const VIP: Section = Section {
         Key::later("per-server-weight", "Priority per usable server."),
         Key::later("notify", "Programs that are told about changes.")
             .called(&["notify_master", "notify_backup", "notify_fault"]),
-        Key::later("sync-group", "Virtual routers that move together.").called(&["vrrp_sync_group"]),
+        Key::new(
+            "sync-group",
+            Kind::Form("name"),
+            Fallback::Words("none"),
+            "Virtual routers with the same word here move together, all or none; what one of them tracks, all do.",
+        )
+        .called(&["vrrp_sync_group"]),
         Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
         Key::new(
             "announce",

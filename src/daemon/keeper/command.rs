@@ -100,13 +100,13 @@ impl Keeper {
             Command::Failover(failover) => {
                 tracing::info!(vips = ?failover.vips, hold_ms = failover.hold_ms, "failover ordered");
                 let hold = failover.hold_ms.map(Duration::from_millis);
-                let named = self.named(&failover.vips);
+                let named = self.named(now, &failover.vips);
                 let pending = self.fail_over(now, id, named, hold);
                 self.commands.pending.push(pending);
             }
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");
-                let named = self.named(&release.vips);
+                let named = self.named(now, &release.vips);
                 let outcomes = named.into_iter().map(|(name, index)| {
                     let held = index.is_some_and(|index| self.routers.release_hold(index, now));
                     let result = match (index, held) {
@@ -122,15 +122,17 @@ impl Keeper {
         }
     }
 
-    /// The routers meant: by name, or all of them.
-    fn named(&self, names: &[String]) -> Vec<(String, Option<usize>)> {
+    /// The routers meant, by name; no name means all of them.
+    fn named(&self, now: Instant, names: &[String]) -> Vec<(String, Option<usize>)> {
+        let known = self.routers.names(now);
         if names.is_empty() {
-            return self.routers.names();
+            return known;
         }
-        let names = names.iter().take(NAMES_MAX);
-        names
-            .map(|name| (name.clone(), self.routers.called(name)))
-            .collect()
+        let position = |name: &String| {
+            let found = known.iter().find(|(known, _)| known == name);
+            (name.clone(), found.and_then(|(_, index)| *index))
+        };
+        names.iter().take(NAMES_MAX).map(position).collect()
     }
 
     fn fail_over(
@@ -195,7 +197,7 @@ fn outcome(
     now: Instant,
     all: &Routers,
 ) -> VipOutcome {
-    let (active, node) = index.map_or((None, None), |index| all.holder(index, now));
+    let (active, node) = index.map_or((None, None), |index| all.holder(index, name, now));
     VipOutcome {
         vip: name.to_owned(),
         result,

@@ -77,7 +77,10 @@ impl Keeper {
     pub(super) fn publish(&mut self, now: Instant) {
         let standing = self.supervisor.standing(now);
         let scripts = self.scripts.verdicts();
-        for (index, vip) in self.args.config.vips.iter().enumerate() {
+        for index in 0.. {
+            let Some(vip) = self.routers.tracked(index) else {
+                break;
+            };
             let health = self.board.node_health(vip, standing, &scripts);
             self.routers.set_health(index, now, health);
         }
