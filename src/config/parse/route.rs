@@ -95,3 +95,27 @@ fn host_addresses(fields: &Fields<'_, '_>, addresses: &[VipAddress], sink: &mut 
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load;
+
+    #[test]
+    fn a_route_has_its_defaults_and_both_families_without_a_split() {
+        let text = "[vip.any]\nannounce = \"route\"\naddress = [\"10.1.1.10\", \"fd00:1::10\"]\n\
+                    [proxy.p]\nlisten = \":6443\"\nbackends = [\"172.16.0.4:6443\"]\n";
+        let config = load(text).unwrap();
+        assert_eq!(config.vips, []);
+        let [route] = config.routes.as_slice() else {
+            panic!("{:?}", config.routes);
+        };
+        let addresses: Vec<String> = route.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.1.1.10/32", "fd00:1::10/128"]);
+        assert_eq!(route.interface, "lo");
+        assert_eq!(route.lease.map(|lease| lease.as_secs()), Some(2));
+        assert_eq!(route.grace.as_secs(), 5);
+        assert_eq!(route.track.len(), 1);
+        let text = text.replace("[proxy.p]", "withdraw-grace = \"off\"\n[proxy.p]");
+        assert!(load(&text).unwrap().routes[0].grace.is_zero());
+    }
+}
