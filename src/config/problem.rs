@@ -184,6 +184,15 @@ pub const CODES: &[(&str, &str)] = &[
         "members of a sync-group that differ in what decides elections",
     ),
     ("W0231", "a sync-group of one"),
+    (
+        "E0240",
+        "a node has no address of a virtual address's family",
+    ),
+    ("E0241", "version 2 has no IPv6"),
+    (
+        "E0242",
+        "a node's address isn't link-local, and IPv6 adverts go to a group",
+    ),
     ("E0250", "a route that isn't to a host address"),
     ("W0251", "a route to an address of a LAN of this node"),
     ("W0252", "a route that a hung lbd would leave in place"),

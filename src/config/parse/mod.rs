@@ -6,6 +6,7 @@
 
 mod address;
 mod check;
+mod family;
 mod fields;
 mod given;
 mod proxy;
@@ -104,6 +105,29 @@ impl Spans {
         self.0.insert(path, (value.span(), text));
     }
 
+    /// Makes what stands below `vip/FROM` known below `vip/TO` too, with these of its addresses.
+    fn split(&mut self, from: &str, to: &str, kept: &[usize]) {
+        let below = format!("vip/{from}");
+        let inside = |path: &str| {
+            let rest = path.strip_prefix(&below)?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+        };
+        let all = self.0.iter();
+        let found: Vec<_> = all
+            .filter_map(|(path, place)| Some((inside(path)?, place.clone())))
+            .collect();
+        for (rest, place) in found {
+            let old = rest.strip_prefix("/address/");
+            let Some(old) = old.and_then(|digits| digits.parse::<usize>().ok()) else {
+                self.0.insert(format!("vip/{to}{rest}"), place);
+                continue;
+            };
+            if let Some(new) = kept.iter().position(|kept| *kept == old) {
+                self.0.insert(format!("vip/{to}/address/{new}"), place);
+            }
+        }
+    }
+
     /// The string at `path`, or nothing.
     pub(super) fn text(&self, path: &str) -> &str {
         self.0.get(path).map_or("", |(_, text)| text)
@@ -179,7 +203,7 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
 }
 
 fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
-    let spans = Spans::of(tree.get_ref());
+    let mut spans = Spans::of(tree.get_ref());
     let mut root = Fields::root(tree, sink);
     let log = log(root.table("log", sink), sink);
     let access_log = root
@@ -211,13 +235,21 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let mut vips = Vec::new();
     let mut vip_count = 0;
     let mut routes = Vec::new();
-    for mut fields in root.named("vip", sink) {
+    let tables = root.named("vip", sink);
+    let names: Vec<String> = tables.iter().map(|vip| vip.own_name().to_owned()).collect();
+    let taken = |name: &str| names.iter().any(|other| other == name);
+    for mut fields in tables {
         vip_count += 1;
         if route::is_route(&mut fields, sink) {
             routes.extend(route::route(fields, &proxy_names, &scripts, sink));
             continue;
         }
-        vips.extend(vip::vip(fields, &proxy_names, &scripts, sink));
+        if let Some(vip) = vip::vip(fields, &proxy_names, &scripts, sink) {
+            let routers = family::split(vip, taken, &mut spans, sink);
+            // Split or refused: the count is of what would be there if all were sound.
+            vip_count += routers.len().saturating_sub(1);
+            vips.extend(routers);
+        }
     }
     root.finish(sink);
 

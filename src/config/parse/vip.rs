@@ -129,18 +129,19 @@ fn vrid(fields: &mut Fields<'_, '_>, first: Option<&VipAddress>, sink: &mut Sink
     if fields.has("vrid") {
         return fields.unit("vrid", sink);
     }
-    let IpAddr::V4(ip) = first?.ip else {
-        return None;
+    let (vrid, why) = match first?.ip {
+        IpAddr::V4(ip) => {
+            let [.., last] = ip.octets();
+            let vrid = Vrid::try_from(i64::from(last)).ok();
+            let why = "its default is the last octet of the address, and this one ends in 0";
+            (vrid, why)
+        }
+        IpAddr::V6(_) => (None, "an IPv6 address gives no default"),
     };
-    let [.., last] = ip.octets();
-    let vrid = Vrid::try_from(i64::from(last)).ok();
     if vrid.is_none() {
         sink.push(
             Problem::error("E0201", format!("`{}.vrid` is needed", fields.name()))
-                .at(
-                    &fields.span_of("address"),
-                    "its default is the last octet of the address, and this one ends in 0",
-                )
+                .at(&fields.span_of("address"), why)
                 .help("add `vrid = N`, 1 to 255, the same on every node and unlike any other on this LAN"),
         );
     }
@@ -345,15 +346,15 @@ fn nodes(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Node> {
 
 fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
     let by_position = 200 - 10 * i64::try_from(index).unwrap_or(0).min(NODES_MAX_I64);
-    if matches!(given.value, DeValue::String(_)) {
-        let text = given.text(sink)?;
+    if matches!(given.value, DeValue::String(_) | DeValue::Array(_)) {
+        let (address, twin) = node_addresses(given, sink)?;
         return Some(Node {
             name: None,
-            address: address::node_address(&text, sink)?,
+            address,
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
-            twin: None,
+            twin,
         });
     }
     if !matches!(given.value, DeValue::Table(_)) {
@@ -372,8 +373,8 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         }
         text.text.to_owned()
     });
-    let address = table.text("address", sink);
-    let address = address.and_then(|text| address::node_address(&text, sink));
+    let address = table.take("address", sink);
+    let address = address.and_then(|given| node_addresses(given, sink));
     let priority = if table.has("priority") {
         table.unit("priority", sink)
     } else {
@@ -382,14 +383,40 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
     let interface = interface(&mut table, sink);
     let min_ttl = table.byte("min-ttl", sink);
     table.finish(sink);
+    let (address, twin) = address?;
     Some(Node {
         name,
-        address: address?,
+        address,
         priority: priority?,
         interface,
         min_ttl,
-        twin: None,
+        twin,
     })
+}
+
+/// One address, or a list with one of each family.
+fn node_addresses(given: Given<'_, '_>, sink: &mut Sink) -> Option<(IpAddr, Option<IpAddr>)> {
+    let mut found = Vec::new();
+    for item in given.one_or_more(2, sink) {
+        let text = item.text(sink)?;
+        let ip = address::node_address(&text, sink)?;
+        if found
+            .iter()
+            .any(|other: &IpAddr| other.is_ipv4() == ip.is_ipv4())
+        {
+            sink.push(
+                Problem::error(
+                    "E0105",
+                    format!("`{}` is of the family of the other", text.name),
+                )
+                .at(&text.span, "a node has one address of each family"),
+            );
+            return None;
+        }
+        found.push(ip);
+    }
+    let mut found = found.into_iter();
+    Some((found.next()?, found.next()))
 }
 
 const NODES_MAX_I64: i64 = 16;

@@ -10,16 +10,16 @@ pub(super) const VIP: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("`IPv4/PREFIX`, or a list of up to 20"),
+            Kind::Form("`IP/PREFIX`, or a list of up to 20"),
             Fallback::Required,
-            "The virtual address; without a prefix a host address (/32).",
+            "The virtual address; without a prefix a host address (/32, /128). Addresses of both families become two virtual routers that move together, NAME and NAME-v6 (or NAME-v4). RFC 9568 wants a link-local address first among IPv6 ones, for routers; lbd does without.",
         )
         .called(&["virtual_ipaddress", "virtual-address", "ip", "addresses", "vip"]),
         Key::new(
             "nodes",
             Kind::List("addresses or tables, at most 16"),
             Fallback::Required,
-            "The load-balancer hosts, the same list on each; a node finds itself by its addresses.",
+            "The load-balancer hosts, the same list on each; a node finds itself by its addresses. With virtual addresses of both families each gives one of both: `[\"172.16.0.2\", \"fd00:16::2\"]`.",
         )
         .called(&["unicast_peer", "unicast-peers", "peers", "node"]),
         Key::new(
@@ -33,14 +33,14 @@ pub(super) const VIP: Section = Section {
             "vrid",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Words("the last octet of the first address"),
-            "The virtual router's number on its LAN; required when that octet is 0.",
+            "The virtual router's number on its LAN; required when that octet is 0 or the address IPv6.",
         )
         .called(&["virtual_router_id", "router-id"]),
         Key::new(
             "version",
             Kind::Integer { min: 2, max: 3 },
             Fallback::Value("3"),
-            "The VRRP version; 2 is keepalived's default.",
+            "The VRRP version; 2 is keepalived's default, and for IPv4 alone.",
         )
         .called(&["vrrp_version"]),
         Key::new(
@@ -67,7 +67,7 @@ pub(super) const VIP: Section = Section {
             "mode",
             Kind::Choice(&[Word::new("unicast"), Word::new("multicast")]),
             Fallback::Value("\"unicast\""),
-            "How adverts travel: to each node, or to 224.0.0.18.",
+            "How adverts travel: to each node, or to 224.0.0.18 and ff02::12.",
         ),
         Key::new(
             "preempt",
@@ -81,7 +81,7 @@ pub(super) const VIP: Section = Section {
             Fallback::Value("\"2s\""),
             "The kernel removes the address this long after lbd last renewed it; whole seconds.",
         ),
-        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP."),
+        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP, by IPv6 unsolicited Neighbor Advertisements."),
         Key::new(
             "track",
             Kind::List("`proxy:NAME` or `script:NAME`, optionally with `:WEIGHT`"),
@@ -147,9 +147,9 @@ pub(super) const NODES: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("IPv4 address"),
+            Kind::Form("IP address, or a list with one of each family"),
             Fallback::Required,
-            "The source of this node's adverts.",
+            "The source of this node's adverts; by IPv6 multicast its link-local address.",
         )
         .called(&["unicast_src_ip", "ip"]),
         Key::new(
@@ -174,7 +174,7 @@ pub(super) const NODES: Section = Section {
             "min-ttl",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Value("255"),
-            "The least TTL accepted from this node by unicast; 255 proves that it is on this LAN.",
+            "The least TTL or hop limit accepted from this node by unicast; 255 proves that it is on this LAN. keepalived sends IPv6 unicast with hop limit 64: write 64 for such a node.",
         ),
     ],
 };
