@@ -19,7 +19,10 @@ mod lab;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;
+mod operator;
 mod promises;
+mod routed;
+mod routed_lab;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,8 @@ fn main() -> ExitCode {
         mixed_pair::CASES,
         promises::CASES,
         migration::CASES,
+        operator::CASES,
+        routed::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)

@@ -12,6 +12,7 @@ mod fields;
 mod given;
 mod notify;
 mod proxy;
+mod route;
 mod syntax;
 mod track;
 mod unknown;
@@ -29,6 +30,8 @@ use toml::de::{DeTable, DeValue};
 
 use self::fields::Fields;
 use self::given::Sink;
+pub use self::unknown::nearest;
+pub use self::value::plain_duration;
 pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
@@ -249,11 +252,16 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
 
     let mut vips = Vec::new();
     let mut vip_count = 0;
+    let mut routes = Vec::new();
     let tables = root.named("vip", sink);
     let names: Vec<String> = tables.iter().map(|vip| vip.own_name().to_owned()).collect();
     let taken = |name: &str| names.iter().any(|other| other == name);
-    for fields in tables {
+    for mut fields in tables {
         vip_count += 1;
+        if route::is_route(&mut fields, sink) {
+            routes.extend(route::route(fields, &proxy_names, &mut tracked, sink));
+            continue;
+        }
         if let Some(vip) = vip::vip(fields, &proxy_names, &mut tracked, sink) {
             let routers = family::split(vip, taken, &mut spans, sink);
             // Split or refused: the count is of what would be there if all were sound.
@@ -277,6 +285,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             metrics,
             limits,
             vips,
+            routes,
             proxies,
             scripts: sound,
             track_files,

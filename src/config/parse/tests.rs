@@ -108,7 +108,7 @@ fn codes(text: &str) -> Vec<&'static str> {
 
 #[test]
 fn a_duration_is_a_whole_number_and_a_unit() {
-    let ms = |text| value::plain_duration(text).map(|time| time.as_millis());
+    let ms = |text| plain_duration(text).map(|time| time.as_millis());
     for (text, expected) in [
         ("250ms", 250),
         ("0s", 0),
