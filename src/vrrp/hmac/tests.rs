@@ -303,7 +303,7 @@ fn the_window_is_three_intervals_where_that_is_more_than_5_s() {
 
 #[test]
 fn a_skew_is_noted_from_half_the_window_on() {
-    for (off_ms, noted) in [(0, false), (2400, false), (2600, true), (-2600, true)] {
+    for (off_ms, noted) in [(0, false), (2500, false), (2501, true), (-2501, true)] {
         let (here, there) = nodes(off_ms);
         let mut us = seal();
         let bytes = signed(&mut seal(), there.at(0));
