@@ -3,7 +3,7 @@
 //! `Watch::step`, what must come true in the end in `is_taken_in_the_end`. `LBD_FUZZ_STEPS` says how
 //! long, `LBD_FUZZ_SEED` where to begin; a failure names the seed that replays it.
 #![expect(
-    clippy::print_stdout,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "helpers of a test may stop it, and a failure says how to replay it"
 )]
