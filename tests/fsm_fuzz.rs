@@ -261,7 +261,11 @@ impl Watch {
         let longest = other.machine.interval().duration().max(own.duration());
         let bound = 5 * longest + Duration::from_secs(10) + other.machine.settings().recovery_delay;
         let until = other.now + bound;
-        while other.machine.state() != VrrpState::Active {
+        for step in 0.. {
+            if other.machine.state() == VrrpState::Active {
+                return;
+            }
+            assert!(step < 100_000, "spins: {:?}", other.machine);
             let state = other.machine.state();
             assert_ne!(state, VrrpState::Initialize, "{:?}", self.machine);
             let due = other.machine.deadline().unwrap();
