@@ -67,7 +67,7 @@ impl Socket {
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("admin.sock");
         let listener = socket::bind(&path).unwrap();
-        run(move || socket::serve(listener, source(ready())));
+        run(move || socket::serve(listener, source(ready()), Arc::default()));
         Self { dir, path }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
 //! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
-//! people, `families` as metrics. `socket` answers `lbd status` over a Unix socket (`protocol` is
-//! its vocabulary and its client), `http` answers Prometheus, load balancers and browsers. Both ask
+//! people, `families` as metrics. `events` is what happened so far. `socket` answers `lbd status` and
+//! `lbd events` over a Unix socket (`protocol` is its vocabulary and its client), `http` answers Prometheus, load balancers and browsers. Both ask
 //! a [`Source`] for the present status; whoever asks is bounded in number, size and time.
 
+pub mod events;
 pub mod families;
 pub mod gather;
 pub mod http;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::status::Status;
+use crate::ipc::event::Event;
 
 /// The version both sides speak.
 pub const VERSION: u32 = 1;
@@ -40,6 +41,14 @@ pub struct Question {
 pub enum Command {
     /// The whole status.
     Status,
+    /// What happened: the last so many events, and each further one if the asker wants to follow.
+    Events {
+        /// How many of the past ones.
+        last: u32,
+        /// Go on with each further one, until the asker hangs up.
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// The answer: `{"v":1,"status":{…}}` or `{"v":1,"error":"…"}`.
@@ -58,6 +67,8 @@ pub struct Answer {
 pub enum Content {
     /// To [`Command::Status`].
     Status(Box<Status>),
+    /// To [`Command::Events`], oldest first; to one who follows more of the same, a line each time.
+    Events(Vec<Event>),
     /// The question was not understood or is not allowed.
     Error(String),
 }
@@ -122,31 +133,77 @@ pub fn parse(line: &[u8]) -> Result<Question, String> {
 /// # Errors
 /// [`AskError`].
 pub fn ask_status(path: &Path) -> Result<Status, AskError> {
-    let broken = |source| AskError::Broken {
+    let mut answers = ask(path, Command::Status)?;
+    match answers.next(path)? {
+        Some(Content::Status(status)) => Ok(*status),
+        Some(other) => Err(unexpected(path, other)),
+        None => Err(broken(path, io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// Asks the daemon at `path` for its last events, and hands them to `take`. With `follow` also each
+/// further one, until the daemon hangs up or `take` says false.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_events(
+    path: &Path,
+    last: u32,
+    follow: bool,
+    mut take: impl FnMut(Vec<Event>) -> bool,
+) -> Result<(), AskError> {
+    let mut answers = ask(path, Command::Events { last, follow })?;
+    let mut first = true;
+    while let Some(content) = answers.next(path)? {
+        let Content::Events(events) = content else {
+            return Err(unexpected(path, content));
+        };
+        if !take(events) || !follow {
+            return Ok(());
+        }
+        if first {
+            first = false;
+            answers
+                .wait_for_ever()
+                .map_err(|source| broken(path, source))?;
+        }
+    }
+    if first {
+        return Err(broken(path, io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(())
+}
+
+fn broken(path: &Path, source: io::Error) -> AskError {
+    AskError::Broken {
         path: path.to_owned(),
         source,
-    };
+    }
+}
+
+/// An answer to another question.
+fn unexpected(path: &Path, content: Content) -> AskError {
+    match content {
+        Content::Error(error) => AskError::Refused(error),
+        Content::Status(_) | Content::Events(_) => broken(path, io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Connects and asks.
+fn ask(path: &Path, command: Command) -> Result<Answers, AskError> {
     let stream = connect(path).map_err(|source| {
         if source.kind() == io::ErrorKind::PermissionDenied {
             return AskError::Permission(path.to_owned());
         }
         if source.kind() == io::ErrorKind::WouldBlock {
-            return broken(source);
+            return broken(path, source);
         }
         AskError::Unreachable {
             path: path.to_owned(),
             source,
         }
     })?;
-    let line = converse(stream).map_err(broken)?;
-    let answer: Answer = serde_json::from_str(&line).map_err(|source| AskError::Foreign {
-        path: path.to_owned(),
-        source,
-    })?;
-    match answer.content {
-        Content::Status(status) => Ok(*status),
-        Content::Error(error) => Err(AskError::Refused(error)),
-    }
+    converse(stream, command).map_err(|source| broken(path, source))
 }
 
 /// Connects without waiting: `WouldBlock` when somebody listens but accepts nobody. A stopped
@@ -158,21 +215,43 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
-fn converse(mut stream: UnixStream) -> io::Result<String> {
+fn converse(mut stream: UnixStream, command: Command) -> io::Result<Answers> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let question = Question {
         v: VERSION,
-        command: Command::Status,
+        command,
     };
     let mut line = serde_json::to_string(&question)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;
-    let mut answer = String::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
-    if answer.ends_with('\n') {
-        Ok(answer)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
+    Ok(Answers(BufReader::new(stream)))
+}
+
+/// The lines of an answer.
+struct Answers(BufReader<UnixStream>);
+
+impl Answers {
+    /// The next one; `None` when the daemon has hung up.
+    fn next(&mut self, path: &Path) -> Result<Option<Content>, AskError> {
+        let mut line = String::new();
+        let mut limited = (&mut self.0).take(ANSWER_BYTES_MAX);
+        let read = limited.read_line(&mut line);
+        read.map_err(|source| broken(path, source))?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if !line.ends_with('\n') {
+            return Err(broken(path, io::ErrorKind::UnexpectedEof.into()));
+        }
+        let answer: Answer = serde_json::from_str(&line).map_err(|source| AskError::Foreign {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Some(answer.content))
+    }
+
+    fn wait_for_ever(&self) -> io::Result<()> {
+        self.0.get_ref().set_read_timeout(None)
     }
 }

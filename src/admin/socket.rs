@@ -1,4 +1,4 @@
-//! The admin socket: answers `lbd status`. Bounded in the number of askers, in the size of a
+//! The admin socket: answers `lbd status` and `lbd events`. Bounded in the number of askers, in the size of a
 //! question and in time; an asker who exceeds them is cut off and nobody else notices.
 
 use std::io;
@@ -14,10 +14,13 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Source;
+use super::events::{Feed, Place};
 use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, connect, parse};
 
 /// Askers at once; further ones wait in the kernel's backlog.
 const ASKERS_MAX: usize = 16;
+/// Of them, those who follow the events: the others must get a word in.
+const FOLLOWERS_MAX: usize = 8;
 /// Time for a question to come, and for an answer to be taken.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Rest after a failed accept (no descriptors left).
@@ -51,8 +54,9 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
 ///
 /// # Errors
 /// When the listener cannot be handed to the executor.
-pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
+pub async fn serve(listener: StdListener, source: Source, feed: Arc<Feed>) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
+    let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
     let askers = Arc::new(Semaphore::new(ASKERS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&askers).acquire_owned().await else {
@@ -66,9 +70,10 @@ pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
                 continue;
             }
         };
-        let source = Arc::clone(&source);
+        let (source, feed) = (Arc::clone(&source), Arc::clone(&feed));
+        let followers = Arc::clone(&followers);
         tokio::spawn(async move {
-            if let Err(error) = answer(stream, &source).await {
+            if let Err(error) = answer(stream, &source, &feed, &followers).await {
                 tracing::debug!(%error, "admin conversation broke off");
             }
             drop(permit);
@@ -76,24 +81,61 @@ pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
     }
 }
 
-async fn answer(mut stream: UnixStream, source: &Source) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    source: &Source,
+    feed: &Feed,
+    followers: &Semaphore,
+) -> io::Result<()> {
     let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
-        Ok(line) => match parse(&line?) {
-            Ok(question) => match question.command {
-                Command::Status => Content::Status(Box::new(source())),
-            },
+        Ok(line) => match parse(&line?).map(|question| question.command) {
+            Ok(Command::Status) => Content::Status(Box::new(source())),
+            Ok(Command::Events { last, follow }) => {
+                let (events, place) = feed.last(usize::try_from(last).unwrap_or(usize::MAX));
+                match followers.try_acquire() {
+                    Ok(_permit) if follow => {
+                        tell(&mut stream, Content::Events(events)).await?;
+                        return follow_on(&mut stream, feed, place).await;
+                    }
+                    Err(_full) if follow => Content::Error("too many follow already".to_owned()),
+                    Ok(_) | Err(_) => Content::Events(events),
+                }
+            }
             Err(error) => Content::Error(error),
         },
         Err(_elapsed) => Content::Error("no question came in time".to_owned()),
     };
+    tell(&mut stream, content).await?;
+    stream.shutdown().await
+}
+
+/// Tells of each further event until the asker hangs up or reads no more.
+async fn follow_on(stream: &mut UnixStream, feed: &Feed, mut place: Place) -> io::Result<()> {
+    let mut silence = [0; 64];
+    loop {
+        let events = tokio::select! {
+            (events, next) = feed.after(place) => {
+                place = next;
+                events
+            }
+            said = stream.read(&mut silence) => match said? {
+                0 => return Ok(()),
+                // It has asked; what else it says is of no interest.
+                _ => continue,
+            },
+        };
+        tell(stream, Content::Events(events)).await?;
+    }
+}
+
+async fn tell(stream: &mut UnixStream, content: Content) -> io::Result<()> {
     let answer = Answer {
         v: VERSION,
         content,
     };
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
-    timeout(STEP_TIMEOUT, stream.write_all(&line)).await??;
-    stream.shutdown().await
+    timeout(STEP_TIMEOUT, stream.write_all(&line)).await?
 }
 
 /// The bytes up to the line's end, or what came until the limit or the end of the stream.

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod demo;
+mod events;
 mod processes;
 mod run;
 pub mod status;
@@ -63,6 +64,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
+    /// Say what happened on this node, and why
+    Events(events::EventsArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// The process that starts programs for the keeper
@@ -94,6 +97,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         Some(Command::Runner) => processes::runner(),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),

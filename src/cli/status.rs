@@ -42,7 +42,7 @@ pub fn run(args: &StatusArgs) -> u8 {
     let path = args.socket.clone().unwrap_or_else(default_socket);
     let status = match ask_status(&path) {
         Ok(status) => status,
-        Err(error) => return complain(&error),
+        Err(error) => return complain("status", &error),
     };
     let text = match (args.output, args.check) {
         (Output::Json, _) => match serde_json::to_string_pretty(&status) {
@@ -66,15 +66,17 @@ fn verdict(status: &Status, check: bool) -> u8 {
     }
 }
 
-fn default_socket() -> PathBuf {
+/// Where the daemon answers by default.
+pub(super) fn default_socket() -> PathBuf {
     let runtime_dir = std::env::var_os("RUNTIME_DIRECTORY");
     let dir = runtime_dir.map_or_else(|| PathBuf::from("/run/lbd"), PathBuf::from);
     dir.join("admin.sock")
 }
 
-fn complain(error: &AskError) -> u8 {
+/// Says why a subcommand has no answer; the exit code.
+pub(super) fn complain(subcommand: &str, error: &AskError) -> u8 {
     super::talk(&format!(
-        "lbd status: {}{}",
+        "lbd {subcommand}: {}{}",
         super::chain(error),
         hint(error)
     ));

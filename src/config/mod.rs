@@ -7,6 +7,7 @@
 //! `problem` is a mistake as a value, `diagnostics` renders problems in rustc's style, `docs`
 //! writes the reference. Everything here is pure: text and facts in, values out.
 
+mod auth;
 pub mod diagnostics;
 pub mod docs;
 mod lint;
@@ -14,11 +15,12 @@ pub mod local;
 pub mod model;
 mod parse;
 pub mod problem;
+mod programs;
 pub mod schema;
 mod secret;
 
 pub use diagnostics::{render, render_json};
-pub use lint::{Host, View};
+pub use lint::{Host, Trouble, View};
 pub use parse::{Parsed, examine, load, parse};
 pub use problem::{Fix, Label, Problem, Severity};
 

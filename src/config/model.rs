@@ -7,6 +7,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -28,6 +30,10 @@ pub struct Config {
     pub proxies: Vec<Proxy>,
     /// `[track.script.NAME]`, in file order.
     pub scripts: Vec<Script>,
+    /// `[track.file.NAME]`, in file order.
+    pub track_files: Vec<TrackFile>,
+    /// The names of all `interface:NAME` tracks, each once.
+    pub track_interfaces: Vec<String>,
 }
 
 /// `[log]`: where messages go.
@@ -159,6 +165,14 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `sync-group`: the virtual routers of one group move together. Those that one table with
+    /// addresses of both families is split into are such a group, named like the table.
+    pub sync_group: Option<String>,
+    /// `per-server-weight`: added to the priority for each usable server of the tracked proxies,
+    /// default 0.
+    pub per_server_weight: u8,
+    /// `notify`; `None`: nobody is told.
+    pub notify: Option<Notify>,
 }
 
 impl Vip {
@@ -166,9 +180,11 @@ impl Vip {
     #[must_use]
     pub fn node(&self, wanted: &str) -> Option<usize> {
         let address = wanted.parse::<IpAddr>().ok();
-        self.nodes
-            .iter()
-            .position(|node| node.name.as_deref() == Some(wanted) || Some(node.address) == address)
+        let is_it = |node: &Node| {
+            let named = node.name.as_deref() == Some(wanted);
+            named || address.is_some_and(|ip| node.address == ip || node.twin == Some(ip))
+        };
+        self.nodes.iter().position(is_it)
     }
 }
 
@@ -187,31 +203,12 @@ impl fmt::Display for VipAddress {
     }
 }
 
-/// How adverts are authenticated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Not at all: the sender's address and TTL 255 are what protects.
-    None,
-    /// RFC 2338's simple password, version 2 only: sent in clear, for migration.
-    Pass(Password),
-}
-
-/// A version 2 password: eight bytes, padded with zeros. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub [u8; 8]);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
-
 /// How adverts travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// One packet to each node.
     Unicast,
-    /// To 224.0.0.18 on the interface.
+    /// To 224.0.0.18 or ff02::12 on the interface.
     Multicast,
 }
 
@@ -220,13 +217,15 @@ pub enum Mode {
 pub struct Node {
     /// `name`; `None` when the file gives only an address.
     pub name: Option<String>,
-    /// `address`: the source of this node's adverts.
+    /// `address`: the source of this node's adverts, of the family of the virtual addresses.
     pub address: IpAddr,
+    /// Its address of the other family, where the file gives one of each.
+    pub twin: Option<IpAddr>,
     /// `priority`, default 200, 190, … by position.
     pub priority: Priority,
     /// `interface` of this node, overriding the VIP's.
     pub interface: Option<String>,
-    /// `min-ttl` accepted from this node, default 255.
+    /// `min-ttl` (IPv6: hop limit) accepted from this node, default 255.
     pub min_ttl: u8,
 }
 
@@ -282,23 +281,10 @@ pub enum TrackTarget {
     Proxy(usize),
     /// `script:NAME`, by position in [`Config::scripts`].
     Script(usize),
-}
-
-/// `[track.script.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// The table's name.
-    pub name: String,
-    /// `command`: program (absolute path) and arguments, never through a shell; at least one item.
-    pub command: Vec<String>,
-    /// `interval` between two starts, default 1s.
-    pub interval: Duration,
-    /// `timeout` of one run, default the interval.
-    pub timeout: Duration,
-    /// `rise`, default 1.
-    pub rise: Count,
-    /// `fall`, default 1.
-    pub fall: Count,
+    /// `interface:NAME`, by position in [`Config::track_interfaces`].
+    Interface(usize),
+    /// `file:NAME`, by position in [`Config::track_files`].
+    File(usize),
 }
 
 /// `[proxy.NAME]`: listeners and the servers behind them.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::Event;
+
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
 
@@ -52,6 +54,8 @@ pub enum ToProxy {
     ResetLocal(Vec<IpAddr>),
     /// Probe every server at once: whether this node takes the VIP over waits for it.
     Probe,
+    /// What happened, oldest first: all that is kept for a new process, then each event once.
+    Events(Vec<Event>),
     /// Stop accepting, let connections finish for at most this many milliseconds, then exit.
     Stop {
         /// Milliseconds; 0 = at once.
@@ -150,6 +154,10 @@ pub struct VrrpStatus {
     pub keeper_pid: u32,
     /// Proxy processes started by this keeper.
     pub proxy_starts: u32,
+    /// Times this keeper found a proxy runnable but without CPU.
+    pub proxy_starved: u64,
+    /// Times this keeper found a proxy hung.
+    pub proxy_hung: u64,
     /// Whether the keeper runs under real-time scheduling.
     pub realtime: bool,
 }
@@ -159,6 +167,8 @@ pub struct VrrpStatus {
 pub struct VipStatus {
     /// The table's name.
     pub name: String,
+    /// The group it moves with, if any.
+    pub sync_group: Option<String>,
     /// `VRID`.
     pub vrid: u8,
     /// 2 or 3.
@@ -183,6 +193,10 @@ pub struct VipStatus {
     pub advert_interval_ms: u32,
     /// Who is Active as far as this node knows.
     pub active: Option<IpAddr>,
+    /// Whether the active node is heard on other wires of the group but not on this one.
+    pub silent: bool,
+    /// Another host answers for an address that this node holds: who, and why probably.
+    pub conflict: Option<String>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// What is tracked, with its present verdict.
@@ -218,6 +232,15 @@ pub struct PeerStatus {
     pub priority: Option<u8>,
     /// Accepted adverts.
     pub adverts: u64,
+    /// By how much half of its adverts deviate from their usual spacing at most, microseconds;
+    /// `None`: not enough of them yet.
+    pub jitter_p50_us: Option<u64>,
+    /// The same for 99 of 100.
+    pub jitter_p99_us: Option<u64>,
+    /// Whether it was active, fell silent, and still answers by ARP.
+    pub alive_unheard: bool,
+    /// Its packets that were rejected, by reason.
+    pub rejected: Vec<(String, u64)>,
 }
 
 /// One entry of a VIP's `track` list.

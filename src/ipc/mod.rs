@@ -6,5 +6,6 @@
 //! `net::seqpacket`. The keeper listens, the proxy connects; peer credentials are checked; a
 //! message that does not decode is counted and dropped, never trusted.
 
+pub mod event;
 pub mod message;
 pub mod runner;

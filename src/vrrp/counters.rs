@@ -36,6 +36,8 @@ pub struct Counters {
     pub bounded_intervals: u64,
     /// Resignations of nodes that were not Active.
     pub ignored_resigns: u64,
+    /// Signed adverts, accepted or not, whose sender's clock is noticeably apart from ours.
+    pub skewed: u64,
     rejected: [u64; Reject::ALL.len()],
 }
 
@@ -65,6 +67,7 @@ impl Counters {
             ("other-addresses (accepted)", self.other_addresses),
             ("resign-of-another (ignored)", self.ignored_resigns),
             ("long-interval (accepted)", self.bounded_intervals),
+            ("clock-apart (noted)", self.skewed),
         ] {
             if count > 0 {
                 rejected.push((word.to_owned(), count));
@@ -88,21 +91,14 @@ impl Counters {
 /// Lets one warning of each kind through per minute.
 #[derive(Debug, Default)]
 pub struct Warnings {
-    said: [Option<Instant>; Reject::ALL.len()],
     addresses: Option<Instant>,
     interval: Option<Instant>,
     deleted: Option<Instant>,
     kernel: Option<Instant>,
+    skew: Option<Instant>,
 }
 
 impl Warnings {
-    /// Whether to warn about a refused packet now.
-    pub fn about_reject(&mut self, reason: Reject, now: Instant) -> bool {
-        self.said
-            .get_mut(reason as usize)
-            .is_some_and(|last| spaced(last, now))
-    }
-
     /// Whether to warn about a differing list of addresses now.
     pub fn about_addresses(&mut self, now: Instant) -> bool {
         spaced(&mut self.addresses, now)
@@ -116,6 +112,11 @@ impl Warnings {
     /// Whether to warn about an address that somebody else deletes now.
     pub fn about_deletion(&mut self, now: Instant) -> bool {
         spaced(&mut self.deleted, now)
+    }
+
+    /// Whether to warn about a clock that is apart now.
+    pub fn about_skew(&mut self, now: Instant) -> bool {
+        spaced(&mut self.skew, now)
     }
 
     /// Whether to warn about an error of the kernel now.
@@ -137,16 +138,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_is_said_once_a_minute_per_reason() {
-        let start = crate::net::clock::now();
-        let mut warnings = Warnings::default();
-        assert!(warnings.about_reject(Reject::Ttl, start));
-        assert!(!warnings.about_reject(Reject::Ttl, start + Duration::from_secs(59)));
-        assert!(warnings.about_reject(Reject::Checksum, start));
-        assert!(warnings.about_reject(Reject::Ttl, start + Duration::from_secs(60)));
-    }
-
-    #[test]
     fn warnings_of_one_kind_hold_back_none_of_another() {
         let start = crate::net::clock::now();
         let mut warnings = Warnings::default();
@@ -156,11 +147,12 @@ mod tests {
                 warnings.about_interval(now),
                 warnings.about_deletion(now),
                 warnings.about_kernel(now),
+                warnings.about_skew(now),
             ]
         };
-        assert_eq!(all(start), [true; 4]);
-        assert_eq!(all(start + Duration::from_secs(59)), [false; 4]);
-        assert_eq!(all(start + Duration::from_secs(60)), [true; 4]);
+        assert_eq!(all(start), [true; 5]);
+        assert_eq!(all(start + Duration::from_secs(59)), [false; 5]);
+        assert_eq!(all(start + Duration::from_secs(60)), [true; 5]);
     }
 
     #[test]

@@ -247,6 +247,8 @@ pub fn config(proxy: Proxy) -> Config {
         vips: Vec::new(),
         proxies: vec![proxy],
         scripts: Vec::new(),
+        track_files: Vec::new(),
+        track_interfaces: Vec::new(),
     }
 }
 

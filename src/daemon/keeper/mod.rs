@@ -4,15 +4,21 @@
 //! `start` brings it up, this file holds the loop, `routers` the virtual routers, `proxies` the
 //! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
 //! others learn of it (health to the routers, state to proxy, next keeper and service manager),
-//! `stop` how it leaves. `health` reduces what is known to what a router needs.
+//! `stop` how it leaves. `health` reduces what is known to what a router needs, `tracks` and
+//! `interfaces` know files and interfaces, `notify` and `notifier` tell programs, `events` keeps the
+//! record.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
 mod adoption;
+mod events;
 mod health;
+mod interfaces;
 mod link;
 mod listeners;
+mod notifier;
+mod notify;
 mod proxies;
 mod publish;
 mod routers;
@@ -21,6 +27,7 @@ mod runtime_dir;
 mod scripts;
 mod start;
 mod stop;
+mod tracks;
 mod watch;
 
 use std::io;
@@ -170,6 +177,9 @@ struct Keeper {
     routers: routers::Routers,
     proxies: proxies::Proxies,
     scripts: scripts::Scripts,
+    tracks: tracks::Tracks,
+    notifiers: notify::Notifiers,
+    record: events::Record,
     published: publish::Published,
     stopping: Option<stop::Stopping>,
     notify: Notify,
@@ -224,6 +234,8 @@ impl Keeper {
         let all = [
             supervisor.flatten(),
             scripts.flatten(),
+            self.tracks.deadline(),
+            self.notifiers.deadline(&self.args.config),
             self.routers.deadline(),
             self.proxies.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),

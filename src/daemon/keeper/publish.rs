@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::Keeper;
-use super::health::Names;
+use super::health::{Names, Results};
 use super::routers::{Wish, word};
 use super::runtime_dir::{ProxyMark, State, boot_id};
-use crate::config::model::Config;
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VipStatus, VrrpState, VrrpStatus};
 use crate::vrrp::stamp::Stamp;
@@ -24,8 +23,6 @@ const READY_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Published {
     boot_id: String,
-    proxy_names: Vec<String>,
-    script_names: Vec<String>,
     /// The routers' states at the last status.
     states: Vec<(VrrpState, bool)>,
     proxy: Option<ProxyMark>,
@@ -42,11 +39,9 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(config: &Config, stamps: Vec<Stamp>, now: Instant) -> Self {
+    pub(super) fn new(stamps: Vec<Stamp>, now: Instant) -> Self {
         Self {
             boot_id: boot_id(),
-            proxy_names: config.proxies.iter().map(|p| p.name.clone()).collect(),
-            script_names: config.scripts.iter().map(|s| s.name.clone()).collect(),
             states: Vec::new(),
             proxy: None,
             marked: None,
@@ -73,25 +68,29 @@ impl Keeper {
     /// After each turn of the loop.
     pub(super) fn publish(&mut self, now: Instant) {
         let standing = self.supervisor.standing(now);
-        let scripts = self.scripts.verdicts();
-        for (index, vip) in self.args.config.vips.iter().enumerate() {
-            let health = self.board.node_health(vip, standing, &scripts);
-            self.routers.set_health(index, now, health);
+        for index in 0..self.routers.count() {
+            self.judge(now, index, standing);
         }
+        self.note_tracks(standing);
         for wish in self.routers.take_wishes(&self.epoll) {
-            let message = match wish {
-                Wish::Reset(addresses) => ToProxy::ResetLocal(addresses),
-                Wish::Probe => ToProxy::Probe,
-            };
-            self.tell_proxy(now, &message);
+            match wish {
+                Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
+                Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
+                Wish::Conflict(router, address, mac) => self.conflict(router, address, mac),
+                Wish::Changed(router, from, to, reason) => {
+                    self.router_changed(now, router, (from, to), reason);
+                }
+            }
         }
+        self.drive_notify(now);
+        self.tell_events(now);
         self.save_state(now);
         let states = self.routers.states();
         let news = states != self.published.states;
         if news || now >= self.published.status_at {
             self.published.states = states;
             self.published.status_at = now + STATUS_EVERY;
-            let status = self.status(now, standing, &scripts);
+            let status = self.status(now, standing);
             self.notify_manager(now, standing, &status.vips);
             if self.proxy_reads() {
                 self.tell_proxy(now, &ToProxy::Vrrp(status));
@@ -100,19 +99,39 @@ impl Keeper {
         self.feed_watchdog(now);
     }
 
-    fn status(&self, now: Instant, standing: Standing, scripts: &[Option<bool>]) -> VrrpStatus {
-        let names = Names {
-            proxies: &self.published.proxy_names,
-            scripts: &self.published.script_names,
+    /// Tells a virtual router what this node can do.
+    fn judge(&mut self, now: Instant, index: usize, standing: Standing) {
+        let servers = self.servers_weight(index, now);
+        let Some(vip) = self.routers.tracked(index) else {
+            return;
+        };
+        let results = Results {
+            scripts: self.scripts.verdicts(),
+            files: self.tracks.files(),
+            interfaces: self.routers.interfaces.ok(),
+        };
+        let mut health = self.board.node_health(vip, standing, &results);
+        health.weight = health.weight.saturating_add(servers);
+        self.routers.set_health(index, now, health);
+    }
+
+    fn status(&self, now: Instant, standing: Standing) -> VrrpStatus {
+        let names = Names::of(&self.args.config);
+        let results = Results {
+            scripts: self.scripts.verdicts(),
+            files: self.tracks.files(),
+            interfaces: self.routers.interfaces.ok(),
         };
         let mut vips = self.routers.status(now);
         for (status, vip) in vips.iter_mut().zip(&self.args.config.vips) {
-            status.tracks = self.board.tracks(vip, standing, scripts, &names);
+            status.tracks = self.board.tracks(vip, standing, &results, names);
         }
         VrrpStatus {
             vips,
             keeper_pid: std::process::id(),
             proxy_starts: self.supervisor.started,
+            proxy_starved: self.supervisor.starved,
+            proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
         }
     }

@@ -5,11 +5,12 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{
-    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, health, proxies, publish,
-    routers, runtime_dir::RuntimeDir, scripts,
+    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, events, health, notify, proxies,
+    publish, routers, runtime_dir::RuntimeDir, scripts, tracks,
 };
 use crate::config::{self, local};
 use crate::daemon::supervise::Supervisor;
+use crate::ipc::event::EventKind;
 use crate::ipc::message::MESSAGE_BYTES_MAX;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::notify::Notify;
@@ -72,7 +73,10 @@ impl Keeper {
             routers,
             proxies: proxies::Proxies::new(config_fd, workers),
             scripts: scripts::Scripts::new(&args.config.scripts, began),
-            published: publish::Published::new(&args.config, state.stamps, began),
+            tracks: tracks::Tracks::new(&args.config),
+            notifiers: notify::Notifiers::new(&locals),
+            record: events::Record::new(),
+            published: publish::Published::new(state.stamps, began),
             stopping: None,
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
@@ -82,6 +86,7 @@ impl Keeper {
             dir,
             args,
         };
+        keeper.record(EventKind::Keeper, (None, None), None, "keeper started");
         keeper.start_runner(began);
         keeper.enter_realtime();
         keeper.expect_proxy(clock::now(), state.proxy)?;

@@ -130,8 +130,10 @@ impl Control {
             digest,
             listeners,
             vrrp,
+            events,
             config: _,
         } = plan.begin;
+        plan.doors.feed().push(events);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
@@ -298,6 +300,7 @@ impl Control {
             ToProxy::Welcome(welcome) => self.on_adopted(welcome, fds),
             // An adopted process has its sockets; these close.
             ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
+            ToProxy::Events(events) => self.doors.feed().push(events),
             ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::access::Running;
+use crate::admin::events::Feed;
 use crate::admin::status::{ProcessStatus, Status};
 use crate::admin::{Source, gather, http, socket};
 use crate::config::model::Config;
@@ -135,6 +136,7 @@ pub(super) struct Doors {
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
     tried: Instant,
+    feed: Arc<Feed>,
 }
 
 impl Doors {
@@ -147,9 +149,15 @@ impl Doors {
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
             tried: clock::now(),
+            feed: Arc::default(),
         };
         doors.bind(true);
         doors
+    }
+
+    /// The events that the admin socket tells of.
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     /// Puts a task behind every open door, and tries the closed ones again.
@@ -160,9 +168,9 @@ impl Doors {
         }
         self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
             Door::Bound(listener) => {
-                let source = Arc::clone(source);
+                let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
                 tokio::spawn(async move {
-                    if let Err(error) = socket::serve(listener, source).await {
+                    if let Err(error) = socket::serve(listener, source, feed).await {
                         tracing::error!(%error, "admin socket cannot be served");
                     }
                 });

@@ -66,6 +66,8 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
         vips: Vec::new(),
         proxies: vec![proxy],
         scripts: Vec::new(),
+        track_files: Vec::new(),
+        track_interfaces: Vec::new(),
     }
 }
 
