@@ -205,6 +205,8 @@ impl Wire {
     }
 
     /// Adds the addresses or renews their lifetime.
+    // TODO-correctness(RFC 9568 §6.1): `Accept_Mode` is always on: the address is there to be
+    // connected to.
     pub(super) fn hold(&mut self) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();
         self.leases

@@ -215,6 +215,7 @@ impl Rules {
         if advert.vrid != self.vrid {
             return Err(Reject::Vrid);
         }
+        // TODO-correctness(RFC 9568 §7.1): an owner should log that it hears another node advertise.
         self.authenticate(advert.auth)?;
         match (&self.auth, seal) {
             (Auth::Hmac(_), Some((seal, clock))) => {
@@ -228,6 +229,7 @@ impl Rules {
             Version::V2 => advert.interval,
             Version::V3 => timing::bounded_interval(self.interval, advert.interval),
         };
+        // TODO-correctness(RFC 9568 §5.2.9): IPv6 lists need no link-local address first.
         Ok(Accepted {
             sender: header.source,
             peer: place,
