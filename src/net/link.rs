@@ -119,6 +119,7 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
             name,
             up,
             mac,
+            ..
         } = Link::of(link);
         return Some(LinkEvent::Link {
             index,
