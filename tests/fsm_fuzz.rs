@@ -68,6 +68,7 @@ fn settings(dice: &mut Dice) -> Settings {
         me: IpAddr::V4(Ipv4Addr::new(172, 16, 0, 2)),
         base: Priority::try_from(dice.pick(&[2, 100, 200, 254, 254, 255])).unwrap(),
         interval: AdvertInterval::new(version, ms(interval)).unwrap(),
+        spacing: ms(interval),
         preempt: match dice.below(4) {
             0 => Preempt::Never,
             1 => Preempt::Always,
@@ -164,6 +165,10 @@ impl Watch {
             | Input::Health(_)
             | Input::AddressLost
             | Input::AddressFailed
+            | Input::Failover { .. }
+            | Input::ReleaseHold
+            | Input::Unheard(_)
+            | Input::Mute(_)
             | Input::Resign => {}
             Input::NotRenewed => self.renewed[0] = self.renewed[1],
         }
@@ -185,7 +190,7 @@ impl Watch {
                 Action::Garp(_) | Action::Advertise(_) => {
                     assert!(self.claimed, "without the addresses: {told}");
                 }
-                Action::Probe | Action::IgnoredResign => {}
+                Action::Probe | Action::IgnoredResign | Action::FailedOver { .. } => {}
             }
             assert_ne!(*action, Action::Garp(0), "{told}");
         }

@@ -31,6 +31,7 @@ fn settings(priority: i64, preempt: Preempt) -> Settings {
         me: ME.into(),
         base: Priority::try_from(priority).unwrap(),
         interval: interval(1000),
+        spacing: ms(1000),
         preempt,
         lease: None,
         garp: Garp {

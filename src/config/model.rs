@@ -143,6 +143,9 @@ pub struct Vip {
     pub version: Version,
     /// `advert-interval`, default 1s.
     pub advert_interval: AdvertInterval,
+    /// `advert-spacing`: between two adverts sent, at most `advert_interval`; default
+    /// [`AdvertInterval::default_spacing`].
+    pub advert_spacing: Duration,
     /// `auth`, default none.
     pub auth: Auth,
     /// `mode`, default unicast.
@@ -157,6 +160,8 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `virtual-mac`: whether the addresses have the hardware address of the virtual router.
+    pub virtual_mac: bool,
     /// `sync-group`: the virtual routers of one group move together. Those that one table with
     /// addresses of both families is split into are such a group, named like the table.
     pub sync_group: Option<String>,

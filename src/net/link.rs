@@ -122,6 +122,7 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
             name,
             up,
             mac,
+            ..
         } = Link::of(link);
         return Some(LinkEvent::Link {
             index,

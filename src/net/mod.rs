@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod arp;
+pub mod arp_watch;
 pub mod clock;
 pub mod epoll;
 pub mod eventfd;
@@ -22,5 +23,6 @@ pub mod seqpacket;
 pub mod signal;
 pub mod splice;
 pub mod tcp;
+pub mod virtual_mac;
 pub mod vrrp_filter;
 pub mod vrrp_socket;

@@ -192,6 +192,10 @@ pub struct Link {
     pub up: bool,
     /// Its Ethernet address, if it has one.
     pub mac: Option<[u8; 6]>,
+    /// The index of the interface below it.
+    pub parent: Option<u32>,
+    /// What somebody calls it beside its name.
+    pub alias: Option<String>,
 }
 
 impl Link {
@@ -199,11 +203,17 @@ impl Link {
     pub(super) fn of(message: &LinkMessage) -> Self {
         let mut name = String::new();
         let mut mac = None;
+        let mut parent = None;
+        let mut alias = None;
         for attribute in &message.attributes {
             if let LinkAttribute::IfName(text) = attribute {
                 name.clone_from(text);
             } else if let LinkAttribute::Address(bytes) = attribute {
                 mac = bytes.as_slice().try_into().ok();
+            } else if let LinkAttribute::Link(index) = attribute {
+                parent = Some(*index);
+            } else if let LinkAttribute::IfAlias(text) = attribute {
+                alias = Some(text.clone());
             }
         }
         let wanted = LinkFlags::Up | LinkFlags::Running;
@@ -212,6 +222,8 @@ impl Link {
             name,
             up: message.header.flags.contains(wanted),
             mac,
+            parent,
+            alias,
         }
     }
 }

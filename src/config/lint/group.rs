@@ -21,6 +21,10 @@ const FACTS: &[Fact] = &[
         value: |vip| quoted(&show_duration(vip.advert_interval.duration())),
     },
     Fact {
+        key: "advert-spacing",
+        value: |vip| quoted(&show_duration(vip.advert_spacing)),
+    },
+    Fact {
         key: "preempt",
         value: |vip| match vip.preempt {
             Preempt::Never => "false".to_owned(),

@@ -33,6 +33,7 @@ pub(super) fn vip(
         Some(_) | None => Version::V3,
     };
     let advert_interval = advert_interval(&mut fields, version, sink);
+    let advert_spacing = advert_spacing(&mut fields, advert_interval, sink);
     let auth = auth::auth(&mut fields, version, sink);
     let mode = match fields.word("mode", sink) {
         "multicast" => Mode::Multicast,
@@ -43,6 +44,7 @@ pub(super) fn vip(
     let garp = garp(&mut fields, sink);
     let track = track::tracks(&mut fields, proxies, scripts, sink);
     let sync_group = sync_group(&mut fields, sink);
+    let virtual_mac = fields.flag("virtual-mac", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -55,6 +57,7 @@ pub(super) fn vip(
         vrid: vrid?,
         version,
         advert_interval: advert_interval?,
+        advert_spacing,
         auth,
         mode,
         nodes,
@@ -63,6 +66,7 @@ pub(super) fn vip(
         garp,
         track,
         sync_group,
+        virtual_mac,
     })
 }
 
@@ -172,6 +176,41 @@ fn advert_interval(
                 Version::V3 => problem,
             });
             None
+        }
+    }
+}
+
+/// Without a usable interval there is nothing to compare it with, and an error already.
+fn advert_spacing(
+    fields: &mut Fields<'_, '_>,
+    interval: Option<AdvertInterval>,
+    sink: &mut Sink,
+) -> Duration {
+    let span = fields.span_of("advert-spacing");
+    let given = fields.time_given("advert-spacing", sink);
+    let Some(interval) = interval else {
+        return Duration::ZERO;
+    };
+    let longest = interval.duration();
+    match given {
+        None => interval.default_spacing(),
+        Some(Duration::ZERO) => longest,
+        Some(spacing) if spacing <= longest => spacing,
+        Some(_) => {
+            let name = fields.name();
+            sink.push(
+                Problem::error(
+                    "E0105",
+                    format!("`{name}.advert-spacing` is longer than the interval"),
+                )
+                .at(&span, "the other nodes would take over between two adverts")
+                .context(
+                    &fields.span_of("advert-interval"),
+                    "this is what the adverts promise",
+                )
+                .help("leave it out: a fifth of the interval is sent by itself"),
+            );
+            longest
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
+use crate::net::virtual_mac;
 use crate::vrrp::fsm::NodeHealth;
 use crate::vrrp::stamp::{Resume, Stamp};
 use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
@@ -95,6 +96,7 @@ impl Routers {
         let mut netlink = Netlink::open().map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
+        let shared = Rc::clone(&netlink);
         for vips in groups(locals) {
             let members: Vec<LocalVip> = vips
                 .iter()
@@ -108,11 +110,32 @@ impl Routers {
                 continue;
             };
             router.set_recovery_delay(check_interval(config, &tracked));
+            router.set_siblings(now, locals);
             routers
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;
         }
+        routers.remove_forgotten_devices(&shared);
         Ok(routers)
+    }
+
+    /// Devices of virtual hardware addresses that the file no longer asks for.
+    fn remove_forgotten_devices(&self, netlink: &RefCell<Netlink>) {
+        let in_use = |name: &str| {
+            let mut all = self
+                .routers
+                .iter()
+                .flat_map(|router| router.inner.devices());
+            all.any(|device| device == name)
+        };
+        match virtual_mac::remove_others(&mut netlink.borrow_mut(), in_use) {
+            Ok(removed) => {
+                for interface in removed {
+                    tracing::warn!(%interface, "removed a device that an earlier lbd left");
+                }
+            }
+            Err(error) => tracing::error!(%error, "left-over devices not removed"),
+        }
     }
 
     /// The stamp of a group is that of whichever member was its first.
@@ -226,7 +249,7 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     // The router has logged it.
-                    RouterEvent::Changed { .. } => {}
+                    RouterEvent::Changed { .. } | RouterEvent::Conflict { .. } => {}
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
@@ -235,6 +258,8 @@ impl Routers {
                         watch_again(router, (index, member), watched, epoll);
                     }
                     RouterEvent::Probe => wishes.push(Wish::Probe),
+                    // Who asked is told by the one that passed the command on.
+                    RouterEvent::FailedOver { .. } => {}
                 }
             }
         }
