@@ -557,7 +557,7 @@ fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
                     past.wall_off = hours << 32;
                 }
             }
-            if dice.below(500) == 0 {
+            if dice.below(150) == 0 {
                 machine.handle(now, health(dice.below(2) == 0));
             }
         }
