@@ -27,6 +27,9 @@ const LINK_READS_MAX: usize = 64;
 /// Stamps of one advert, taken at different times, differ by less than this.
 const SAME_STAMP: Duration = Duration::from_millis(3);
 
+/// Between two looks for new stamps where there is no router to leave any.
+const STAMP_SPACING_MAX: Duration = Duration::from_secs(1);
+
 /// What the routers want done by others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -295,6 +298,15 @@ impl Routers {
         };
         let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
         (!unchanged).then_some(stamps)
+    }
+
+    /// How much older than the last advert a stamp may be: a part of what would be lost by it.
+    pub(super) fn stamp_spacing(&self) -> Duration {
+        let all = self.routers.iter();
+        let shortest = all
+            .map(|router| router.tracked.advert_interval.duration())
+            .min();
+        shortest.map_or(STAMP_SPACING_MAX, |interval| interval / 4)
     }
 
     pub(super) fn resign(&mut self, now: Instant) {
