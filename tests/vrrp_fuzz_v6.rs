@@ -219,7 +219,7 @@ fn router(case: Case) -> (Rules, Settings) {
         me,
         base: Priority::try_from(150).unwrap(),
         interval,
-        spacing: interval.duration(),
+        spacing: interval.default_spacing(),
         preempt: Preempt::Always,
         lease: Some(Duration::from_secs(2)),
         garp: Garp {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Host;
 use super::vip::{in_subnet, is_host};
+use super::{Host, track};
 use crate::config::local::{self, LocalError, LocalVip};
 use crate::config::model::{CheckKind, HttpCheck, Node, Proxy, TlsCheck, Verify, Vip};
 use crate::config::parse::Draft;
@@ -44,6 +44,7 @@ pub(super) fn lint(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
             file(draft, Path::new(program), &path, host, problems);
         }
     }
+    track::here(draft, host, problems);
     ports(draft, host, problems);
     for proxy in &draft.config.proxies {
         if let CheckKind::Tls(tls) | CheckKind::Https(tls, HttpCheck { .. }) = &proxy.check.kind {

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::model::*;
 use crate::config::render;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::Duration;
 
 const MINIMAL: &str = include_str!("../../../conf/lb.toml");
@@ -107,7 +108,7 @@ pub(super) fn codes(text: &str) -> Vec<&'static str> {
 
 #[test]
 fn a_duration_is_a_whole_number_and_a_unit() {
-    let ms = |text| value::plain_duration(text).map(|time| time.as_millis());
+    let ms = |text| plain_duration(text).map(|time| time.as_millis());
     for (text, expected) in [
         ("250ms", 250),
         ("0s", 0),
@@ -278,11 +279,52 @@ fn a_track_s_own_weight_goes_before_the_script_s() {
         "script:up:",
         "script",
         "file:x",
-        "interface:eth0",
+        "interface:",
+        "interface:a/b",
     ] {
         let text = with(&format!("track = [\"{wrong}\"]"), script);
         assert!(parse(&text).config.is_none(), "{wrong}");
     }
+}
+
+#[test]
+fn files_and_interfaces_are_tracked_with_and_without_weights() {
+    let table = "\n[track.file.drain]\npath = \"/etc/lbd/drain\"\nweight = -3\n";
+    let list = "track = [\"file:drain\", \"interface:eth1:20\", \"interface:eth2\"]\n\
+                per-server-weight = 7";
+    let config = sound(&with(list, table));
+    assert_eq!(config.track_interfaces, ["eth1", "eth2"]);
+    assert_eq!(config.track_files[0].path, Path::new("/etc/lbd/drain"));
+    let vip = &config.vips[0];
+    let seen = vip.track.iter().map(|track| {
+        let weight = track.weight.map(TrackWeight::get);
+        (track.target, weight)
+    });
+    let expected = [
+        (TrackTarget::File(0), Some(-3)),
+        (TrackTarget::Interface(0), Some(20)),
+        (TrackTarget::Interface(1), None),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+    assert_eq!(vip.per_server_weight, 7);
+}
+
+#[test]
+fn notify_names_programs_and_who_runs_them() {
+    let list = "notify = { active = [\"/bin/a\", \"-x\"], any = [\"/bin/n\"], user = \"ops:adm\", \
+                keepalived-arguments = true }";
+    let notify = sound(&with(list, "")).vips.remove(0).notify.unwrap();
+    assert_eq!(notify.active, ["/bin/a", "-x"]);
+    assert_eq!(notify.any, ["/bin/n"]);
+    assert!(notify.backup.is_empty() && notify.fault.is_empty() && notify.stop.is_empty());
+    assert!(notify.keepalived_arguments);
+    assert_eq!(notify.timeout, Duration::from_secs(10));
+    let user = notify.user.unwrap();
+    assert_eq!(
+        (user.user.as_str(), user.group.as_deref()),
+        ("ops", Some("adm"))
+    );
+    assert_eq!(sound(&with("", "")).vips[0].notify, None);
 }
 
 #[test]

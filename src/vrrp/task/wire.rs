@@ -12,7 +12,6 @@ use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::arp_watch::Watcher;
 use crate::net::netlink::Address;
-use crate::net::virtual_mac::{self, VirtualMac};
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
@@ -22,7 +21,7 @@ use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
-const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 16;
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 36;
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -210,26 +209,29 @@ impl Wire {
             Side::Matching => &mut self.receiver,
             Side::Rejected => &mut self.rejected,
         };
-        let arrival = receiver.read(&mut self.buffer)?;
+        let Some(arrival) = receiver.read(&mut self.buffer)? else {
+            return Ok(None);
+        };
         let seal = &mut self.seal;
-        Ok(arrival.map(|arrival| {
-            let (source, datagram) = match arrival {
-                Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
-                Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
-            };
-            let verdict = datagram.and_then(|datagram| {
-                let seal = seal.as_mut().map(|seal| (seal, clock()));
-                rules.judge(datagram, seal)
-            });
-            let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
-            let skewed = seal.as_ref().filter(|seal| told && seal.is_skewed());
-            let refused = datagram.ok().filter(|_| verdict.is_err());
-            Received {
-                source,
-                verdict,
-                skew_ms: skewed.map(Seal::skew_ms),
-                claim: refused.and_then(|packet| claim(packet.source, packet.payload)),
-            }
+        let (source, packet) = match arrival {
+            Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
+            Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
+        };
+        let advert = packet
+            .as_ref()
+            .map_or([].as_slice(), |packet| packet.payload);
+        let verdict = packet.and_then(|packet| {
+            let seal = seal.as_mut().map(|seal| (seal, clock()));
+            rules.judge(packet, seal)
+        });
+        let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+        let skewed = seal.as_ref().filter(|seal| told && seal.is_skewed());
+        let refused_from = source.filter(|_| verdict.is_err());
+        Ok(Some(Received {
+            source,
+            skew_ms: skewed.map(Seal::skew_ms),
+            claim: refused_from.and_then(|source| claim(source, advert)),
+            verdict,
         }))
     }
 
