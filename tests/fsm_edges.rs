@@ -70,7 +70,6 @@ fn advert(priority: u8) -> Input {
         peer: 0,
         priority,
         interval: AdvertInterval::new(Version::V3, ms(1000)).unwrap(),
-        spacing: ms(1000),
         interval_as_sent: true,
         same_addresses: true,
     })

@@ -20,6 +20,8 @@ mod value;
 mod vip;
 
 #[cfg(test)]
+mod family_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

@@ -46,6 +46,7 @@ pub(super) fn vip(
     let per_server_weight = fields.byte("per-server-weight", sink);
     let notify = notify::notify(&mut fields, sink);
     let sync_group = sync_group(&mut fields, sink);
+    let virtual_mac = fields.flag("virtual-mac", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {

@@ -31,6 +31,8 @@ pub(super) struct Published {
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
     stamps: Vec<Stamp>,
+    /// Stamps alone are not written before.
+    save_after: Instant,
     complained: Option<Instant>,
     status_at: Instant,
     ready: bool,
@@ -49,6 +51,7 @@ impl Published {
             proxy: None,
             marked: None,
             stamps,
+            save_after: now,
             complained: None,
             status_at: now,
             ready: false,
@@ -167,10 +170,15 @@ impl Keeper {
         }
     }
 
-    /// Each advert of an Active is a stamp for the next keeper.
-    fn save_state(&mut self, now: Instant) {
+    /// Each advert of an Active is a stamp for the next keeper. Many adverts in a short time are
+    /// written down once, a change of state at once.
+    fn save_state(&mut self, now: Instant, news: bool) {
         let connected = self.proxies.pid();
         let published = &mut self.published;
+        if !news && published.marked == connected && now < published.save_after {
+            return;
+        }
+        published.save_after = now + self.routers.stamp_spacing();
         let stamps = self.routers.news(&published.stamps);
         if published.marked == connected && stamps.is_none() {
             return;

@@ -229,6 +229,7 @@ impl Rules {
             Version::V2 => advert.interval,
             Version::V3 => timing::bounded_interval(self.interval, advert.interval),
         };
+        // TODO-correctness(RFC 9568 §5.2.9): IPv6 lists need no link-local address first.
         Ok(Accepted {
             sender: header.source,
             peer: place,
