@@ -7,6 +7,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -24,10 +26,16 @@ pub struct Config {
     pub limits: Limits,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
+    /// `[vip.NAME]` with `announce = "route"`, in file order.
+    pub routes: Vec<RouteVip>,
     /// `[proxy.NAME]`, in file order. Other processes refer to a proxy by its position here.
     pub proxies: Vec<Proxy>,
     /// `[track.script.NAME]`, in file order.
     pub scripts: Vec<Script>,
+    /// `[track.file.NAME]`, in file order.
+    pub track_files: Vec<TrackFile>,
+    /// The names of all `interface:NAME` tracks, each once.
+    pub track_interfaces: Vec<String>,
 }
 
 /// `[log]`: where messages go.
@@ -164,6 +172,11 @@ pub struct Vip {
     /// `sync-group`: the virtual routers of one group move together. Those that one table with
     /// addresses of both families is split into are such a group, named like the table.
     pub sync_group: Option<String>,
+    /// `per-server-weight`: added to the priority for each usable server of the tracked proxies,
+    /// default 0.
+    pub per_server_weight: u8,
+    /// `notify`; `None`: nobody is told.
+    pub notify: Option<Notify>,
 }
 
 impl Vip {
@@ -179,6 +192,25 @@ impl Vip {
     }
 }
 
+/// `[vip.NAME]` with `announce = "route"`: addresses that every node holds while it can serve, for
+/// a routing daemon to redistribute. No election.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteVip {
+    /// The table's name.
+    pub name: String,
+    /// `address`: one or more host addresses, of either family.
+    pub addresses: Vec<VipAddress>,
+    /// `interface`, default `lo`.
+    pub interface: String,
+    /// `lease`: the kernel lifetime of the addresses in whole seconds, default 2s; `None` = "off".
+    pub lease: Option<Duration>,
+    /// `withdraw-grace`: how long what still arrives is served once the address is gone, default
+    /// 5s; zero = "off".
+    pub grace: Duration,
+    /// `track`, default every proxy of the file; none has a weight.
+    pub track: Vec<Track>,
+}
+
 /// An address with its prefix length. Without one in the file it is a host address (/32, /128).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VipAddress {
@@ -191,25 +223,6 @@ pub struct VipAddress {
 impl fmt::Display for VipAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip, self.prefix)
-    }
-}
-
-/// How adverts are authenticated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Not at all: the sender's address and TTL 255 are what protects.
-    None,
-    /// RFC 2338's simple password, version 2 only: sent in clear, for migration.
-    Pass(Password),
-}
-
-/// A version 2 password: eight bytes, padded with zeros. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub [u8; 8]);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
     }
 }
 
@@ -291,23 +304,10 @@ pub enum TrackTarget {
     Proxy(usize),
     /// `script:NAME`, by position in [`Config::scripts`].
     Script(usize),
-}
-
-/// `[track.script.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// The table's name.
-    pub name: String,
-    /// `command`: program (absolute path) and arguments, never through a shell; at least one item.
-    pub command: Vec<String>,
-    /// `interval` between two starts, default 1s.
-    pub interval: Duration,
-    /// `timeout` of one run, default the interval.
-    pub timeout: Duration,
-    /// `rise`, default 1.
-    pub rise: Count,
-    /// `fall`, default 1.
-    pub fall: Count,
+    /// `interface:NAME`, by position in [`Config::track_interfaces`].
+    Interface(usize),
+    /// `file:NAME`, by position in [`Config::track_files`].
+    File(usize),
 }
 
 /// `[proxy.NAME]`: listeners and the servers behind them.

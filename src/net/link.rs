@@ -14,6 +14,7 @@ use super::netlink::{AddressChange, Link, address_change, messages, raw_messages
 const ROUTE: isize = 0;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What happened to interfaces and addresses.
@@ -42,7 +43,8 @@ pub enum LinkEvent {
         /// The address.
         address: IpAddr,
     },
-    /// An address was deleted, by whomever.
+    /// An address was deleted, by whomever, or can't be used: IPv6's duplicate detection runs or
+    /// has failed.
     AddressGone {
         /// The interface's index.
         index: u32,
@@ -70,6 +72,7 @@ impl LinkEvents {
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.add_membership(RTNLGRP_LINK)?;
         socket.add_membership(RTNLGRP_IPV4_IFADDR)?;
+        socket.add_membership(RTNLGRP_IPV6_IFADDR)?;
         socket.set_non_blocking(true)?;
         Ok(Self {
             socket,

@@ -10,7 +10,7 @@ use netlink_packet_core::{
     NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_sys::{Socket, SocketAddr};
 
@@ -192,6 +192,7 @@ pub(super) fn raw_messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> + '_
 /// An address that was added or removed, as the kernel's message says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AddressChange {
+    /// It is, and can be used.
     pub(super) is_there: bool,
     pub(super) index: u32,
     pub(super) address: IpAddr,
@@ -201,6 +202,7 @@ pub(super) struct AddressChange {
 pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
     const ADDRESS: u16 = 1;
     const LOCAL: u16 = 2;
+    const FLAGS: u16 = 8;
     const FIXED_BYTES: usize = 8;
     let is_there = match u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?) {
         RTM_NEWADDR => true,
@@ -209,8 +211,10 @@ pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
     };
     let fixed: &[u8; FIXED_BYTES] = message.get(HEADER_BYTES..)?.first_chunk()?;
     let [_, _, _, _, index @ ..] = *fixed;
+    let of_bytes = |bytes| AddressFlags::from_bits_retain(u32::from_ne_bytes(bytes));
     let mut rest = message.get(HEADER_BYTES + FIXED_BYTES..)?;
     let (mut address, mut local) = (None, None);
+    let mut flags = AddressFlags::empty();
     while let Some((&[a, b, c, d], _)) = rest.split_first_chunk::<4>() {
         let length = usize::from(u16::from_ne_bytes([a, b]));
         let Some(value) = rest.get(4..length) else {
@@ -219,16 +223,24 @@ pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
         match u16::from_ne_bytes([c, d]) {
             ADDRESS => address = ip(value),
             LOCAL => local = ip(value),
+            FLAGS => flags = value.try_into().map_or(flags, of_bytes),
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(AddressChange {
-        is_there,
+        is_there: is_there && is_sound(flags),
         index: u32::from_ne_bytes(index),
         // On point-to-point links `ADDRESS` is the other end.
         address: local.or(address)?,
     })
+}
+
+/// Not while IPv6's duplicate detection runs, nor after that failed.
+fn is_sound(flags: AddressFlags) -> bool {
+    let doubtful =
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    !doubtful && !flags.contains(AddressFlags::Dadfailed)
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
@@ -293,6 +305,8 @@ pub struct Address {
     pub address: VipAddress,
     /// `IFA_PROTO`: who added it; 0 when unknown.
     pub protocol: u8,
+    /// Whether it can be used: not while IPv6's duplicate detection runs, nor after that failed.
+    pub sound: bool,
 }
 
 impl Address {
@@ -301,6 +315,7 @@ impl Address {
         let mut address: Option<IpAddr> = None;
         let mut local = None;
         let mut protocol = 0;
+        let mut flags = AddressFlags::empty();
         for attribute in &message.attributes {
             if let AddressAttribute::Address(ip) = attribute {
                 address = Some(*ip);
@@ -308,6 +323,8 @@ impl Address {
                 local = Some(*ip);
             } else if let AddressAttribute::Protocol(tag) = attribute {
                 protocol = u8::from(*tag);
+            } else if let AddressAttribute::Flags(all) = attribute {
+                flags = *all;
             }
         }
         // On point-to-point links `Address` is the other end.
@@ -319,6 +336,7 @@ impl Address {
                 prefix: message.header.prefix_len,
             },
             protocol,
+            sound: is_sound(flags),
         })
     }
 }
@@ -366,7 +384,7 @@ impl Netlink {
     }
 }
 
-/// Interfaces and addresses of this network namespace.
+/// Interfaces and usable addresses of this network namespace.
 ///
 /// # Errors
 /// What the kernel says.
@@ -386,7 +404,9 @@ pub fn host_facts() -> io::Result<HostFacts> {
         })
         .collect();
     for address in netlink.addresses()? {
-        if let Some(facts) = interfaces.get_mut(&address.index) {
+        if let Some(facts) = interfaces.get_mut(&address.index)
+            && address.sound
+        {
             facts.addresses.push(address.address);
         }
     }

@@ -7,11 +7,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::health::tracked_proxies;
+use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
-use crate::config::model::{Config, TrackTarget, Vip};
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::config::model::{Config, Vip};
+use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
 use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
@@ -37,6 +39,18 @@ pub(super) enum Wish {
     Reset(Vec<IpAddr>),
     /// Whether this node takes over depends on a probe.
     Probe,
+    /// Another host answers for an address of the router at this position.
+    Conflict(usize, IpAddr, [u8; 6]),
+    /// A router has changed its state: the position in the file of one of its members, from where,
+    /// to where, why.
+    Changed(usize, VrrpState, VrrpState, &'static str),
+    /// A failover by command has ended.
+    FailedOver {
+        /// The router's position.
+        index: usize,
+        /// Whether another node took over.
+        taken: bool,
+    },
 }
 
 /// All of them.
@@ -47,6 +61,8 @@ pub(super) struct Routers {
     /// Descriptors by token: `ROUTERS` + position.
     watched: Vec<Watched>,
     links: Option<LinkEvents>,
+    /// What is tracked beside the routers' own.
+    pub(super) interfaces: Interfaces,
 }
 
 /// One `[vip.NAME]`, or the sync-group of several.
@@ -83,8 +99,9 @@ impl Routers {
             routers: Vec::with_capacity(locals.len()),
             watched: Vec::new(),
             links: None,
+            interfaces: Interfaces::default(),
         };
-        if locals.is_empty() {
+        if locals.is_empty() && config.track_interfaces.is_empty() {
             return Ok(routers);
         }
         let failed = |source| KeeperError::System {
@@ -97,6 +114,8 @@ impl Routers {
         routers.watched.push(Watched::Links);
         routers.links = Some(links);
         let mut netlink = Netlink::open().map_err(failed)?;
+        let interfaces = Interfaces::open(&config.track_interfaces, &mut netlink);
+        routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
         let shared = Rc::clone(&netlink);
@@ -179,6 +198,16 @@ impl Routers {
         Ok(())
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// What they call the router at this position.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.routers.get(index).map_or("", |router| &router.name)
+    }
+
     /// What each router tracks, in order: a group what any of its members does.
     pub(super) fn tracked(&self, index: usize) -> Option<&Vip> {
         self.routers.get(index).map(|router| &router.tracked)
@@ -199,10 +228,16 @@ impl Routers {
     }
 
     fn read_links(&mut self, now: Instant) {
-        let Self { routers, links, .. } = self;
+        let Self {
+            routers,
+            links,
+            interfaces,
+            ..
+        } = self;
         let Some(links) = links else { return };
         for _ in 0..LINK_READS_MAX {
             let take = |event: LinkEvent| {
+                interfaces.on_link(&event);
                 for router in routers.iter_mut() {
                     router.inner.on_link(now, &event);
                 }
@@ -251,8 +286,13 @@ impl Routers {
         for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
-                    // The router has logged it.
-                    RouterEvent::Changed { .. } | RouterEvent::Conflict { .. } => {}
+                    RouterEvent::Changed { from, to, reason } => {
+                        let all = router.vips.iter();
+                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
+                    }
+                    RouterEvent::Conflict { address, mac } => {
+                        wishes.push(Wish::Conflict(index, address, mac));
+                    }
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
@@ -261,12 +301,19 @@ impl Routers {
                         watch_again(router, (index, member), watched, epoll);
                     }
                     RouterEvent::Probe => wishes.push(Wish::Probe),
-                    // Who asked is told by the one that passed the command on.
-                    RouterEvent::FailedOver { .. } => {}
+                    RouterEvent::FailedOver { taken } => {
+                        wishes.push(Wish::FailedOver { index, taken });
+                    }
                 }
             }
         }
         wishes
+    }
+
+    /// Whether the router at this position holds its addresses.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        let router = self.routers.get(index);
+        router.is_some_and(|router| router.inner.holds())
     }
 
     /// State of each router, and whether it holds its addresses.
@@ -285,6 +332,59 @@ impl Routers {
         let mut all: Vec<(usize, VipStatus)> = self.routers.iter().flat_map(of).collect();
         all.sort_by_key(|(vip, _)| *vip);
         all.into_iter().map(|(_, status)| status).collect()
+    }
+
+    /// Every name with its router's position.
+    pub(super) fn names(&self, now: Instant) -> Vec<(String, Option<usize>)> {
+        let all = self.routers.iter().enumerate();
+        all.flat_map(|(index, router)| {
+            let members = router.inner.status(now);
+            members.map(move |status| (status.name, Some(index)))
+        })
+        .collect()
+    }
+
+    pub(super) fn state_of(&self, index: usize) -> Option<VrrpState> {
+        Some(self.routers.get(index)?.inner.state())
+    }
+
+    /// Hands over to another node; a [`Wish::FailedOver`] follows.
+    pub(super) fn failover(&mut self, index: usize, now: Instant, hold: Option<Duration>) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.failover(now, hold);
+        }
+    }
+
+    /// Lets a router preempt again; whether it was held back.
+    pub(super) fn release_hold(&mut self, index: usize, now: Instant) -> bool {
+        let Some(router) = self.routers.get_mut(index) else {
+            return false;
+        };
+        let held = router
+            .inner
+            .status(now)
+            .any(|status| status.held_back.is_some());
+        router.inner.release_hold(now);
+        held
+    }
+
+    /// Who is Active for the `[vip.NAME]` called so, as far as its router knows: address and name.
+    pub(super) fn holder(
+        &self,
+        index: usize,
+        name: &str,
+        now: Instant,
+    ) -> (Option<IpAddr>, Option<String>) {
+        let router = self.routers.get(index);
+        let mut members = router
+            .into_iter()
+            .flat_map(|router| router.inner.status(now));
+        let Some(status) = members.find(|status| status.name == name) else {
+            return (None, None);
+        };
+        let active = |peer: &&PeerStatus| Some(peer.address) == status.active;
+        let node = status.peers.iter().find(active);
+        (status.active, node.and_then(|peer| peer.name.clone()))
     }
 
     /// The stamps of those that are Active; `None` while they are those of `before`.
@@ -335,8 +435,10 @@ impl Drop for Routers {
 }
 
 /// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
-fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
-    let addresses = || config.vips.iter().flat_map(|vip| &vip.addresses);
+pub(super) fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
+    let of_routes = || config.routes.iter().flat_map(|route| &route.addresses);
+    let of_routers = || config.vips.iter().flat_map(|vip| &vip.addresses);
+    let addresses = || of_routers().chain(of_routes());
     let wanted = |ip| addresses().any(|address| address.ip == ip);
     match address::remove_tagged(netlink, wanted) {
         Ok(removed) => {
@@ -395,6 +497,8 @@ fn union(members: &[LocalVip]) -> Option<Vip> {
             union.track.push(track.clone());
         }
     }
+    let weights = members.iter().map(|local| local.vip.per_server_weight);
+    union.per_server_weight = weights.max().unwrap_or(0);
     Some(union)
 }
 
@@ -408,12 +512,19 @@ pub(super) fn word(state: VrrpState) -> &'static str {
     }
 }
 
+/// A state in one plain word.
+pub(super) const fn plain(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active",
+        VrrpState::Leaving => "leaving",
+    }
+}
+
 /// The longest check interval among the proxies that `vip` tracks.
-fn check_interval(config: &Config, vip: &Vip) -> Duration {
-    let tracked = vip.track.iter().filter_map(|track| match track.target {
-        TrackTarget::Proxy(index) => config.proxies.get(index),
-        TrackTarget::Script(_) => None,
-    });
+pub(super) fn check_interval(config: &Config, vip: &Vip) -> Duration {
+    let tracked = tracked_proxies(vip).filter_map(|index| config.proxies.get(index));
     let intervals = tracked.map(|proxy| proxy.check.interval);
     intervals.max().unwrap_or(Duration::ZERO)
 }
