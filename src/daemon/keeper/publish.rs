@@ -95,10 +95,10 @@ impl Keeper {
         self.tick_commands(now);
         self.drive_notify(now);
         self.tell_events(now);
-        self.save_state(now);
         let states = self.routers.states();
         let changes = self.routes.changes();
         let news = states != self.published.states || changes != self.published.changes;
+        self.save_state(now, news);
         if news || now >= self.published.status_at {
             self.published.states = states;
             self.published.changes = changes;
