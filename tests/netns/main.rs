@@ -21,6 +21,7 @@ mod mixed_pair;
 mod operator;
 mod routed;
 mod routed_lab;
+mod strangers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         mixed_pair::CASES,
         operator::CASES,
         routed::CASES,
+        strangers::CASES,
     ]
     .concat();
     let chosen = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));

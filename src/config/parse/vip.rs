@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::ScriptEntry;
 use super::fields::Fields;
 use super::given::{Given, Sink};
-use super::{address, track, value};
+use super::{address, allow, track, value};
 use crate::config::model::{Auth, Garp, Mode, Node, Password, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
@@ -26,6 +26,7 @@ pub(super) fn vip(
     let before = sink.errors();
     let addresses = addresses(&mut fields, sink);
     let nodes = nodes(&mut fields, sink);
+    let allow_from = allow::allow_from(&mut fields, &addresses, &nodes, sink);
     let interface = interface(&mut fields, sink);
     let vrid = vrid(&mut fields, addresses.first(), sink);
     let version = match fields.integer("version", sink) {
@@ -60,6 +61,7 @@ pub(super) fn vip(
         auth,
         mode,
         nodes,
+        allow_from,
         preempt,
         lease,
         garp,
