@@ -380,6 +380,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             },
             track: Vec::new(),
             sync_group: None,
+            virtual_mac: false,
         },
         me,
         interface: "eth0".into(),

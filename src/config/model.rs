@@ -163,6 +163,8 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `virtual-mac`: whether the addresses have the hardware address of the virtual router.
+    pub virtual_mac: bool,
     /// `sync-group`: the virtual routers of one group move together. Those that one table with
     /// addresses of both families is split into are such a group, named like the table.
     pub sync_group: Option<String>,

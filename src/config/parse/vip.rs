@@ -45,6 +45,7 @@ pub(super) fn vip(
     let garp = garp(&mut fields, sink);
     let track = track::tracks(&mut fields, proxies, scripts, sink);
     let sync_group = sync_group(&mut fields, sink);
+    let virtual_mac = fields.flag("virtual-mac", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -67,6 +68,7 @@ pub(super) fn vip(
         garp,
         track,
         sync_group,
+        virtual_mac,
     })
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Published {
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
     stamps: Vec<Stamp>,
+    /// Stamps alone are not written before.
+    save_after: Instant,
     complained: Option<Instant>,
     status_at: Instant,
     ready: bool,
@@ -54,6 +56,7 @@ impl Published {
             proxy: None,
             marked: None,
             stamps,
+            save_after: now,
             complained: None,
             status_at: now,
             ready: false,
@@ -101,10 +104,10 @@ impl Keeper {
             }
         }
         self.tick_commands(now);
-        self.save_state(now);
         let states = self.routers.states();
         let changes = self.routes.changes();
         let news = states != self.published.states || changes != self.published.changes;
+        self.save_state(now, news);
         if news || now >= self.published.status_at {
             self.published.states = states;
             self.published.changes = changes;
@@ -140,10 +143,15 @@ impl Keeper {
         }
     }
 
-    /// Each advert of an Active is a stamp for the next keeper.
-    fn save_state(&mut self, now: Instant) {
+    /// Each advert of an Active is a stamp for the next keeper. Many adverts in a short time are
+    /// written down once, a change of state at once.
+    fn save_state(&mut self, now: Instant, news: bool) {
         let connected = self.proxies.pid();
         let published = &mut self.published;
+        if !news && published.marked == connected && now < published.save_after {
+            return;
+        }
+        published.save_after = now + self.routers.stamp_spacing();
         let stamps = self.routers.news(&published.stamps);
         if published.marked == connected && stamps.is_none() {
             return;

@@ -17,6 +17,7 @@ use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
+use crate::net::virtual_mac;
 use crate::vrrp::fsm::NodeHealth;
 use crate::vrrp::stamp::{Resume, Stamp};
 use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
@@ -25,6 +26,9 @@ use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
 const LINK_READS_MAX: usize = 64;
 /// Stamps of one advert, taken at different times, differ by less than this.
 const SAME_STAMP: Duration = Duration::from_millis(3);
+
+/// Between two looks for new stamps where there is no router to leave any.
+const STAMP_SPACING_MAX: Duration = Duration::from_secs(1);
 
 /// What the routers want done by others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +106,7 @@ impl Routers {
         let mut netlink = Netlink::open().map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
+        let shared = Rc::clone(&netlink);
         for vips in groups(locals) {
             let members: Vec<LocalVip> = vips
                 .iter()
@@ -120,7 +125,27 @@ impl Routers {
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;
         }
+        routers.remove_forgotten_devices(&shared);
         Ok(routers)
+    }
+
+    /// Devices of virtual hardware addresses that the file no longer asks for.
+    fn remove_forgotten_devices(&self, netlink: &RefCell<Netlink>) {
+        let in_use = |name: &str| {
+            let mut all = self
+                .routers
+                .iter()
+                .flat_map(|router| router.inner.devices());
+            all.any(|device| device == name)
+        };
+        match virtual_mac::remove_others(&mut netlink.borrow_mut(), in_use) {
+            Ok(removed) => {
+                for interface in removed {
+                    tracing::warn!(%interface, "removed a device that an earlier lbd left");
+                }
+            }
+            Err(error) => tracing::error!(%error, "left-over devices not removed"),
+        }
     }
 
     /// The stamp of a group is that of whichever member was its first.
@@ -334,6 +359,15 @@ impl Routers {
         };
         let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
         (!unchanged).then_some(stamps)
+    }
+
+    /// How much older than the last advert a stamp may be: a part of what would be lost by it.
+    pub(super) fn stamp_spacing(&self) -> Duration {
+        let all = self.routers.iter();
+        let shortest = all
+            .map(|router| router.tracked.advert_interval.duration())
+            .min();
+        shortest.map_or(STAMP_SPACING_MAX, |interval| interval / 4)
     }
 
     pub(super) fn resign(&mut self, now: Instant) {

@@ -269,6 +269,17 @@ impl VirtualRouter {
         if self.release_at.is_some() {
             self.release_now(now);
         }
+        for member in &mut self.members {
+            if let Err(error) = member.wire.retire() {
+                member.kernel_error(now, "remove the macvlan device", &error);
+            }
+        }
+    }
+
+    /// The names of the devices that were made for its addresses.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        let all = self.members.iter();
+        all.filter_map(|member| member.wire.device())
     }
 
     /// Whether it has left and the addresses are gone.
