@@ -45,8 +45,16 @@ fn gateway() -> Gateway {
         let host = Host::new();
         host.attach(&mut outside, name, "eth0", &format!("10.1.0.{last}"));
         host.attach(&mut inside, name, "eth1", &format!("10.2.0.{last}"));
-        host.open(GROUP, true);
         host
+    });
+    for peer in ["10.1.0.3", "10.2.0.3"] {
+        a.reach(peer);
+    }
+    a.open(GROUP, true);
+    within("a active", secs(3.0), || a.has(&VIPS) == [true; 2]);
+    b.open(GROUP, true);
+    within("b hears a", secs(3.0), || {
+        b.status().iter().all(|vip| vip.peers[0].adverts > 3)
     });
     let gateway = Gateway {
         a,
@@ -55,6 +63,7 @@ fn gateway() -> Gateway {
         _outside: outside,
     };
     only_on(&gateway.a, &gateway.b);
+    assert_eq!(moves(&gateway.b), [0, 0]);
     gateway
 }
 
@@ -83,7 +92,6 @@ fn a_link_lost_on_one_wire_moves_all_addresses_of_the_group() {
         return;
     }
     let mut net = gateway();
-    let before = moves(&net.b);
     net.inside.plug("a", false).unwrap();
     only_on(&net.b, &net.a);
     assert_eq!(net.a.state(), Some(VrrpState::Initialize));
@@ -97,7 +105,7 @@ fn a_link_lost_on_one_wire_moves_all_addresses_of_the_group() {
         let active = status.active.unwrap().to_string();
         assert_eq!(active, format!("{lan}.0.2"));
     }
-    assert_eq!(moves(&net.b), before.map(|count| count + 1));
+    assert_eq!(moves(&net.b), [1, 1]);
 }
 
 #[test]
@@ -120,7 +128,6 @@ fn adverts_on_one_wire_keep_the_group_in_place_and_the_silent_wire_is_named() {
         return;
     }
     let net = gateway();
-    let before = moves(&net.b);
     let silent = || -> Vec<bool> { net.b.status().iter().map(|vip| vip.silent).collect() };
     net.a
         .run("ip xfrm policy add dst 10.2.0.3 dir out action block");
@@ -130,7 +137,7 @@ fn adverts_on_one_wire_keep_the_group_in_place_and_the_silent_wire_is_named() {
     net.a.run("ip xfrm policy del dst 10.2.0.3 dir out");
     within("it is heard again", secs(3.0), || silent() == [false; 2]);
     only_on(&net.a, &net.b);
-    assert_eq!(moves(&net.b), before);
+    assert_eq!(moves(&net.b), [0, 0]);
 }
 
 #[test]

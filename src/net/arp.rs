@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use super::nd::{self, Forwarding};
 
-const ETHERNET_BYTES: usize = 14;
+pub(super) const ETHERNET_BYTES: usize = 14;
 const FRAME_BYTES: usize = ETHERNET_BYTES + 28;
 
 /// An Ethernet frame that announces an IPv4 address.
@@ -53,7 +53,7 @@ impl Announcer {
     ) -> io::Result<Self> {
         // Protocol 0: this socket receives nothing.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-        socket.bind(&link_address(index)?)?;
+        socket.bind(&link_address(index, 0)?)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
@@ -150,14 +150,16 @@ pub fn frame(mac: [u8; 6], address: Ipv4Addr, operation: ArpOperation) -> Option
     Some(bytes)
 }
 
-/// The address of a link: what an AF_PACKET socket is bound to.
-fn link_address(index: u32) -> io::Result<SockAddr> {
+/// The address of a link: what an AF_PACKET socket is bound to, with the Ethernet protocol that it
+/// receives (0: nothing).
+pub(super) fn link_address(index: u32, protocol: u16) -> io::Result<SockAddr> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is a socket address of this platform that fits the storage, and every
     // bit pattern, all zero to begin with, is a valid one.
     let link: &mut sockaddr_ll = unsafe { storage.view_as() };
     link.sll_family = u16::try_from(libc::AF_PACKET).map_err(too_large)?;
+    link.sll_protocol = protocol.to_be();
     link.sll_ifindex = i32::try_from(index).map_err(too_large)?;
     let length = socklen_t::try_from(size_of::<sockaddr_ll>()).map_err(too_large)?;
     // SAFETY: the storage holds an initialised `sockaddr_ll`, and `length` is its length.

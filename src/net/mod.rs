@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod arp;
+pub mod arp_watch;
 pub mod clock;
 pub mod epoll;
 pub mod eventfd;

@@ -16,6 +16,8 @@ const IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 /// `SKF_NET_OFF`: offsets from here on count from the network header.
 const NETWORK_HEADER: u32 = 0xfff0_0000;
+/// Where VRRP is spoken by multicast.
+pub(super) const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 /// The fixed part of an advert, bytes.
 const FIXED_BYTES: u32 = 8;
 
@@ -32,6 +34,8 @@ pub struct Filter {
     pub version: u8,
     /// `VRID`.
     pub vrid: u8,
+    /// Other virtual routers that neither side sees: this node's own on the same LAN.
+    pub passed_over: Vec<u8>,
 }
 
 /// Which side of the filter a socket is on.
@@ -77,8 +81,11 @@ impl Filter {
             IpAddr::V4(destination) => (self.tests_v4(destination), self.senders_v4()?),
             IpAddr::V6(destination) => (self.tests_v6(destination), self.senders_v6()?),
         };
-        let length = 1 + 2 * tests.len() + senders.len();
         let mut program = vec![SockFilter::new(LOAD_X_HEADER_BYTES, 0, 0, 0)];
+        if side == Side::Rejected {
+            program.extend(self.unseen());
+        }
+        let length = program.len() + 2 * tests.len() + senders.len();
         for test in tests {
             program.push(SockFilter::new(test.load, 0, 0, test.offset));
             let out = jump(program.len(), length)?;
@@ -89,6 +96,29 @@ impl Filter {
         program.push(SockFilter::new(RETURN, 0, 0, drop));
         program.push(SockFilter::new(RETURN, 0, 0, pass));
         Ok(program)
+    }
+
+    /// What is of no interest at all: adverts of `passed_over`, and by unicast other routers' adverts
+    /// to the group. (One of our vrid in the group is: another cluster has it, too.)
+    fn unseen(&self) -> Vec<SockFilter> {
+        let vrid = match self.destination {
+            IpAddr::V4(_) => SockFilter::new(LOAD_BYTE_AT_X, 0, 0, 1),
+            IpAddr::V6(_) => SockFilter::new(LOAD_BYTE, 0, 0, 1),
+        };
+        let mut program = vec![vrid];
+        for other in &self.passed_over {
+            program.push(SockFilter::new(IF_EQUAL, 0, 1, u32::from(*other)));
+            program.push(SockFilter::new(RETURN, 0, 0, 0));
+        }
+        if self.destination.is_ipv4() && !self.destination.is_multicast() {
+            program.extend([
+                SockFilter::new(IF_EQUAL, 3, 0, u32::from(self.vrid)),
+                SockFilter::new(LOAD_WORD, 0, 0, 16),
+                SockFilter::new(IF_EQUAL, 0, 1, u32::from(GROUP_V4)),
+                SockFilter::new(RETURN, 0, 0, 0),
+            ]);
+        }
+        program
     }
 
     fn version_type(&self) -> u32 {

@@ -11,6 +11,7 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 
+use super::vrrp_filter::GROUP_V4;
 pub use super::vrrp_filter::{Filter, Side};
 
 const PROTOCOL: i32 = 112;
@@ -117,6 +118,11 @@ impl Receiver {
                 let link = InterfaceIndexOrAddress::Index(index);
                 socket.join_multicast_v4_n(&group, &link)?;
             }
+            // Another cluster that has our vrid says so to the group.
+            IpAddr::V4(_) if side == Side::Rejected => {
+                let link = InterfaceIndexOrAddress::Index(index);
+                socket.join_multicast_v4_n(&GROUP_V4, &link)?;
+            }
             IpAddr::V4(_) => {}
             IpAddr::V6(destination) => {
                 socket.set_recv_hoplimit_v6(true)?;
@@ -128,6 +134,14 @@ impl Receiver {
             }
         }
         Ok(Self { socket, beside })
+    }
+
+    /// Puts another filter in the place of the first.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_filter(&self, filter: &Filter, side: Side) -> io::Result<()> {
+        self.socket.attach_filter(&filter.program(side)?)
     }
 
     /// Reads one packet into `buffer`; `None` when there is none.

@@ -362,6 +362,7 @@ fn plan() -> Plan {
         name: format!("lb{number}"),
         ip: ip(number + 1),
         interface: "eth0".into(),
+        twin: None,
     };
     let server = |number: u8| PlanServer {
         name: format!("kube-apiserver-{number}"),

@@ -193,6 +193,23 @@ impl Host {
         self.status().first().map(|status| status.state)
     }
 
+    /// Waits until packets come through to another host's address: a wire's ports take up to a
+    /// second to forward.
+    pub fn reach(&self, ip: &str) {
+        let to = std::net::SocketAddr::new(ip.parse().unwrap(), 9);
+        within("a wire that forwards", secs(5.0), || {
+            self.with(move |_| {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_read_timeout(Some(secs(0.2))).unwrap();
+                socket.connect(to).unwrap();
+                // Nobody listens there, which only a host that is reached can say.
+                let sent = socket.send(b"?");
+                let answer = sent.and_then(|_| socket.recv(&mut [0; 1]));
+                answer.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+            })
+        });
+    }
+
     /// Whether it has these addresses, on whatever interface.
     pub fn has(&self, wanted: &[&str]) -> Vec<bool> {
         let wanted: Vec<IpAddr> = wanted.iter().map(|ip| ip.parse().unwrap()).collect();

@@ -89,6 +89,11 @@ impl Lab {
                 node.ip,
                 plan,
             )?;
+            if let Some((twin, prefix)) = node.twin {
+                let mut rtnl = host.rtnl()?;
+                let index = rtnl.link_index(&interface)?;
+                rtnl.add_address(index, twin, prefix)?;
+            }
             hosts.insert(node.ip, Arc::clone(&host));
             nodes.push(Node {
                 name: node.name.clone(),

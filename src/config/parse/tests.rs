@@ -24,6 +24,7 @@ fn the_minimal_file_has_the_documented_defaults() {
     assert_eq!(vip.vrid.get(), 10);
     assert_eq!(vip.version.get(), 3);
     assert_eq!(vip.advert_interval.centiseconds(), 100);
+    assert_eq!(vip.advert_spacing, Duration::from_millis(200));
     assert_eq!(vip.preempt, Preempt::After(Duration::from_secs(10)));
     assert_eq!(vip.lease, Some(Duration::from_secs(2)));
     let priorities: Vec<u8> = vip.nodes.iter().map(|node| node.priority.get()).collect();
@@ -290,6 +291,22 @@ fn preempt_is_a_choice_or_a_delay() {
     assert_eq!(preempt("true"), Preempt::Always);
     assert_eq!(preempt("false"), Preempt::Never);
     assert_eq!(preempt("\"1m\""), Preempt::After(Duration::from_secs(60)));
+}
+
+#[test]
+fn adverts_are_spaced_by_a_fifth_of_the_interval_or_10_ms_or_as_the_file_says() {
+    let spacing = |keys| sound(&with(keys, "")).vips[0].advert_spacing.as_millis();
+    assert_eq!(spacing("advert-interval = \"100ms\""), 20);
+    assert_eq!(spacing("advert-interval = \"10ms\""), 10);
+    assert_eq!(spacing("advert-interval = \"40ms\""), 10);
+    assert_eq!(spacing("advert-spacing = \"off\""), 1_000);
+    assert_eq!(spacing("advert-spacing = \"1s\""), 1_000);
+    assert_eq!(
+        spacing("advert-interval = \"50ms\"\nadvert-spacing = \"25ms\""),
+        25
+    );
+    let longer = with("advert-interval = \"50ms\"\nadvert-spacing = \"51ms\"", "");
+    assert_eq!(codes(&longer), ["E0105"]);
 }
 
 #[test]

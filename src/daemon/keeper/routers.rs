@@ -108,6 +108,7 @@ impl Routers {
                 continue;
             };
             router.set_recovery_delay(check_interval(config, &tracked));
+            router.set_siblings(now, locals);
             routers
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;
@@ -226,7 +227,7 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     // The router has logged it.
-                    RouterEvent::Changed { .. } => {}
+                    RouterEvent::Changed { .. } | RouterEvent::Conflict { .. } => {}
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");

@@ -506,3 +506,19 @@ fn adverts_of_keepalived_2_4_3_are_verified_and_made_alike() {
         assert_eq!(bytes, image);
     }
 }
+
+#[test]
+fn a_mark_at_the_very_edge_of_the_window_still_holds() {
+    // 10.5 s ahead when it was made, 5.5 s of silence: 5 s ahead by then.
+    let (right, ahead) = nodes(10_500);
+    let mut us = seal();
+    let early = signed(&mut seal(), ahead.at(0));
+    assert_eq!(heard(&mut us, &early, ahead.at(0)), Ok(()));
+    let bytes = signed(&mut seal(), right.at(5500));
+    assert_eq!(
+        heard(&mut us, &bytes, right.at(5500)),
+        Err(Reject::HmacReplay)
+    );
+    let bytes = signed(&mut seal(), right.at(5501));
+    assert_eq!(heard(&mut us, &bytes, right.at(5501)), Ok(()));
+}

@@ -225,21 +225,8 @@ pub enum EncodeError {
 }
 
 impl<'a> Advertisement<'a> {
-    /// Reads an advert that came from `source` to `destination`: exactly these bytes.
-    ///
-    /// # Errors
-    /// The first [`Reject`] that applies.
-    pub fn decode(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Reject> {
-        let (advert, trailer) = Self::split(bytes, source, destination)?;
-        if trailer.is_empty() {
-            Ok(advert)
-        } else {
-            Err(Reject::Length)
-        }
-    }
-
-    /// Reads an advert that came from `source` to `destination`, and gives back the bytes after its
-    /// end, which its checksum does not cover.
+    /// Reads an advert that came from `source` to `destination`: exactly these bytes. What may
+    /// follow an advert is to be cut off before.
     ///
     /// The version 3 checksum over IPv4 is accepted with the pseudo-header of the real destination
     /// (keepalived, RFC 5798) or over the message alone (RFC 9568 §5.2.8); nothing is learned from
@@ -248,15 +235,12 @@ impl<'a> Advertisement<'a> {
     ///
     /// # Errors
     /// The first [`Reject`] that applies.
-    pub fn split(
-        bytes: &'a [u8],
-        source: IpAddr,
-        destination: IpAddr,
-    ) -> Result<(Self, &'a [u8]), Reject> {
+    pub fn decode(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Reject> {
         let (header, rest) = bytes
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(Reject::Truncated)?;
         let [version_type, vrid, priority, count, fifth, sixth, ..] = *header;
+        // Version 2 is for IPv4 alone.
         let version = match (version_type >> 4, source) {
             (2, IpAddr::V4(_)) => Version::V2,
             (3, IpAddr::V4(_) | IpAddr::V6(_)) => Version::V3,
@@ -267,18 +251,17 @@ impl<'a> Advertisement<'a> {
         }
         let vrid = Vrid::try_from(i64::from(vrid)).map_err(|_zero| Reject::Vrid)?;
         let each = if source.is_ipv4() { 4 } else { 16 };
-        let auth_bytes = match version {
+        let (list, auth) = rest
+            .split_at_checked(usize::from(count) * each)
+            .ok_or(Reject::Length)?;
+        let wanted_auth = match version {
             Version::V2 => AUTH_BYTES,
             Version::V3 => 0,
         };
-        let (list, rest) = rest
-            .split_at_checked(usize::from(count) * each)
-            .ok_or(Reject::Length)?;
-        let (auth, trailer) = rest.split_at_checked(auth_bytes).ok_or(Reject::Length)?;
-        let (advert, _trailer) = bytes
-            .split_at_checked(HEADER_BYTES + list.len() + auth_bytes)
-            .ok_or(Reject::Length)?;
-        if !checksum::is_right(version, advert, source, destination) {
+        if auth.len() != wanted_auth {
+            return Err(Reject::Length);
+        }
+        if !checksum::is_right(version, bytes, source, destination) {
             return Err(Reject::Checksum);
         }
         let (auth, interval) = match version {
@@ -299,15 +282,14 @@ impl<'a> Advertisement<'a> {
         if addresses.count() == 0 {
             return Err(Reject::NoAddress);
         }
-        let advert = Self {
+        Ok(Self {
             version,
             vrid,
             priority,
             interval: interval.ok_or(Reject::Interval)?,
             addresses,
             auth,
-        };
-        Ok((advert, trailer))
+        })
     }
 
     /// Writes the advert for `destination` into `out`, replacing what is there. Version 3 is summed
@@ -389,3 +371,5 @@ fn decode_auth(kind: u8, data: &[u8]) -> Result<WireAuth, Reject> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;

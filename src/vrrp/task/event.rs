@@ -63,6 +63,13 @@ pub enum RouterEvent {
     /// An interface was made anew, and so were its sockets: wait for the new descriptor at this
     /// position.
     Reopened(usize),
+    /// Another host answers for an address that this node holds.
+    Conflict {
+        /// The address.
+        address: IpAddr,
+        /// That host's hardware address.
+        mac: [u8; 6],
+    },
     /// Whether this node takes over depends on a fresh probe: make one.
     Probe,
     /// What became of [`VirtualRouter::failover`](super::VirtualRouter::failover).

@@ -164,6 +164,7 @@ impl VirtualRouter {
             Ok((wire, up)) => {
                 member.wire = wire;
                 member.attachment.away = None;
+                member.pass_over_siblings(now);
                 self.tell(RouterEvent::Reopened(place));
                 self.set_link(now, place, up);
             }
@@ -212,6 +213,9 @@ impl VirtualRouter {
         let usable = all.all(|member| member.attachment.is_usable(now));
         if usable != self.usable {
             self.usable = usable;
+            if usable {
+                self.greet(now);
+            }
             self.run(now, if usable { Input::Up } else { Input::Down });
         }
     }

@@ -9,19 +9,27 @@ use super::link::Attachment;
 use super::wire::Wire;
 use super::{DRAIN_MAX, OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
-use crate::config::model::Node;
+use crate::config::model::{Mode, Node};
 use crate::net::vrrp_socket::Side;
+use crate::vrrp::conflict::Watch;
 use crate::vrrp::counters::{Counters, Warnings};
+use crate::vrrp::jitter::Jitter;
 use crate::vrrp::packet::Reject;
+use crate::vrrp::rejects::{self, Claim, Refused, Strangers};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// What is known of another node.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PeerHeard {
     pub(super) last: Option<Instant>,
     pub(super) priority: Option<u8>,
     pub(super) adverts: u64,
+    pub(super) jitter: Jitter,
+    pub(super) refused: Refused,
 }
+
+/// No spacing of adverts is longer than this many intervals: more is silence.
+const LONGEST_SPACING: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -37,6 +45,14 @@ pub(super) struct Member {
     pub(super) silent: bool,
     pub(super) counters: Counters,
     pub(super) warnings: Warnings,
+    strangers: Strangers,
+    pub(super) watch: Watch,
+    /// The node that was Active until it fell silent, and since when we are.
+    pub(super) suspect: Option<(usize, Instant)>,
+    /// The same, once it has answered for its own address.
+    pub(super) alive: Option<usize>,
+    /// The vrids of this node's other virtual routers on the same LAN.
+    pub(super) siblings: Vec<u8>,
 }
 
 impl Member {
@@ -48,6 +64,9 @@ impl Member {
         let (wire, link_up) = Wire::open(local, &rules, netlink)?;
         Ok(Self {
             local: local.clone(),
+            watch: Watch::new(rules.peers.len()),
+            suspect: None,
+            alive: None,
             peers: vec![PeerHeard::default(); rules.peers.len()],
             rules,
             wire,
@@ -56,7 +75,16 @@ impl Member {
             silent: false,
             counters: Counters::default(),
             warnings: Warnings::default(),
+            strangers: Strangers::default(),
+            siblings: Vec::new(),
         })
+    }
+
+    /// Looks away from the adverts of this node's other virtual routers on the same LAN.
+    pub(super) fn pass_over_siblings(&mut self, now: Instant) {
+        if let Err(error) = self.wire.pass_over(&self.siblings) {
+            self.kernel_error(now, "attach a socket filter", &error);
+        }
     }
 
     /// The other nodes, in the order of `rules.peers`.
@@ -101,6 +129,12 @@ impl Member {
             peer.last = Some(now);
             peer.priority = Some(advert.priority);
             peer.adverts += 1;
+            if advert.priority == 0 {
+                peer.jitter.left();
+            } else {
+                let longest = advert.interval.duration() * LONGEST_SPACING;
+                peer.jitter.arrived(now, longest);
+            }
         }
         if !advert.interval_as_sent {
             self.counters.bounded_intervals += 1;
@@ -127,14 +161,37 @@ impl Member {
         }
     }
 
-    pub(super) fn reject(&mut self, now: Instant, reason: Reject, source: Option<IpAddr>) {
-        self.counters.reject(reason);
-        if self.warnings.about_reject(reason, now) {
-            let vrid = self.rules.vrid;
-            let reason = reason.word();
-            let peer = source.map(tracing::field::display);
-            tracing::warn!(%vrid, peer, reason, "packet rejected");
+    pub(super) fn reject(
+        &mut self,
+        now: Instant,
+        reason: Reject,
+        source: Option<IpAddr>,
+        claim: Option<Claim>,
+    ) {
+        // By multicast every router of the LAN is heard: those of strangers are their own affair.
+        let foreign = claim.is_some_and(|claim| claim.vrid != self.rules.vrid.get());
+        let multicast = self.rules.mode == Mode::Multicast;
+        if multicast && foreign && reason == Reject::UnknownSender {
+            return;
         }
+        self.counters.reject(reason);
+        let mut peers = self.rules.peers.iter().zip(&mut self.peers);
+        let peer = peers.find(|(peer, _)| Some(peer.address) == source);
+        let tell = match peer {
+            Some((_, heard)) => heard.refused.note(reason, now),
+            None => self.strangers.note(source, now),
+        };
+        if !tell {
+            return;
+        }
+        let (cause, key) = rejects::cause(reason, claim, self.rules.vrid);
+        let (vip, vrid) = (&self.local.vip.name, self.rules.vrid);
+        let interface = &self.local.interface;
+        let peer = source.map(tracing::field::display);
+        let address = claim.and_then(|claim| claim.address);
+        let address = address.map(tracing::field::display);
+        let reason = reason.word();
+        tracing::warn!(%vip, %vrid, %interface, peer, address, reason, cause, key, "packet rejected");
     }
 
     /// Says whether anybody can have heard it.

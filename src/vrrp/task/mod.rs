@@ -5,15 +5,17 @@
 //! a sync-group: an accepted advert on any wire feeds the machine, whatever it decides is done on
 //! all of them, and what one of them lacks (its link, its address, the kernel's consent) all lack.
 
+mod act;
 mod event;
 mod link;
 mod member;
+mod receive;
 mod status;
+mod watch;
 mod wire;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
@@ -24,11 +26,9 @@ use member::Member;
 
 use super::fsm::{Action, Actions, Input, Machine, Settings};
 use super::stamp::Resume;
-use super::timing;
-use super::validate::Accepted;
 use crate::config::local::LocalVip;
 use crate::ipc::message::VrrpState;
-use crate::net::netlink::{self, Netlink};
+use crate::net::netlink::Netlink;
 use crate::net::vrrp_socket::Side;
 use crate::units::Priority;
 
@@ -44,9 +44,7 @@ const READS_MAX: usize = 32;
 /// Packets read before a timer is believed: all that the socket buffer can hold of them in
 /// practice, and a bound.
 const DRAIN_MAX: usize = 512;
-/// Rejected packets are only counted: so many are looked at, so often. The rest is the kernel's
-/// to drop, so that a flood costs the keeper nothing.
-const DIAGNOSTIC_READS_MAX: usize = 64;
+/// Between two looks at what is for people only.
 const DIAGNOSTIC_SPACING: Duration = Duration::from_millis(500);
 /// Events kept for the keeper; it takes them after each call, so there are never many.
 const EVENTS_MAX: usize = 64;
@@ -124,6 +122,9 @@ impl VirtualRouter {
             resume.is_fresh(wait, own.interval.duration())
         });
         let owner = own.base == Priority::OWNER;
+        if self.usable {
+            self.greet(now);
+        }
         if fresh && self.usable && !self.another_is_active() {
             self.run(now, Input::Resume);
             self.remove_strays(now);
@@ -136,6 +137,12 @@ impl VirtualRouter {
         }
         if self.usable {
             self.run(now, Input::Up);
+        }
+    }
+
+    fn greet(&mut self, now: Instant) {
+        for member in &mut self.members {
+            member.greet(now);
         }
     }
 
@@ -200,8 +207,26 @@ impl VirtualRouter {
         }
         if self.look_at <= now {
             self.look_at = now + DIAGNOSTIC_SPACING;
-            self.receive_all(now, Side::Rejected, DIAGNOSTIC_READS_MAX);
-            self.find_silent_wires(now);
+            self.look_around(now);
+        }
+    }
+
+    /// Tells it of all virtual routers of this node: adverts of another one on the same LAN are
+    /// none of its business, not even as rejected packets.
+    pub fn set_siblings(&mut self, now: Instant, all: &[LocalVip]) {
+        for member in &mut self.members {
+            let own = &member.local;
+            let near = |other: &&LocalVip| {
+                other.interface == own.interface
+                    && other.source.is_ipv4() == own.source.is_ipv4()
+                    && other.vip.vrid != own.vip.vrid
+            };
+            member.siblings = all
+                .iter()
+                .filter(near)
+                .map(|other| other.vip.vrid.get())
+                .collect();
+            member.pass_over_siblings(now);
         }
     }
 
@@ -267,216 +292,6 @@ impl VirtualRouter {
     #[must_use]
     pub fn state(&self) -> VrrpState {
         self.machine.state()
-    }
-
-    fn receive_all(&mut self, now: Instant, side: Side, most: usize) {
-        for place in 0..self.members.len() {
-            self.receive(now, place, side, most);
-        }
-    }
-
-    fn receive(&mut self, now: Instant, place: usize, side: Side, most: usize) {
-        for _ in 0..most {
-            let Some(member) = self.members.get_mut(place) else {
-                return;
-            };
-            let received = match member.wire.read(&member.rules, side) {
-                Ok(None) => return,
-                Ok(Some(received)) => received,
-                Err(error) => {
-                    member.kernel_error(now, "receive", &error);
-                    return;
-                }
-            };
-            if let Some(skew_ms) = received.skew_ms {
-                member.skew(now, received.source, skew_ms);
-            }
-            match (received.verdict, side) {
-                (Ok(advert), Side::Matching) => {
-                    member.note(now, &advert);
-                    self.hear(now, advert);
-                }
-                // Came in before the filter was attached; never acted upon from this side.
-                (Ok(_), Side::Rejected) => {}
-                (Err(reason), Side::Matching | Side::Rejected) => {
-                    member.reject(now, reason, received.source);
-                }
-            }
-        }
-    }
-
-    /// The machine knows each node by one address, so that the same node is the Active on every
-    /// wire, and a tie of two Actives ends the same way on each.
-    fn hear(&mut self, now: Instant, mut advert: Accepted) {
-        if let Some(known_as) = self.others.get(advert.peer) {
-            advert.sender = *known_as;
-        }
-        self.run(now, Input::Advert(advert));
-    }
-
-    /// A Backup that hears the Active on one wire of its group but not on another stays where it
-    /// is, and says which wire it is.
-    fn find_silent_wires(&mut self, now: Instant) {
-        let settings = self.machine.settings();
-        let interval = self.machine.interval();
-        let wait = timing::active_down_interval(settings.version, interval, Priority::LOWEST);
-        let active = self.machine.active();
-        let active = self.others.iter().position(|other| Some(*other) == active);
-        let watches = self.state() == VrrpState::Backup
-            && now.saturating_duration_since(self.since) > wait
-            && self.members.len() > 1;
-        for member in &mut self.members {
-            let heard = active.and_then(|place| member.peers.get(place)?.last);
-            let is_new = heard.is_some_and(|at| now.saturating_duration_since(at) <= wait);
-            let silent = watches && active.is_some() && !is_new;
-            if silent && !member.silent {
-                let vip = &member.local.vip.name;
-                let interface = &member.local.interface;
-                tracing::warn!(%vip, %interface, "adverts of the active node come on another wire of the group only");
-            }
-            member.silent = silent;
-        }
-    }
-
-    fn run(&mut self, now: Instant, input: Input) {
-        let from = self.machine.state();
-        let actions = self.machine.handle(now, input);
-        if self.carry_out(now, actions).is_err() {
-            self.give_way(now, Input::AddressFailed);
-        } else if std::mem::take(&mut self.not_renewed) {
-            self.give_way(now, Input::NotRenewed);
-        }
-        if let Some(worked) = self.round.take()
-            && worked == self.machine.is_mute()
-        {
-            tracing::warn!(vip = %self.name(), mute = !worked, "whether adverts can be sent has changed");
-            self.give_way(now, Input::Mute(!worked));
-        }
-        self.note_change(now, from);
-    }
-
-    /// The kernel refused to let us hold an address: logged and counted already.
-    fn give_way(&mut self, now: Instant, refusal: Input) {
-        let actions = self.machine.handle(now, refusal);
-        if self.carry_out(now, actions).is_err() {
-            tracing::debug!(vip = %self.name(), "the kernel refused twice");
-        }
-    }
-
-    fn note_change(&mut self, now: Instant, from: VrrpState) {
-        let to = self.machine.state();
-        if from == to {
-            return;
-        }
-        let elapsed = now.saturating_duration_since(self.since);
-        self.since = now;
-        let reason = self.machine.reason();
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        for member in &mut self.members {
-            member.counters.became_active += u64::from(to == VrrpState::Active);
-            member.counters.left_active += u64::from(from == VrrpState::Active);
-            tracing::info!(
-                vip = %member.local.vip.name,
-                vrid = %member.rules.vrid,
-                interface = %member.local.interface,
-                ?from,
-                ?to,
-                reason,
-                elapsed_ms,
-                "state changed"
-            );
-        }
-        self.tell(RouterEvent::Changed { from, to, reason });
-    }
-
-    fn tell(&mut self, event: RouterEvent) {
-        if self.events.len() == EVENTS_MAX {
-            self.events.pop_front();
-        }
-        self.events.push_back(event);
-    }
-
-    /// Carries out actions in order; stops where the kernel refuses to let us hold an address.
-    fn carry_out(&mut self, now: Instant, actions: Actions) -> io::Result<()> {
-        for action in actions.iter() {
-            match action {
-                Action::Claim => {
-                    self.release_at = None;
-                    self.claim(now)?;
-                }
-                Action::Renew => self.renew(now)?,
-                Action::Restore => {
-                    for member in &mut self.members {
-                        member.counters.restored += 1;
-                    }
-                    self.renew(now)?;
-                }
-                Action::Release { graceful } => self.release(now, graceful),
-                Action::Advertise(priority) => {
-                    let all = self.members.iter_mut();
-                    let worked =
-                        all.fold(false, |any, member| member.advertise(now, priority) | any);
-                    self.round = Some(worked);
-                }
-                Action::Garp(frames) => {
-                    for member in &mut self.members {
-                        member.announce(now, frames);
-                    }
-                }
-                Action::Probe => self.tell(RouterEvent::Probe),
-                Action::IgnoredResign => {
-                    if let Some(member) = self.members.first_mut() {
-                        member.counters.ignored_resigns += 1;
-                    }
-                    tracing::debug!(vip = %self.name(), "resignation of a node that is not active");
-                }
-                Action::FailedOver { taken } => self.tell(RouterEvent::FailedOver { taken }),
-            }
-        }
-        Ok(())
-    }
-
-    /// All addresses or none: the first refusal ends it.
-    fn claim(&mut self, now: Instant) -> io::Result<()> {
-        for member in &mut self.members {
-            if let Err(error) = member.wire.hold() {
-                member.kernel_error(now, "hold the address", &error);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// What passes by itself is no reason to give an address up that is still there.
-    fn renew(&mut self, now: Instant) -> io::Result<()> {
-        for member in &mut self.members {
-            if let Err(error) = member.renew() {
-                member.kernel_error(now, "renew the address", &error);
-                if !netlink::is_passing(&error) {
-                    return Err(error);
-                }
-                self.not_renewed = true;
-            }
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, now: Instant, graceful: bool) {
-        let addresses = self.members.iter().flat_map(Member::addresses).collect();
-        self.tell(RouterEvent::Releasing(addresses));
-        if graceful {
-            self.release_at = Some(now + RELEASE_DELAY);
-        } else {
-            self.release_now(now);
-        }
-    }
-
-    fn release_now(&mut self, now: Instant) {
-        self.release_at = None;
-        for member in &mut self.members {
-            member.release(now);
-        }
-        self.tell(RouterEvent::Released);
     }
 }
 

@@ -68,6 +68,7 @@ impl VirtualRouter {
             advert_interval_ms: u32::from(self.machine.interval().centiseconds()) * 10,
             active: self.machine.active().map(|node| self.on_wire(member, node)),
             silent: member.silent,
+            conflict: member.conflict_text(),
             peers: peers(member, now),
             tracks: Vec::new(),
             counters: member.counters.snapshot(),
@@ -87,8 +88,8 @@ impl VirtualRouter {
 }
 
 fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
-    let all = member.others().zip(&member.peers);
-    all.map(|(node, heard)| PeerStatus {
+    let all = member.others().zip(&member.peers).enumerate();
+    all.map(|(place, (node, heard))| PeerStatus {
         name: node.name.clone(),
         address: node.address,
         last_advert_age_ms: heard
@@ -96,8 +97,20 @@ fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
             .map(|last| ms(now.saturating_duration_since(last))),
         priority: heard.priority,
         adverts: heard.adverts,
+        jitter_p50_us: heard.jitter.quantile(50).map(us),
+        jitter_p99_us: heard.jitter.quantile(99).map(us),
+        alive_unheard: member.alive == Some(place),
+        rejected: heard
+            .refused
+            .counts()
+            .map(|(reason, count)| (reason.word().to_owned(), count))
+            .collect(),
     })
     .collect()
+}
+
+fn us(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn ms(span: Duration) -> u64 {

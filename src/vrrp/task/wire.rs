@@ -10,11 +10,14 @@ use crate::config::model::{Auth, Mode};
 use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
+use crate::net::arp_watch::Watcher;
+use crate::net::netlink::Address;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
     ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
 };
+use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
@@ -25,8 +28,11 @@ pub(super) struct Wire {
     sender: Sender,
     receiver: Receiver,
     rejected: Receiver,
+    filter: Filter,
     /// `None` on a link without Ethernet addresses.
     announcer: Option<Announcer>,
+    /// By IPv4 only.
+    watcher: Option<Watcher>,
     netlink: SharedNetlink,
     leases: Vec<Lease>,
     destinations: Vec<IpAddr>,
@@ -47,6 +53,8 @@ pub(super) struct Received {
     /// How far our wall clock is ahead of its sender's, ms, where HMAC shows that it is too much
     /// or soon will be.
     pub(super) skew_ms: Option<i64>,
+    /// What a refused one claims.
+    pub(super) claim: Option<Claim>,
 }
 
 impl Wire {
@@ -82,6 +90,7 @@ impl Wire {
             },
             version: rules.version.get(),
             vrid: rules.vrid.get(),
+            passed_over: Vec::new(),
         };
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
         let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
@@ -92,13 +101,19 @@ impl Wire {
             ),
             None => None,
         };
+        let watcher = link
+            .mac
+            .and_then(|mac| watcher(rules, link.index, mac, &addresses));
+        let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
         let vip = &local.vip;
-        let wire = Self {
+        let mut wire = Self {
             sender: Sender::open(interface, link.index, rules.me)
                 .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
             rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
+            filter,
             announcer,
+            watcher,
             netlink,
             leases: vip
                 .addresses
@@ -118,6 +133,9 @@ impl Wire {
                 Auth::None | Auth::Pass(_) => None,
             },
         };
+        // An address that a previous process left stays as it is if it is sound.
+        let present = wire.netlink.borrow_mut().addresses();
+        wire.note(&present.map_err(failed("find addresses"))?);
         Ok((wire, link.up))
     }
 
@@ -150,29 +168,40 @@ impl Wire {
             Side::Matching => &mut self.receiver,
             Side::Rejected => &mut self.rejected,
         };
-        let seal = &mut self.seal;
         let Some(arrival) = receiver.read(&mut self.buffer)? else {
             return Ok(None);
         };
+        let seal = &mut self.seal;
         let (source, packet) = match arrival {
             Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
             Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
         };
-        let (verdict, skew_ms) = match (packet, seal) {
-            (Err(reason), _) => (Err(reason), None),
-            (Ok(packet), Some(seal)) => {
-                let verdict = rules.judge_signed(packet, seal, clock());
-                let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
-                let skew = (told && seal.is_skewed()).then(|| seal.skew_ms());
-                (verdict, skew)
-            }
-            (Ok(packet), None) => (rules.judge(packet), None),
-        };
+        let advert = packet
+            .as_ref()
+            .map_or([].as_slice(), |packet| packet.payload);
+        let verdict = packet.and_then(|packet| {
+            let seal = seal.as_mut().map(|seal| (seal, clock()));
+            rules.judge(packet, seal)
+        });
+        let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+        let skewed = seal.as_ref().filter(|seal| told && seal.is_skewed());
+        let refused_from = source.filter(|_| verdict.is_err());
         Ok(Some(Received {
             source,
+            skew_ms: skewed.map(Seal::skew_ms),
+            claim: refused_from.and_then(|source| claim(source, advert)),
             verdict,
-            skew_ms,
         }))
+    }
+
+    pub(super) fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
+    /// Looks away from the adverts of these virtual routers: this node's others on the same LAN.
+    pub(super) fn pass_over(&mut self, vrids: &[u8]) -> io::Result<()> {
+        self.filter.passed_over = vrids.to_vec();
+        self.rejected.set_filter(&self.filter, Side::Rejected)
     }
 
     pub(super) fn advertise(
@@ -205,6 +234,8 @@ impl Wire {
     }
 
     /// Adds the addresses or renews their lifetime.
+    // TODO-correctness(RFC 9568 §6.1): `Accept_Mode` is always on: the address is there to be
+    // connected to.
     pub(super) fn hold(&mut self) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();
         self.leases
@@ -223,6 +254,9 @@ impl Wire {
 
     /// Announces at `mac` from here on; says whether that is news.
     pub(super) fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set_mac(mac);
+        }
         match &mut self.announcer {
             Some(announcer) => announcer.set_mac(mac),
             None => Ok(false),
@@ -260,14 +294,16 @@ impl Wire {
     }
 
     /// What the kernel says at this moment; `source` is the node's own address.
-    pub(super) fn present_state(&self, source: IpAddr) -> io::Result<Present> {
-        let mut netlink = self.netlink.borrow_mut();
-        let links = netlink.links()?;
+    pub(super) fn present_state(&mut self, source: IpAddr) -> io::Result<Present> {
+        let (links, all) = {
+            let mut netlink = self.netlink.borrow_mut();
+            (netlink.links()?, netlink.addresses()?)
+        };
+        self.note(&all);
         let link = links.iter().find(|link| link.index == self.index);
-        let all = netlink.addresses()?;
         let here = |ip: IpAddr| {
             all.iter()
-                .any(|found| found.index == self.index && found.address.ip == ip)
+                .any(|found| found.index == self.index && found.address.ip == ip && found.sound)
         };
         Ok(Present {
             up: link.is_some_and(|link| link.up),
@@ -277,9 +313,38 @@ impl Wire {
         })
     }
 
+    /// Notes which of our addresses the kernel has.
+    fn note(&mut self, all: &[Address]) {
+        for lease in &mut self.leases {
+            let address = lease.address();
+            let same = |found: &Address| found.index == self.index && found.address == address;
+            lease.note(all.iter().any(|found| same(found) && found.sound));
+        }
+    }
+
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
     }
+}
+
+/// Who watches the virtual addresses and the nodes by ARP; `None` by IPv6.
+fn watcher(
+    rules: &Rules,
+    index: u32,
+    mac: [u8; 6],
+    addresses: &[IpAddr],
+) -> Option<io::Result<Watcher>> {
+    let IpAddr::V4(me) = rules.me else {
+        return None;
+    };
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let virtuals: Vec<Ipv4Addr> = addresses.iter().copied().filter_map(v4).collect();
+    let nodes = rules.peers.iter().map(|peer| peer.address);
+    let nodes: Vec<Ipv4Addr> = nodes.filter_map(v4).collect();
+    Some(Watcher::open(index, mac, me, &virtuals, &nodes))
 }
 
 /// An interface as the kernel describes it at one moment.
@@ -289,7 +354,7 @@ pub(super) struct Present {
     pub(super) mac: Option<[u8; 6]>,
     /// Whether the node's own address is there.
     pub(super) source: bool,
-    /// Whether all virtual addresses are there.
+    /// Whether all virtual addresses are there and can be used.
     pub(super) complete: bool,
 }
 

@@ -33,7 +33,7 @@ pub struct Rules {
     pub vrid: Vrid,
     /// Our own interval.
     pub interval: AdvertInterval,
-    /// Our password, or that [`judge_signed`](Rules::judge_signed) is to be asked.
+    /// Our password, or that [`accept_signed`](Rules::accept_signed) is to be asked.
     pub auth: Auth,
     /// How adverts travel.
     pub mode: Mode,
@@ -155,35 +155,32 @@ impl Rules {
     /// # Errors
     /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured.
     pub fn accept(&self, packet: &[u8]) -> Result<Accepted, Reject> {
-        self.judge(split_ipv4(packet)?)
-    }
-
-    /// Judges one packet of either family.
-    ///
-    /// The sender must be a configured node in both modes. TTL: 255 by multicast, at least the
-    /// node's `min-ttl` by unicast. Length: exactly what the address count says. A differing list of
-    /// addresses is told, not refused (RFC 9568 §7.1 leaves it open).
-    ///
-    /// # Errors
-    /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured.
-    pub fn judge(&self, packet: Datagram<'_>) -> Result<Accepted, Reject> {
-        self.judge_all(packet, None)
+        self.judge(split_ipv4(packet)?, None)
     }
 
     /// The same where HMAC is configured: `seal` judges and remembers the trailer.
     ///
     /// # Errors
     /// The first [`Reject`] that applies.
-    pub fn judge_signed(
+    pub fn accept_signed(
         &self,
-        packet: Datagram<'_>,
+        packet: &[u8],
         seal: &mut Seal,
         clock: Clock,
     ) -> Result<Accepted, Reject> {
-        self.judge_all(packet, Some((seal, clock)))
+        self.judge(split_ipv4(packet)?, Some((seal, clock)))
     }
 
-    fn judge_all(
+    /// Judges one packet of either family, with what judges trailers where HMAC is configured.
+    ///
+    /// The sender must be a configured node in both modes. TTL: 255 by multicast, at least the
+    /// node's `min-ttl` by unicast. Length: exactly what the address count says. A differing list of
+    /// addresses is told, not refused (RFC 9568 §7.1 leaves it open).
+    ///
+    /// # Errors
+    /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured and
+    /// nothing judges it.
+    pub fn judge(
         &self,
         header: Datagram<'_>,
         seal: Option<(&mut Seal, Clock)>,
@@ -218,10 +215,11 @@ impl Rules {
         if advert.vrid != self.vrid {
             return Err(Reject::Vrid);
         }
+        // TODO-correctness(RFC 9568 §7.1): an owner should log that it hears another node advertise.
         self.authenticate(advert.auth)?;
         match (&self.auth, seal) {
             (Auth::Hmac(_), Some((seal, clock))) => {
-                seal.verify(place, (message, trailer), header.source.into(), clock)?;
+                seal.verify(place, (message, trailer), header.source, clock)?;
             }
             (Auth::Hmac(_), None) => return Err(Reject::HmacMissing),
             (Auth::None | Auth::Pass(_), _) => {}
@@ -265,3 +263,5 @@ impl Rules {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;

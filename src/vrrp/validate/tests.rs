@@ -232,11 +232,11 @@ fn a_signed_advert_is_accepted_once() {
         let plain = packet(&advert(&ours), PEER, ME, 255);
         let signed = sign(&mut seal, clock, &plain);
         assert_eq!(signed.len(), plain.len() + 28);
-        let verdict = ours.judge_signed(split_ipv4(&signed).unwrap(), &mut seal, clock);
+        let verdict = ours.accept_signed(&signed, &mut seal, clock);
         assert_eq!(verdict.map(|advert| advert.priority), Ok(110));
-        let again = ours.judge_signed(split_ipv4(&signed).unwrap(), &mut seal, clock);
+        let again = ours.accept_signed(&signed, &mut seal, clock);
         assert_eq!(again, Err(Reject::HmacReplay));
-        let unsigned = ours.judge_signed(split_ipv4(&plain).unwrap(), &mut seal, clock);
+        let unsigned = ours.accept_signed(&plain, &mut seal, clock);
         assert_eq!(unsigned, Err(Reject::HmacMissing));
     }
 }
@@ -248,13 +248,10 @@ fn no_bit_of_a_signed_advert_can_be_changed_unnoticed() {
     for bit in 20 * 8..signed.len() * 8 {
         let mut changed = signed.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        let verdict = ours.judge_signed(split_ipv4(&changed).unwrap(), &mut seal, clock);
+        let verdict = ours.accept_signed(&changed, &mut seal, clock);
         assert!(verdict.is_err(), "bit {bit}");
     }
-    assert!(
-        ours.judge_signed(split_ipv4(&signed).unwrap(), &mut seal, clock)
-            .is_ok()
-    );
+    assert!(ours.accept_signed(&signed, &mut seal, clock).is_ok());
 }
 
 #[test]
@@ -268,12 +265,9 @@ fn an_advert_of_another_router_moves_no_mark() {
     let mut other = advert(&ours);
     other.vrid = Vrid::try_from(61).unwrap();
     let of_another = sign(&mut seal, later, &packet(&other, PEER, ME, 255));
-    let verdict = ours.judge_signed(split_ipv4(&of_another).unwrap(), &mut seal, later);
+    let verdict = ours.accept_signed(&of_another, &mut seal, later);
     assert_eq!(verdict, Err(Reject::Vrid));
-    assert!(
-        ours.judge_signed(split_ipv4(&first).unwrap(), &mut seal, later)
-            .is_ok()
-    );
+    assert!(ours.accept_signed(&first, &mut seal, later).is_ok());
 }
 
 #[test]
@@ -293,7 +287,7 @@ fn a_trailer_and_a_router_without_hmac_do_not_go_together() {
     let mut other = advert(&ours);
     other.auth = WireAuth::Pass(*b"1111\0\0\0\0");
     let both = sign(&mut seal, clock, &packet(&other, PEER, ME, 255));
-    let verdict = ours.judge_signed(split_ipv4(&both).unwrap(), &mut seal, clock);
+    let verdict = ours.accept_signed(&both, &mut seal, clock);
     assert_eq!(verdict, Err(Reject::AuthType));
 }
 
@@ -317,9 +311,7 @@ fn a_signed_packet_of_keepalived_is_accepted_whole() {
         wall: Duration::from_secs(0x6b03_0cd0),
         ..clock
     };
-    let accepted = ours
-        .judge_signed(split_ipv4(&packet).unwrap(), &mut seal, then)
-        .unwrap();
+    let accepted = ours.accept_signed(&packet, &mut seal, then).unwrap();
     assert_eq!((accepted.priority, accepted.same_addresses), (110, true));
     assert_eq!(accepted.interval.centiseconds(), 50);
     let late = Clock {
@@ -327,7 +319,7 @@ fn a_signed_packet_of_keepalived_is_accepted_whole() {
         ..clock
     };
     let mut seal = Seal::new(&config, ours.interval, 1);
-    let verdict = ours.judge_signed(split_ipv4(&packet).unwrap(), &mut seal, late);
+    let verdict = ours.accept_signed(&packet, &mut seal, late);
     assert_eq!(verdict, Err(Reject::HmacClock));
     assert!((59_000..61_000).contains(&seal.skew_ms()));
 }
