@@ -151,6 +151,7 @@ impl World {
                     me: address(place),
                     base: Priority::try_from(i64::try_from(base).unwrap()).unwrap(),
                     interval,
+                    spacing: interval.duration(),
                     preempt,
                     lease: Some(LEASE),
                     garp: Garp {
@@ -284,7 +285,7 @@ impl World {
                     self.nodes[place].health.probe_epoch += 1;
                 }
             }
-            Action::IgnoredResign => {}
+            Action::IgnoredResign | Action::FailedOver { .. } => {}
         }
     }
 

@@ -47,6 +47,11 @@ families! {
     PEER_AGE = Gauge "lbd_vrrp_peer_last_advert_age_seconds" ["vip", "peer"], "Time since the node's last accepted advert; absent: never.";
     PEER_PRIORITY = Gauge "lbd_vrrp_peer_priority" ["vip", "peer"], "Priority in the node's last advert.";
     PEER_ADVERTS = Counter "lbd_vrrp_peer_adverts_total" ["vip", "peer"], "Adverts accepted from the node.";
+    PEER_JITTER = Gauge "lbd_vrrp_peer_advert_jitter_seconds" ["vip", "peer", "quantile"], "Deviation of the node's adverts from their usual spacing, recent ones, at the quantiles 0.5 and 0.99.";
+    PEER_REJECTED = Counter "lbd_vrrp_peer_packets_rejected_total" ["vip", "peer", "reason"], "The node's packets that were rejected, by reason.";
+    WIRE_SILENT = Gauge "lbd_vrrp_wire_silent" ["vip"], "Whether the active node of a sync-group is heard on other wires but not on this one.";
+    CONFLICT = Gauge "lbd_vrrp_address_conflict" ["vip"], "Whether another host answers by ARP for an address that this node holds.";
+    PEER_ALIVE = Gauge "lbd_vrrp_peer_alive_but_unheard" ["vip", "peer"], "Whether the node was active, fell silent, and still answers by ARP.";
     TRACK_OK = Gauge "lbd_track_ok" ["vip", "track"], "Whether what is tracked succeeds; absent: no result yet.";
     PROXY_CONNECTIONS = Gauge "lbd_proxy_connections" ["proxy"], "Client connections, queued ones included.";
     PROXY_USABLE = Gauge "lbd_proxy_usable_servers" ["proxy"], "Servers that may take new connections.";
@@ -153,6 +158,8 @@ fn virtual_router(out: &mut Families, vip: &VipStatus) {
         (&VRRP_RESIGNS_RECEIVED, number(counters.resigns_received)),
         (&VRRP_RESTORED, number(counters.restored)),
         (&VRRP_ERRORS, number(counters.errors)),
+        (&WIRE_SILENT, flag(vip.silent)),
+        (&CONFLICT, flag(vip.conflict.is_some())),
     ];
     for (family, value) in single {
         out.add(family, &[name], value);
@@ -173,6 +180,17 @@ fn neighbours(out: &mut Families, vip: &VipStatus) {
             out.add(&PEER_PRIORITY, &labels, f64::from(priority));
         }
         out.add(&PEER_ADVERTS, &labels, number(peer.adverts));
+        out.add(&PEER_ALIVE, &labels, flag(peer.alive_unheard));
+        let [vip, peer_name] = labels;
+        for (quantile, jitter) in [("0.5", peer.jitter_p50_us), ("0.99", peer.jitter_p99_us)] {
+            if let Some(jitter) = jitter {
+                let labels = [vip, peer_name, quantile];
+                out.add(&PEER_JITTER, &labels, seconds_from_micros(jitter));
+            }
+        }
+        for (reason, count) in &peer.rejected {
+            out.add(&PEER_REJECTED, &[vip, peer_name, reason], number(*count));
+        }
     }
     for track in &vip.tracks {
         if let Some(ok) = track.ok {

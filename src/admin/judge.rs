@@ -159,6 +159,21 @@ fn vip_problems(vip: &VipStatus) -> Vec<String> {
     for track in vip.tracks.iter().filter(|track| track.ok == Some(false)) {
         problems.push(format!("track {} of VIP {} fails", track.name, vip.name));
     }
+    if let Some(conflict) = &vip.conflict {
+        problems.push(format!("conflict on VIP {}: {conflict}", vip.name));
+    }
+    for peer in vip.peers.iter().filter(|peer| peer.alive_unheard) {
+        problems.push(format!(
+            "{} answers by ARP but its adverts do not arrive: VRRP ended there, or protocol 112 is blocked",
+            peer_label(vip, peer.address)
+        ));
+    }
+    if vip.silent {
+        problems.push(format!(
+            "the active node of VIP {} is not heard on {}, only on another wire of its group",
+            vip.name, vip.interface
+        ));
+    }
     let silent_after = u64::from(vip.advert_interval_ms) * 4;
     let silent = |age: Option<u64>| age.is_some_and(|age| age > silent_after);
     if vip.state == VrrpState::Backup {

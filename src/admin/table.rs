@@ -100,20 +100,15 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
             vip.counters.became_active + vip.counters.left_active,
         ),
     );
-    let mut rows = vec![row(&["PEER", "PRIORITY", "LAST ADVERT", "ADVERTS"])];
-    rows.extend(vip.peers.iter().map(|peer| {
-        let age = peer.last_advert_age_ms;
-        vec![
-            peer_label(vip, peer.address),
-            dash(peer.priority),
-            age.map_or_else(
-                || "never".to_owned(),
-                |age| format!("{} ago", short_time(age)),
-            ),
-            peer.adverts.to_string(),
-        ]
-    }));
-    push_columns(out, &rows);
+    if let Some(group) = &vip.sync_group {
+        let silent = if vip.silent {
+            "; its active node is NOT HEARD HERE, only on another wire"
+        } else {
+            ""
+        };
+        push_line(out, &format!("  moves with the group {group}{silent}"));
+    }
+    peers(out, vip);
     let mut rows = vec![row(&["TRACK", "STATE", "WEIGHT"])];
     rows.extend(vip.tracks.iter().map(|track| {
         let word = match track.ok {
@@ -127,14 +122,51 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
     rejected(out, vip);
 }
 
-fn rejected(out: &mut String, vip: &VipStatus) {
-    let reasons: Vec<String> = vip
-        .counters
-        .rejected
-        .iter()
-        .filter(|(_, count)| *count > 0)
+fn peers(out: &mut String, vip: &VipStatus) {
+    let mut rows = vec![row(&[
+        "PEER",
+        "PRIORITY",
+        "LAST ADVERT",
+        "ADVERTS",
+        "JITTER P50",
+        "P99",
+        "REJECTED",
+    ])];
+    rows.extend(vip.peers.iter().map(|peer| {
+        let age = peer.last_advert_age_ms;
+        vec![
+            peer_label(vip, peer.address),
+            dash(peer.priority),
+            age.map_or_else(
+                || "never".to_owned(),
+                |age| format!("{} ago", short_time(age)),
+            ),
+            peer.adverts.to_string(),
+            dash(peer.jitter_p50_us.map(deviation)),
+            dash(peer.jitter_p99_us.map(deviation)),
+            if peer.rejected.is_empty() {
+                "0".to_owned()
+            } else {
+                reasons(&peer.rejected).join(", ")
+            },
+        ]
+    }));
+    push_columns(out, &rows);
+}
+
+fn deviation(micros: u64) -> String {
+    format!("{}.{}ms", micros / 1_000, micros % 1_000 / 100)
+}
+
+fn reasons(counts: &[(String, u64)]) -> Vec<String> {
+    let happened = counts.iter().filter(|(_, count)| *count > 0);
+    happened
         .map(|(reason, count)| format!("{reason} {count}"))
-        .collect();
+        .collect()
+}
+
+fn rejected(out: &mut String, vip: &VipStatus) {
+    let reasons = reasons(&vip.counters.rejected);
     if !reasons.is_empty() {
         push_line(out, &format!("  rejected packets: {}", reasons.join(", ")));
     }

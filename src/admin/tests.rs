@@ -44,6 +44,7 @@ fn down() -> ServerStatus {
 fn vip(state: VrrpState) -> VipStatus {
     VipStatus {
         name: "kube".to_owned(),
+        sync_group: None,
         vrid: 60,
         version: 2,
         interface: "eth0".to_owned(),
@@ -56,12 +57,18 @@ fn vip(state: VrrpState) -> VipStatus {
         effective_priority: 100,
         advert_interval_ms: 1_000,
         active: Some("172.16.0.3".parse().unwrap()),
+        silent: false,
+        conflict: None,
         peers: vec![PeerStatus {
             name: Some("lb2".to_owned()),
             address: "172.16.0.3".parse().unwrap(),
             last_advert_age_ms: Some(412),
             priority: Some(110),
             adverts: 182,
+            jitter_p50_us: Some(180),
+            jitter_p99_us: Some(2_303),
+            alive_unheard: false,
+            rejected: vec![("interval".to_owned(), 2)],
         }],
         tracks: vec![TrackStatus {
             name: "proxy:kube-apiserver".to_owned(),
@@ -325,8 +332,8 @@ connections 24 of 4000  workers 2  log lines lost 0
 VIP kube  172.16.0.10/24 on eth0  vrid 60  version 2  advert every 1s
   backup for 3m02s: a stronger node is active
   held by lb2 (172.16.0.3)  priority 100 (configured 100)  moves 2
-  PEER              PRIORITY  LAST ADVERT  ADVERTS
-  lb2 (172.16.0.3)  110       0.4s ago     182
+  PEER              PRIORITY  LAST ADVERT  ADVERTS  JITTER P50  P99    REJECTED
+  lb2 (172.16.0.3)  110       0.4s ago     182      0.1ms       2.3ms  interval 2
   TRACK                 STATE  WEIGHT
   proxy:kube-apiserver  ok     –
   rejected packets: ttl 3

@@ -147,6 +147,9 @@ pub struct Vip {
     pub version: Version,
     /// `advert-interval`, default 1s.
     pub advert_interval: AdvertInterval,
+    /// `advert-spacing`: between two adverts sent, at most `advert_interval`; default
+    /// [`AdvertInterval::default_spacing`].
+    pub advert_spacing: Duration,
     /// `auth`, default none.
     pub auth: Auth,
     /// `mode`, default unicast.
@@ -166,6 +169,9 @@ pub struct Vip {
     pub per_server_weight: u8,
     /// `notify`; `None`: nobody is told.
     pub notify: Option<Notify>,
+    /// `sync-group`: the virtual routers of one group move together. Those that one table with
+    /// addresses of both families is split into are such a group, named like the table.
+    pub sync_group: Option<String>,
 }
 
 impl Vip {
@@ -173,9 +179,11 @@ impl Vip {
     #[must_use]
     pub fn node(&self, wanted: &str) -> Option<usize> {
         let address = wanted.parse::<IpAddr>().ok();
-        self.nodes
-            .iter()
-            .position(|node| node.name.as_deref() == Some(wanted) || Some(node.address) == address)
+        let is_it = |node: &Node| {
+            let named = node.name.as_deref() == Some(wanted);
+            named || address.is_some_and(|ip| node.address == ip || node.twin == Some(ip))
+        };
+        self.nodes.iter().position(is_it)
     }
 }
 
@@ -218,7 +226,7 @@ impl fmt::Debug for Password {
 pub enum Mode {
     /// One packet to each node.
     Unicast,
-    /// To 224.0.0.18 on the interface.
+    /// To 224.0.0.18 or ff02::12 on the interface.
     Multicast,
 }
 
@@ -227,13 +235,15 @@ pub enum Mode {
 pub struct Node {
     /// `name`; `None` when the file gives only an address.
     pub name: Option<String>,
-    /// `address`: the source of this node's adverts.
+    /// `address`: the source of this node's adverts, of the family of the virtual addresses.
     pub address: IpAddr,
+    /// Its address of the other family, where the file gives one of each.
+    pub twin: Option<IpAddr>,
     /// `priority`, default 200, 190, … by position.
     pub priority: Priority,
     /// `interface` of this node, overriding the VIP's.
     pub interface: Option<String>,
-    /// `min-ttl` accepted from this node, default 255.
+    /// `min-ttl` (IPv6: hop limit) accepted from this node, default 255.
     pub min_ttl: u8,
 }
 

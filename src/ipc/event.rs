@@ -32,6 +32,10 @@ pub enum EventKind {
     Keeper,
     /// A virtual router changed its state; a hand-off is one to `leaving`.
     State,
+    /// Another host answers for an address that this node holds.
+    Conflict,
+    /// A failover by command has ended.
+    Failover,
     /// A track of a virtual router changed its verdict.
     Track,
     /// A proxy process started, hung, recovered or ended.
@@ -49,6 +53,8 @@ impl EventKind {
         match self {
             Self::Keeper => "keeper",
             Self::State => "state",
+            Self::Conflict => "conflict",
+            Self::Failover => "failover",
             Self::Track => "track",
             Self::Proxy => "proxy",
             Self::Runner => "runner",

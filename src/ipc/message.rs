@@ -163,6 +163,8 @@ pub struct VrrpStatus {
 pub struct VipStatus {
     /// The table's name.
     pub name: String,
+    /// The group it moves with, if any.
+    pub sync_group: Option<String>,
     /// `VRID`.
     pub vrid: u8,
     /// 2 or 3.
@@ -187,6 +189,10 @@ pub struct VipStatus {
     pub advert_interval_ms: u32,
     /// Who is Active as far as this node knows.
     pub active: Option<IpAddr>,
+    /// Whether the active node is heard on other wires of the group but not on this one.
+    pub silent: bool,
+    /// Another host answers for an address that this node holds: who, and why probably.
+    pub conflict: Option<String>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// What is tracked, with its present verdict.
@@ -222,6 +228,15 @@ pub struct PeerStatus {
     pub priority: Option<u8>,
     /// Accepted adverts.
     pub adverts: u64,
+    /// By how much half of its adverts deviate from their usual spacing at most, microseconds;
+    /// `None`: not enough of them yet.
+    pub jitter_p50_us: Option<u64>,
+    /// The same for 99 of 100.
+    pub jitter_p99_us: Option<u64>,
+    /// Whether it was active, fell silent, and still answers by ARP.
+    pub alive_unheard: bool,
+    /// Its packets that were rejected, by reason.
+    pub rejected: Vec<(String, u64)>,
 }
 
 /// One entry of a VIP's `track` list.

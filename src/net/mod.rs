@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod arp;
+pub mod arp_watch;
 mod capset;
 pub mod clock;
 pub mod epoll;
@@ -11,6 +12,7 @@ pub mod eventfd;
 pub mod link;
 pub mod localtime;
 pub mod memfd;
+pub mod nd;
 pub mod netlink;
 pub mod netns;
 pub mod notify;
@@ -23,4 +25,5 @@ pub mod seqpacket;
 pub mod signal;
 pub mod splice;
 pub mod tcp;
+pub mod vrrp_filter;
 pub mod vrrp_socket;

@@ -1,6 +1,7 @@
 //! What only the whole file can tell, or the file together with this machine. Lints read the sound
 //! items of the draft and say where in the text the trouble is; they change nothing.
 
+mod group;
 mod host;
 mod proxy;
 mod track;
@@ -78,6 +79,7 @@ impl std::fmt::Debug for Host<'_> {
 pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
     vip::lint(draft, problems);
     track::unused(draft, problems);
+    group::lint(draft, problems);
     proxy::lint(draft, problems);
     match view {
         View::Anywhere => {}

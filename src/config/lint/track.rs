@@ -25,7 +25,7 @@ pub(super) fn servers(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
         TrackTarget::Script(_) | TrackTarget::Interface(_) | TrackTarget::File(_) => None,
     });
     let servers: usize = tracked.map(|proxy| proxy.servers.len()).sum();
-    let warn = |text: String| Problem::warning("W0231", text);
+    let warn = |text: String| Problem::warning("W0261", text);
     if vip.preempt == Preempt::Never {
         let preempt = draft.spans.at(&format!("vip/{}/preempt", vip.name));
         problems.push(
@@ -155,7 +155,7 @@ pub(super) fn here(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
             };
             if host.facts.interface(name).is_none() {
                 problems.push(
-                    Problem::warning("W0232", format!("there is no interface {name}")).at(
+                    Problem::warning("W0262", format!("there is no interface {name}")).at(
                         &draft.spans.at(&format!("vip/{}/track/{index}", vip.name)),
                         "not on this machine: it counts as failed",
                     ),
@@ -203,7 +203,7 @@ fn program(
             ),
         ),
     };
-    let problem = Problem::warning("W0233", format!("{program} will not be run")).at(
+    let problem = Problem::warning("W0263", format!("{program} will not be run")).at(
         &draft.spans.at(&format!("{path}/{key}")),
         format!("{why}: {consequence}"),
     );

@@ -33,6 +33,7 @@ pub(super) fn vip(
         Some(_) | None => Version::V3,
     };
     let advert_interval = advert_interval(&mut fields, version, sink);
+    let advert_spacing = advert_spacing(&mut fields, advert_interval, sink);
     let auth = auth(&mut fields, version, sink);
     let mode = match fields.word("mode", sink) {
         "multicast" => Mode::Multicast,
@@ -44,6 +45,7 @@ pub(super) fn vip(
     let track = track::tracks(&mut fields, proxies, tracked, sink);
     let per_server_weight = fields.byte("per-server-weight", sink);
     let notify = notify::notify(&mut fields, sink);
+    let sync_group = sync_group(&mut fields, sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -56,6 +58,7 @@ pub(super) fn vip(
         vrid: vrid?,
         version,
         advert_interval: advert_interval?,
+        advert_spacing,
         auth,
         mode,
         nodes,
@@ -65,7 +68,20 @@ pub(super) fn vip(
         track,
         per_server_weight,
         notify,
+        sync_group,
     })
+}
+
+fn sync_group(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+    let text = fields.text("sync-group", sink)?;
+    if value::is_name(text.text) {
+        return Some(text.text.to_owned());
+    }
+    sink.push(
+        Problem::error("E0108", format!("`{}` can't be a group's name", text.name))
+            .at(&text.span, "use 1 to 64 letters, digits, `-`, `_` and `.`"),
+    );
+    None
 }
 
 fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
@@ -164,6 +180,41 @@ fn advert_interval(
                 Version::V3 => problem,
             });
             None
+        }
+    }
+}
+
+/// Without a usable interval there is nothing to compare it with, and an error already.
+fn advert_spacing(
+    fields: &mut Fields<'_, '_>,
+    interval: Option<AdvertInterval>,
+    sink: &mut Sink,
+) -> Duration {
+    let span = fields.span_of("advert-spacing");
+    let given = fields.time_given("advert-spacing", sink);
+    let Some(interval) = interval else {
+        return Duration::ZERO;
+    };
+    let longest = interval.duration();
+    match given {
+        None => interval.default_spacing(),
+        Some(Duration::ZERO) => longest,
+        Some(spacing) if spacing <= longest => spacing,
+        Some(_) => {
+            let name = fields.name();
+            sink.push(
+                Problem::error(
+                    "E0105",
+                    format!("`{name}.advert-spacing` is longer than the interval"),
+                )
+                .at(&span, "the other nodes would take over between two adverts")
+                .context(
+                    &fields.span_of("advert-interval"),
+                    "this is what the adverts promise",
+                )
+                .help("leave it out: a fifth of the interval is sent by itself"),
+            );
+            longest
         }
     }
 }
@@ -309,6 +360,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
+            twin: None,
         });
     }
     if !matches!(given.value, DeValue::Table(_)) {
@@ -343,6 +395,7 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         priority: priority?,
         interface,
         min_ttl,
+        twin: None,
     })
 }
 

@@ -51,6 +51,12 @@ pub(super) const VIP: Section = Section {
         )
         .called(&["advert_int", "advertisement-interval"]),
         Key::new(
+            "advert-spacing",
+            seconds_or_off(10, 255 * SECOND),
+            Fallback::Words("a fifth of `advert-interval`, at least 10ms"),
+            "Time between two adverts sent, so that lost ones don't move the address; \"off\" = `advert-interval`, as the RFC says.",
+        ),
+        Key::new(
             "auth",
             Kind::Table("vip.NAME.auth"),
             Fallback::Words("none"),
@@ -98,7 +104,13 @@ pub(super) const VIP: Section = Section {
             "Programs that are told about changes.",
         )
         .called(&["notify_master", "notify_backup", "notify_fault"]),
-        Key::later("sync-group", "Virtual routers that move together.").called(&["vrrp_sync_group"]),
+        Key::new(
+            "sync-group",
+            Kind::Form("name"),
+            Fallback::Words("none"),
+            "Virtual routers with the same word here move together, all or none; what one of them tracks, all do.",
+        )
+        .called(&["vrrp_sync_group"]),
         Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
         Key::later("announce", "Announcing a route instead of VRRP."),
         Key::later("allow-from", "Peers beyond `nodes`."),

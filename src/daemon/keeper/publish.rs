@@ -68,7 +68,7 @@ impl Keeper {
     /// After each turn of the loop.
     pub(super) fn publish(&mut self, now: Instant) {
         let standing = self.supervisor.standing(now);
-        for index in 0..self.args.config.vips.len() {
+        for index in 0..self.routers.count() {
             self.judge(now, index, standing);
         }
         self.note_tracks(standing);
@@ -79,6 +79,10 @@ impl Keeper {
                 Wish::Changed(router, from, to, reason) => {
                     self.router_changed(now, router, (from, to), reason);
                 }
+                Wish::Conflict(router, address, mac) => {
+                    self.note_conflict(router, address, mac);
+                }
+                Wish::FailedOver { index, taken } => self.note_failover(index, taken),
             }
         }
         self.drive_notify(now);
@@ -101,7 +105,7 @@ impl Keeper {
     /// Tells a virtual router what this node can do.
     fn judge(&mut self, now: Instant, index: usize, standing: Standing) {
         let servers = self.servers_weight(index, now);
-        let Some(vip) = self.args.config.vips.get(index) else {
+        let Some(vip) = self.routers.tracked(index) else {
             return;
         };
         let results = Results {

@@ -37,6 +37,15 @@ pub(super) enum Wish {
     Probe,
     /// A router has changed its state: its position, from where, to where, why.
     Changed(usize, VrrpState, VrrpState, &'static str),
+    /// Another host answers for an address of the router at this position: its hardware address.
+    Conflict(usize, IpAddr, [u8; 6]),
+    /// A failover by command has ended.
+    FailedOver {
+        /// The router's position.
+        index: usize,
+        /// Whether another node took over.
+        taken: bool,
+    },
 }
 
 /// All of them.
@@ -51,10 +60,15 @@ pub(super) struct Routers {
     pub(super) interfaces: Interfaces,
 }
 
+/// One `[vip.NAME]`, or the sync-group of several.
 #[derive(Debug)]
 struct Router {
     inner: VirtualRouter,
     name: String,
+    /// Positions of its members in the file.
+    vips: Vec<usize>,
+    /// The first member with the tracks of all.
+    tracked: Vip,
     told: Option<NodeHealth>,
 }
 
@@ -99,20 +113,34 @@ impl Routers {
         routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
-        for local in locals {
-            let resume = routers.resume(local, stamps);
+        for vips in groups(locals) {
+            let members: Vec<LocalVip> = vips
+                .iter()
+                .filter_map(|vip| locals.get(*vip).cloned())
+                .collect();
+            let resume = routers.resume(&members, stamps);
             let now = clock::now();
-            let opened = VirtualRouter::open(local, Rc::clone(&netlink), now, resume);
+            let opened = VirtualRouter::open(&members, Rc::clone(&netlink), now, resume);
             let mut router = opened.map_err(|error| refused(&error))?;
-            router.set_recovery_delay(check_interval(config, &local.vip));
-            routers.watch(router, local, epoll).map_err(failed)?;
+            let Some(tracked) = union(&members) else {
+                continue;
+            };
+            router.set_recovery_delay(check_interval(config, &tracked));
+            router.set_siblings(now, locals);
+            routers
+                .watch(router, vips, tracked, epoll)
+                .map_err(failed)?;
         }
         Ok(routers)
     }
 
-    fn resume(&self, local: &LocalVip, stamps: &[Stamp]) -> Option<Resume> {
-        let vip = &local.vip;
-        let same = |stamp: &&Stamp| stamp.name == vip.name && stamp.vrid == vip.vrid.get();
+    /// The stamp of a group is that of whichever member was its first.
+    fn resume(&self, members: &[LocalVip], stamps: &[Stamp]) -> Option<Resume> {
+        let same = |stamp: &&Stamp| {
+            members
+                .iter()
+                .any(|local| stamp.name == local.vip.name && stamp.vrid == local.vip.vrid.get())
+        };
         Some(Resume {
             stamp: stamps.iter().find(same)?.clone(),
             boot_id: self.boot_id.clone(),
@@ -120,7 +148,13 @@ impl Routers {
         })
     }
 
-    fn watch(&mut self, inner: VirtualRouter, local: &LocalVip, epoll: &Epoll) -> io::Result<()> {
+    fn watch(
+        &mut self,
+        inner: VirtualRouter,
+        vips: Vec<usize>,
+        tracked: Vip,
+        epoll: &Epoll,
+    ) -> io::Result<()> {
         let index = self.routers.len();
         for fd in inner.fds() {
             let position = u64::try_from(self.watched.len()).map_err(io::Error::other)?;
@@ -130,10 +164,17 @@ impl Routers {
         }
         self.routers.push(Router {
             inner,
-            name: local.vip.name.clone(),
+            name: tracked.sync_group.as_ref().unwrap_or(&tracked.name).clone(),
+            vips,
+            tracked,
             told: None,
         });
         Ok(())
+    }
+
+    /// What each router tracks, in order: a group what any of its members does.
+    pub(super) fn tracked(&self, index: usize) -> Option<&Vip> {
+        self.routers.get(index).map(|router| &router.tracked)
     }
 
     /// Something can be read from descriptor `position`.
@@ -212,16 +253,34 @@ impl Routers {
                     RouterEvent::Changed { from, to, reason } => {
                         wishes.push(Wish::Changed(index, from, to, reason));
                     }
+                    RouterEvent::Conflict { address, mac } => {
+                        wishes.push(Wish::Conflict(index, address, mac));
+                    }
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
                     }
-                    RouterEvent::Reopened => watch_again(router, index, watched, epoll),
+                    RouterEvent::Reopened(member) => {
+                        watch_again(router, (index, member), watched, epoll);
+                    }
                     RouterEvent::Probe => wishes.push(Wish::Probe),
+                    RouterEvent::FailedOver { taken } => {
+                        wishes.push(Wish::FailedOver { index, taken });
+                    }
                 }
             }
         }
         wishes
+    }
+
+    /// How many there are: a sync-group is one.
+    pub(super) fn count(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// Its members' positions in the file.
+    pub(super) fn members(&self, index: usize) -> &[usize] {
+        self.routers.get(index).map_or(&[], |router| &router.vips)
     }
 
     /// Whether the router at this position holds its addresses.
@@ -237,9 +296,15 @@ impl Routers {
             .collect()
     }
 
+    /// One for each `[vip.NAME]`, in the order of the file.
     pub(super) fn status(&self, now: Instant) -> Vec<VipStatus> {
-        let all = self.routers.iter();
-        all.map(|router| router.inner.status(now)).collect()
+        let of = |router: &Router| -> Vec<(usize, VipStatus)> {
+            let vips = router.vips.iter().copied();
+            vips.zip(router.inner.status(now)).collect()
+        };
+        let mut all: Vec<(usize, VipStatus)> = self.routers.iter().flat_map(of).collect();
+        all.sort_by_key(|(vip, _)| *vip);
+        all.into_iter().map(|(_, status)| status).collect()
     }
 
     /// The stamps of those that are Active; `None` while they are those of `before`.
@@ -294,24 +359,54 @@ fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
     }
 }
 
-/// Waits for new descriptors under the tokens of the old ones, whose registrations ended with them.
-fn watch_again(router: &Router, index: usize, watched: &mut [Watched], epoll: &Epoll) {
-    let mut fds = router.inner.fds().into_iter();
-    for (position, entry) in watched.iter_mut().enumerate() {
-        let Watched::Router { index: of, fd: old } = entry else {
-            continue;
-        };
-        if *of != index {
-            continue;
-        }
-        let (Some(fd), Ok(position)) = (fds.next(), u64::try_from(position)) else {
-            return;
-        };
-        *old = fd.as_raw_fd();
-        if let Err(error) = epoll.add(fd, ROUTERS + position, Interest::READ) {
-            tracing::error!(%error, vip = router.name, "adverts cannot be waited for");
+/// Waits for a member's new descriptor under the token of the old one, whose registration ended
+/// with it.
+fn watch_again(
+    router: &Router,
+    (index, member): (usize, usize),
+    watched: &mut [Watched],
+    epoll: &Epoll,
+) {
+    let own = |(_, entry): &(usize, &mut Watched)| matches!(entry, Watched::Router { index: of, .. } if *of == index);
+    let entry = watched.iter_mut().enumerate().filter(own).nth(member);
+    let (Some((position, entry)), Some(fd)) = (entry, router.inner.fds().nth(member)) else {
+        return;
+    };
+    let Ok(position) = u64::try_from(position) else {
+        return;
+    };
+    *entry = Watched::Router {
+        index,
+        fd: fd.as_raw_fd(),
+    };
+    if let Err(error) = epoll.add(fd, ROUTERS + position, Interest::READ) {
+        tracing::error!(%error, vip = router.name, "adverts cannot be waited for");
+    }
+}
+
+/// Positions of the virtual routers that move together, in the order of the file.
+fn groups(locals: &[LocalVip]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
+    for (position, local) in locals.iter().enumerate() {
+        let name = local.vip.sync_group.as_deref();
+        let same = |(other, _): &&mut (Option<&str>, Vec<usize>)| name.is_some() && *other == name;
+        match groups.iter_mut().find(same) {
+            Some((_, members)) => members.push(position),
+            None => groups.push((name, vec![position])),
         }
     }
+    groups.into_iter().map(|(_, members)| members).collect()
+}
+
+/// The first member with the tracks of all.
+fn union(members: &[LocalVip]) -> Option<Vip> {
+    let mut union = members.first()?.vip.clone();
+    for track in members.iter().flat_map(|local| &local.vip.track) {
+        if !union.track.contains(track) {
+            union.track.push(track.clone());
+        }
+    }
+    Some(union)
 }
 
 /// How users read a state.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::health::{Names, Results};
-use super::routers::check_interval;
+use super::routers::{Routers, check_interval};
 use crate::config::model::{Config, TrackFile, TrackTarget};
 use crate::daemon::supervise::Standing;
 use crate::ipc::event::EventKind;
@@ -19,7 +19,7 @@ pub(super) struct Tracks {
     files: Vec<Option<Found>>,
     /// What was found in each, in words.
     contents: Vec<String>,
-    /// One per virtual router.
+    /// One per virtual router; a sync-group is one.
     servers: Vec<Counted>,
     /// The verdict of each track of each virtual router that was noted last.
     noted: Vec<Vec<Option<bool>>>,
@@ -33,8 +33,9 @@ struct Counted {
 }
 
 impl Tracks {
-    pub(super) fn new(config: &Config) -> Self {
-        let counted = config.vips.iter().map(|vip| Counted {
+    pub(super) fn new(config: &Config, routers: &Routers) -> Self {
+        let all = (0..routers.count()).filter_map(|index| routers.tracked(index));
+        let counted = all.map(|vip| Counted {
             weight: vip.per_server_weight,
             delay: check_interval(config, vip),
             servers: Servers::default(),
@@ -65,7 +66,7 @@ impl Keeper {
     /// What the usable servers add to the priority of a virtual router.
     pub(super) fn servers_weight(&mut self, index: usize, now: Instant) -> i32 {
         let holds = self.routers.holds(index);
-        let vip = self.args.config.vips.get(index);
+        let vip = self.routers.tracked(index);
         let usable = vip.and_then(|vip| self.board.usable_servers(vip));
         let counted = self.tracks.servers.get_mut(index);
         let (Some(usable), Some(counted)) = (usable, counted) else {

@@ -16,6 +16,7 @@ fn settings(version: Version, ms: u64, base: i64, preempt: Preempt) -> Settings 
         me: ME,
         base: Priority::try_from(base).unwrap(),
         interval: AdvertInterval::new(version, Duration::from_millis(ms)).unwrap(),
+        spacing: Duration::from_millis(ms),
         preempt,
         lease: Some(Duration::from_secs(2)),
         garp: Garp {
@@ -633,6 +634,7 @@ fn letters(actions: &[Action]) -> String {
             Action::Garp(frames) => format!("garp{frames}"),
             Action::Probe => "probe".into(),
             Action::IgnoredResign => "ignored".into(),
+            Action::FailedOver { taken } => format!("taken:{taken}"),
         })
         .collect();
     words.join(" ")
@@ -709,7 +711,7 @@ fn random_events_keep_the_invariants() {
                     Action::Advertise(priority) => {
                         assert!(holding || *priority == 0, "seed {seed}: advertises a lie");
                     }
-                    Action::Probe | Action::IgnoredResign => {}
+                    Action::Probe | Action::IgnoredResign | Action::FailedOver { .. } => {}
                 }
             }
             assert_eq!(holding, rig.machine.holds(), "seed {seed}");

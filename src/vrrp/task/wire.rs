@@ -9,23 +9,30 @@ use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
-use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
-use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, GROUP, Reject, WireAuth};
+use crate::net::arp_watch::Watcher;
+use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
+use crate::vrrp::packet::{
+    ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
+};
+use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
 
-/// An IPv4 header with options, the longest advert, and some room to see that a packet is longer.
-const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + 16;
+/// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + 64;
 
 #[derive(Debug)]
 pub(super) struct Wire {
     sender: Sender,
     receiver: Receiver,
     rejected: Receiver,
+    filter: Filter,
     /// `None` on a link without Ethernet addresses.
     announcer: Option<Announcer>,
+    /// By IPv4 only.
+    watcher: Option<Watcher>,
     netlink: SharedNetlink,
     leases: Vec<Lease>,
-    destinations: Vec<Ipv4Addr>,
+    destinations: Vec<IpAddr>,
     interface: String,
     index: u32,
     buffer: Vec<u8>,
@@ -36,8 +43,10 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) struct Received {
     /// Where it says it comes from, if it says that much.
-    pub(super) source: Option<Ipv4Addr>,
+    pub(super) source: Option<IpAddr>,
     pub(super) verdict: Result<Accepted, Reject>,
+    /// What a refused one claims.
+    pub(super) claim: Option<Claim>,
 }
 
 impl Wire {
@@ -65,7 +74,7 @@ impl Wire {
             senders: peers().map(|peer| peer.address).collect(),
             destination: match rules.mode {
                 Mode::Unicast => rules.me,
-                Mode::Multicast => GROUP,
+                Mode::Multicast => rules.group(),
             },
             min_ttl: match rules.mode {
                 Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
@@ -73,22 +82,30 @@ impl Wire {
             },
             version: rules.version.get(),
             vrid: rules.vrid.get(),
+            passed_over: Vec::new(),
         };
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
-        let addresses: Vec<Ipv4Addr> = rules.addresses.iter().map(|ip| (*ip).into()).collect();
+        let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
         let announcer = match link.mac {
             Some(mac) => Some(
-                Announcer::open(link.index, mac, &addresses)
-                    .map_err(failed("open an ARP socket"))?,
+                Announcer::open(interface, link.index, mac, &addresses)
+                    .map_err(failed("open a socket to announce addresses"))?,
             ),
             None => None,
         };
+        let watcher = link
+            .mac
+            .and_then(|mac| watcher(rules, link.index, mac, &addresses));
+        let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
         let vip = &local.vip;
         let wire = Self {
-            sender: Sender::open(interface, rules.me).map_err(failed("open a raw socket"))?,
+            sender: Sender::open(interface, link.index, rules.me)
+                .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
             rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
+            filter,
             announcer,
+            watcher,
             netlink,
             leases: vip
                 .addresses
@@ -97,7 +114,7 @@ impl Wire {
                 .collect(),
             destinations: match rules.mode {
                 Mode::Unicast => peers().map(|peer| peer.address).collect(),
-                Mode::Multicast => vec![GROUP],
+                Mode::Multicast => vec![rules.group()],
             },
             interface: interface.to_owned(),
             index: link.index,
@@ -133,14 +150,39 @@ impl Wire {
     /// One packet on this side of the kernel's filter, judged; `None`: nothing there.
     pub(super) fn read(&mut self, rules: &Rules, side: Side) -> io::Result<Option<Received>> {
         let receiver = match side {
-            Side::Matching => &self.receiver,
-            Side::Rejected => &self.rejected,
+            Side::Matching => &mut self.receiver,
+            Side::Rejected => &mut self.rejected,
         };
-        let packet = receiver.read(&mut self.buffer)?;
-        Ok(packet.map(|packet| Received {
-            source: source(packet),
-            verdict: rules.accept(packet),
+        let arrival = receiver.read(&mut self.buffer)?;
+        let Some(arrival) = arrival else {
+            return Ok(None);
+        };
+        let (source, advert, verdict) = match arrival {
+            Arrival::V4(packet) => {
+                let advert = split_ipv4(packet).map_or([].as_slice(), |packet| packet.payload);
+                (source(packet), advert, rules.accept(packet))
+            }
+            Arrival::V6(parts) => {
+                let verdict = datagram(parts).and_then(|packet| rules.judge(packet));
+                (parts.source.map(IpAddr::V6), parts.payload, verdict)
+            }
+        };
+        let refused_from = source.filter(|_| verdict.is_err());
+        Ok(Some(Received {
+            source,
+            verdict,
+            claim: refused_from.and_then(|source| claim(source, advert)),
         }))
+    }
+
+    pub(super) fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
+    /// Looks away from the adverts of these virtual routers: this node's others on the same LAN.
+    pub(super) fn pass_over(&mut self, vrids: &[u8]) -> io::Result<()> {
+        self.filter.passed_over = vrids.to_vec();
+        self.rejected.set_filter(&self.filter, Side::Rejected)
     }
 
     pub(super) fn advertise(
@@ -157,7 +199,7 @@ impl Wire {
             vrid: rules.vrid,
             priority,
             interval: rules.interval,
-            addresses: &rules.addresses,
+            addresses: rules.addresses.as_wire(),
             auth: match &rules.auth {
                 Auth::None => WireAuth::None,
                 Auth::Pass(password) => WireAuth::Pass(password.0),
@@ -188,6 +230,9 @@ impl Wire {
 
     /// Announces at `mac` from here on; says whether that is news.
     pub(super) fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set_mac(mac);
+        }
         match &mut self.announcer {
             Some(announcer) => announcer.set_mac(mac),
             None => Ok(false),
@@ -247,6 +292,26 @@ impl Wire {
     }
 }
 
+/// Who watches the virtual addresses and the nodes by ARP; `None` by IPv6.
+fn watcher(
+    rules: &Rules,
+    index: u32,
+    mac: [u8; 6],
+    addresses: &[IpAddr],
+) -> Option<io::Result<Watcher>> {
+    let IpAddr::V4(me) = rules.me else {
+        return None;
+    };
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let virtuals: Vec<Ipv4Addr> = addresses.iter().copied().filter_map(v4).collect();
+    let nodes = rules.peers.iter().map(|peer| peer.address);
+    let nodes: Vec<Ipv4Addr> = nodes.filter_map(v4).collect();
+    Some(Watcher::open(index, mac, me, &virtuals, &nodes))
+}
+
 /// An interface as the kernel describes it at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Present {
@@ -259,7 +324,17 @@ pub(super) struct Present {
 }
 
 /// The source of an IPv4 packet, whatever else is wrong with it.
-fn source(packet: &[u8]) -> Option<Ipv4Addr> {
+fn source(packet: &[u8]) -> Option<IpAddr> {
     let bytes: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-    Some(bytes.into())
+    Some(Ipv4Addr::from(bytes).into())
+}
+
+/// An IPv6 packet for the judgement. Without its destination or its hop limit there is none.
+fn datagram(parts: ArrivalV6<'_>) -> Result<Datagram<'_>, Reject> {
+    Ok(Datagram {
+        source: parts.source.ok_or(Reject::IpHeader)?.into(),
+        destination: parts.destination.ok_or(Reject::IpHeader)?.into(),
+        ttl: parts.hop_limit.ok_or(Reject::IpHeader)?,
+        payload: parts.payload,
+    })
 }
