@@ -28,6 +28,7 @@ const ORDER: &[(&str, u8)] = &[
 const PURE: &[&str] = &[
     "src/units.rs",
     "src/config",
+    "src/ipc/command.rs",
     "src/ipc/message.rs",
     "src/ipc/event.rs",
     "src/ipc/runner.rs",
@@ -56,6 +57,7 @@ const PURE: &[&str] = &[
     "src/vrrp/timing.rs",
     "src/daemon/keeper/health.rs",
     "src/daemon/keeper/notifier.rs",
+    "src/daemon/keeper/route/decision.rs",
     "src/daemon/supervise",
     "src/admin/status.rs",
     "src/admin/judge.rs",

@@ -1,7 +1,7 @@
 //! Every metric of lbd, and how it is read out of a status. `docs/metrics.md` lists the same; a
 //! test compares the two.
 
-use crate::ipc::message::{VipStatus, VrrpState, VrrpStatus};
+use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState, VrrpStatus};
 use crate::metrics::{Families, Family, Kind};
 
 use super::status::{ProxyStatus, ServerState, ServerStatus, Status};
@@ -44,6 +44,13 @@ families! {
     VRRP_RESIGNS_RECEIVED = Counter "lbd_vrrp_resigns_received_total" ["vip"], "Priority-0 adverts accepted.";
     VRRP_RESTORED = Counter "lbd_vrrp_addresses_restored_total" ["vip"], "Times the address vanished and was put back.";
     VRRP_ERRORS = Counter "lbd_vrrp_errors_total" ["vip"], "Errors of the kernel while sending or changing the address.";
+    VRRP_HELD_BACK = Gauge "lbd_vrrp_held_back" ["vip"], "Whether this node preempts nobody after a failover by command.";
+    ROUTE_ANNOUNCED = Gauge "lbd_route_announced" ["vip"], "Whether the address is there for routing daemons to see.";
+    ROUTE_AGE = Gauge "lbd_route_age_seconds" ["vip"], "Time since the address was announced or withdrawn.";
+    ROUTE_ANNOUNCEMENTS = Counter "lbd_route_announcements_total" ["vip"], "Times the address was announced.";
+    ROUTE_WITHDRAWALS = Counter "lbd_route_withdrawals_total" ["vip"], "Times the address was withdrawn.";
+    ROUTE_RESTORED = Counter "lbd_route_addresses_restored_total" ["vip"], "Times somebody else removed the address and it was put back.";
+    ROUTE_ERRORS = Counter "lbd_route_errors_total" ["vip"], "Errors of the kernel while changing the address.";
     PEER_AGE = Gauge "lbd_vrrp_peer_last_advert_age_seconds" ["vip", "peer"], "Time since the node's last accepted advert; absent: never.";
     PEER_PRIORITY = Gauge "lbd_vrrp_peer_priority" ["vip", "peer"], "Priority in the node's last advert.";
     PEER_ADVERTS = Counter "lbd_vrrp_peer_adverts_total" ["vip", "peer"], "Adverts accepted from the node.";
@@ -126,6 +133,25 @@ fn keeper(out: &mut Families, vrrp: &VrrpStatus) {
         virtual_router(out, vip);
         neighbours(out, vip);
     }
+    for of_route in &vrrp.routes {
+        route(out, of_route);
+    }
+}
+
+fn route(out: &mut Families, route: &RouteStatus) {
+    let counters = route.counters;
+    let single = [
+        (&ROUTE_ANNOUNCED, flag(route.announced)),
+        (&ROUTE_AGE, seconds_from_ms(route.since_ms)),
+        (&ROUTE_ANNOUNCEMENTS, number(counters.announced)),
+        (&ROUTE_WITHDRAWALS, number(counters.withdrawn)),
+        (&ROUTE_RESTORED, number(counters.restored)),
+        (&ROUTE_ERRORS, number(counters.errors)),
+    ];
+    for (family, value) in single {
+        out.add(family, &[&route.name], value);
+    }
+    tracks(out, &route.name, &route.tracks);
 }
 
 fn virtual_router(out: &mut Families, vip: &VipStatus) {
@@ -158,6 +184,7 @@ fn virtual_router(out: &mut Families, vip: &VipStatus) {
         (&VRRP_RESIGNS_RECEIVED, number(counters.resigns_received)),
         (&VRRP_RESTORED, number(counters.restored)),
         (&VRRP_ERRORS, number(counters.errors)),
+        (&VRRP_HELD_BACK, flag(vip.held_back.is_some())),
         (&WIRE_SILENT, flag(vip.silent)),
         (&CONFLICT, flag(vip.conflict.is_some())),
     ];
@@ -192,9 +219,13 @@ fn neighbours(out: &mut Families, vip: &VipStatus) {
             out.add(&PEER_REJECTED, &[vip, peer_name, reason], number(*count));
         }
     }
-    for track in &vip.tracks {
+    tracks(out, &vip.name, &vip.tracks);
+}
+
+fn tracks(out: &mut Families, vip: &str, tracks: &[TrackStatus]) {
+    for track in tracks {
         if let Some(ok) = track.ok {
-            out.add(&TRACK_OK, &[&vip.name, &track.name], flag(ok));
+            out.add(&TRACK_OK, &[vip, &track.name], flag(ok));
         }
     }
 }

@@ -1,5 +1,8 @@
-//! The admin socket: answers `lbd status` and `lbd events`. Bounded in the number of askers, in the size of a
-//! question and in time; an asker who exceeds them is cut off and nobody else notices.
+//! The admin socket: answers questions and takes orders. Bounded in the number of askers, in the
+//! size of a question and in time; an asker who exceeds them is cut off and nobody else notices.
+//!
+//! Who may connect is the socket file's mode (owner and group). That is enough to ask; orders are
+//! taken from root and from the socket's owner only, whom the kernel names (`SO_PEERCRED`).
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -10,12 +13,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::Source;
 use super::events::{Feed, Place};
-use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, connect, parse};
+use super::protocol::{
+    Answer, Command, Content, QUESTION_BYTES_MAX, Question, VERSION, connect, parse,
+};
+use super::{Order, Orders, Source};
+use crate::ipc::command::{self, NAMES_MAX, Outcome};
 
 /// Askers at once; further ones wait in the kernel's backlog.
 const ASKERS_MAX: usize = 16;
@@ -23,6 +29,9 @@ const ASKERS_MAX: usize = 16;
 const FOLLOWERS_MAX: usize = 8;
 /// Time for a question to come, and for an answer to be taken.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+/// An order that nobody has answered after this long never will be: the longest failover is bounded
+/// by the longest advert interval, 40.95 s, four times and a second.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Rest after a failed accept (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -54,7 +63,12 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
 ///
 /// # Errors
 /// When the listener cannot be handed to the executor.
-pub async fn serve(listener: StdListener, source: Source, feed: Arc<Feed>) -> io::Result<()> {
+pub async fn serve(
+    listener: StdListener,
+    source: Source,
+    feed: Arc<Feed>,
+    orders: Orders,
+) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
     let askers = Arc::new(Semaphore::new(ASKERS_MAX));
@@ -71,9 +85,10 @@ pub async fn serve(listener: StdListener, source: Source, feed: Arc<Feed>) -> io
             }
         };
         let (source, feed) = (Arc::clone(&source), Arc::clone(&feed));
-        let followers = Arc::clone(&followers);
+        let (followers, orders) = (Arc::clone(&followers), orders.clone());
         tokio::spawn(async move {
-            if let Err(error) = answer(stream, &source, &feed, &followers).await {
+            let served = answer(stream, &source, (&feed, &followers), &orders);
+            if let Err(error) = served.await {
                 tracing::debug!(%error, "admin conversation broke off");
             }
             drop(permit);
@@ -84,13 +99,15 @@ pub async fn serve(listener: StdListener, source: Source, feed: Arc<Feed>) -> io
 async fn answer(
     mut stream: UnixStream,
     source: &Source,
-    feed: &Feed,
-    followers: &Semaphore,
+    (feed, followers): (&Feed, &Semaphore),
+    orders: &Orders,
 ) -> io::Result<()> {
     let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
-        Ok(line) => match parse(&line?).map(|question| question.command) {
-            Ok(Command::Status) => Content::Status(Box::new(source())),
-            Ok(Command::Events { last, follow }) => {
+        Ok(line) => match parse(&line?) {
+            Ok(Question {
+                command: Command::Events { last, follow },
+                ..
+            }) => {
                 let (events, place) = feed.last(usize::try_from(last).unwrap_or(usize::MAX));
                 match followers.try_acquire() {
                     Ok(_permit) if follow => {
@@ -101,6 +118,7 @@ async fn answer(
                     Ok(_) | Err(_) => Content::Events(events),
                 }
             }
+            Ok(question) => reply(&stream, question, source, orders).await,
             Err(error) => Content::Error(error),
         },
         Err(_elapsed) => Content::Error("no question came in time".to_owned()),
@@ -138,6 +156,57 @@ async fn tell(stream: &mut UnixStream, content: Content) -> io::Result<()> {
     timeout(STEP_TIMEOUT, stream.write_all(&line)).await?
 }
 
+async fn reply(
+    stream: &UnixStream,
+    question: Question,
+    source: &Source,
+    orders: &Orders,
+) -> Content {
+    let order = match question.command.into_order() {
+        Ok(order) => order,
+        Err(Command::Status) => return Content::Status(Box::new(source())),
+        Err(Command::Failover(_) | Command::ReleaseHold(_) | Command::Events { .. }) => {
+            return Content::Error("not understood".to_owned());
+        }
+    };
+    // The socket was made by this process: its owner is this process's user.
+    let owner = nix::unistd::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if may_order(peer.uid(), owner) => {
+            tracing::info!(uid = peer.uid(), ?order, "order received");
+            Content::Outcome(carry_out(order, orders).await)
+        }
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid(), "order refused");
+            Content::Denied("orders are taken from root and the socket's owner".to_owned())
+        }
+        Err(error) => Content::Denied(format!("the kernel does not say who asks: {error}")),
+    }
+}
+
+fn may_order(uid: u32, owner: u32) -> bool {
+    uid == 0 || uid == owner
+}
+
+async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
+    let names = match &command {
+        command::Command::Failover(failover) => &failover.vips,
+        command::Command::ReleaseHold(release) => &release.vips,
+    };
+    if names.len() > NAMES_MAX {
+        return Outcome::Refused(format!("more than {NAMES_MAX} names"));
+    }
+    let (answer, outcome) = oneshot::channel();
+    if orders.try_send(Order { command, answer }).is_err() {
+        return Outcome::Refused("too many orders at once".to_owned());
+    }
+    match timeout(ORDER_TIMEOUT, outcome).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_dropped)) => Outcome::Unknown("the process that took it has gone".to_owned()),
+        Err(_elapsed) => Outcome::Unknown("no answer came in time".to_owned()),
+    }
+}
+
 /// The bytes up to the line's end, or what came until the limit or the end of the stream.
 async fn question(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     let limit = u64::try_from(QUESTION_BYTES_MAX).unwrap_or(u64::MAX);
@@ -146,4 +215,17 @@ async fn question(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
         .read_until(b'\n', &mut line)
         .await?;
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_for_root_and_the_owner() {
+        assert!(may_order(0, 990));
+        assert!(may_order(990, 990));
+        assert!(!may_order(1000, 990));
+        assert!(!may_order(1000, 0));
+    }
 }

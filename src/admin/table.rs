@@ -1,6 +1,6 @@
 //! The status as text for people: a headline that says what is wrong, then the details. Pure.
 
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
 use crate::log::escape;
 
 use super::judge::peer_label;
@@ -21,6 +21,13 @@ pub fn render(status: &Status) -> String {
             push_line(&mut out, "LAST KNOWN, the keeper is silent:");
         }
         virtual_router(&mut out, vip);
+    }
+    for route in status.vrrp.iter().flat_map(|vrrp| &vrrp.routes) {
+        push_line(&mut out, "");
+        if !status.keeper_speaks() {
+            push_line(&mut out, "LAST KNOWN, the keeper is silent:");
+        }
+        route_line(&mut out, route);
     }
     for one in &status.proxies {
         push_line(&mut out, "");
@@ -100,6 +107,15 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
             vip.counters.became_active + vip.counters.left_active,
         ),
     );
+    if let Some(held) = vip.held_back {
+        let left = held
+            .left_ms
+            .map_or_else(String::new, |ms| format!("{} left, or ", short_time(ms)));
+        push_line(
+            out,
+            &format!("  held back after a failover: {left}until `lbd failover --cancel`"),
+        );
+    }
     if let Some(group) = &vip.sync_group {
         let silent = if vip.silent {
             "; its active node is NOT HEARD HERE, only on another wire"
@@ -109,8 +125,36 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
         push_line(out, &format!("  moves with the group {group}{silent}"));
     }
     peers(out, vip);
+    tracks(out, &vip.tracks);
+    rejected(out, vip);
+}
+
+fn route_line(out: &mut String, route: &RouteStatus) {
+    push_line(
+        out,
+        &format!(
+            "VIP {}  {} on {}  announced as a route",
+            route.name,
+            route.addresses.join(", "),
+            route.interface,
+        ),
+    );
+    push_line(
+        out,
+        &format!(
+            "  {} for {}: {}  changes {}",
+            route.word(),
+            short_time(route.since_ms),
+            route.reason,
+            route.counters.announced + route.counters.withdrawn,
+        ),
+    );
+    tracks(out, &route.tracks);
+}
+
+fn tracks(out: &mut String, tracks: &[TrackStatus]) {
     let mut rows = vec![row(&["TRACK", "STATE", "WEIGHT"])];
-    rows.extend(vip.tracks.iter().map(|track| {
+    rows.extend(tracks.iter().map(|track| {
         let word = match track.ok {
             Some(true) => "ok",
             Some(false) => "FAILS",
@@ -119,7 +163,6 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
         vec![track.name.clone(), word.to_owned(), dash(track.weight)]
     }));
     push_columns(out, &rows);
-    rejected(out, vip);
 }
 
 fn peers(out: &mut String, vip: &VipStatus) {

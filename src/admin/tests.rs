@@ -3,7 +3,8 @@
 use super::status::*;
 use super::{families, protocol, table};
 use crate::ipc::message::{
-    PeerStatus, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
+    HeldBack, PeerStatus, RouteCounters, RouteStatus, TrackStatus, VipStatus, VrrpCounters,
+    VrrpState, VrrpStatus,
 };
 
 type Change<'a> = &'a dyn Fn(&mut Status);
@@ -41,6 +42,20 @@ fn down() -> ServerStatus {
     }
 }
 
+fn route(announced: bool, draining_ms: Option<u64>) -> RouteStatus {
+    RouteStatus {
+        name: "anycast".to_owned(),
+        interface: "lo".to_owned(),
+        addresses: vec!["10.1.1.10/32".to_owned()],
+        announced,
+        draining_ms,
+        reason: "why".to_owned(),
+        since_ms: 12_000,
+        tracks: Vec::new(),
+        counters: RouteCounters::default(),
+    }
+}
+
 fn vip(state: VrrpState) -> VipStatus {
     VipStatus {
         name: "kube".to_owned(),
@@ -57,6 +72,7 @@ fn vip(state: VrrpState) -> VipStatus {
         effective_priority: 100,
         advert_interval_ms: 1_000,
         active: Some("172.16.0.3".parse().unwrap()),
+        held_back: None,
         silent: false,
         conflict: None,
         peers: vec![PeerStatus {
@@ -101,6 +117,7 @@ fn status() -> Status {
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
+            routes: Vec::new(),
             vips: vec![vip(VrrpState::Backup)],
             keeper_pid: 4_242,
             proxy_starts: 1,
@@ -474,11 +491,63 @@ fn every_family_is_documented_and_every_documented_one_exists() {
 
 #[test]
 fn every_family_but_those_of_nobody_appears_in_a_scrape() {
-    let text = families::render(&ill());
+    let mut status = ill();
+    let vrrp = status.vrrp.as_mut().unwrap();
+    vrrp.routes.push(route(true, None));
+    let text = families::render(&status);
     let missing: Vec<&str> = families::ALL
         .iter()
         .map(|family| family.name)
         .filter(|name| !text.contains(&format!("# TYPE {name} ")))
         .collect();
     assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
+fn a_node_held_back_after_a_failover_says_for_how_long() {
+    let shown = |left_ms| {
+        let mut status = status();
+        let vip = &mut status.vrrp.as_mut().unwrap().vips[0];
+        vip.held_back = Some(HeldBack { left_ms });
+        table::render(&status)
+    };
+    let text = shown(Some(581_000));
+    let line = "  held back after a failover: 9m41s left, or until `lbd failover --cancel`\n";
+    assert!(text.contains(line), "{text}");
+    let text = shown(None);
+    let line = "  held back after a failover: until `lbd failover --cancel`\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
+fn a_route_is_shown_with_its_state_and_one_that_is_withdrawn_is_a_problem() {
+    let shown = |announced, draining_ms| {
+        let mut status = status();
+        status.proxies.clear();
+        let vrrp = status.vrrp.as_mut().unwrap();
+        vrrp.vips.clear();
+        vrrp.routes.push(route(announced, draining_ms));
+        let status = status.judged();
+        (
+            status.headline.clone(),
+            table::render(&status),
+            families::render(&status),
+        )
+    };
+    let (headline, table, metrics) = shown(true, None);
+    assert_eq!(headline, "route to 10.1.1.10 announced: why");
+    let lines = "VIP anycast  10.1.1.10/32 on lo  announced as a route\n  announced for 12s: why  changes 0\n";
+    assert!(table.contains(lines), "{table}");
+    assert!(
+        metrics.contains("lbd_route_announced{vip=\"anycast\"} 1\n"),
+        "{metrics}"
+    );
+    let (headline, table, metrics) = shown(false, Some(3_000));
+    assert_eq!(headline, "route to 10.1.1.10 withdrawn: why");
+    let line = "  withdrawn (still serves what arrives) for 12s: why  changes 0\n";
+    assert!(table.contains(line), "{table}");
+    assert!(
+        metrics.contains("lbd_route_announced{vip=\"anycast\"} 0\n"),
+        "{metrics}"
+    );
 }

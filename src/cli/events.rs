@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 
-use super::status::{complain, default_socket};
+use super::reach::{FAILURE, Reach, complain};
 use crate::admin::protocol::{AskError, ask_events};
 use crate::ipc::event::Event;
 use crate::log::{escape, wall_time};
 use crate::net::clock;
 
-/// A run-time failure.
-const FAILURE: u8 = 1;
 /// A follower tries this long to reach a daemon that went away: its proxy process may be replaced.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries.
@@ -31,9 +29,12 @@ pub(super) struct EventsArgs {
     /// How the answer looks
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// The daemon's admin socket [default: admin.sock in $RUNTIME_DIRECTORY or /run/lbd]
+    /// The daemon's admin socket [default: as for `lbd status`]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// The daemon's configuration [default: /etc/lbd/lb.toml, if it can be read]
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,7 +48,11 @@ enum Output {
 /// Asks and prints. Exit codes: 0, 1, 69 (nobody answers) or 77 (not allowed).
 #[must_use]
 pub(super) fn run(args: &EventsArgs) -> u8 {
-    let path = args.socket.clone().unwrap_or_else(default_socket);
+    let reach = Reach::new(args.socket.clone(), args.config.clone());
+    let path = match reach.socket() {
+        Ok(path) => path,
+        Err(exit) => return exit,
+    };
     let mut printed: Option<u64> = None;
     // One at least, to know from where on to follow.
     let mut lines = args.lines.max(1);
@@ -74,14 +79,14 @@ pub(super) fn run(args: &EventsArgs) -> u8 {
             Ok(()) if !args.follow => return 0,
             Ok(()) => None,
             Err(error @ (AskError::Unreachable { .. } | AskError::Broken { .. })) => Some(error),
-            Err(error) => return complain("events", &error),
+            Err(error) => return complain("lbd events", &error),
         };
         let now = clock::now();
         let since = *lost.get_or_insert(now);
         let started = printed.is_some();
         let patient = args.follow && started && now.saturating_duration_since(since) < PATIENCE;
         match error {
-            Some(error) if !patient => return complain("events", &error),
+            Some(error) if !patient => return complain("lbd events", &error),
             Some(_) | None => thread::sleep(TRY_EVERY),
         }
         lines = u32::MAX;

@@ -25,6 +25,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
+    /// `[vip.NAME]` with `announce = "route"`, in file order.
+    pub routes: Vec<RouteVip>,
     /// `[proxy.NAME]`, in file order. Other processes refer to a proxy by its position here.
     pub proxies: Vec<Proxy>,
     /// `[track.script.NAME]`, in file order.
@@ -185,6 +187,25 @@ impl Vip {
         };
         self.nodes.iter().position(is_it)
     }
+}
+
+/// `[vip.NAME]` with `announce = "route"`: addresses that every node holds while it can serve, for
+/// a routing daemon to redistribute. No election.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteVip {
+    /// The table's name.
+    pub name: String,
+    /// `address`: one or more host addresses, of either family.
+    pub addresses: Vec<VipAddress>,
+    /// `interface`, default `lo`.
+    pub interface: String,
+    /// `lease`: the kernel lifetime of the addresses in whole seconds, default 2s; `None` = "off".
+    pub lease: Option<Duration>,
+    /// `withdraw-grace`: how long what still arrives is served once the address is gone, default
+    /// 5s; zero = "off".
+    pub grace: Duration,
+    /// `track`, default every proxy of the file; none has a weight.
+    pub track: Vec<Track>,
 }
 
 /// An address with its prefix length. Without one in the file it is a host address (/32, /128).

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod epoll;
 pub mod eventfd;
 pub mod link;
+pub mod local_route;
 pub mod localtime;
 pub mod memfd;
 pub mod nd;

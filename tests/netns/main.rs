@@ -18,6 +18,9 @@ mod lab;
 
 mod lbd_pair;
 mod mixed_pair;
+mod operator;
+mod routed;
+mod routed_lab;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -50,7 +53,13 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let cases: Vec<Case> = [lbd_pair::CASES, mixed_pair::CASES].concat();
+    let cases: Vec<Case> = [
+        lbd_pair::CASES,
+        mixed_pair::CASES,
+        operator::CASES,
+        routed::CASES,
+    ]
+    .concat();
     let chosen = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
     let mut failed = Vec::new();
     let mut ran = 0;

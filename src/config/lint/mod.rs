@@ -4,6 +4,7 @@
 mod group;
 mod host;
 mod proxy;
+mod route;
 mod track;
 mod vip;
 
@@ -81,9 +82,13 @@ pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
     track::unused(draft, problems);
     group::lint(draft, problems);
     proxy::lint(draft, problems);
+    route::lint(draft, problems);
     match view {
         View::Anywhere => {}
         View::Node(node) => host::named(draft, node, problems),
-        View::Here(here) => host::lint(draft, &here, problems),
+        View::Here(here) => {
+            host::lint(draft, &here, problems);
+            route::here(draft, &here, problems);
+        }
     }
 }

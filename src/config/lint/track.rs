@@ -85,7 +85,7 @@ pub(super) fn servers(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
 
 /// Scripts and files that are set up for nobody.
 pub(super) fn unused(draft: &Draft, problems: &mut Vec<Problem>) {
-    if draft.config.vips.len() < draft.vip_count {
+    if draft.config.vips.len() + draft.config.routes.len() < draft.vip_count {
         return;
     }
     let tracked = &draft.tracked;
@@ -104,8 +104,9 @@ fn untracked(
     target: TrackTarget,
     problems: &mut Vec<Problem>,
 ) {
-    let mut tracks = draft.config.vips.iter().flat_map(|vip| &vip.track);
-    if tracks.any(|track| track.target == target) {
+    let of_routes = draft.config.routes.iter().flat_map(|route| &route.track);
+    let tracks = draft.config.vips.iter().flat_map(|vip| &vip.track);
+    if tracks.chain(of_routes).any(|track| track.target == target) {
         return;
     }
     let name = &entry.name;

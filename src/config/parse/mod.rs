@@ -10,6 +10,7 @@ mod fields;
 mod given;
 mod notify;
 mod proxy;
+mod route;
 mod syntax;
 mod track;
 mod unknown;
@@ -27,6 +28,8 @@ use toml::de::{DeTable, DeValue};
 
 use self::fields::Fields;
 use self::given::Sink;
+pub use self::unknown::nearest;
+pub use self::value::plain_duration;
 pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
@@ -224,8 +227,13 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
 
     let mut vips = Vec::new();
     let mut vip_count = 0;
-    for fields in root.named("vip", sink) {
+    let mut routes = Vec::new();
+    for mut fields in root.named("vip", sink) {
         vip_count += 1;
+        if route::is_route(&mut fields, sink) {
+            routes.extend(route::route(fields, &proxy_names, &mut tracked, sink));
+            continue;
+        }
         vips.extend(vip::vip(fields, &proxy_names, &mut tracked, sink));
     }
     root.finish(sink);
@@ -244,6 +252,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             metrics,
             limits,
             vips,
+            routes,
             proxies,
             scripts: sound,
             track_files,

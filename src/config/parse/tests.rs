@@ -25,6 +25,7 @@ fn the_minimal_file_has_the_documented_defaults() {
     assert_eq!(vip.vrid.get(), 10);
     assert_eq!(vip.version.get(), 3);
     assert_eq!(vip.advert_interval.centiseconds(), 100);
+    assert_eq!(vip.advert_spacing, Duration::from_millis(200));
     assert_eq!(vip.preempt, Preempt::After(Duration::from_secs(10)));
     assert_eq!(vip.lease, Some(Duration::from_secs(2)));
     let priorities: Vec<u8> = vip.nodes.iter().map(|node| node.priority.get()).collect();
@@ -107,7 +108,7 @@ fn codes(text: &str) -> Vec<&'static str> {
 
 #[test]
 fn a_duration_is_a_whole_number_and_a_unit() {
-    let ms = |text| value::plain_duration(text).map(|time| time.as_millis());
+    let ms = |text| plain_duration(text).map(|time| time.as_millis());
     for (text, expected) in [
         ("250ms", 250),
         ("0s", 0),
@@ -332,6 +333,22 @@ fn preempt_is_a_choice_or_a_delay() {
     assert_eq!(preempt("true"), Preempt::Always);
     assert_eq!(preempt("false"), Preempt::Never);
     assert_eq!(preempt("\"1m\""), Preempt::After(Duration::from_secs(60)));
+}
+
+#[test]
+fn adverts_are_spaced_by_a_fifth_of_the_interval_or_10_ms_or_as_the_file_says() {
+    let spacing = |keys| sound(&with(keys, "")).vips[0].advert_spacing.as_millis();
+    assert_eq!(spacing("advert-interval = \"100ms\""), 20);
+    assert_eq!(spacing("advert-interval = \"10ms\""), 10);
+    assert_eq!(spacing("advert-interval = \"40ms\""), 10);
+    assert_eq!(spacing("advert-spacing = \"off\""), 1_000);
+    assert_eq!(spacing("advert-spacing = \"1s\""), 1_000);
+    assert_eq!(
+        spacing("advert-interval = \"50ms\"\nadvert-spacing = \"25ms\""),
+        25
+    );
+    let longer = with("advert-interval = \"50ms\"\nadvert-spacing = \"51ms\"", "");
+    assert_eq!(codes(&longer), ["E0105"]);
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn sync_group(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     None
 }
 
-fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
+pub(super) fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     let Some(given) = fields.take("address", sink) else {
         return Vec::new();
     };
@@ -111,7 +111,7 @@ fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     found
 }
 
-fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+pub(super) fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     let text = fields.text("interface", sink)?;
     if is_interface_name(text.text) {
         return Some(text.text.to_owned());
@@ -304,7 +304,7 @@ fn preempt(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Preempt {
     }
 }
 
-fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
+pub(super) fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
     let span = fields.span_of("lease");
     let lease = fields.time_or_off("lease", sink)?;
     if lease.subsec_nanos() != 0 {

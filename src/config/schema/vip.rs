@@ -112,7 +112,18 @@ pub(super) const VIP: Section = Section {
         )
         .called(&["vrrp_sync_group"]),
         Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
-        Key::later("announce", "Announcing a route instead of VRRP."),
+        Key::new(
+            "announce",
+            Kind::Choice(&[Word::new("vrrp"), Word::new("route")]),
+            Fallback::Value("\"vrrp\""),
+            "`route`: no election; every node that can serve holds the address (a host address, on `lo` or `interface`), for FRR or BIRD to redistribute. Only `address`, `interface`, `lease`, `track` and `withdraw-grace` go with it.",
+        ),
+        Key::new(
+            "withdraw-grace",
+            seconds_or_off(100, MINUTE),
+            Fallback::Words("5s"),
+            "With `announce = \"route\"`: how long connections are still served after the address was withdrawn, while routers learn of it; then they are reset.",
+        ),
         Key::later("allow-from", "Peers beyond `nodes`."),
     ],
 };

@@ -8,7 +8,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use super::Keeper;
 use crate::config::model::Vip;
 use crate::ipc::event::{Event, EventKind};
-use crate::ipc::message::ToProxy;
+use crate::ipc::message::{ToProxy, VrrpState};
 use crate::net::clock;
 
 /// Events kept; the oldest go first.
@@ -125,6 +125,16 @@ impl Keeper {
         if !portion.is_empty() {
             self.tell_proxy(now, &ToProxy::Events(portion));
         }
+    }
+}
+
+/// A state in one plain word.
+pub(super) const fn plain(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active",
+        VrrpState::Leaving => "leaving",
     }
 }
 

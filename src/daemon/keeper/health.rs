@@ -113,10 +113,25 @@ impl Board {
         }
     }
 
+    /// Whether this node can serve by a list without weights; `None`: that isn't known yet.
+    pub(super) fn can_serve(
+        &self,
+        list: &[Track],
+        standing: Standing,
+        results: &Results<'_>,
+    ) -> Option<bool> {
+        let entries = list.iter().map(|track| Entry {
+            weight: None,
+            ..self.entry(track, standing, results)
+        });
+        let verdict = verdict::reduce(entries);
+        verdict.known.then_some(verdict.can_serve)
+    }
+
     /// The same for people.
     pub(super) fn tracks(
         &self,
-        vip: &Vip,
+        list: &[Track],
         standing: Standing,
         results: &Results<'_>,
         names: Names<'_>,
@@ -126,7 +141,7 @@ impl Board {
             ok: self.entry(track, standing, results).ok(),
             weight: track.weight.map(crate::units::TrackWeight::get),
         };
-        vip.track.iter().map(status).collect()
+        list.iter().map(status).collect()
     }
 }
 
@@ -282,7 +297,7 @@ mod tests {
         };
         let health = board.node_health(vip, Standing::Fine, &results);
         assert_eq!((health.can_serve, health.weight), (true, -20));
-        let tracks = board.tracks(vip, Standing::Fine, &results, Names::of(&config));
+        let tracks = board.tracks(&vip.track, Standing::Fine, &results, Names::of(&config));
         assert_eq!(tracks[1].name, "script:s");
         assert_eq!((tracks[1].ok, tracks[1].weight), (Some(false), Some(-20)));
     }

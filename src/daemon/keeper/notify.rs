@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::Keeper;
+use super::events::plain;
 use super::notifier::{Notifier, Slot, Start, Told};
-use super::routers::plain;
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, Node, Notify, RunAs, Vip};
 use crate::ipc::event::EventKind;

@@ -369,6 +369,7 @@ impl Keeper {
                 }
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
+            ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
                 tracing::warn!("a message of the proxy came at the wrong time");
             }
@@ -388,6 +389,7 @@ impl Keeper {
             self.record(EventKind::Proxy, (None, Some(&pid)), None, "lost");
         }
         self.board.new_process();
+        self.commands.forget();
         self.supervise(now, Input::Ended);
     }
 

@@ -9,7 +9,7 @@ use super::health::{Names, Results};
 use super::routers::{Wish, word};
 use super::runtime_dir::{ProxyMark, State, boot_id};
 use crate::daemon::supervise::Standing;
-use crate::ipc::message::{ToProxy, VipStatus, VrrpState, VrrpStatus};
+use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
 use crate::vrrp::stamp::Stamp;
 
 /// The proxy hears of the virtual routers at least this often.
@@ -25,6 +25,8 @@ pub(super) struct Published {
     boot_id: String,
     /// The routers' states at the last status.
     states: Vec<(VrrpState, bool)>,
+    /// The count of changes of routes then.
+    changes: u64,
     proxy: Option<ProxyMark>,
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
@@ -43,6 +45,7 @@ impl Published {
         Self {
             boot_id: boot_id(),
             states: Vec::new(),
+            changes: 0,
             proxy: None,
             marked: None,
             stamps,
@@ -71,35 +74,64 @@ impl Keeper {
         for index in 0..self.routers.count() {
             self.judge(now, index, standing);
         }
+        self.judge_routes(now, standing);
         self.note_tracks(standing);
+        for addresses in self.routes.take_resets() {
+            self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+        }
         for wish in self.routers.take_wishes(&self.epoll) {
-            match wish {
-                Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
-                Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
-                Wish::Changed(router, from, to, reason) => {
-                    self.router_changed(now, router, (from, to), reason);
-                }
-                Wish::Conflict(router, address, mac) => {
-                    self.note_conflict(router, address, mac);
-                }
-                Wish::FailedOver { index, taken } => self.note_failover(index, taken),
-            }
+            self.grant(now, wish);
         }
         self.drive_notify(now);
         self.tell_events(now);
+        self.tick_commands(now);
         self.save_state(now);
         let states = self.routers.states();
-        let news = states != self.published.states;
+        let changes = self.routes.changes();
+        let news = states != self.published.states || changes != self.published.changes;
         if news || now >= self.published.status_at {
             self.published.states = states;
+            self.published.changes = changes;
             self.published.status_at = now + STATUS_EVERY;
             let status = self.status(now, standing);
-            self.notify_manager(now, standing, &status.vips);
+            self.notify_manager(now, standing, &status);
             if self.proxy_reads() {
                 self.tell_proxy(now, &ToProxy::Vrrp(status));
             }
         }
         self.feed_watchdog(now);
+    }
+
+    /// Does what a virtual router wants done.
+    fn grant(&mut self, now: Instant, wish: Wish) {
+        match wish {
+            Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
+            Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
+            Wish::Changed(router, from, to, reason) => {
+                self.router_changed(now, router, (from, to), reason);
+            }
+            Wish::Conflict(router, address, mac) => self.note_conflict(router, address, mac),
+            Wish::FailedOver { index, taken } => {
+                self.note_failover(index, taken);
+                self.commands.failed_over(now, index, taken, &self.routers);
+            }
+        }
+    }
+
+    /// Tells the routes what this node can do.
+    fn judge_routes(&mut self, now: Instant, standing: Standing) {
+        for index in 0..self.args.config.routes.len() {
+            let Some(route) = self.args.config.routes.get(index) else {
+                return;
+            };
+            let results = Results {
+                scripts: self.scripts.verdicts(),
+                files: self.tracks.files(),
+                interfaces: self.routers.interfaces.ok(),
+            };
+            let able = self.board.can_serve(&route.track, standing, &results);
+            self.routes.judge(index, now, able);
+        }
     }
 
     /// Tells a virtual router what this node can do.
@@ -127,10 +159,15 @@ impl Keeper {
         };
         let mut vips = self.routers.status(now);
         for (status, vip) in vips.iter_mut().zip(&self.args.config.vips) {
-            status.tracks = self.board.tracks(vip, standing, &results, names);
+            status.tracks = self.board.tracks(&vip.track, standing, &results, names);
+        }
+        let mut routes = self.routes.status(now);
+        for (status, route) in routes.iter_mut().zip(&self.args.config.routes) {
+            status.tracks = self.board.tracks(&route.track, standing, &results, names);
         }
         VrrpStatus {
             vips,
+            routes,
             keeper_pid: std::process::id(),
             proxy_starts: self.supervisor.started,
             realtime: self.realtime,
@@ -166,7 +203,7 @@ impl Keeper {
         }
     }
 
-    fn notify_manager(&mut self, now: Instant, standing: Standing, vips: &[VipStatus]) {
+    fn notify_manager(&mut self, now: Instant, standing: Standing, status: &VrrpStatus) {
         let published = &mut self.published;
         if !published.ready && (standing == Standing::Fine || now >= published.ready_at) {
             published.ready = true;
@@ -177,9 +214,13 @@ impl Keeper {
             Standing::Fine => "STATUS=proxy serving",
             Standing::Lost => "STATUS=proxy not serving",
         });
-        for vip in vips {
+        for vip in &status.vips {
             // Writing to a String can't fail.
             write!(line, ", {} {}", vip.name, word(vip.state)).unwrap_or_default();
+        }
+        for route in &status.routes {
+            let word = route.word();
+            write!(line, ", {} {word}", route.name).unwrap_or_default();
         }
         if line != published.line {
             self.notify.send(&line);

@@ -13,7 +13,7 @@ use super::runtime_dir::boot_id;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, Vip};
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
 use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
@@ -96,7 +96,7 @@ impl Routers {
             links: None,
             interfaces: Interfaces::default(),
         };
-        if locals.is_empty() {
+        if locals.is_empty() && config.track_interfaces.is_empty() {
             return Ok(routers);
         }
         let failed = |source| KeeperError::System {
@@ -307,6 +307,59 @@ impl Routers {
         all.into_iter().map(|(_, status)| status).collect()
     }
 
+    /// Every name with its router's position.
+    pub(super) fn names(&self, now: Instant) -> Vec<(String, Option<usize>)> {
+        let all = self.routers.iter().enumerate();
+        all.flat_map(|(index, router)| {
+            let members = router.inner.status(now);
+            members.map(move |status| (status.name, Some(index)))
+        })
+        .collect()
+    }
+
+    pub(super) fn state_of(&self, index: usize) -> Option<VrrpState> {
+        Some(self.routers.get(index)?.inner.state())
+    }
+
+    /// Hands over to another node; a [`Wish::FailedOver`] follows.
+    pub(super) fn failover(&mut self, index: usize, now: Instant, hold: Option<Duration>) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.failover(now, hold);
+        }
+    }
+
+    /// Lets a router preempt again; whether it was held back.
+    pub(super) fn release_hold(&mut self, index: usize, now: Instant) -> bool {
+        let Some(router) = self.routers.get_mut(index) else {
+            return false;
+        };
+        let held = router
+            .inner
+            .status(now)
+            .any(|status| status.held_back.is_some());
+        router.inner.release_hold(now);
+        held
+    }
+
+    /// Who is Active for the `[vip.NAME]` called so, as far as its router knows: address and name.
+    pub(super) fn holder(
+        &self,
+        index: usize,
+        name: &str,
+        now: Instant,
+    ) -> (Option<IpAddr>, Option<String>) {
+        let router = self.routers.get(index);
+        let mut members = router
+            .into_iter()
+            .flat_map(|router| router.inner.status(now));
+        let Some(status) = members.find(|status| status.name == name) else {
+            return (None, None);
+        };
+        let active = |peer: &&PeerStatus| Some(peer.address) == status.active;
+        let node = status.peers.iter().find(active);
+        (status.active, node.and_then(|peer| peer.name.clone()))
+    }
+
     /// The stamps of those that are Active; `None` while they are those of `before`.
     pub(super) fn news(&self, before: &[Stamp]) -> Option<Vec<Stamp>> {
         let now = clock::now();
@@ -346,8 +399,10 @@ impl Drop for Routers {
 }
 
 /// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
-fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
-    let addresses = || config.vips.iter().flat_map(|vip| &vip.addresses);
+pub(super) fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
+    let of_routes = || config.routes.iter().flat_map(|route| &route.addresses);
+    let of_routers = || config.vips.iter().flat_map(|vip| &vip.addresses);
+    let addresses = || of_routers().chain(of_routes());
     let wanted = |ip| addresses().any(|address| address.ip == ip);
     match address::remove_tagged(netlink, wanted) {
         Ok(removed) => {
@@ -415,16 +470,6 @@ pub(super) fn word(state: VrrpState) -> &'static str {
         VrrpState::Initialize => "initialize",
         VrrpState::Backup => "backup",
         VrrpState::Active => "active (MASTER)",
-        VrrpState::Leaving => "leaving",
-    }
-}
-
-/// A state in one plain word.
-pub(super) const fn plain(state: VrrpState) -> &'static str {
-    match state {
-        VrrpState::Initialize => "initialize",
-        VrrpState::Backup => "backup",
-        VrrpState::Active => "active",
         VrrpState::Leaving => "leaving",
     }
 }

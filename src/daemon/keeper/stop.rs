@@ -68,6 +68,7 @@ impl Keeper {
                 tracing::info!("stopping");
                 self.record(EventKind::Keeper, (None, None), None, "stopping");
                 self.routers.resign(now);
+                self.routes.stop(now);
                 now + LEAVE_WITHIN
             }
             Some(Stopping::Addresses { .. }) => now,
@@ -84,7 +85,7 @@ impl Keeper {
 
     pub(super) fn tick_stopping(&mut self, now: Instant) {
         match &self.stopping {
-            Some(Stopping::Addresses { until }) if self.routers.are_released() || now >= *until => {
+            Some(Stopping::Addresses { until }) if self.have_left() || now >= *until => {
                 self.stop_proxy(now);
             }
             Some(Stopping::Proxy { kill_at }) if now >= *kill_at => {
@@ -99,9 +100,14 @@ impl Keeper {
         }
     }
 
+    fn have_left(&self) -> bool {
+        self.routers.are_released() && self.routes.are_silent()
+    }
+
     fn stop_proxy(&mut self, now: Instant) {
         // What no other node has come for. Then the proxy is told what to reset.
         self.routers.give_up(now);
+        self.routes.give_up(now);
         self.publish(now);
         let grace_ms = u32::try_from(PROXY_GRACE.as_millis()).unwrap_or_default();
         self.stop_proxies(now, grace_ms);
@@ -128,6 +134,7 @@ impl Keeper {
     /// The last steps, also after a failure of the loop.
     pub(super) fn close(&mut self) {
         self.routers.give_up(clock::now());
+        self.routes.give_up(clock::now());
         if self.stopping.is_some() {
             self.kill_proxy();
             if let Err(error) = std::fs::remove_file(self.dir.socket()) {

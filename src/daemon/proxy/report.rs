@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::access::Running;
 use crate::admin::events::Feed;
 use crate::admin::status::{ProcessStatus, Status};
-use crate::admin::{Source, gather, http, socket};
+use crate::admin::{Orders, Source, gather, http, socket};
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::ipc::message::VrrpStatus;
@@ -161,7 +161,7 @@ impl Doors {
     }
 
     /// Puts a task behind every open door, and tries the closed ones again.
-    pub(super) fn serve(&mut self, source: &Source, now: Instant) {
+    pub(super) fn serve(&mut self, source: &Source, orders: &Orders, now: Instant) {
         if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
             self.tried = now;
             self.bind(false);
@@ -169,8 +169,9 @@ impl Doors {
         self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
             Door::Bound(listener) => {
                 let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
+                let orders = orders.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = socket::serve(listener, source, feed).await {
+                    if let Err(error) = socket::serve(listener, source, feed, orders).await {
                         tracing::error!(%error, "admin socket cannot be served");
                     }
                 });

@@ -102,7 +102,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
             ToProxy::Vrrp(status) => vrrp = Some(status),
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
-            ToProxy::ResetLocal(_) | ToProxy::Probe => {}
+            ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
             ToProxy::Stop { .. } => {
                 return Err(ProxyError::KeeperLost(
                     io::ErrorKind::ConnectionAborted.into(),

@@ -64,6 +64,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
             workers: None,
         },
         vips: Vec::new(),
+        routes: Vec::new(),
         proxies: vec![proxy],
         scripts: Vec::new(),
         track_files: Vec::new(),

@@ -10,9 +10,14 @@ use super::{Action, Actions, Machine, NodeHealth, State};
 use crate::config::model::Preempt;
 use crate::vrrp::validate::Accepted;
 
-/// Between two answers to weaker adverts, and between two announcements with them.
+/// Between two answers to weaker adverts.
 const ANSWER_SPACING: Duration = Duration::from_millis(5);
-const ANNOUNCE_SPACING: Duration = Duration::from_millis(200);
+/// Between two announcements because of weaker adverts: short at first, for where several parts
+/// of a network join each may move the address once more; doubled up to the most while it goes on.
+const ANNOUNCE_SPACING: Duration = Duration::from_millis(20);
+const ANNOUNCE_SPACING_MOST: Duration = Duration::from_millis(200);
+/// Where the neighbours were not told anew for so long, it begins with the short one again.
+const ANNOUNCE_QUIET: Duration = Duration::from_secs(2);
 
 /// Holding the addresses and saying so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +26,7 @@ pub(super) struct Active {
     next_advert: Instant,
     answer_after: Instant,
     announce_after: Instant,
+    announce_spacing: Duration,
     /// When the hand-off is tried again, and how long to wait after that.
     hand_off_at: Option<Instant>,
     back_off: Duration,
@@ -76,6 +82,7 @@ impl Machine {
             next_advert: now + self.settings.spacing,
             answer_after: now,
             announce_after: now,
+            announce_spacing: ANNOUNCE_SPACING,
             hand_off_at: repeat.then_some(now + back_off),
             back_off: (back_off * 2).min(HAND_OFF_AGAIN_MOST),
             rival: None,
@@ -157,7 +164,11 @@ impl Machine {
         };
         active.hold.announce_from(&self.settings, at);
         if at == now {
-            active.announce_after = now + ANNOUNCE_SPACING;
+            if now.saturating_duration_since(active.announce_after) > ANNOUNCE_QUIET {
+                active.announce_spacing = ANNOUNCE_SPACING;
+            }
+            active.announce_after = now + active.announce_spacing;
+            active.announce_spacing = (active.announce_spacing * 2).min(ANNOUNCE_SPACING_MOST);
             active.hold.announce(&self.settings, now, out);
         }
         self.state = State::Active(active);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::VirtualRouter;
 use super::member::Member;
-use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
+use crate::ipc::message::{HeldBack, PeerStatus, VipStatus, VrrpState};
+use crate::vrrp::fsm::StandDown;
 use crate::vrrp::stamp::Stamp;
 
 impl VirtualRouter {
@@ -24,6 +25,18 @@ impl VirtualRouter {
             vrid: first.local.vip.vrid.get(),
             boot_id: boot_id.to_owned(),
             advertised_at: boottime.checked_sub(age)?,
+        })
+    }
+
+    fn held_back(&self, now: Instant) -> Option<HeldBack> {
+        Some(match self.machine.hold_until()? {
+            StandDown::UntilReleased => HeldBack { left_ms: None },
+            StandDown::Until(until) => {
+                let left = until.saturating_duration_since(now).as_millis();
+                HeldBack {
+                    left_ms: Some(u64::try_from(left).unwrap_or(u64::MAX)),
+                }
+            }
         })
     }
 
@@ -66,6 +79,7 @@ impl VirtualRouter {
             base_priority: self.machine.settings().base.get(),
             effective_priority: self.machine.effective_priority().get(),
             advert_interval_ms: u32::from(self.machine.interval().centiseconds()) * 10,
+            held_back: self.held_back(now),
             active: self.machine.active().map(|node| self.on_wire(member, node)),
             silent: member.silent,
             conflict: member.conflict_text(),
