@@ -41,8 +41,7 @@ pub(super) enum Wish {
     Probe,
     /// Another host answers for an address of the router at this position.
     Conflict(usize, IpAddr, [u8; 6]),
-    /// A router has changed its state: the position in the file of one of its members, from where,
-    /// to where, why.
+    /// A router has changed its state: its position, from where, to where, why.
     Changed(usize, VrrpState, VrrpState, &'static str),
     /// A failover by command has ended.
     FailedOver {
@@ -198,14 +197,14 @@ impl Routers {
         Ok(())
     }
 
-    /// How many there are.
+    /// How many there are: a sync-group is one.
     pub(super) fn count(&self) -> usize {
         self.routers.len()
     }
 
-    /// What they call the router at this position.
-    pub(super) fn name(&self, index: usize) -> &str {
-        self.routers.get(index).map_or("", |router| &router.name)
+    /// Its members' positions in the file.
+    pub(super) fn members(&self, index: usize) -> &[usize] {
+        self.routers.get(index).map_or(&[], |router| &router.vips)
     }
 
     /// What each router tracks, in order: a group what any of its members does.
@@ -287,8 +286,7 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     RouterEvent::Changed { from, to, reason } => {
-                        let all = router.vips.iter();
-                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
+                        wishes.push(Wish::Changed(index, from, to, reason));
                     }
                     RouterEvent::Conflict { address, mac } => {
                         wishes.push(Wish::Conflict(index, address, mac));
@@ -497,8 +495,6 @@ fn union(members: &[LocalVip]) -> Option<Vip> {
             union.track.push(track.clone());
         }
     }
-    let weights = members.iter().map(|local| local.vip.per_server_weight);
-    union.per_server_weight = weights.max().unwrap_or(0);
     Some(union)
 }
 
@@ -508,16 +504,6 @@ pub(super) fn word(state: VrrpState) -> &'static str {
         VrrpState::Initialize => "initialize",
         VrrpState::Backup => "backup",
         VrrpState::Active => "active (MASTER)",
-        VrrpState::Leaving => "leaving",
-    }
-}
-
-/// A state in one plain word.
-pub(super) const fn plain(state: VrrpState) -> &'static str {
-    match state {
-        VrrpState::Initialize => "initialize",
-        VrrpState::Backup => "backup",
-        VrrpState::Active => "active",
         VrrpState::Leaving => "leaving",
     }
 }
