@@ -34,6 +34,8 @@ pub enum EventKind {
     State,
     /// Another host answers for an address that this node holds.
     Conflict,
+    /// Another node says that it doesn't hear this one's adverts, or hears them again.
+    Peer,
     /// A track of a virtual router changed its verdict.
     Track,
     /// A proxy process started, hung, recovered or ended.
@@ -52,6 +54,7 @@ impl EventKind {
             Self::Keeper => "keeper",
             Self::State => "state",
             Self::Conflict => "conflict",
+            Self::Peer => "peer",
             Self::Track => "track",
             Self::Proxy => "proxy",
             Self::Runner => "runner",
