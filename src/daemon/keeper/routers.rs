@@ -314,6 +314,30 @@ impl Routers {
         router.is_some_and(|router| router.inner.holds())
     }
 
+    /// The routers themselves, in order.
+    pub(super) fn inner(&self) -> impl Iterator<Item = &VirtualRouter> {
+        self.routers.iter().map(|router| &router.inner)
+    }
+
+    /// Name of each router, and the positions of its members in the file.
+    pub(super) fn named_members(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let all = self.routers.iter();
+        all.map(|router| (router.name.as_str(), router.vips.as_slice()))
+    }
+
+    /// Whether this node is known to be able to serve clients at all of them.
+    pub(super) fn can_serve(&self) -> bool {
+        let told = |router: &Router| router.told.is_some_and(|told| told.known && told.can_serve);
+        self.routers.iter().all(told)
+    }
+
+    /// The other nodes say whether they hear a router's adverts.
+    pub(super) fn set_unheard(&mut self, index: usize, now: Instant, unheard: bool) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.set_unheard(now, unheard);
+        }
+    }
+
     /// State of each router, and whether it holds its addresses.
     pub(super) fn states(&self) -> Vec<(VrrpState, bool)> {
         let all = self.routers.iter();
