@@ -381,6 +381,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             },
             track: Vec::new(),
             sync_group: None,
+            virtual_mac: false,
             per_server_weight: 0,
             notify: None,
         },

@@ -70,6 +70,7 @@ pub(super) fn vip(
         sync_group,
         per_server_weight,
         notify,
+        virtual_mac,
     })
 }
 

@@ -95,8 +95,8 @@ impl Keeper {
         self.tick_commands(now);
         self.drive_notify(now);
         self.tell_events(now);
-        self.save_state(now);
         let states = self.routers.states();
+        self.save_state(now, states != self.published.states);
         let changes = self.routes.changes();
         let news = states != self.published.states || changes != self.published.changes;
         if news || now >= self.published.status_at {

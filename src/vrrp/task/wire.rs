@@ -12,6 +12,7 @@ use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::arp_watch::Watcher;
 use crate::net::netlink::Address;
+use crate::net::virtual_mac::{self, VirtualMac};
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
