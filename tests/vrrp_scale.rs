@@ -3,7 +3,6 @@
 //! skips. The limits are what a busy machine and an unoptimised build can bear; run it with
 //! `--release -- --nocapture` to read the numbers.
 #![expect(
-    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test says what it measured, and helpers may stop it"
 )]

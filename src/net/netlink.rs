@@ -193,6 +193,7 @@ pub(super) fn raw_messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> + '_
 /// detection holds back, or refused, is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AddressChange {
+    /// It is, and can be used.
     pub(super) is_there: bool,
     pub(super) index: u32,
     pub(super) address: IpAddr,
@@ -202,20 +203,19 @@ pub(super) struct AddressChange {
 pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
     const ADDRESS: u16 = 1;
     const LOCAL: u16 = 2;
+    const FLAGS: u16 = 8;
     const FIXED_BYTES: usize = 8;
-    const OPTIMISTIC: u8 = 0x04;
-    const FAILED: u8 = 0x08;
-    const TENTATIVE: u8 = 0x40;
     let is_added = match u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?) {
         RTM_NEWADDR => true,
         RTM_DELADDR => false,
         _ => return None,
     };
     let fixed: &[u8; FIXED_BYTES] = message.get(HEADER_BYTES..)?.first_chunk()?;
-    let [_family, _prefix, flags, _scope, index @ ..] = *fixed;
-    let doubtful = flags & (TENTATIVE | OPTIMISTIC) == TENTATIVE || flags & FAILED != 0;
+    let [_, _, _, _, index @ ..] = *fixed;
+    let of_bytes = |bytes| AddressFlags::from_bits_retain(u32::from_ne_bytes(bytes));
     let mut rest = message.get(HEADER_BYTES + FIXED_BYTES..)?;
     let (mut address, mut local) = (None, None);
+    let mut flags = AddressFlags::empty();
     while let Some((&[a, b, c, d], _)) = rest.split_first_chunk::<4>() {
         let length = usize::from(u16::from_ne_bytes([a, b]));
         let Some(value) = rest.get(4..length) else {
@@ -224,16 +224,24 @@ pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
         match u16::from_ne_bytes([c, d]) {
             ADDRESS => address = ip(value),
             LOCAL => local = ip(value),
+            FLAGS => flags = value.try_into().map_or(flags, of_bytes),
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(AddressChange {
-        is_there: is_added && !doubtful,
+        is_there: is_added && is_sound(flags),
         index: u32::from_ne_bytes(index),
         // On point-to-point links `ADDRESS` is the other end.
         address: local.or(address)?,
     })
+}
+
+/// Not while IPv6's duplicate detection runs, nor after that failed.
+fn is_sound(flags: AddressFlags) -> bool {
+    let doubtful =
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    !doubtful && !flags.contains(AddressFlags::Dadfailed)
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
@@ -322,8 +330,6 @@ impl Address {
         }
         // On point-to-point links `Address` is the other end.
         let ip = local.or(address)?;
-        let doubtful =
-            flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
         Some(Self {
             index: message.header.index,
             address: VipAddress {
@@ -331,7 +337,7 @@ impl Address {
                 prefix: message.header.prefix_len,
             },
             protocol,
-            sound: !doubtful && !flags.contains(AddressFlags::Dadfailed),
+            sound: is_sound(flags),
         })
     }
 }

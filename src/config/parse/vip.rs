@@ -68,6 +68,7 @@ pub(super) fn vip(
         garp,
         track,
         sync_group,
+        virtual_mac,
         per_server_weight,
         notify,
         virtual_mac,

@@ -99,6 +99,7 @@ impl Keeper {
         self.save_state(now, states != self.published.states);
         let changes = self.routes.changes();
         let news = states != self.published.states || changes != self.published.changes;
+        self.save_state(now, news);
         if news || now >= self.published.status_at {
             self.published.states = states;
             self.published.changes = changes;

@@ -211,7 +211,7 @@ fn a_trailer_is_told_by_the_length_alone() {
     assert_eq!(split(&longer, DRAFT_V4_SOURCE).0.len(), 41);
     let (message, trailer) = split(&DRAFT_V4, DRAFT_V4_SOURCE);
     assert_eq!(message, &DRAFT_V4[..12]);
-    assert_eq!(trailer.map(|t| t.as_slice()), Some(&DRAFT_V4[12..]));
+    assert_eq!(trailer.map(<[u8; 28]>::as_slice), Some(&DRAFT_V4[12..]));
 }
 
 #[test]

@@ -82,21 +82,7 @@ impl Wire {
             .borrow_mut()
             .link(interface)
             .map_err(failed("find addresses"))?;
-        let peers = || rules.peers.iter();
-        let filter = Filter {
-            senders: peers().map(|peer| peer.address).collect(),
-            destination: match rules.mode {
-                Mode::Unicast => rules.me,
-                Mode::Multicast => rules.group(),
-            },
-            min_ttl: match rules.mode {
-                Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
-                Mode::Multicast => 255,
-            },
-            version: rules.version.get(),
-            vrid: rules.vrid.get(),
-            passed_over: Vec::new(),
-        };
+        let filter = filter(rules);
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
         let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
         let vip = &local.vip;
@@ -135,7 +121,7 @@ impl Wire {
                 .map(|address| Lease::new(placed(*address, vip.virtual_mac), home, vip.lease))
                 .collect(),
             destinations: match rules.mode {
-                Mode::Unicast => peers().map(|peer| peer.address).collect(),
+                Mode::Unicast => rules.peers.iter().map(|peer| peer.address).collect(),
                 Mode::Multicast => vec![rules.group()],
             },
             interface: interface.to_owned(),
@@ -356,8 +342,8 @@ impl Wire {
         self.note(&all);
         let link = links.iter().find(|link| link.index == self.index);
         let on = |index: u32, ip: IpAddr| {
-            all.iter()
-                .any(|found| found.index == index && found.address.ip == ip && found.sound)
+            let same = |found: &&Address| found.index == index && found.address.ip == ip;
+            all.iter().find(same).is_some_and(|found| found.sound)
         };
         Ok(Present {
             up: link.is_some_and(|link| link.up),
@@ -378,6 +364,25 @@ impl Wire {
 
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
+    }
+}
+
+/// What the kernel lets through.
+fn filter(rules: &Rules) -> Filter {
+    let peers = || rules.peers.iter();
+    Filter {
+        senders: peers().map(|peer| peer.address).collect(),
+        destination: match rules.mode {
+            Mode::Unicast => rules.me,
+            Mode::Multicast => rules.group(),
+        },
+        min_ttl: match rules.mode {
+            Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
+            Mode::Multicast => 255,
+        },
+        version: rules.version.get(),
+        vrid: rules.vrid.get(),
+        passed_over: Vec::new(),
     }
 }
 
