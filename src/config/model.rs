@@ -159,6 +159,8 @@ pub struct Vip {
     pub mode: Mode,
     /// `nodes`, at least one; unique addresses.
     pub nodes: Vec<Node>,
+    /// `allow-from`: addresses of further routers that may take part, of either family.
+    pub allow_from: Vec<IpAddr>,
     /// `preempt`, default after 10s.
     pub preempt: Preempt,
     /// `lease`: the kernel lifetime of the address in whole seconds, default 2s; `None` = "off".

@@ -5,6 +5,7 @@
 //! lints see only sound items; the draft becomes a configuration if nothing was refused.
 
 mod address;
+mod allow;
 mod auth;
 mod check;
 mod family;
