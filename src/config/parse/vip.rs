@@ -73,7 +73,6 @@ pub(super) fn vip(
         virtual_mac,
         per_server_weight,
         notify,
-        virtual_mac,
     })
 }
 

@@ -96,7 +96,6 @@ impl Keeper {
         self.drive_notify(now);
         self.tell_events(now);
         let states = self.routers.states();
-        self.save_state(now, states != self.published.states);
         let changes = self.routes.changes();
         let news = states != self.published.states || changes != self.published.changes;
         self.save_state(now, news);
