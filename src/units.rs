@@ -157,6 +157,13 @@ impl AdvertInterval {
         }
     }
 
+    /// How often lbd sends adverts unless told otherwise: a fifth of the interval, and not more
+    /// often than each 10 ms. So it takes 15 lost ones in a row, not 3, to move an address.
+    #[must_use]
+    pub fn default_spacing(self) -> Duration {
+        (self.duration() / 5).max(Duration::from_millis(10))
+    }
+
     /// From a version 3 wire field (12 bits, centiseconds); `None` for 0, which lbd refuses.
     #[must_use]
     pub fn from_wire_v3(centiseconds: u16) -> Option<Self> {

@@ -24,6 +24,7 @@ fn settings(priority: i64, preempt: Preempt) -> Settings {
         me: ME.into(),
         base: Priority::try_from(priority).unwrap(),
         interval: AdvertInterval::new(Version::V3, ms(1000)).unwrap(),
+        spacing: ms(1000),
         preempt,
         lease: None,
         garp: Garp {

@@ -9,7 +9,7 @@ use lbd::config::model::{Garp, Preempt};
 use lbd::ipc::message::VrrpState;
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
 use lbd::vrrp::fsm::{Action, Input, Machine, NodeHealth, Settings};
-use lbd::vrrp::packet::{Advertisement, WireAuth};
+use lbd::vrrp::packet::{Addresses, Advertisement, WireAuth};
 use lbd::vrrp::validate::Accepted;
 
 const ME: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
@@ -31,6 +31,7 @@ fn settings(priority: i64, preempt: Preempt) -> Settings {
         me: ME.into(),
         base: Priority::try_from(priority).unwrap(),
         interval: interval(1000),
+        spacing: ms(1000),
         preempt,
         lease: None,
         garp: Garp {
@@ -269,7 +270,7 @@ fn an_advert_on_the_wire_has_the_fields_of_the_rfc() {
             vrid: Vrid::try_from(51).unwrap(),
             priority: 200,
             interval: AdvertInterval::from_wire_v3(centiseconds).unwrap(),
-            addresses: &[[192, 0, 2, 100], [192, 0, 2, 101]],
+            addresses: Addresses::V4(&[[192, 0, 2, 100], [192, 0, 2, 101]]),
             auth: WireAuth::None,
         };
         let mut out = Vec::new();
@@ -277,7 +278,9 @@ fn an_advert_on_the_wire_has_the_fields_of_the_rfc() {
             Ipv4Addr::new(198, 51, 100, 10),
             Ipv4Addr::new(224, 0, 0, 18),
         );
-        advert.encode(source, group, &mut out).unwrap();
+        advert
+            .encode(source.into(), group.into(), &mut out)
+            .unwrap();
         out
     };
     let longest = bytes(Version::V3, 0x0fff);

@@ -13,7 +13,7 @@ use lbd::units::{AdvertInterval, Priority, Version, Vrid};
 use lbd::vrrp::fsm::{Input, Machine, NodeHealth, Settings};
 use lbd::vrrp::hmac::{Clock, Seal};
 use lbd::vrrp::packet::Reject;
-use lbd::vrrp::validate::{Accepted, Peer, Rules};
+use lbd::vrrp::validate::{Accepted, OwnAddresses, Peer, Rules};
 
 const ME: [u8; 4] = [172, 16, 0, 2];
 const PEERS: [[u8; 4]; 2] = [[172, 16, 0, 1], [172, 16, 0, 3]];
@@ -461,20 +461,21 @@ fn router(case: Case) -> (Rules, Settings) {
         } else {
             Mode::Unicast
         },
-        me: Ipv4Addr::from(ME),
+        me: Ipv4Addr::from(ME).into(),
         peers: PEERS
             .map(|address| Peer {
                 address: address.into(),
                 min_ttl: case.min_ttl,
             })
             .to_vec(),
-        addresses: vec![[172, 16, 0, 10]],
+        addresses: OwnAddresses::V4(vec![[172, 16, 0, 10]]),
     };
     let settings = Settings {
         version,
         me: Ipv4Addr::from(ME).into(),
         base: Priority::try_from(150).unwrap(),
         interval,
+        spacing: interval.duration(),
         preempt: Preempt::Always,
         lease: Some(Duration::from_secs(2)),
         garp: Garp {

@@ -27,7 +27,7 @@ use lbd::net::clock::now;
 use lbd::net::link::LinkEvents;
 use lbd::net::netlink::{Netlink, host_facts};
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
-use lbd::vrrp::packet::{Advertisement, WireAuth};
+use lbd::vrrp::packet::{Addresses, Advertisement, WireAuth};
 use lbd::vrrp::stamp::Resume;
 use lbd::vrrp::task::{NodeHealth, RouterEvent, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -188,7 +188,7 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                     reply.send(child).unwrap();
                 }
                 Order::Open(local) => {
-                    let opened = VirtualRouter::open(&local, Rc::clone(&netlink), now(), None);
+                    let opened = VirtualRouter::open(&[*local], Rc::clone(&netlink), now(), None);
                     router = Some(opened.unwrap());
                 }
                 Order::Health(health) => router.as_mut().unwrap().set_health(now(), health),
@@ -206,7 +206,7 @@ fn live(inbox: &Receiver<Order>, shared: &Mutex<Seen>) {
                         boottime: now() - birth,
                     });
                     let shared = Rc::clone(&netlink);
-                    let opened = VirtualRouter::open(&local, shared, now(), resume);
+                    let opened = VirtualRouter::open(&[*local], shared, now(), resume);
                     router = Some(opened.unwrap());
                 }
                 Order::Forge(count, reply) => {
@@ -246,7 +246,7 @@ fn look(seen: &mut Seen, router: &mut Option<VirtualRouter>, arp: &Socket) {
     while let Some(event) = router.pop_event() {
         seen.events.push(event);
     }
-    seen.status = Some(router.status(now()));
+    seen.status = router.status(now()).next();
     seen.released = router.is_released();
 }
 
@@ -277,10 +277,12 @@ fn forge(count: usize) {
                 vrid: Vrid::try_from(*vrid).unwrap(),
                 priority: if round % 2 == 0 { 255 } else { 0 },
                 interval: AdvertInterval::from_wire_v3(4095).unwrap(),
-                addresses: &[VIP.octets()],
+                addresses: Addresses::V4(&[VIP.octets()]),
                 auth: WireAuth::None,
             };
-            advert.encode((*source).into(), target, &mut bytes).unwrap();
+            advert
+                .encode(IpAddr::from(*source), target.into(), &mut bytes)
+                .unwrap();
             if *spoil {
                 bytes[7] ^= 1;
             }
@@ -301,9 +303,8 @@ fn turn(router: &mut Option<VirtualRouter>, events: &mut LinkEvents) {
         .deadline()
         .map_or(limit, |at| at.saturating_duration_since(now()).min(limit));
     let ready: Vec<i32> = {
-        let [adverts] = router.fds();
         let mut fds = [
-            PollFd::new(adverts, PollFlags::POLLIN),
+            PollFd::new(router.fds().next().unwrap(), PollFlags::POLLIN),
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
         ];
         let ms = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap();
@@ -352,6 +353,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             priority: Priority::try_from([200, 190][place]).unwrap(),
             interface: None,
             min_ttl: 255,
+            twin: None,
         })
         .collect();
     Box::new(LocalVip {
@@ -365,6 +367,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             vrid: Vrid::try_from(60).unwrap(),
             version: kind.version,
             advert_interval: AdvertInterval::new(kind.version, kind.interval).unwrap(),
+            advert_spacing: kind.interval,
             auth: kind.auth.clone(),
             mode: kind.mode,
             nodes,
@@ -377,6 +380,10 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
                 interval: Duration::ZERO,
             },
             track: Vec::new(),
+            sync_group: None,
+            virtual_mac: false,
+            per_server_weight: 0,
+            notify: None,
         },
         me,
         interface: "eth0".into(),

@@ -1,7 +1,7 @@
 //! Every metric of lbd, and how it is read out of a status. `docs/metrics.md` lists the same; a
 //! test compares the two.
 
-use crate::ipc::message::{VipStatus, VrrpState, VrrpStatus};
+use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState, VrrpStatus};
 use crate::metrics::{Families, Family, Kind};
 
 use super::status::{ProxyStatus, ServerState, ServerStatus, Status};
@@ -27,6 +27,8 @@ families! {
     KEEPER_CONNECTED = Gauge "lbd_keeper_connected" [], "Whether the keeper has spoken within 2 s.";
     KEEPER_REALTIME = Gauge "lbd_keeper_realtime" [], "Whether the keeper runs under real-time scheduling.";
     PROXY_STARTS = Counter "lbd_keeper_proxy_starts_total" [], "Proxy processes started by this keeper.";
+    PROXY_STARVED = Counter "lbd_keeper_proxy_starved_total" [], "Times this keeper found the proxy runnable but without CPU.";
+    PROXY_HUNG = Counter "lbd_keeper_proxy_hung_total" [], "Times this keeper found the proxy hung.";
     LOG_DROPPED = Counter "lbd_log_lines_dropped_total" ["log"], "Log lines that could not be delivered, by log (messages, access).";
     VRRP_STATE = Gauge "lbd_vrrp_state" ["vip", "state"], "1 for the state of the virtual router, 0 for the others.";
     VRRP_HOLDS = Gauge "lbd_vrrp_holds_address" ["vip"], "Whether the addresses are on this node's interface.";
@@ -44,9 +46,21 @@ families! {
     VRRP_RESIGNS_RECEIVED = Counter "lbd_vrrp_resigns_received_total" ["vip"], "Priority-0 adverts accepted.";
     VRRP_RESTORED = Counter "lbd_vrrp_addresses_restored_total" ["vip"], "Times the address vanished and was put back.";
     VRRP_ERRORS = Counter "lbd_vrrp_errors_total" ["vip"], "Errors of the kernel while sending or changing the address.";
+    VRRP_HELD_BACK = Gauge "lbd_vrrp_held_back" ["vip"], "Whether this node preempts nobody after a failover by command.";
+    ROUTE_ANNOUNCED = Gauge "lbd_route_announced" ["vip"], "Whether the address is there for routing daemons to see.";
+    ROUTE_AGE = Gauge "lbd_route_age_seconds" ["vip"], "Time since the address was announced or withdrawn.";
+    ROUTE_ANNOUNCEMENTS = Counter "lbd_route_announcements_total" ["vip"], "Times the address was announced.";
+    ROUTE_WITHDRAWALS = Counter "lbd_route_withdrawals_total" ["vip"], "Times the address was withdrawn.";
+    ROUTE_RESTORED = Counter "lbd_route_addresses_restored_total" ["vip"], "Times somebody else removed the address and it was put back.";
+    ROUTE_ERRORS = Counter "lbd_route_errors_total" ["vip"], "Errors of the kernel while changing the address.";
     PEER_AGE = Gauge "lbd_vrrp_peer_last_advert_age_seconds" ["vip", "peer"], "Time since the node's last accepted advert; absent: never.";
     PEER_PRIORITY = Gauge "lbd_vrrp_peer_priority" ["vip", "peer"], "Priority in the node's last advert.";
     PEER_ADVERTS = Counter "lbd_vrrp_peer_adverts_total" ["vip", "peer"], "Adverts accepted from the node.";
+    PEER_JITTER = Gauge "lbd_vrrp_peer_advert_jitter_seconds" ["vip", "peer", "quantile"], "Deviation of the node's adverts from their usual spacing, recent ones, at the quantiles 0.5 and 0.99.";
+    PEER_REJECTED = Counter "lbd_vrrp_peer_packets_rejected_total" ["vip", "peer", "reason"], "The node's packets that were rejected, by reason.";
+    WIRE_SILENT = Gauge "lbd_vrrp_wire_silent" ["vip"], "Whether the active node of a sync-group is heard on other wires but not on this one.";
+    CONFLICT = Gauge "lbd_vrrp_address_conflict" ["vip"], "Whether another host answers by ARP for an address that this node holds.";
+    PEER_ALIVE = Gauge "lbd_vrrp_peer_alive_but_unheard" ["vip", "peer"], "Whether the node was active, fell silent, and still answers by ARP.";
     TRACK_OK = Gauge "lbd_track_ok" ["vip", "track"], "Whether what is tracked succeeds; absent: no result yet.";
     PROXY_CONNECTIONS = Gauge "lbd_proxy_connections" ["proxy"], "Client connections, queued ones included.";
     PROXY_USABLE = Gauge "lbd_proxy_usable_servers" ["proxy"], "Servers that may take new connections.";
@@ -117,10 +131,31 @@ fn process(out: &mut Families, status: &Status) {
 fn keeper(out: &mut Families, vrrp: &VrrpStatus) {
     out.add(&KEEPER_REALTIME, &[], flag(vrrp.realtime));
     out.add(&PROXY_STARTS, &[], f64::from(vrrp.proxy_starts));
+    out.add(&PROXY_STARVED, &[], number(vrrp.proxy_starved));
+    out.add(&PROXY_HUNG, &[], number(vrrp.proxy_hung));
     for vip in &vrrp.vips {
         virtual_router(out, vip);
         neighbours(out, vip);
     }
+    for of_route in &vrrp.routes {
+        route(out, of_route);
+    }
+}
+
+fn route(out: &mut Families, route: &RouteStatus) {
+    let counters = route.counters;
+    let single = [
+        (&ROUTE_ANNOUNCED, flag(route.announced)),
+        (&ROUTE_AGE, seconds_from_ms(route.since_ms)),
+        (&ROUTE_ANNOUNCEMENTS, number(counters.announced)),
+        (&ROUTE_WITHDRAWALS, number(counters.withdrawn)),
+        (&ROUTE_RESTORED, number(counters.restored)),
+        (&ROUTE_ERRORS, number(counters.errors)),
+    ];
+    for (family, value) in single {
+        out.add(family, &[&route.name], value);
+    }
+    tracks(out, &route.name, &route.tracks);
 }
 
 fn virtual_router(out: &mut Families, vip: &VipStatus) {
@@ -153,6 +188,9 @@ fn virtual_router(out: &mut Families, vip: &VipStatus) {
         (&VRRP_RESIGNS_RECEIVED, number(counters.resigns_received)),
         (&VRRP_RESTORED, number(counters.restored)),
         (&VRRP_ERRORS, number(counters.errors)),
+        (&VRRP_HELD_BACK, flag(vip.held_back.is_some())),
+        (&WIRE_SILENT, flag(vip.silent)),
+        (&CONFLICT, flag(vip.conflict.is_some())),
     ];
     for (family, value) in single {
         out.add(family, &[name], value);
@@ -173,10 +211,25 @@ fn neighbours(out: &mut Families, vip: &VipStatus) {
             out.add(&PEER_PRIORITY, &labels, f64::from(priority));
         }
         out.add(&PEER_ADVERTS, &labels, number(peer.adverts));
+        out.add(&PEER_ALIVE, &labels, flag(peer.alive_unheard));
+        let [vip, peer_name] = labels;
+        for (quantile, jitter) in [("0.5", peer.jitter_p50_us), ("0.99", peer.jitter_p99_us)] {
+            if let Some(jitter) = jitter {
+                let labels = [vip, peer_name, quantile];
+                out.add(&PEER_JITTER, &labels, seconds_from_micros(jitter));
+            }
+        }
+        for (reason, count) in &peer.rejected {
+            out.add(&PEER_REJECTED, &[vip, peer_name, reason], number(*count));
+        }
     }
-    for track in &vip.tracks {
+    tracks(out, &vip.name, &vip.tracks);
+}
+
+fn tracks(out: &mut Families, vip: &str, tracks: &[TrackStatus]) {
+    for track in tracks {
         if let Some(ok) = track.ok {
-            out.add(&TRACK_OK, &[&vip.name, &track.name], flag(ok));
+            out.add(&TRACK_OK, &[vip, &track.name], flag(ok));
         }
     }
 }

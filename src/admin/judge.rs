@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::status::{
     FORMAT_VERSION, KEEPER_SILENT_MS, ProxyStatus, ServerState, ServerStatus, Status, short_time,
 };
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
 
 impl Status {
     /// Fills in the version, the problems and the headline.
@@ -58,6 +58,9 @@ impl Status {
         for vip in self.vips() {
             problems.extend(vip_problems(vip));
         }
+        for route in self.routes() {
+            problems.extend(route_problems(route));
+        }
         for proxy in &self.proxies {
             problems.extend(proxy_problems(proxy));
         }
@@ -72,6 +75,11 @@ impl Status {
 
     fn find_headline(&self) -> String {
         let mut parts: Vec<String> = self.vips().iter().map(holder).collect();
+        let announced = self.routes().iter().filter(|route| route.announced);
+        parts.extend(announced.map(|route| {
+            let addresses = bare(&route.addresses);
+            format!("route to {addresses} announced: {}", route.reason)
+        }));
         if self.problems.is_empty() {
             parts.extend(self.proxies.iter().map(servers_up));
         } else if self.keeper_speaks() {
@@ -89,6 +97,10 @@ impl Status {
 
     fn vips(&self) -> &[VipStatus] {
         self.vrrp.as_ref().map_or(&[], |vrrp| &vrrp.vips)
+    }
+
+    fn routes(&self) -> &[RouteStatus] {
+        self.vrrp.as_ref().map_or(&[], |vrrp| &vrrp.routes)
     }
 }
 
@@ -130,8 +142,11 @@ fn why_it(vip: &VipStatus, active: IpAddr) -> String {
 }
 
 fn bare_addresses(vip: &VipStatus) -> String {
-    let bare: Vec<&str> = vip
-        .addresses
+    bare(&vip.addresses)
+}
+
+fn bare(addresses: &[String]) -> String {
+    let bare: Vec<&str> = addresses
         .iter()
         .map(|address| address.split('/').next().unwrap_or(address))
         .collect();
@@ -156,8 +171,21 @@ fn vip_problems(vip: &VipStatus) -> Vec<String> {
             vip.interface
         ));
     }
-    for track in vip.tracks.iter().filter(|track| track.ok == Some(false)) {
-        problems.push(format!("track {} of VIP {} fails", track.name, vip.name));
+    problems.extend(failing(&vip.name, &vip.tracks));
+    if let Some(conflict) = &vip.conflict {
+        problems.push(format!("conflict on VIP {}: {conflict}", vip.name));
+    }
+    for peer in vip.peers.iter().filter(|peer| peer.alive_unheard) {
+        problems.push(format!(
+            "{} answers by ARP but its adverts do not arrive: VRRP ended there, or protocol 112 is blocked",
+            peer_label(vip, peer.address)
+        ));
+    }
+    if vip.silent {
+        problems.push(format!(
+            "the active node of VIP {} is not heard on {}, only on another wire of its group",
+            vip.name, vip.interface
+        ));
     }
     let silent_after = u64::from(vip.advert_interval_ms) * 4;
     let silent = |age: Option<u64>| age.is_some_and(|age| age > silent_after);
@@ -173,6 +201,21 @@ fn vip_problems(vip: &VipStatus) -> Vec<String> {
             ));
         }
     }
+    problems
+}
+
+fn failing<'a>(vip: &'a str, tracks: &'a [TrackStatus]) -> impl Iterator<Item = String> + 'a {
+    let failing = tracks.iter().filter(|track| track.ok == Some(false));
+    failing.map(move |track| format!("track {} of VIP {vip} fails", track.name))
+}
+
+fn route_problems(route: &RouteStatus) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !route.announced {
+        let addresses = bare(&route.addresses);
+        problems.push(format!("route to {addresses} withdrawn: {}", route.reason));
+    }
+    problems.extend(failing(&route.name, &route.tracks));
     problems
 }
 

@@ -1,6 +1,6 @@
 //! The status as text for people: a headline that says what is wrong, then the details. Pure.
 
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
 use crate::log::escape;
 
 use super::judge::peer_label;
@@ -21,6 +21,13 @@ pub fn render(status: &Status) -> String {
             push_line(&mut out, "LAST KNOWN, the keeper is silent:");
         }
         virtual_router(&mut out, vip);
+    }
+    for route in status.vrrp.iter().flat_map(|vrrp| &vrrp.routes) {
+        push_line(&mut out, "");
+        if !status.keeper_speaks() {
+            push_line(&mut out, "LAST KNOWN, the keeper is silent:");
+        }
+        route_line(&mut out, route);
     }
     for one in &status.proxies {
         push_line(&mut out, "");
@@ -100,7 +107,74 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
             vip.counters.became_active + vip.counters.left_active,
         ),
     );
-    let mut rows = vec![row(&["PEER", "PRIORITY", "LAST ADVERT", "ADVERTS"])];
+    if let Some(held) = vip.held_back {
+        let left = held
+            .left_ms
+            .map_or_else(String::new, |ms| format!("{} left, or ", short_time(ms)));
+        push_line(
+            out,
+            &format!("  held back after a failover: {left}until `lbd failover --cancel`"),
+        );
+    }
+    if let Some(group) = &vip.sync_group {
+        let silent = if vip.silent {
+            "; its active node is NOT HEARD HERE, only on another wire"
+        } else {
+            ""
+        };
+        push_line(out, &format!("  moves with the group {group}{silent}"));
+    }
+    peers(out, vip);
+    tracks(out, &vip.tracks);
+    rejected(out, vip);
+}
+
+fn route_line(out: &mut String, route: &RouteStatus) {
+    push_line(
+        out,
+        &format!(
+            "VIP {}  {} on {}  announced as a route",
+            route.name,
+            route.addresses.join(", "),
+            route.interface,
+        ),
+    );
+    push_line(
+        out,
+        &format!(
+            "  {} for {}: {}  changes {}",
+            route.word(),
+            short_time(route.since_ms),
+            route.reason,
+            route.counters.announced + route.counters.withdrawn,
+        ),
+    );
+    tracks(out, &route.tracks);
+}
+
+fn tracks(out: &mut String, tracks: &[TrackStatus]) {
+    let mut rows = vec![row(&["TRACK", "STATE", "WEIGHT"])];
+    rows.extend(tracks.iter().map(|track| {
+        let word = match track.ok {
+            Some(true) => "ok",
+            Some(false) => "FAILS",
+            None => "no result yet",
+        };
+        vec![track.name.clone(), word.to_owned(), dash(track.weight)]
+    }));
+    push_columns(out, &rows);
+}
+
+fn peers(out: &mut String, vip: &VipStatus) {
+    let mut rows = vec![row(&[
+        "PEER",
+        "PRIORITY",
+        "LAST ADVERT",
+        "ADVERTS",
+        "JITTER P50",
+        "P99",
+        "REJECTED",
+    ])];
     rows.extend(vip.peers.iter().map(|peer| {
         let age = peer.last_advert_age_ms;
         vec![
@@ -111,30 +185,31 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
                 |age| format!("{} ago", short_time(age)),
             ),
             peer.adverts.to_string(),
+            dash(peer.jitter_p50_us.map(deviation)),
+            dash(peer.jitter_p99_us.map(deviation)),
+            if peer.rejected.is_empty() {
+                "0".to_owned()
+            } else {
+                reasons(&peer.rejected).join(", ")
+            },
         ]
     }));
     push_columns(out, &rows);
-    let mut rows = vec![row(&["TRACK", "STATE", "WEIGHT"])];
-    rows.extend(vip.tracks.iter().map(|track| {
-        let word = match track.ok {
-            Some(true) => "ok",
-            Some(false) => "FAILS",
-            None => "no result yet",
-        };
-        vec![track.name.clone(), word.to_owned(), dash(track.weight)]
-    }));
-    push_columns(out, &rows);
-    rejected(out, vip);
+}
+
+fn deviation(micros: u64) -> String {
+    format!("{}.{}ms", micros / 1_000, micros % 1_000 / 100)
+}
+
+fn reasons(counts: &[(String, u64)]) -> Vec<String> {
+    let happened = counts.iter().filter(|(_, count)| *count > 0);
+    happened
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect()
 }
 
 fn rejected(out: &mut String, vip: &VipStatus) {
-    let reasons: Vec<String> = vip
-        .counters
-        .rejected
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(reason, count)| format!("{reason} {count}"))
-        .collect();
+    let reasons = reasons(&vip.counters.rejected);
     if !reasons.is_empty() {
         push_line(out, &format!("  rejected packets: {}", reasons.join(", ")));
     }

@@ -3,7 +3,8 @@
 use super::status::*;
 use super::{families, protocol, table};
 use crate::ipc::message::{
-    PeerStatus, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
+    HeldBack, PeerStatus, RouteCounters, RouteStatus, TrackStatus, VipStatus, VrrpCounters,
+    VrrpState, VrrpStatus,
 };
 
 type Change<'a> = &'a dyn Fn(&mut Status);
@@ -41,9 +42,24 @@ fn down() -> ServerStatus {
     }
 }
 
+fn route(announced: bool, draining_ms: Option<u64>) -> RouteStatus {
+    RouteStatus {
+        name: "anycast".to_owned(),
+        interface: "lo".to_owned(),
+        addresses: vec!["10.1.1.10/32".to_owned()],
+        announced,
+        draining_ms,
+        reason: "why".to_owned(),
+        since_ms: 12_000,
+        tracks: Vec::new(),
+        counters: RouteCounters::default(),
+    }
+}
+
 fn vip(state: VrrpState) -> VipStatus {
     VipStatus {
         name: "kube".to_owned(),
+        sync_group: None,
         vrid: 60,
         version: 2,
         interface: "eth0".to_owned(),
@@ -56,12 +72,19 @@ fn vip(state: VrrpState) -> VipStatus {
         effective_priority: 100,
         advert_interval_ms: 1_000,
         active: Some("172.16.0.3".parse().unwrap()),
+        held_back: None,
+        silent: false,
+        conflict: None,
         peers: vec![PeerStatus {
             name: Some("lb2".to_owned()),
             address: "172.16.0.3".parse().unwrap(),
             last_advert_age_ms: Some(412),
             priority: Some(110),
             adverts: 182,
+            jitter_p50_us: Some(180),
+            jitter_p99_us: Some(2_303),
+            alive_unheard: false,
+            rejected: vec![("interval".to_owned(), 2)],
         }],
         tracks: vec![TrackStatus {
             name: "proxy:kube-apiserver".to_owned(),
@@ -94,9 +117,12 @@ fn status() -> Status {
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
+            routes: Vec::new(),
             vips: vec![vip(VrrpState::Backup)],
             keeper_pid: 4_242,
             proxy_starts: 1,
+            proxy_starved: 0,
+            proxy_hung: 0,
             realtime: true,
         }),
         proxies: vec![ProxyStatus {
@@ -325,8 +351,8 @@ connections 24 of 4000  workers 2  log lines lost 0
 VIP kube  172.16.0.10/24 on eth0  vrid 60  version 2  advert every 1s
   backup for 3m02s: a stronger node is active
   held by lb2 (172.16.0.3)  priority 100 (configured 100)  moves 2
-  PEER              PRIORITY  LAST ADVERT  ADVERTS
-  lb2 (172.16.0.3)  110       0.4s ago     182
+  PEER              PRIORITY  LAST ADVERT  ADVERTS  JITTER P50  P99    REJECTED
+  lb2 (172.16.0.3)  110       0.4s ago     182      0.1ms       2.3ms  interval 2
   TRACK                 STATE  WEIGHT
   proxy:kube-apiserver  ok     –
   rejected packets: ttl 3
@@ -467,11 +493,63 @@ fn every_family_is_documented_and_every_documented_one_exists() {
 
 #[test]
 fn every_family_but_those_of_nobody_appears_in_a_scrape() {
-    let text = families::render(&ill());
+    let mut status = ill();
+    let vrrp = status.vrrp.as_mut().unwrap();
+    vrrp.routes.push(route(true, None));
+    let text = families::render(&status);
     let missing: Vec<&str> = families::ALL
         .iter()
         .map(|family| family.name)
         .filter(|name| !text.contains(&format!("# TYPE {name} ")))
         .collect();
     assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
+fn a_node_held_back_after_a_failover_says_for_how_long() {
+    let shown = |left_ms| {
+        let mut status = status();
+        let vip = &mut status.vrrp.as_mut().unwrap().vips[0];
+        vip.held_back = Some(HeldBack { left_ms });
+        table::render(&status)
+    };
+    let text = shown(Some(581_000));
+    let line = "  held back after a failover: 9m41s left, or until `lbd failover --cancel`\n";
+    assert!(text.contains(line), "{text}");
+    let text = shown(None);
+    let line = "  held back after a failover: until `lbd failover --cancel`\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
+fn a_route_is_shown_with_its_state_and_one_that_is_withdrawn_is_a_problem() {
+    let shown = |announced, draining_ms| {
+        let mut status = status();
+        status.proxies.clear();
+        let vrrp = status.vrrp.as_mut().unwrap();
+        vrrp.vips.clear();
+        vrrp.routes.push(route(announced, draining_ms));
+        let status = status.judged();
+        (
+            status.headline.clone(),
+            table::render(&status),
+            families::render(&status),
+        )
+    };
+    let (headline, table, metrics) = shown(true, None);
+    assert_eq!(headline, "route to 10.1.1.10 announced: why");
+    let lines = "VIP anycast  10.1.1.10/32 on lo  announced as a route\n  announced for 12s: why  changes 0\n";
+    assert!(table.contains(lines), "{table}");
+    assert!(
+        metrics.contains("lbd_route_announced{vip=\"anycast\"} 1\n"),
+        "{metrics}"
+    );
+    let (headline, table, metrics) = shown(false, Some(3_000));
+    assert_eq!(headline, "route to 10.1.1.10 withdrawn: why");
+    let line = "  withdrawn (still serves what arrives) for 12s: why  changes 0\n";
+    assert!(table.contains(line), "{table}");
+    assert!(
+        metrics.contains("lbd_route_announced{vip=\"anycast\"} 0\n"),
+        "{metrics}"
+    );
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::{Exit, color, out, run::read, talk};
 use crate::config::{Host, Parsed, Problem, View, examine, render, render_json};
-use crate::net::{netlink, tcp};
+use crate::net::{netlink, program, tcp};
 
 /// What to check, and how.
 #[derive(Debug, clap::Args)]
@@ -108,6 +108,7 @@ fn look(arguments: &CheckArgs, text: &str) -> io::Result<Parsed> {
     let host = Host {
         facts: &facts,
         file_exists: &|path| path.exists(),
+        trouble: &|path, user| program::prepare(path, user).err(),
         port_held: &tcp::is_held,
         node: None,
     };

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -25,10 +26,16 @@ pub struct Config {
     pub limits: Limits,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
+    /// `[vip.NAME]` with `announce = "route"`, in file order.
+    pub routes: Vec<RouteVip>,
     /// `[proxy.NAME]`, in file order. Other processes refer to a proxy by its position here.
     pub proxies: Vec<Proxy>,
     /// `[track.script.NAME]`, in file order.
     pub scripts: Vec<Script>,
+    /// `[track.file.NAME]`, in file order.
+    pub track_files: Vec<TrackFile>,
+    /// The names of all `interface:NAME` tracks, each once.
+    pub track_interfaces: Vec<String>,
 }
 
 /// `[log]`: where messages go.
@@ -143,6 +150,9 @@ pub struct Vip {
     pub version: Version,
     /// `advert-interval`, default 1s.
     pub advert_interval: AdvertInterval,
+    /// `advert-spacing`: between two adverts sent, at most `advert_interval`; default
+    /// [`AdvertInterval::default_spacing`].
+    pub advert_spacing: Duration,
     /// `auth`, default none.
     pub auth: Auth,
     /// `mode`, default unicast.
@@ -157,6 +167,16 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `virtual-mac`: whether the addresses have the hardware address of the virtual router.
+    pub virtual_mac: bool,
+    /// `sync-group`: the virtual routers of one group move together. Those that one table with
+    /// addresses of both families is split into are such a group, named like the table.
+    pub sync_group: Option<String>,
+    /// `per-server-weight`: added to the priority for each usable server of the tracked proxies,
+    /// default 0.
+    pub per_server_weight: u8,
+    /// `notify`; `None`: nobody is told.
+    pub notify: Option<Notify>,
 }
 
 impl Vip {
@@ -164,10 +184,31 @@ impl Vip {
     #[must_use]
     pub fn node(&self, wanted: &str) -> Option<usize> {
         let address = wanted.parse::<IpAddr>().ok();
-        self.nodes
-            .iter()
-            .position(|node| node.name.as_deref() == Some(wanted) || Some(node.address) == address)
+        let is_it = |node: &Node| {
+            let named = node.name.as_deref() == Some(wanted);
+            named || address.is_some_and(|ip| node.address == ip || node.twin == Some(ip))
+        };
+        self.nodes.iter().position(is_it)
     }
+}
+
+/// `[vip.NAME]` with `announce = "route"`: addresses that every node holds while it can serve, for
+/// a routing daemon to redistribute. No election.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteVip {
+    /// The table's name.
+    pub name: String,
+    /// `address`: one or more host addresses, of either family.
+    pub addresses: Vec<VipAddress>,
+    /// `interface`, default `lo`.
+    pub interface: String,
+    /// `lease`: the kernel lifetime of the addresses in whole seconds, default 2s; `None` = "off".
+    pub lease: Option<Duration>,
+    /// `withdraw-grace`: how long what still arrives is served once the address is gone, default
+    /// 5s; zero = "off".
+    pub grace: Duration,
+    /// `track`, default every proxy of the file; none has a weight.
+    pub track: Vec<Track>,
 }
 
 /// An address with its prefix length. Without one in the file it is a host address (/32, /128).
@@ -190,7 +231,7 @@ impl fmt::Display for VipAddress {
 pub enum Mode {
     /// One packet to each node.
     Unicast,
-    /// To 224.0.0.18 on the interface.
+    /// To 224.0.0.18 or ff02::12 on the interface.
     Multicast,
 }
 
@@ -199,13 +240,15 @@ pub enum Mode {
 pub struct Node {
     /// `name`; `None` when the file gives only an address.
     pub name: Option<String>,
-    /// `address`: the source of this node's adverts.
+    /// `address`: the source of this node's adverts, of the family of the virtual addresses.
     pub address: IpAddr,
+    /// Its address of the other family, where the file gives one of each.
+    pub twin: Option<IpAddr>,
     /// `priority`, default 200, 190, … by position.
     pub priority: Priority,
     /// `interface` of this node, overriding the VIP's.
     pub interface: Option<String>,
-    /// `min-ttl` accepted from this node, default 255.
+    /// `min-ttl` (IPv6: hop limit) accepted from this node, default 255.
     pub min_ttl: u8,
 }
 
@@ -261,23 +304,10 @@ pub enum TrackTarget {
     Proxy(usize),
     /// `script:NAME`, by position in [`Config::scripts`].
     Script(usize),
-}
-
-/// `[track.script.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// The table's name.
-    pub name: String,
-    /// `command`: program (absolute path) and arguments, never through a shell; at least one item.
-    pub command: Vec<String>,
-    /// `interval` between two starts, default 1s.
-    pub interval: Duration,
-    /// `timeout` of one run, default the interval.
-    pub timeout: Duration,
-    /// `rise`, default 1.
-    pub rise: Count,
-    /// `fall`, default 1.
-    pub fall: Count,
+    /// `interface:NAME`, by position in [`Config::track_interfaces`].
+    Interface(usize),
+    /// `file:NAME`, by position in [`Config::track_files`].
+    File(usize),
 }
 
 /// `[proxy.NAME]`: listeners and the servers behind them.

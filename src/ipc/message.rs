@@ -5,6 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::command::{Command, Outcome};
+use super::event::Event;
+
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
 
@@ -35,6 +38,14 @@ pub enum ToKeeper {
     Serving(Vec<ProxyServing>),
     /// What the next proxy process should know; on change, at most 10 a second.
     Snapshot(Vec<ServerSnapshot>),
+    /// An operator's order. The answer is a [`ToProxy::Outcome`] with the same number, once it is
+    /// known.
+    Command {
+        /// Chosen by the proxy process, never twice.
+        id: u64,
+        /// The order.
+        command: Command,
+    },
 }
 
 /// From the keeper to the proxy.
@@ -52,10 +63,19 @@ pub enum ToProxy {
     ResetLocal(Vec<IpAddr>),
     /// Probe every server at once: whether this node takes the VIP over waits for it.
     Probe,
+    /// What happened, oldest first: all that is kept for a new process, then each event once.
+    Events(Vec<Event>),
     /// Stop accepting, let connections finish for at most this many milliseconds, then exit.
     Stop {
         /// Milliseconds; 0 = at once.
         grace_ms: u32,
+    },
+    /// What became of an order.
+    Outcome {
+        /// The order's number.
+        id: u64,
+        /// What became of it.
+        outcome: Outcome,
     },
 }
 
@@ -146,10 +166,17 @@ pub struct ServerSnapshot {
 pub struct VrrpStatus {
     /// One per `[vip.NAME]`.
     pub vips: Vec<VipStatus>,
+    /// One per `[vip.NAME]` with `announce = "route"`.
+    #[serde(default)]
+    pub routes: Vec<RouteStatus>,
     /// Process id of the keeper.
     pub keeper_pid: u32,
     /// Proxy processes started by this keeper.
     pub proxy_starts: u32,
+    /// Times this keeper found a proxy runnable but without CPU.
+    pub proxy_starved: u64,
+    /// Times this keeper found a proxy hung.
+    pub proxy_hung: u64,
     /// Whether the keeper runs under real-time scheduling.
     pub realtime: bool,
 }
@@ -159,6 +186,8 @@ pub struct VrrpStatus {
 pub struct VipStatus {
     /// The table's name.
     pub name: String,
+    /// The group it moves with, if any.
+    pub sync_group: Option<String>,
     /// `VRID`.
     pub vrid: u8,
     /// 2 or 3.
@@ -183,12 +212,73 @@ pub struct VipStatus {
     pub advert_interval_ms: u32,
     /// Who is Active as far as this node knows.
     pub active: Option<IpAddr>,
+    /// Set while this node doesn't preempt because it was failed over by command.
+    pub held_back: Option<HeldBack>,
+    /// Whether the active node is heard on other wires of the group but not on this one.
+    pub silent: bool,
+    /// Another host answers for an address that this node holds: who, and why probably.
+    pub conflict: Option<String>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// What is tracked, with its present verdict.
     pub tracks: Vec<TrackStatus>,
     /// Counters since the keeper began.
     pub counters: VrrpCounters,
+}
+
+/// How much longer a node preempts nobody after a failover by command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Milliseconds; `None`: until that is cancelled or the other node fails.
+    pub left_ms: Option<u64>,
+}
+
+/// An address announced as a route, as this node does it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The table's name.
+    pub name: String,
+    /// The interface that has the addresses while they are announced.
+    pub interface: String,
+    /// `ADDRESS/PREFIX`.
+    pub addresses: Vec<String>,
+    /// Whether the addresses are there for routing daemons to see.
+    pub announced: bool,
+    /// Milliseconds for which what still arrives is served after a withdrawal.
+    pub draining_ms: Option<u64>,
+    /// Why it is announced or not, in a few words.
+    pub reason: String,
+    /// Milliseconds since that was decided.
+    pub since_ms: u64,
+    /// What is tracked, with its present verdict.
+    pub tracks: Vec<TrackStatus>,
+    /// Counters since the keeper began.
+    pub counters: RouteCounters,
+}
+
+impl RouteStatus {
+    /// The state in a word.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match (self.announced, self.draining_ms) {
+            (true, _) => "announced",
+            (false, Some(_)) => "withdrawn (still serves what arrives)",
+            (false, None) => "withdrawn",
+        }
+    }
+}
+
+/// Counters of an address announced as a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RouteCounters {
+    /// Times it was announced.
+    pub announced: u64,
+    /// Times it was withdrawn.
+    pub withdrawn: u64,
+    /// Times somebody else removed the address and it was put back.
+    pub restored: u64,
+    /// Errors of the kernel.
+    pub errors: u64,
 }
 
 /// A virtual router's state as users read it.
@@ -218,6 +308,15 @@ pub struct PeerStatus {
     pub priority: Option<u8>,
     /// Accepted adverts.
     pub adverts: u64,
+    /// By how much half of its adverts deviate from their usual spacing at most, microseconds;
+    /// `None`: not enough of them yet.
+    pub jitter_p50_us: Option<u64>,
+    /// The same for 99 of 100.
+    pub jitter_p99_us: Option<u64>,
+    /// Whether it was active, fell silent, and still answers by ARP.
+    pub alive_unheard: bool,
+    /// Its packets that were rejected, by reason.
+    pub rejected: Vec<(String, u64)>,
 }
 
 /// One entry of a VIP's `track` list.

@@ -1,11 +1,12 @@
-//! Gratuitous ARP frames through AF_PACKET (RFC 5227 §3), in both forms that devices listen to.
+//! Announcing addresses through AF_PACKET: gratuitous ARP (RFC 5227 §3) in both forms that devices
+//! listen to, and for IPv6 the frames of `nd`.
 #![expect(
     unsafe_code,
     reason = "no safe wrapper builds a link-layer socket address"
 )]
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use libc::{sockaddr_ll, socklen_t};
 use pnet::packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
@@ -13,10 +14,12 @@ use pnet::packet::ethernet::{EtherTypes, MutableEthernetPacket};
 use pnet::util::MacAddr;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
-const ETHERNET_BYTES: usize = 14;
+use super::nd::{self, Forwarding};
+
+pub(super) const ETHERNET_BYTES: usize = 14;
 const FRAME_BYTES: usize = ETHERNET_BYTES + 28;
 
-/// An Ethernet frame that announces an address.
+/// An Ethernet frame that announces an IPv4 address.
 pub type Frame = [u8; FRAME_BYTES];
 
 /// Says on one link who has an address.
@@ -24,25 +27,40 @@ pub type Frame = [u8; FRAME_BYTES];
 pub struct Announcer {
     socket: Socket,
     mac: [u8; 6],
-    addresses: Vec<Ipv4Addr>,
-    frames: Vec<[Frame; 2]>,
+    addresses: Vec<IpAddr>,
+    frames: Vec<Frames>,
+    /// `None` where the kernel has no IPv6.
+    forwarding: Option<Forwarding>,
+}
+
+/// The frames of one address.
+#[derive(Debug)]
+enum Frames {
+    V4 { request: Frame, reply: Frame },
+    V6 { host: nd::Frame, router: nd::Frame },
 }
 
 impl Announcer {
-    /// Prepares to announce `addresses` at `mac` on the interface with this index.
+    /// Prepares to announce `addresses` at `mac` on `interface`, whose index is `index`.
     ///
     /// # Errors
     /// What the kernel says (`CAP_NET_RAW` is needed).
-    pub fn open(index: u32, mac: [u8; 6], addresses: &[Ipv4Addr]) -> io::Result<Self> {
+    pub fn open(
+        interface: &str,
+        index: u32,
+        mac: [u8; 6],
+        addresses: &[IpAddr],
+    ) -> io::Result<Self> {
         // Protocol 0: this socket receives nothing.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-        socket.bind(&link_address(index)?)?;
+        socket.bind(&link_address(index, 0)?)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
             mac,
             addresses: addresses.to_vec(),
             frames: frames(mac, addresses)?,
+            forwarding: Forwarding::open(interface).ok(),
         })
     }
 
@@ -59,30 +77,48 @@ impl Announcer {
         Ok(true)
     }
 
-    /// Sends `count` frames for each address, requests and replies by turns, and says how many
-    /// went out.
+    /// Sends `count` frames for each address, and says how many went out: by IPv4 requests and
+    /// replies by turns, by IPv6 advertisements.
     ///
     /// # Errors
     /// The kernel's refusal of the first frame it refused.
     pub fn announce(&self, count: u8) -> io::Result<u64> {
         let mut sent = 0;
-        for [request, reply] in &self.frames {
+        for frames in &self.frames {
             for turn in 0..count {
-                let form = if turn % 2 == 0 { request } else { reply };
-                self.socket.send(form)?;
+                let frame: &[u8] = match frames {
+                    Frames::V4 { request, .. } if turn % 2 == 0 => request,
+                    Frames::V4 { reply, .. } => reply,
+                    Frames::V6 { router, .. } if self.forwards() => router,
+                    Frames::V6 { host, .. } => host,
+                };
+                self.socket.send(frame)?;
                 sent += 1;
             }
         }
         Ok(sent)
     }
+
+    fn forwards(&self) -> bool {
+        self.forwarding.as_ref().is_some_and(Forwarding::is_on)
+    }
 }
 
-fn frames(mac: [u8; 6], addresses: &[Ipv4Addr]) -> io::Result<Vec<[Frame; 2]>> {
-    let forms = |address: &Ipv4Addr| {
-        let form = |operation| frame(mac, *address, operation).ok_or_else(too_short);
-        Ok([form(ArpOperations::Request)?, form(ArpOperations::Reply)?])
+fn frames(mac: [u8; 6], addresses: &[IpAddr]) -> io::Result<Vec<Frames>> {
+    let both = |address: &IpAddr| match *address {
+        IpAddr::V4(address) => Some(Frames::V4 {
+            request: frame(mac, address, ArpOperations::Request)?,
+            reply: frame(mac, address, ArpOperations::Reply)?,
+        }),
+        IpAddr::V6(address) => Some(Frames::V6 {
+            host: nd::frame(mac, address, false)?,
+            router: nd::frame(mac, address, true)?,
+        }),
     };
-    addresses.iter().map(forms).collect()
+    let all = addresses
+        .iter()
+        .map(|address| both(address).ok_or_else(too_short));
+    all.collect()
 }
 
 fn too_short() -> io::Error {
@@ -114,14 +150,16 @@ pub fn frame(mac: [u8; 6], address: Ipv4Addr, operation: ArpOperation) -> Option
     Some(bytes)
 }
 
-/// The address of a link: what an AF_PACKET socket is bound to.
-fn link_address(index: u32) -> io::Result<SockAddr> {
+/// The address of a link: what an AF_PACKET socket is bound to, with the Ethernet protocol that it
+/// receives (0: nothing).
+pub(super) fn link_address(index: u32, protocol: u16) -> io::Result<SockAddr> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is a socket address of this platform that fits the storage, and every
     // bit pattern, all zero to begin with, is a valid one.
     let link: &mut sockaddr_ll = unsafe { storage.view_as() };
     link.sll_family = u16::try_from(libc::AF_PACKET).map_err(too_large)?;
+    link.sll_protocol = protocol.to_be();
     link.sll_ifindex = i32::try_from(index).map_err(too_large)?;
     let length = socklen_t::try_from(size_of::<sockaddr_ll>()).map_err(too_large)?;
     // SAFETY: the storage holds an initialised `sockaddr_ll`, and `length` is its length.

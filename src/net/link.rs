@@ -9,11 +9,12 @@ use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr};
 
-use super::netlink::{Address, Link, messages};
+use super::netlink::{AddressChange, Link, address_change, messages, raw_messages};
 
 const ROUTE: isize = 0;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What happened to interfaces and addresses.
@@ -42,7 +43,8 @@ pub enum LinkEvent {
         /// The address.
         address: IpAddr,
     },
-    /// An address was deleted, by whomever.
+    /// An address was deleted, by whomever, or can't be used: IPv6's duplicate detection runs or
+    /// has failed.
     AddressGone {
         /// The interface's index.
         index: u32,
@@ -70,6 +72,7 @@ impl LinkEvents {
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.add_membership(RTNLGRP_LINK)?;
         socket.add_membership(RTNLGRP_IPV4_IFADDR)?;
+        socket.add_membership(RTNLGRP_IPV6_IFADDR)?;
         socket.set_non_blocking(true)?;
         Ok(Self {
             socket,
@@ -92,10 +95,8 @@ impl LinkEvents {
             }
             Err(error) => return Err(error),
         };
-        for message in messages(self.buffer.get(..length).unwrap_or_default()) {
-            if let NetlinkPayload::InnerMessage(inner) = message.payload
-                && let Some(event) = event(&inner)
-            {
+        for message in raw_messages(self.buffer.get(..length).unwrap_or_default()) {
+            if let Some(event) = address_event(message).or_else(|| link_event(message)) {
                 take(event);
             }
         }
@@ -109,6 +110,27 @@ impl AsFd for LinkEvents {
     }
 }
 
+fn address_event(message: &[u8]) -> Option<LinkEvent> {
+    let AddressChange {
+        is_there,
+        index,
+        address,
+    } = address_change(message)?;
+    Some(if is_there {
+        LinkEvent::AddressThere { index, address }
+    } else {
+        LinkEvent::AddressGone { index, address }
+    })
+}
+
+fn link_event(message: &[u8]) -> Option<LinkEvent> {
+    let message = messages(message).next()?;
+    let NetlinkPayload::InnerMessage(inner) = message.payload else {
+        return None;
+    };
+    event(&inner)
+}
+
 fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
     if let RouteNetlinkMessage::NewLink(link) = message {
         if is_of_bridge(link) {
@@ -119,6 +141,7 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
             name,
             up,
             mac,
+            ..
         } = Link::of(link);
         return Some(LinkEvent::Link {
             index,
@@ -133,18 +156,6 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
         }
         let index = link.header.index;
         return Some(LinkEvent::Removed { index });
-    }
-    if let RouteNetlinkMessage::NewAddress(address) = message {
-        return Address::of(address).map(|there| LinkEvent::AddressThere {
-            index: there.index,
-            address: there.address.ip,
-        });
-    }
-    if let RouteNetlinkMessage::DelAddress(address) = message {
-        return Address::of(address).map(|gone| LinkEvent::AddressGone {
-            index: gone.index,
-            address: gone.address.ip,
-        });
     }
     None
 }

@@ -4,21 +4,28 @@
 
 pub mod address;
 pub mod arp;
+pub mod arp_watch;
+mod capset;
 pub mod clock;
 pub mod epoll;
 pub mod eventfd;
 pub mod link;
+pub mod local_route;
 pub mod localtime;
 pub mod memfd;
+pub mod nd;
 pub mod netlink;
 pub mod netns;
 pub mod notify;
 pub mod privileges;
 pub mod process;
+pub mod program;
 pub mod readiness;
 pub mod realtime;
 pub mod seqpacket;
 pub mod signal;
 pub mod splice;
 pub mod tcp;
+pub mod virtual_mac;
+pub mod vrrp_filter;
 pub mod vrrp_socket;

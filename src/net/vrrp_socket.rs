@@ -1,131 +1,102 @@
-//! Raw sockets for IP protocol 112: one that sends, one that receives what a router may act upon,
-//! one that sees only what it may not. The kernel's socket filter (cBPF) tells the two apart, so
-//! that a flood of junk never reaches the first.
+//! Raw sockets for IP protocol 112, over IPv4 and IPv6: one that sends, one that receives what a
+//! router may act upon, one that sees only what it may not. The kernel's socket filter tells the
+//! two apart, so that a flood of junk never reaches the first.
 
-use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSliceMut, Read};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, setsockopt, sockopt::Ipv6RecvPacketInfo,
+};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 
+use super::vrrp_filter::GROUP_V4;
+pub use super::vrrp_filter::{Filter, Side};
+
 const PROTOCOL: i32 = 112;
-/// Internet control (RFC 9568 leaves it open; keepalived's TOS).
+/// Internet control (RFC 9568 leaves it open; keepalived's TOS and traffic class).
 const TOS: u32 = 0xc0;
 /// Receive buffer of the diagnostic socket: some dozen packets.
 const DIAGNOSTIC_BYTES: usize = 16 * 1024;
-/// The longest program of a filter is 255 jumps away from its end.
-const SENDERS_MAX: usize = 200;
-
-/// What a packet must look like to be let through. The router judges again, exactly.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    /// Sources that may speak.
-    pub senders: Vec<Ipv4Addr>,
-    /// The one destination.
-    pub destination: Ipv4Addr,
-    /// The lowest TTL of any sender.
-    pub min_ttl: u8,
-    /// 2 or 3.
-    pub version: u8,
-    /// `VRID`.
-    pub vrid: u8,
-}
-
-/// Which side of the filter a socket is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Packets that match.
-    Matching,
-    /// Packets that don't: for counters.
-    Rejected,
-}
-
-impl Filter {
-    /// The program. Offsets count from the IPv4 header, where raw sockets see packets begin.
-    fn program(&self, side: Side) -> io::Result<Vec<SockFilter>> {
-        const LOAD_WORD: u16 = 0x20;
-        const LOAD_HALF: u16 = 0x28;
-        const LOAD_BYTE: u16 = 0x30;
-        const LOAD_BYTE_AT_X: u16 = 0x50;
-        const LOAD_X_HEADER_BYTES: u16 = 0xb1;
-        const IF_EQUAL: u16 = 0x15;
-        const IF_AT_LEAST: u16 = 0x35;
-        const IF_ANY_BIT: u16 = 0x45;
-        const RETURN: u16 = 0x06;
-        const SHORTEST: u32 = 20 + 8 + 4;
-        if self.senders.len() > SENDERS_MAX {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let (pass, drop) = match side {
-            Side::Matching => (u32::MAX, 0),
-            Side::Rejected => (0, u32::MAX),
-        };
-        let version_type = u32::from(self.version << 4 | 1);
-        // (load, test, constant, whether the test must hold)
-        let tests = [
-            (LOAD_WORD, 16, IF_EQUAL, u32::from(self.destination), true),
-            (LOAD_BYTE, 8, IF_AT_LEAST, u32::from(self.min_ttl), true),
-            (LOAD_HALF, 6, IF_ANY_BIT, 0x3fff, false),
-            (LOAD_HALF, 2, IF_AT_LEAST, SHORTEST, true),
-            (LOAD_BYTE_AT_X, 0, IF_EQUAL, version_type, true),
-            (LOAD_BYTE_AT_X, 1, IF_EQUAL, u32::from(self.vrid), true),
-        ];
-        let length = 1 + 2 * tests.len() + 1 + self.senders.len();
-        let jump = |from: usize, to: usize| {
-            u8::try_from(to - from - 1).map_err(|_far| io::Error::from(io::ErrorKind::InvalidInput))
-        };
-        let mut program = vec![SockFilter::new(LOAD_X_HEADER_BYTES, 0, 0, 0)];
-        for (load, offset, test, constant, must_hold) in tests {
-            program.push(SockFilter::new(load, 0, 0, offset));
-            let out = jump(program.len(), length)?;
-            let (jt, jf) = if must_hold { (0, out) } else { (out, 0) };
-            program.push(SockFilter::new(test, jt, jf, constant));
-        }
-        program.push(SockFilter::new(LOAD_WORD, 0, 0, 12));
-        for sender in &self.senders {
-            let found = jump(program.len(), length + 1)?;
-            program.push(SockFilter::new(IF_EQUAL, found, 0, u32::from(*sender)));
-        }
-        program.push(SockFilter::new(RETURN, 0, 0, drop));
-        program.push(SockFilter::new(RETURN, 0, 0, pass));
-        Ok(program)
-    }
-}
 
 /// Sends adverts.
 #[derive(Debug)]
-pub struct Sender(Socket);
+pub struct Sender {
+    socket: Socket,
+    index: u32,
+}
 
 impl Sender {
-    /// A socket that sends from `source` through `interface` with TTL 255 and receives nothing.
+    /// A socket that sends from `source` through `interface`, whose index is `index`, with TTL or
+    /// hop limit 255, and receives nothing.
     ///
     /// # Errors
-    /// What the kernel says (`CAP_NET_RAW` is needed, `source` must be an address of this host).
-    pub fn open(interface: &str, source: Ipv4Addr) -> io::Result<Self> {
-        let socket = raw()?;
+    /// What the kernel says (`CAP_NET_RAW` is needed, `source` must be an address of this host, and
+    /// by IPv6 one whose duplicate detection is over).
+    pub fn open(interface: &str, index: u32, source: IpAddr) -> io::Result<Self> {
+        let socket = raw(source)?;
         socket.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])?;
         socket.bind_device(Some(interface.as_bytes()))?;
-        socket.bind(&address(source))?;
-        socket.set_ttl_v4(255)?;
-        socket.set_tos_v4(TOS)?;
-        socket.set_multicast_ttl_v4(255)?;
-        socket.set_multicast_loop_v4(false)?;
-        socket.set_multicast_if_v4(&source)?;
-        Ok(Self(socket))
+        socket.bind(&address(source, index))?;
+        match source {
+            IpAddr::V4(source) => {
+                socket.set_ttl_v4(255)?;
+                socket.set_tos_v4(TOS)?;
+                socket.set_multicast_ttl_v4(255)?;
+                socket.set_multicast_loop_v4(false)?;
+                socket.set_multicast_if_v4(&source)?;
+            }
+            IpAddr::V6(_) => {
+                socket.set_unicast_hops_v6(255)?;
+                socket.set_tclass_v6(TOS)?;
+                socket.set_multicast_hops_v6(255)?;
+                socket.set_multicast_loop_v6(false)?;
+                socket.set_multicast_if_v6(index)?;
+            }
+        }
+        Ok(Self { socket, index })
     }
 
     /// Sends one advert.
     ///
     /// # Errors
     /// What the kernel says; a full send buffer is an error too.
-    pub fn send(&self, advert: &[u8], destination: Ipv4Addr) -> io::Result<()> {
-        self.0.send_to(advert, &address(destination)).map(|_| ())
+    pub fn send(&self, advert: &[u8], destination: IpAddr) -> io::Result<()> {
+        let destination = address(destination, self.index);
+        self.socket.send_to(advert, &destination).map(|_| ())
     }
 }
 
-/// Receives adverts, IPv4 header first.
+/// A packet as a raw socket delivers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival<'a> {
+    /// An IPv4 packet, header first.
+    V4(&'a [u8]),
+    /// What came behind an IPv6 header.
+    V6(ArrivalV6<'a>),
+}
+
+/// The parts of an IPv6 packet: the kernel strips the header and tells of it beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArrivalV6<'a> {
+    /// Source address.
+    pub source: Option<Ipv6Addr>,
+    /// Destination address.
+    pub destination: Option<Ipv6Addr>,
+    /// Hop limit as received.
+    pub hop_limit: Option<u8>,
+    /// All that followed.
+    pub payload: &'a [u8],
+}
+
+/// Receives adverts.
 #[derive(Debug)]
-pub struct Receiver(Socket);
+pub struct Receiver {
+    socket: Socket,
+    /// Where the kernel puts what it tells beside an IPv6 packet; empty by IPv4.
+    beside: Vec<u8>,
+}
 
 impl Receiver {
     /// A socket on `interface` that sees one side of `filter`; it joins the destination if that is
@@ -134,27 +105,57 @@ impl Receiver {
     /// # Errors
     /// What the kernel says.
     pub fn open(interface: &str, index: u32, filter: &Filter, side: Side) -> io::Result<Self> {
-        let socket = raw()?;
+        let socket = raw(filter.destination)?;
         // First the filter, then the device: nothing slips in between.
         socket.attach_filter(&filter.program(side)?)?;
         socket.bind_device(Some(interface.as_bytes()))?;
         if side == Side::Rejected {
             socket.set_recv_buffer_size(DIAGNOSTIC_BYTES)?;
         }
-        if filter.destination.is_multicast() {
-            let link = InterfaceIndexOrAddress::Index(index);
-            socket.join_multicast_v4_n(&filter.destination, &link)?;
+        let mut beside = Vec::new();
+        match filter.destination {
+            IpAddr::V4(group) if group.is_multicast() => {
+                let link = InterfaceIndexOrAddress::Index(index);
+                socket.join_multicast_v4_n(&group, &link)?;
+            }
+            // Another cluster that has our vrid says so to the group.
+            IpAddr::V4(_) if side == Side::Rejected => {
+                let link = InterfaceIndexOrAddress::Index(index);
+                socket.join_multicast_v4_n(&GROUP_V4, &link)?;
+            }
+            IpAddr::V4(_) => {}
+            IpAddr::V6(destination) => {
+                socket.set_recv_hoplimit_v6(true)?;
+                setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
+                beside = nix::cmsg_space!(libc::in6_pktinfo, libc::c_int);
+                if destination.is_multicast() {
+                    socket.join_multicast_v6(&destination, index)?;
+                }
+            }
         }
-        Ok(Self(socket))
+        Ok(Self { socket, beside })
+    }
+
+    /// Puts another filter in the place of the first.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_filter(&self, filter: &Filter, side: Side) -> io::Result<()> {
+        self.socket.attach_filter(&filter.program(side)?)
     }
 
     /// Reads one packet into `buffer`; `None` when there is none.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
-        match (&self.0).read(buffer) {
-            Ok(length) => Ok(buffer.get(..length)),
+    pub fn read<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<Option<Arrival<'a>>> {
+        let read = if self.beside.is_empty() {
+            read_v4(&self.socket, buffer)
+        } else {
+            read_v6(&self.socket, &mut self.beside, buffer)
+        };
+        match read {
+            Ok(arrival) => Ok(Some(arrival)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
@@ -163,16 +164,65 @@ impl Receiver {
 
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
-fn raw() -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(PROTOCOL)))?;
+fn read_v4<'a>(mut socket: &Socket, buffer: &'a mut [u8]) -> io::Result<Arrival<'a>> {
+    let length = socket.read(buffer)?;
+    Ok(Arrival::V4(buffer.get(..length).unwrap_or_default()))
+}
+
+fn read_v6<'a>(
+    socket: &Socket,
+    beside: &mut [u8],
+    buffer: &'a mut [u8],
+) -> io::Result<Arrival<'a>> {
+    let (mut destination, mut hop_limit) = (None, None);
+    let (length, source) = {
+        let mut room = [IoSliceMut::new(buffer)];
+        let message = recvmsg::<SockaddrIn6>(
+            socket.as_raw_fd(),
+            &mut room,
+            Some(beside),
+            MsgFlags::empty(),
+        )?;
+        // Side information that was cut off is as good as none.
+        for item in message.cmsgs().into_iter().flatten() {
+            if let ControlMessageOwned::Ipv6PacketInfo(info) = item {
+                destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr));
+            } else if let ControlMessageOwned::Ipv6HopLimit(limit) = item {
+                hop_limit = u8::try_from(limit).ok();
+            }
+        }
+        (message.bytes, message.address.map(|from| from.ip()))
+    };
+    Ok(Arrival::V6(ArrivalV6 {
+        source,
+        destination,
+        hop_limit,
+        payload: buffer.get(..length).unwrap_or_default(),
+    }))
+}
+
+fn raw(like: IpAddr) -> io::Result<Socket> {
+    let domain = match like {
+        IpAddr::V4(_) => Domain::IPV4,
+        IpAddr::V6(_) => Domain::IPV6,
+    };
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(PROTOCOL)))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-fn address(ip: Ipv4Addr) -> SockAddr {
-    SockAddr::from(SocketAddr::V4(SocketAddrV4::new(ip, 0)))
+/// A socket address without a port; a link-local one is of the interface with this index.
+fn address(ip: IpAddr, index: u32) -> SockAddr {
+    SockAddr::from(match ip {
+        IpAddr::V4(_) => SocketAddr::new(ip, 0),
+        IpAddr::V6(ip) => {
+            let local = ip.is_unicast_link_local() || ip.is_multicast();
+            let scope = if local { index } else { 0 };
+            SocketAddr::V6(SocketAddrV6::new(ip, 0, 0, scope))
+        }
+    })
 }

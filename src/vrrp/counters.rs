@@ -91,7 +91,6 @@ impl Counters {
 /// Lets one warning of each kind through per minute.
 #[derive(Debug, Default)]
 pub struct Warnings {
-    said: [Option<Instant>; Reject::ALL.len()],
     addresses: Option<Instant>,
     interval: Option<Instant>,
     deleted: Option<Instant>,
@@ -100,13 +99,6 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Whether to warn about a refused packet now.
-    pub fn about_reject(&mut self, reason: Reject, now: Instant) -> bool {
-        self.said
-            .get_mut(reason as usize)
-            .is_some_and(|last| spaced(last, now))
-    }
-
     /// Whether to warn about a differing list of addresses now.
     pub fn about_addresses(&mut self, now: Instant) -> bool {
         spaced(&mut self.addresses, now)
@@ -144,16 +136,6 @@ fn spaced(last: &mut Option<Instant>, now: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_warning_is_said_once_a_minute_per_reason() {
-        let start = crate::net::clock::now();
-        let mut warnings = Warnings::default();
-        assert!(warnings.about_reject(Reject::Ttl, start));
-        assert!(!warnings.about_reject(Reject::Ttl, start + Duration::from_secs(59)));
-        assert!(warnings.about_reject(Reject::Checksum, start));
-        assert!(warnings.about_reject(Reject::Ttl, start + Duration::from_secs(60)));
-    }
 
     #[test]
     fn warnings_of_one_kind_hold_back_none_of_another() {

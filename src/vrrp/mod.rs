@@ -9,12 +9,15 @@
 //!
 //! Everything but `task` and `counters` is pure: instants come in, decisions go out.
 
+pub mod conflict;
 pub mod counters;
 pub mod fsm;
 pub mod garp;
 pub mod hmac;
+pub mod jitter;
 pub mod packet;
 pub mod priority;
+pub mod rejects;
 pub mod stamp;
 pub mod task;
 pub mod timing;

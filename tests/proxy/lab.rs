@@ -245,8 +245,11 @@ pub fn config(proxy: Proxy) -> Config {
             workers: None,
         },
         vips: Vec::new(),
+        routes: Vec::new(),
         proxies: vec![proxy],
         scripts: Vec::new(),
+        track_files: Vec::new(),
+        track_interfaces: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::track;
 use crate::config::model::{
     Auth, HmacMode, Mode, Node, Preempt, Track, TrackTarget, Vip, VipAddress,
 };
@@ -10,27 +11,62 @@ use crate::config::problem::Problem;
 
 pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
     for (index, vip) in draft.config.vips.iter().enumerate() {
+        let before = problems.len();
         nodes(draft, vip, problems);
         subnet(draft, vip, problems);
         priorities(draft, vip, problems);
         authentication(draft, vip, problems);
         weights(draft, vip, problems);
         follows(draft, vip, problems);
+        track::servers(draft, vip, problems);
         for other in draft.config.vips.iter().skip(index + 1) {
             collision(draft, vip, other, problems);
         }
+        let table = |vip: &Vip| draft.spans.at(&format!("vip/{}", vip.name));
+        let earlier = draft.config.vips.iter().take(index);
+        if earlier.map(table).any(|other| other == table(vip)) {
+            say_once(problems, before);
+        }
     }
-    unused_scripts(draft, problems);
+}
+
+/// The two routers of one table have the same mistakes in the same places: one complaint each.
+fn say_once(problems: &mut Vec<Problem>, from: usize) {
+    let news = problems.split_off(from);
+    for problem in news {
+        let same =
+            |other: &Problem| other.code == problem.code && other.position() == problem.position();
+        if !problems.iter().any(same) {
+            problems.push(problem);
+        }
+    }
 }
 
 /// Whether `ip` lies in the subnet of `address`; not for host addresses, which have none.
 pub(super) fn in_subnet(address: VipAddress, ip: IpAddr) -> bool {
-    let (IpAddr::V4(base), IpAddr::V4(ip)) = (address.ip, ip) else {
-        return false;
-    };
-    let shift = 32_u32.saturating_sub(u32::from(address.prefix));
-    let network = |ip: std::net::Ipv4Addr| u32::from(ip).checked_shr(shift).unwrap_or(0);
-    network(base) == network(ip)
+    let prefix = u32::from(address.prefix);
+    match (address.ip, ip) {
+        (IpAddr::V4(base), IpAddr::V4(ip)) => {
+            let shift = 32_u32.saturating_sub(prefix);
+            (base.to_bits() ^ ip.to_bits())
+                .checked_shr(shift)
+                .unwrap_or(0)
+                == 0
+        }
+        (IpAddr::V6(base), IpAddr::V6(ip)) => {
+            let shift = 128_u32.saturating_sub(prefix);
+            (base.to_bits() ^ ip.to_bits())
+                .checked_shr(shift)
+                .unwrap_or(0)
+                == 0
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+/// Whether an address comes without a subnet.
+pub(super) fn is_host(address: VipAddress) -> bool {
+    address.prefix == if address.ip.is_ipv4() { 32 } else { 128 }
 }
 
 fn nodes(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
@@ -101,7 +137,7 @@ fn subnet(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
         .addresses
         .iter()
         .copied()
-        .filter(|a| a.prefix < 32)
+        .filter(|address| !is_host(*address))
         .collect();
     if subnets.is_empty() || subnets.len() < vip.addresses.len() {
         return;
@@ -111,7 +147,10 @@ fn subnet(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
             .addresses
             .iter()
             .any(|address| address.ip == node.address);
+        // Each LAN has all link-local addresses.
+        let local = matches!(node.address, IpAddr::V6(ip) if ip.is_unicast_link_local());
         if !own
+            && !local
             && !subnets
                 .iter()
                 .any(|subnet| in_subnet(*subnet, node.address))
@@ -205,7 +244,7 @@ fn authentication(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
 }
 
 /// The two nodes between which an election is decided.
-fn strongest_two(vip: &Vip) -> Option<(&Node, &Node)> {
+pub(super) fn strongest_two(vip: &Vip) -> Option<(&Node, &Node)> {
     let mut nodes: Vec<&Node> = vip.nodes.iter().collect();
     nodes.sort_by_key(|node| std::cmp::Reverse(node.priority));
     match nodes.as_slice() {
@@ -227,16 +266,20 @@ fn weights(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
             continue;
         };
         let weight = weight.get();
+        // The number in a file may raise a node: nothing fails then.
+        if weight > 0 && matches!(track.target, TrackTarget::File(_)) {
+            continue;
+        }
         let (failed, healthy) = if weight > 0 {
             (first, (second + weight).min(254))
         } else {
             ((first + weight).max(1), second)
         };
         let name = target_name(draft, track);
-        let own = format!("track/script/{name}/weight");
+        let own = format!("track/{}/{name}/weight", kind(track.target));
         let entry = format!("vip/{}/track/{index}", vip.name);
-        let in_script =
-            matches!(track.target, TrackTarget::Script(_)) && !entry_has_weight(draft, &entry);
+        let has_table = matches!(track.target, TrackTarget::Script(_) | TrackTarget::File(_));
+        let in_script = has_table && !entry_has_weight(draft, &entry);
         let path = if in_script { own } else { entry };
         let span = draft.spans.at(&path);
         if vip.preempt == Preempt::Never {
@@ -288,13 +331,17 @@ const fn kind(target: TrackTarget) -> &'static str {
     match target {
         TrackTarget::Proxy(_) => "proxy",
         TrackTarget::Script(_) => "script",
+        TrackTarget::Interface(_) => "interface",
+        TrackTarget::File(_) => "file",
     }
 }
 
 fn target_name<'d>(draft: &'d Draft, track: &Track) -> &'d str {
     let name = match track.target {
         TrackTarget::Proxy(index) => draft.proxy_names.get(index),
-        TrackTarget::Script(index) => draft.scripts.get(index).map(|script| &script.name),
+        TrackTarget::Script(index) => draft.tracked.scripts.get(index).map(|entry| &entry.name),
+        TrackTarget::File(index) => draft.tracked.files.get(index).map(|entry| &entry.name),
+        TrackTarget::Interface(index) => draft.tracked.interfaces.get(index),
     };
     name.map_or("", String::as_str)
 }
@@ -318,32 +365,6 @@ fn follows(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
         )
         .help("leave `track` out to follow all of them, or add \"proxy:NAME\""),
     );
-}
-
-fn unused_scripts(draft: &Draft, problems: &mut Vec<Problem>) {
-    if draft.config.vips.len() < draft.vip_count {
-        return;
-    }
-    for (index, script) in draft.scripts.iter().enumerate() {
-        let used = draft
-            .config
-            .vips
-            .iter()
-            .flat_map(|vip| &vip.track)
-            .any(|track| track.target == TrackTarget::Script(index));
-        if !used {
-            problems.push(
-                Problem::warning(
-                    "W0216",
-                    format!("nothing tracks the script `{}`", script.name),
-                )
-                .at(
-                    &draft.spans.at(&format!("track/script/{}", script.name)),
-                    format!("add \"script:{}\" to the `track` of a VIP", script.name),
-                ),
-            );
-        }
-    }
 }
 
 fn collision(draft: &Draft, one: &Vip, other: &Vip, problems: &mut Vec<Problem>) {

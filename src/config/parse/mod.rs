@@ -7,15 +7,20 @@
 mod address;
 mod auth;
 mod check;
+mod family;
 mod fields;
 mod given;
+mod notify;
 mod proxy;
+mod route;
 mod syntax;
 mod track;
 mod unknown;
 mod value;
 mod vip;
 
+#[cfg(test)]
+mod family_tests;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +32,8 @@ use toml::de::{DeTable, DeValue};
 
 use self::fields::Fields;
 use self::given::Sink;
+pub use self::unknown::nearest;
+pub use self::value::plain_duration;
 pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
@@ -50,14 +57,23 @@ pub struct Parsed {
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) proxy_names: Vec<String>,
-    pub(super) scripts: Vec<ScriptEntry>,
+    pub(super) tracked: Tracked,
     /// VIPs, sound or not.
     pub(super) vip_count: usize,
     pub(super) spans: Spans,
 }
 
-/// A `[track.script.NAME]`, sound or not.
-pub(super) struct ScriptEntry {
+/// What a `track` list can name beside proxies.
+#[derive(Default)]
+pub(super) struct Tracked {
+    pub(super) scripts: Vec<TrackEntry>,
+    pub(super) files: Vec<TrackEntry>,
+    /// Collected from the lists themselves.
+    pub(super) interfaces: Vec<String>,
+}
+
+/// A `[track.script.NAME]` or `[track.file.NAME]`, sound or not.
+pub(super) struct TrackEntry {
     pub(super) name: String,
     pub(super) weight: Option<TrackWeight>,
 }
@@ -100,6 +116,29 @@ impl Spans {
             | DeValue::Datetime(_) => {}
         }
         self.0.insert(path, (value.span(), text));
+    }
+
+    /// Makes what stands below `vip/FROM` known below `vip/TO` too, with these of its addresses.
+    fn split(&mut self, from: &str, to: &str, kept: &[usize]) {
+        let below = format!("vip/{from}");
+        let inside = |path: &str| {
+            let rest = path.strip_prefix(&below)?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+        };
+        let all = self.0.iter();
+        let found: Vec<_> = all
+            .filter_map(|(path, place)| Some((inside(path)?, place.clone())))
+            .collect();
+        for (rest, place) in found {
+            let old = rest.strip_prefix("/address/");
+            let Some(old) = old.and_then(|digits| digits.parse::<usize>().ok()) else {
+                self.0.insert(format!("vip/{to}{rest}"), place);
+                continue;
+            };
+            if let Some(new) = kept.iter().position(|kept| *kept == old) {
+                self.0.insert(format!("vip/{to}/address/{new}"), place);
+            }
+        }
     }
 
     /// The string at `path`, or nothing.
@@ -177,7 +216,7 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
 }
 
 fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
-    let spans = Spans::of(tree.get_ref());
+    let mut spans = Spans::of(tree.get_ref());
     let mut root = Fields::root(tree, sink);
     let log = log(root.table("log", sink), sink);
     let access_log = root
@@ -187,14 +226,21 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let metrics = metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
 
-    let mut scripts = Vec::new();
+    let mut tracked = Tracked::default();
     let mut sound: Vec<Script> = Vec::new();
+    let mut track_files = Vec::new();
     if let Some(mut track) = root.table("track", sink) {
         for fields in track.named("script", sink) {
             let name = fields.own_name().to_owned();
             let (script, weight) = track::script(fields, sink);
             sound.extend(script);
-            scripts.push(ScriptEntry { name, weight });
+            tracked.scripts.push(TrackEntry { name, weight });
+        }
+        for fields in track.named("file", sink) {
+            let name = fields.own_name().to_owned();
+            let (file, weight) = track::file(fields, sink);
+            track_files.extend(file);
+            tracked.files.push(TrackEntry { name, weight });
         }
         track.finish(sink);
     }
@@ -208,9 +254,22 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
 
     let mut vips = Vec::new();
     let mut vip_count = 0;
-    for fields in root.named("vip", sink) {
+    let mut routes = Vec::new();
+    let tables = root.named("vip", sink);
+    let names: Vec<String> = tables.iter().map(|vip| vip.own_name().to_owned()).collect();
+    let taken = |name: &str| names.iter().any(|other| other == name);
+    for mut fields in tables {
         vip_count += 1;
-        vips.extend(vip::vip(fields, &proxy_names, &scripts, sink));
+        if route::is_route(&mut fields, sink) {
+            routes.extend(route::route(fields, &proxy_names, &mut tracked, sink));
+            continue;
+        }
+        if let Some(vip) = vip::vip(fields, &proxy_names, &mut tracked, sink) {
+            let routers = family::split(vip, taken, &mut spans, sink);
+            // Split or refused: the count is of what would be there if all were sound.
+            vip_count += routers.len().saturating_sub(1);
+            vips.extend(routers);
+        }
     }
     root.finish(sink);
 
@@ -228,11 +287,14 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             metrics,
             limits,
             vips,
+            routes,
             proxies,
             scripts: sound,
+            track_files,
+            track_interfaces: tracked.interfaces.clone(),
         },
         proxy_names,
-        scripts,
+        tracked,
         vip_count,
         spans,
     }

@@ -4,12 +4,13 @@ use super::*;
 use crate::config::model::*;
 use crate::config::render;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::Duration;
 
 const MINIMAL: &str = include_str!("../../../conf/lb.toml");
 const SEED: &str = include_str!("../../../conf/kubesphere.toml");
 
-fn sound(text: &str) -> Config {
+pub(super) fn sound(text: &str) -> Config {
     let parsed = parse(text);
     let shown = render(&parsed.problems, "lb.toml", text, false);
     parsed.config.unwrap_or_else(|| panic!("{shown}"))
@@ -24,6 +25,7 @@ fn the_minimal_file_has_the_documented_defaults() {
     assert_eq!(vip.vrid.get(), 10);
     assert_eq!(vip.version.get(), 3);
     assert_eq!(vip.advert_interval.centiseconds(), 100);
+    assert_eq!(vip.advert_spacing, Duration::from_millis(200));
     assert_eq!(vip.preempt, Preempt::After(Duration::from_secs(10)));
     assert_eq!(vip.lease, Some(Duration::from_secs(2)));
     let priorities: Vec<u8> = vip.nodes.iter().map(|node| node.priority.get()).collect();
@@ -96,7 +98,7 @@ fn with(extra: &str, more: &str) -> String {
     MINIMAL.replace("\n[proxy", &format!("{extra}\n\n[proxy")) + more
 }
 
-fn codes(text: &str) -> Vec<&'static str> {
+pub(super) fn codes(text: &str) -> Vec<&'static str> {
     parse(text)
         .problems
         .iter()
@@ -106,7 +108,7 @@ fn codes(text: &str) -> Vec<&'static str> {
 
 #[test]
 fn a_duration_is_a_whole_number_and_a_unit() {
-    let ms = |text| value::plain_duration(text).map(|time| time.as_millis());
+    let ms = |text| plain_duration(text).map(|time| time.as_millis());
     for (text, expected) in [
         ("250ms", 250),
         ("0s", 0),
@@ -277,11 +279,52 @@ fn a_track_s_own_weight_goes_before_the_script_s() {
         "script:up:",
         "script",
         "file:x",
-        "interface:eth0",
+        "interface:",
+        "interface:a/b",
     ] {
         let text = with(&format!("track = [\"{wrong}\"]"), script);
         assert!(parse(&text).config.is_none(), "{wrong}");
     }
+}
+
+#[test]
+fn files_and_interfaces_are_tracked_with_and_without_weights() {
+    let table = "\n[track.file.drain]\npath = \"/etc/lbd/drain\"\nweight = -3\n";
+    let list = "track = [\"file:drain\", \"interface:eth1:20\", \"interface:eth2\"]\n\
+                per-server-weight = 7";
+    let config = sound(&with(list, table));
+    assert_eq!(config.track_interfaces, ["eth1", "eth2"]);
+    assert_eq!(config.track_files[0].path, Path::new("/etc/lbd/drain"));
+    let vip = &config.vips[0];
+    let seen = vip.track.iter().map(|track| {
+        let weight = track.weight.map(TrackWeight::get);
+        (track.target, weight)
+    });
+    let expected = [
+        (TrackTarget::File(0), Some(-3)),
+        (TrackTarget::Interface(0), Some(20)),
+        (TrackTarget::Interface(1), None),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+    assert_eq!(vip.per_server_weight, 7);
+}
+
+#[test]
+fn notify_names_programs_and_who_runs_them() {
+    let list = "notify = { active = [\"/bin/a\", \"-x\"], any = [\"/bin/n\"], user = \"ops:adm\", \
+                keepalived-arguments = true }";
+    let notify = sound(&with(list, "")).vips.remove(0).notify.unwrap();
+    assert_eq!(notify.active, ["/bin/a", "-x"]);
+    assert_eq!(notify.any, ["/bin/n"]);
+    assert!(notify.backup.is_empty() && notify.fault.is_empty() && notify.stop.is_empty());
+    assert!(notify.keepalived_arguments);
+    assert_eq!(notify.timeout, Duration::from_secs(10));
+    let user = notify.user.unwrap();
+    assert_eq!(
+        (user.user.as_str(), user.group.as_deref()),
+        ("ops", Some("adm"))
+    );
+    assert_eq!(sound(&with("", "")).vips[0].notify, None);
 }
 
 #[test]
@@ -290,6 +333,22 @@ fn preempt_is_a_choice_or_a_delay() {
     assert_eq!(preempt("true"), Preempt::Always);
     assert_eq!(preempt("false"), Preempt::Never);
     assert_eq!(preempt("\"1m\""), Preempt::After(Duration::from_secs(60)));
+}
+
+#[test]
+fn adverts_are_spaced_by_a_fifth_of_the_interval_or_10_ms_or_as_the_file_says() {
+    let spacing = |keys| sound(&with(keys, "")).vips[0].advert_spacing.as_millis();
+    assert_eq!(spacing("advert-interval = \"100ms\""), 20);
+    assert_eq!(spacing("advert-interval = \"10ms\""), 10);
+    assert_eq!(spacing("advert-interval = \"40ms\""), 10);
+    assert_eq!(spacing("advert-spacing = \"off\""), 1_000);
+    assert_eq!(spacing("advert-spacing = \"1s\""), 1_000);
+    assert_eq!(
+        spacing("advert-interval = \"50ms\"\nadvert-spacing = \"25ms\""),
+        25
+    );
+    let longer = with("advert-interval = \"50ms\"\nadvert-spacing = \"51ms\"", "");
+    assert_eq!(codes(&longer), ["E0105"]);
 }
 
 #[test]

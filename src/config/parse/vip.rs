@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::ScriptEntry;
+use super::Tracked;
 use super::fields::Fields;
 use super::given::{Given, Sink};
-use super::{address, auth, track, value};
+use super::{address, auth, notify, track, value};
 use crate::config::model::{Garp, Mode, Node, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
@@ -20,7 +20,7 @@ const NODES_MAX: usize = 16;
 pub(super) fn vip(
     mut fields: Fields<'_, '_>,
     proxies: &[String],
-    scripts: &[ScriptEntry],
+    tracked: &mut Tracked,
     sink: &mut Sink,
 ) -> Option<Vip> {
     let before = sink.errors();
@@ -33,6 +33,7 @@ pub(super) fn vip(
         Some(_) | None => Version::V3,
     };
     let advert_interval = advert_interval(&mut fields, version, sink);
+    let advert_spacing = advert_spacing(&mut fields, advert_interval, sink);
     let auth = auth::auth(&mut fields, version, sink);
     let mode = match fields.word("mode", sink) {
         "multicast" => Mode::Multicast,
@@ -41,7 +42,11 @@ pub(super) fn vip(
     let preempt = preempt(&mut fields, sink);
     let lease = lease(&mut fields, sink);
     let garp = garp(&mut fields, sink);
-    let track = track::tracks(&mut fields, proxies, scripts, sink);
+    let track = track::tracks(&mut fields, proxies, tracked, sink);
+    let per_server_weight = fields.byte("per-server-weight", sink);
+    let notify = notify::notify(&mut fields, sink);
+    let sync_group = sync_group(&mut fields, sink);
+    let virtual_mac = fields.flag("virtual-mac", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -54,6 +59,7 @@ pub(super) fn vip(
         vrid: vrid?,
         version,
         advert_interval: advert_interval?,
+        advert_spacing,
         auth,
         mode,
         nodes,
@@ -61,10 +67,26 @@ pub(super) fn vip(
         lease,
         garp,
         track,
+        sync_group,
+        virtual_mac,
+        per_server_weight,
+        notify,
     })
 }
 
-fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
+fn sync_group(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+    let text = fields.text("sync-group", sink)?;
+    if value::is_name(text.text) {
+        return Some(text.text.to_owned());
+    }
+    sink.push(
+        Problem::error("E0108", format!("`{}` can't be a group's name", text.name))
+            .at(&text.span, "use 1 to 64 letters, digits, `-`, `_` and `.`"),
+    );
+    None
+}
+
+pub(super) fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     let Some(given) = fields.take("address", sink) else {
         return Vec::new();
     };
@@ -91,15 +113,9 @@ fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     found
 }
 
-fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+pub(super) fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     let text = fields.text("interface", sink)?;
-    let fits = (1..=15).contains(&text.text.len())
-        && text
-            .text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
-        && !matches!(text.text, "." | "..");
-    if fits {
+    if is_interface_name(text.text) {
         return Some(text.text.to_owned());
     }
     sink.push(
@@ -109,22 +125,32 @@ fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     None
 }
 
+/// Whether an interface can be called that.
+pub(super) fn is_interface_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+        && !matches!(text, "." | "..")
+}
+
 fn vrid(fields: &mut Fields<'_, '_>, first: Option<&VipAddress>, sink: &mut Sink) -> Option<Vrid> {
     if fields.has("vrid") {
         return fields.unit("vrid", sink);
     }
-    let IpAddr::V4(ip) = first?.ip else {
-        return None;
+    let (vrid, why) = match first?.ip {
+        IpAddr::V4(ip) => {
+            let [.., last] = ip.octets();
+            let vrid = Vrid::try_from(i64::from(last)).ok();
+            let why = "its default is the last octet of the address, and this one ends in 0";
+            (vrid, why)
+        }
+        IpAddr::V6(_) => (None, "an IPv6 address gives no default"),
     };
-    let [.., last] = ip.octets();
-    let vrid = Vrid::try_from(i64::from(last)).ok();
     if vrid.is_none() {
         sink.push(
             Problem::error("E0201", format!("`{}.vrid` is needed", fields.name()))
-                .at(
-                    &fields.span_of("address"),
-                    "its default is the last octet of the address, and this one ends in 0",
-                )
+                .at(&fields.span_of("address"), why)
                 .help("add `vrid = N`, 1 to 255, the same on every node and unlike any other on this LAN"),
         );
     }
@@ -157,6 +183,41 @@ fn advert_interval(
                 Version::V3 => problem,
             });
             None
+        }
+    }
+}
+
+/// Without a usable interval there is nothing to compare it with, and an error already.
+fn advert_spacing(
+    fields: &mut Fields<'_, '_>,
+    interval: Option<AdvertInterval>,
+    sink: &mut Sink,
+) -> Duration {
+    let span = fields.span_of("advert-spacing");
+    let given = fields.time_given("advert-spacing", sink);
+    let Some(interval) = interval else {
+        return Duration::ZERO;
+    };
+    let longest = interval.duration();
+    match given {
+        None => interval.default_spacing(),
+        Some(Duration::ZERO) => longest,
+        Some(spacing) if spacing <= longest => spacing,
+        Some(_) => {
+            let name = fields.name();
+            sink.push(
+                Problem::error(
+                    "E0105",
+                    format!("`{name}.advert-spacing` is longer than the interval"),
+                )
+                .at(&span, "the other nodes would take over between two adverts")
+                .context(
+                    &fields.span_of("advert-interval"),
+                    "this is what the adverts promise",
+                )
+                .help("leave it out: a fifth of the interval is sent by itself"),
+            );
+            longest
         }
     }
 }
@@ -199,7 +260,7 @@ fn preempt(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Preempt {
     }
 }
 
-fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
+pub(super) fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
     let span = fields.span_of("lease");
     let lease = fields.time_or_off("lease", sink)?;
     if lease.subsec_nanos() != 0 {
@@ -247,14 +308,15 @@ fn nodes(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Node> {
 
 fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
     let by_position = 200 - 10 * i64::try_from(index).unwrap_or(0).min(NODES_MAX_I64);
-    if matches!(given.value, DeValue::String(_)) {
-        let text = given.text(sink)?;
+    if matches!(given.value, DeValue::String(_) | DeValue::Array(_)) {
+        let (address, twin) = node_addresses(given, sink)?;
         return Some(Node {
             name: None,
-            address: address::node_address(&text, sink)?,
+            address,
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
+            twin,
         });
     }
     if !matches!(given.value, DeValue::Table(_)) {
@@ -273,8 +335,8 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         }
         text.text.to_owned()
     });
-    let address = table.text("address", sink);
-    let address = address.and_then(|text| address::node_address(&text, sink));
+    let address = table.take("address", sink);
+    let address = address.and_then(|given| node_addresses(given, sink));
     let priority = if table.has("priority") {
         table.unit("priority", sink)
     } else {
@@ -283,13 +345,40 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
     let interface = interface(&mut table, sink);
     let min_ttl = table.byte("min-ttl", sink);
     table.finish(sink);
+    let (address, twin) = address?;
     Some(Node {
         name,
-        address: address?,
+        address,
         priority: priority?,
         interface,
         min_ttl,
+        twin,
     })
+}
+
+/// One address, or a list with one of each family.
+fn node_addresses(given: Given<'_, '_>, sink: &mut Sink) -> Option<(IpAddr, Option<IpAddr>)> {
+    let mut found = Vec::new();
+    for item in given.one_or_more(2, sink) {
+        let text = item.text(sink)?;
+        let ip = address::node_address(&text, sink)?;
+        if found
+            .iter()
+            .any(|other: &IpAddr| other.is_ipv4() == ip.is_ipv4())
+        {
+            sink.push(
+                Problem::error(
+                    "E0105",
+                    format!("`{}` is of the family of the other", text.name),
+                )
+                .at(&text.span, "a node has one address of each family"),
+            );
+            return None;
+        }
+        found.push(ip);
+    }
+    let mut found = found.into_iter();
+    Some((found.next()?, found.next()))
 }
 
 const NODES_MAX_I64: i64 = 16;

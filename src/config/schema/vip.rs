@@ -10,16 +10,16 @@ pub(super) const VIP: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("`IPv4/PREFIX`, or a list of up to 20"),
+            Kind::Form("`IP/PREFIX`, or a list of up to 20"),
             Fallback::Required,
-            "The virtual address; without a prefix a host address (/32).",
+            "The virtual address; without a prefix a host address (/32, /128). Addresses of both families become two virtual routers that move together, NAME and NAME-v6 (or NAME-v4). RFC 9568 wants a link-local address first among IPv6 ones, for routers; lbd does without.",
         )
         .called(&["virtual_ipaddress", "virtual-address", "ip", "addresses", "vip"]),
         Key::new(
             "nodes",
             Kind::List("addresses or tables, at most 16"),
             Fallback::Required,
-            "The load-balancer hosts, the same list on each; a node finds itself by its addresses.",
+            "The load-balancer hosts, the same list on each; a node finds itself by its addresses. With virtual addresses of both families each gives one of both: `[\"172.16.0.2\", \"fd00:16::2\"]`.",
         )
         .called(&["unicast_peer", "unicast-peers", "peers", "node"]),
         Key::new(
@@ -33,14 +33,14 @@ pub(super) const VIP: Section = Section {
             "vrid",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Words("the last octet of the first address"),
-            "The virtual router's number on its LAN; required when that octet is 0.",
+            "The virtual router's number on its LAN; required when that octet is 0 or the address IPv6.",
         )
         .called(&["virtual_router_id", "router-id"]),
         Key::new(
             "version",
             Kind::Integer { min: 2, max: 3 },
             Fallback::Value("3"),
-            "The VRRP version; 2 is keepalived's default.",
+            "The VRRP version; 2 is keepalived's default, and for IPv4 alone.",
         )
         .called(&["vrrp_version"]),
         Key::new(
@@ -50,6 +50,12 @@ pub(super) const VIP: Section = Section {
             "Time between adverts: version 3 10ms to 40950ms in steps of 10ms, version 2 whole seconds.",
         )
         .called(&["advert_int", "advertisement-interval"]),
+        Key::new(
+            "advert-spacing",
+            seconds_or_off(10, 255 * SECOND),
+            Fallback::Words("a fifth of `advert-interval`, at least 10ms"),
+            "Time between two adverts sent, so that lost ones don't move the address; \"off\" = `advert-interval`, as the RFC says.",
+        ),
         Key::new(
             "auth",
             Kind::Table("vip.NAME.auth"),
@@ -61,7 +67,7 @@ pub(super) const VIP: Section = Section {
             "mode",
             Kind::Choice(&[Word::new("unicast"), Word::new("multicast")]),
             Fallback::Value("\"unicast\""),
-            "How adverts travel: to each node, or to 224.0.0.18.",
+            "How adverts travel: to each node, or to 224.0.0.18 and ff02::12.",
         ),
         Key::new(
             "preempt",
@@ -75,23 +81,117 @@ pub(super) const VIP: Section = Section {
             Fallback::Value("\"2s\""),
             "The kernel removes the address this long after lbd last renewed it; whole seconds.",
         ),
-        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP."),
+        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP, by IPv6 unsolicited Neighbor Advertisements."),
         Key::new(
             "track",
-            Kind::List("`proxy:NAME` or `script:NAME`, optionally with `:WEIGHT`"),
+            Kind::List(
+                "`proxy:NAME`, `script:NAME`, `interface:NAME` or `file:NAME`, optionally with `:WEIGHT`",
+            ),
             Fallback::Words("every proxy of the file"),
-            "What this node must be able to do; without a weight a failure hands the address over.",
+            "What this node must be able to do; without a weight a failure hands the address over. With one it is added to the priority: a positive weight while all is well, a negative one while it has failed. An interface must be there, up and have carrier; the own one is always tracked. A file: see `[track.file.NAME]`.",
         )
-        .called(&["track_script"]),
-        Key::later("per-server-weight", "Priority per usable server."),
-        Key::later("notify", "Programs that are told about changes.")
-            .called(&["notify_master", "notify_backup", "notify_fault"]),
-        Key::later("sync-group", "Virtual routers that move together.").called(&["vrrp_sync_group"]),
-        Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
-        Key::later("announce", "Announcing a route instead of VRRP."),
+        .called(&["track_script", "track_interface", "track_file"]),
+        Key::new(
+            "per-server-weight",
+            Kind::Integer { min: 0, max: 100 },
+            Fallback::Value("0"),
+            "Added to the priority for each usable server of the tracked proxies, so that the node that reaches more of them wins. A holder counts a loss, any other node a gain, only once it has lasted for one check interval.",
+        ),
+        Key::new(
+            "notify",
+            Kind::Table("vip.NAME.notify"),
+            Fallback::Words("none"),
+            "Programs that are told about changes.",
+        )
+        .called(&["notify_master", "notify_backup", "notify_fault"]),
+        Key::new(
+            "sync-group",
+            Kind::Form("name"),
+            Fallback::Words("none"),
+            "Virtual routers with the same word here move together, all or none; what one of them tracks, all do.",
+        )
+        .called(&["vrrp_sync_group"]),
+        Key::new(
+            "virtual-mac",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Whether the addresses have the RFC's hardware address 00:00:5e:00:01:VRID (IPv6: 02), on a macvlan device; needs `arp_ignore` 1 on the host's interface.",
+        )
+        .called(&["use_vmac"]),
+        Key::new(
+            "announce",
+            Kind::Choice(&[Word::new("vrrp"), Word::new("route")]),
+            Fallback::Value("\"vrrp\""),
+            "`route`: no election; every node that can serve holds the address (a host address, on `lo` or `interface`), for FRR or BIRD to redistribute. Only `address`, `interface`, `lease`, `track` and `withdraw-grace` go with it.",
+        ),
+        Key::new(
+            "withdraw-grace",
+            seconds_or_off(100, MINUTE),
+            Fallback::Words("5s"),
+            "With `announce = \"route\"`: how long connections are still served after the address was withdrawn, while routers learn of it; then they are reset.",
+        ),
         Key::later("allow-from", "Peers beyond `nodes`."),
     ],
 };
+
+pub(super) const NOTIFY: Section = Section {
+    path: "vip.NAME.notify",
+    doc: "Programs that are told about changes, one at a time and in order; of the changes that come while one runs only the last is told. Each is a list: absolute path of the program, then its arguments. In the environment: LBD_VIP, LBD_VRID, LBD_STATE (`active`, `backup`, `fault`, `stop`), LBD_PREVIOUS_STATE (the state told before; empty at first), LBD_PRIORITY, LBD_REASON, LBD_ADDRESSES (`ADDRESS/PREFIX`, separated by spaces), LBD_INTERFACE, LBD_NODE, LBD_SEQ (grows with each change), PATH, and nothing else. They run without capabilities and cannot gain any; exit codes only matter to the log.",
+    keys: &[
+        Key::new(
+            "active",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "This node has taken the address.",
+        )
+        .called(&["master", "notify_master"]),
+        Key::new(
+            "backup",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "This node watches; also told once at the start.",
+        )
+        .called(&["notify_backup"]),
+        Key::new(
+            "fault",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "The interface is gone or down.",
+        )
+        .called(&["notify_fault"]),
+        Key::new(
+            "stop",
+            Kind::List("program and arguments"),
+            Fallback::Words("`backup`"),
+            "lbd leaves; it waits for the programs, for at most 15s.",
+        )
+        .called(&["notify_stop"]),
+        Key::new(
+            "any",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "Run after each of the others.",
+        )
+        .called(&["notify"]),
+        Key::new(
+            "keepalived-arguments",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "`any` gets four more arguments as keepalived's `notify` does: `INSTANCE`, the name of the VIP, `MASTER`, `BACKUP`, `FAULT` or `STOP`, and the priority.",
+        ),
+        Key::new(
+            "timeout",
+            seconds(100, 5 * MINUTE),
+            Fallback::Value("\"10s\""),
+            "A program that runs longer is ended with its whole process group: SIGTERM, a second later SIGKILL.",
+        ),
+        Key::new("user", USER_KIND, USER_DEFAULT, USER_DOC).called(&["script_user"]),
+    ],
+};
+
+const USER_KIND: Kind = Kind::Form("`\"user\"` or `\"user:group\"`");
+const USER_DEFAULT: Fallback = Fallback::Words("the one lbd runs as");
+const USER_DOC: &str = "Whose rights it gets, with the user's supplementary groups and without any capability. Another one than lbd's takes root, or CAP_SETUID, CAP_SETGID and CAP_KILL. As root a program is run only if nobody but root can change it or its directories.";
 
 pub(super) const AUTH: Section = Section {
     path: "vip.NAME.auth",
@@ -159,9 +259,9 @@ pub(super) const NODES: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("IPv4 address"),
+            Kind::Form("IP address, or a list with one of each family"),
             Fallback::Required,
-            "The source of this node's adverts.",
+            "The source of this node's adverts; by IPv6 multicast its link-local address.",
         )
         .called(&["unicast_src_ip", "ip"]),
         Key::new(
@@ -186,7 +286,7 @@ pub(super) const NODES: Section = Section {
             "min-ttl",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Value("255"),
-            "The least TTL accepted from this node by unicast; 255 proves that it is on this LAN.",
+            "The least TTL or hop limit accepted from this node by unicast; 255 proves that it is on this LAN. keepalived sends IPv6 unicast with hop limit 64: write 64 for such a node.",
         ),
     ],
 };
@@ -237,8 +337,36 @@ pub(super) const TRACK: Section = Section {
             "Programs whose exit status says whether this node may serve.",
         )
         .called(&["scripts", "vrrp_script"]),
-        Key::later("file", "Numbers in files."),
-        Key::later("interface", "Interfaces beside the own one."),
+        Key::new(
+            "file",
+            Kind::Named("track.file.NAME"),
+            Fallback::Words("none"),
+            "Files whose content says whether this node may serve: a drain switch.",
+        )
+        .called(&["files", "vrrp_track_file", "track_file"]),
+    ],
+};
+
+pub(super) const FILE: Section = Section {
+    path: "track.file.NAME",
+    doc: "A number in a file. A file that is not there is 0, a whole number is that number, anything else (an empty file too) is 1. Tracked without a weight, a number other than 0 hands the address over: `touch` drains this node, `rm` brings it back. With a weight, number × weight (−253 to 253) is added to the priority. A file that cannot be read counts as failed. Changes are seen at once; what the kernel does not tell of (network file systems, targets of symbolic links) within 5s.",
+    keys: &[
+        Key::new(
+            "path",
+            Kind::Form("absolute path"),
+            Fallback::Required,
+            "The file.",
+        )
+        .called(&["file"]),
+        Key::new(
+            "weight",
+            Kind::Integer {
+                min: -253,
+                max: 253,
+            },
+            Fallback::Words("none: a number other than 0 hands the address over"),
+            "Multiplied with the number in the file and added to the priority; not 0.",
+        ),
     ],
 };
 
@@ -286,6 +414,6 @@ pub(super) const SCRIPT: Section = Section {
             Fallback::Words("none: a failure hands the address over"),
             "Added to the priority on success if positive, on failure if negative; not 0.",
         ),
-        Key::later("user", "Run as another user.").called(&["script_user"]),
+        Key::new("user", USER_KIND, USER_DEFAULT, USER_DOC).called(&["script_user"]),
     ],
 };

@@ -7,16 +7,19 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::health::tracked_proxies;
+use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
-use crate::config::model::{Config, TrackTarget};
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::config::model::{Config, Vip};
+use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
 use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
+use crate::net::virtual_mac;
 use crate::vrrp::fsm::NodeHealth;
 use crate::vrrp::stamp::{Resume, Stamp};
 use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
@@ -26,6 +29,9 @@ const LINK_READS_MAX: usize = 64;
 /// Stamps of one advert, taken at different times, differ by less than this.
 const SAME_STAMP: Duration = Duration::from_millis(3);
 
+/// Between two looks for new stamps where there is no router to leave any.
+const STAMP_SPACING_MAX: Duration = Duration::from_secs(1);
+
 /// What the routers want done by others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -33,6 +39,18 @@ pub(super) enum Wish {
     Reset(Vec<IpAddr>),
     /// Whether this node takes over depends on a probe.
     Probe,
+    /// Another host answers for an address of the router at this position.
+    Conflict(usize, IpAddr, [u8; 6]),
+    /// A router has changed its state: the position in the file of one of its members, from where,
+    /// to where, why.
+    Changed(usize, VrrpState, VrrpState, &'static str),
+    /// A failover by command has ended.
+    FailedOver {
+        /// The router's position.
+        index: usize,
+        /// Whether another node took over.
+        taken: bool,
+    },
 }
 
 /// All of them.
@@ -43,12 +61,19 @@ pub(super) struct Routers {
     /// Descriptors by token: `ROUTERS` + position.
     watched: Vec<Watched>,
     links: Option<LinkEvents>,
+    /// What is tracked beside the routers' own.
+    pub(super) interfaces: Interfaces,
 }
 
+/// One `[vip.NAME]`, or the sync-group of several.
 #[derive(Debug)]
 struct Router {
     inner: VirtualRouter,
     name: String,
+    /// Positions of its members in the file.
+    vips: Vec<usize>,
+    /// The first member with the tracks of all.
+    tracked: Vip,
     told: Option<NodeHealth>,
 }
 
@@ -74,8 +99,9 @@ impl Routers {
             routers: Vec::with_capacity(locals.len()),
             watched: Vec::new(),
             links: None,
+            interfaces: Interfaces::default(),
         };
-        if locals.is_empty() {
+        if locals.is_empty() && config.track_interfaces.is_empty() {
             return Ok(routers);
         }
         let failed = |source| KeeperError::System {
@@ -88,22 +114,59 @@ impl Routers {
         routers.watched.push(Watched::Links);
         routers.links = Some(links);
         let mut netlink = Netlink::open().map_err(failed)?;
+        let interfaces = Interfaces::open(&config.track_interfaces, &mut netlink);
+        routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
-        for local in locals {
-            let resume = routers.resume(local, stamps);
+        let shared = Rc::clone(&netlink);
+        for vips in groups(locals) {
+            let members: Vec<LocalVip> = vips
+                .iter()
+                .filter_map(|vip| locals.get(*vip).cloned())
+                .collect();
+            let resume = routers.resume(&members, stamps);
             let now = clock::now();
-            let opened = VirtualRouter::open(local, Rc::clone(&netlink), now, resume);
+            let opened = VirtualRouter::open(&members, Rc::clone(&netlink), now, resume);
             let mut router = opened.map_err(|error| refused(&error))?;
-            router.set_recovery_delay(check_interval(config, local));
-            routers.watch(router, local, epoll).map_err(failed)?;
+            let Some(tracked) = union(&members) else {
+                continue;
+            };
+            router.set_recovery_delay(check_interval(config, &tracked));
+            router.set_siblings(now, locals);
+            routers
+                .watch(router, vips, tracked, epoll)
+                .map_err(failed)?;
         }
+        routers.remove_forgotten_devices(&shared);
         Ok(routers)
     }
 
-    fn resume(&self, local: &LocalVip, stamps: &[Stamp]) -> Option<Resume> {
-        let vip = &local.vip;
-        let same = |stamp: &&Stamp| stamp.name == vip.name && stamp.vrid == vip.vrid.get();
+    /// Devices of virtual hardware addresses that the file no longer asks for.
+    fn remove_forgotten_devices(&self, netlink: &RefCell<Netlink>) {
+        let in_use = |name: &str| {
+            let mut all = self
+                .routers
+                .iter()
+                .flat_map(|router| router.inner.devices());
+            all.any(|device| device == name)
+        };
+        match virtual_mac::remove_others(&mut netlink.borrow_mut(), in_use) {
+            Ok(removed) => {
+                for interface in removed {
+                    tracing::warn!(%interface, "removed a device that an earlier lbd left");
+                }
+            }
+            Err(error) => tracing::error!(%error, "left-over devices not removed"),
+        }
+    }
+
+    /// The stamp of a group is that of whichever member was its first.
+    fn resume(&self, members: &[LocalVip], stamps: &[Stamp]) -> Option<Resume> {
+        let same = |stamp: &&Stamp| {
+            members
+                .iter()
+                .any(|local| stamp.name == local.vip.name && stamp.vrid == local.vip.vrid.get())
+        };
         Some(Resume {
             stamp: stamps.iter().find(same)?.clone(),
             boot_id: self.boot_id.clone(),
@@ -111,7 +174,13 @@ impl Routers {
         })
     }
 
-    fn watch(&mut self, inner: VirtualRouter, local: &LocalVip, epoll: &Epoll) -> io::Result<()> {
+    fn watch(
+        &mut self,
+        inner: VirtualRouter,
+        vips: Vec<usize>,
+        tracked: Vip,
+        epoll: &Epoll,
+    ) -> io::Result<()> {
         let index = self.routers.len();
         for fd in inner.fds() {
             let position = u64::try_from(self.watched.len()).map_err(io::Error::other)?;
@@ -121,10 +190,27 @@ impl Routers {
         }
         self.routers.push(Router {
             inner,
-            name: local.vip.name.clone(),
+            name: tracked.sync_group.as_ref().unwrap_or(&tracked.name).clone(),
+            vips,
+            tracked,
             told: None,
         });
         Ok(())
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// What they call the router at this position.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.routers.get(index).map_or("", |router| &router.name)
+    }
+
+    /// What each router tracks, in order: a group what any of its members does.
+    pub(super) fn tracked(&self, index: usize) -> Option<&Vip> {
+        self.routers.get(index).map(|router| &router.tracked)
     }
 
     /// Something can be read from descriptor `position`.
@@ -142,10 +228,16 @@ impl Routers {
     }
 
     fn read_links(&mut self, now: Instant) {
-        let Self { routers, links, .. } = self;
+        let Self {
+            routers,
+            links,
+            interfaces,
+            ..
+        } = self;
         let Some(links) = links else { return };
         for _ in 0..LINK_READS_MAX {
             let take = |event: LinkEvent| {
+                interfaces.on_link(&event);
                 for router in routers.iter_mut() {
                     router.inner.on_link(now, &event);
                 }
@@ -194,18 +286,34 @@ impl Routers {
         for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
-                    // The router has logged it.
-                    RouterEvent::Changed { .. } => {}
+                    RouterEvent::Changed { from, to, reason } => {
+                        let all = router.vips.iter();
+                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
+                    }
+                    RouterEvent::Conflict { address, mac } => {
+                        wishes.push(Wish::Conflict(index, address, mac));
+                    }
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
                     }
-                    RouterEvent::Reopened => watch_again(router, index, watched, epoll),
+                    RouterEvent::Reopened(member) => {
+                        watch_again(router, (index, member), watched, epoll);
+                    }
                     RouterEvent::Probe => wishes.push(Wish::Probe),
+                    RouterEvent::FailedOver { taken } => {
+                        wishes.push(Wish::FailedOver { index, taken });
+                    }
                 }
             }
         }
         wishes
+    }
+
+    /// Whether the router at this position holds its addresses.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        let router = self.routers.get(index);
+        router.is_some_and(|router| router.inner.holds())
     }
 
     /// State of each router, and whether it holds its addresses.
@@ -215,9 +323,68 @@ impl Routers {
             .collect()
     }
 
+    /// One for each `[vip.NAME]`, in the order of the file.
     pub(super) fn status(&self, now: Instant) -> Vec<VipStatus> {
-        let all = self.routers.iter();
-        all.map(|router| router.inner.status(now)).collect()
+        let of = |router: &Router| -> Vec<(usize, VipStatus)> {
+            let vips = router.vips.iter().copied();
+            vips.zip(router.inner.status(now)).collect()
+        };
+        let mut all: Vec<(usize, VipStatus)> = self.routers.iter().flat_map(of).collect();
+        all.sort_by_key(|(vip, _)| *vip);
+        all.into_iter().map(|(_, status)| status).collect()
+    }
+
+    /// Every name with its router's position.
+    pub(super) fn names(&self, now: Instant) -> Vec<(String, Option<usize>)> {
+        let all = self.routers.iter().enumerate();
+        all.flat_map(|(index, router)| {
+            let members = router.inner.status(now);
+            members.map(move |status| (status.name, Some(index)))
+        })
+        .collect()
+    }
+
+    pub(super) fn state_of(&self, index: usize) -> Option<VrrpState> {
+        Some(self.routers.get(index)?.inner.state())
+    }
+
+    /// Hands over to another node; a [`Wish::FailedOver`] follows.
+    pub(super) fn failover(&mut self, index: usize, now: Instant, hold: Option<Duration>) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.failover(now, hold);
+        }
+    }
+
+    /// Lets a router preempt again; whether it was held back.
+    pub(super) fn release_hold(&mut self, index: usize, now: Instant) -> bool {
+        let Some(router) = self.routers.get_mut(index) else {
+            return false;
+        };
+        let held = router
+            .inner
+            .status(now)
+            .any(|status| status.held_back.is_some());
+        router.inner.release_hold(now);
+        held
+    }
+
+    /// Who is Active for the `[vip.NAME]` called so, as far as its router knows: address and name.
+    pub(super) fn holder(
+        &self,
+        index: usize,
+        name: &str,
+        now: Instant,
+    ) -> (Option<IpAddr>, Option<String>) {
+        let router = self.routers.get(index);
+        let mut members = router
+            .into_iter()
+            .flat_map(|router| router.inner.status(now));
+        let Some(status) = members.find(|status| status.name == name) else {
+            return (None, None);
+        };
+        let active = |peer: &&PeerStatus| Some(peer.address) == status.active;
+        let node = status.peers.iter().find(active);
+        (status.active, node.and_then(|peer| peer.name.clone()))
     }
 
     /// The stamps of those that are Active; `None` while they are those of `before`.
@@ -231,6 +398,15 @@ impl Routers {
         };
         let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
         (!unchanged).then_some(stamps)
+    }
+
+    /// How much older than the last advert a stamp may be: a part of what would be lost by it.
+    pub(super) fn stamp_spacing(&self) -> Duration {
+        let all = self.routers.iter();
+        let shortest = all
+            .map(|router| router.tracked.advert_interval.duration())
+            .min();
+        shortest.map_or(STAMP_SPACING_MAX, |interval| interval / 4)
     }
 
     pub(super) fn resign(&mut self, now: Instant) {
@@ -259,8 +435,10 @@ impl Drop for Routers {
 }
 
 /// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
-fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
-    let addresses = || config.vips.iter().flat_map(|vip| &vip.addresses);
+pub(super) fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
+    let of_routes = || config.routes.iter().flat_map(|route| &route.addresses);
+    let of_routers = || config.vips.iter().flat_map(|vip| &vip.addresses);
+    let addresses = || of_routers().chain(of_routes());
     let wanted = |ip| addresses().any(|address| address.ip == ip);
     match address::remove_tagged(netlink, wanted) {
         Ok(removed) => {
@@ -272,24 +450,56 @@ fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
     }
 }
 
-/// Waits for new descriptors under the tokens of the old ones, whose registrations ended with them.
-fn watch_again(router: &Router, index: usize, watched: &mut [Watched], epoll: &Epoll) {
-    let mut fds = router.inner.fds().into_iter();
-    for (position, entry) in watched.iter_mut().enumerate() {
-        let Watched::Router { index: of, fd: old } = entry else {
-            continue;
-        };
-        if *of != index {
-            continue;
-        }
-        let (Some(fd), Ok(position)) = (fds.next(), u64::try_from(position)) else {
-            return;
-        };
-        *old = fd.as_raw_fd();
-        if let Err(error) = epoll.add(fd, ROUTERS + position, Interest::READ) {
-            tracing::error!(%error, vip = router.name, "adverts cannot be waited for");
+/// Waits for a member's new descriptor under the token of the old one, whose registration ended
+/// with it.
+fn watch_again(
+    router: &Router,
+    (index, member): (usize, usize),
+    watched: &mut [Watched],
+    epoll: &Epoll,
+) {
+    let own = |(_, entry): &(usize, &mut Watched)| matches!(entry, Watched::Router { index: of, .. } if *of == index);
+    let entry = watched.iter_mut().enumerate().filter(own).nth(member);
+    let (Some((position, entry)), Some(fd)) = (entry, router.inner.fds().nth(member)) else {
+        return;
+    };
+    let Ok(position) = u64::try_from(position) else {
+        return;
+    };
+    *entry = Watched::Router {
+        index,
+        fd: fd.as_raw_fd(),
+    };
+    if let Err(error) = epoll.add(fd, ROUTERS + position, Interest::READ) {
+        tracing::error!(%error, vip = router.name, "adverts cannot be waited for");
+    }
+}
+
+/// Positions of the virtual routers that move together, in the order of the file.
+fn groups(locals: &[LocalVip]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
+    for (position, local) in locals.iter().enumerate() {
+        let name = local.vip.sync_group.as_deref();
+        let same = |(other, _): &&mut (Option<&str>, Vec<usize>)| name.is_some() && *other == name;
+        match groups.iter_mut().find(same) {
+            Some((_, members)) => members.push(position),
+            None => groups.push((name, vec![position])),
         }
     }
+    groups.into_iter().map(|(_, members)| members).collect()
+}
+
+/// The first member with the tracks of all.
+fn union(members: &[LocalVip]) -> Option<Vip> {
+    let mut union = members.first()?.vip.clone();
+    for track in members.iter().flat_map(|local| &local.vip.track) {
+        if !union.track.contains(track) {
+            union.track.push(track.clone());
+        }
+    }
+    let weights = members.iter().map(|local| local.vip.per_server_weight);
+    union.per_server_weight = weights.max().unwrap_or(0);
+    Some(union)
 }
 
 /// How users read a state.
@@ -302,16 +512,19 @@ pub(super) fn word(state: VrrpState) -> &'static str {
     }
 }
 
-/// The longest check interval among the proxies that `local` tracks.
-fn check_interval(config: &Config, local: &LocalVip) -> Duration {
-    let tracked = local
-        .vip
-        .track
-        .iter()
-        .filter_map(|track| match track.target {
-            TrackTarget::Proxy(index) => config.proxies.get(index),
-            TrackTarget::Script(_) => None,
-        });
+/// A state in one plain word.
+pub(super) const fn plain(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active",
+        VrrpState::Leaving => "leaving",
+    }
+}
+
+/// The longest check interval among the proxies that `vip` tracks.
+pub(super) fn check_interval(config: &Config, vip: &Vip) -> Duration {
+    let tracked = tracked_proxies(vip).filter_map(|index| config.proxies.get(index));
     let intervals = tracked.map(|proxy| proxy.check.interval);
     intervals.max().unwrap_or(Duration::ZERO)
 }

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::Keeper;
 use crate::daemon::supervise::{Action, Finding, Input, Thread, judge};
+use crate::ipc::event::EventKind;
 use crate::net::process::{self, Process};
 
 impl Keeper {
@@ -18,20 +19,32 @@ impl Keeper {
         // An examination is answered at once and may lead to one more list.
         while let Some(action) = actions.pop() {
             match action {
-                Action::Start => {
-                    if self.supervisor.is_looping() {
-                        tracing::error!(starts = self.supervisor.started, "proxy keeps ending");
-                    }
-                    self.order_proxy(now);
+                Action::Start => self.order_proxy(now),
+                Action::Looping => {
+                    tracing::error!(starts = self.supervisor.started, "proxy keeps ending");
                 }
                 Action::Examine(threads) => {
                     let findings = self.examine(&threads);
                     let more = self.supervisor.handle(now, Input::Examined(&findings));
                     actions.extend(more);
                 }
-                Action::Hung(reason) => tracing::error!(reason, "proxy hangs"),
-                Action::Recovered => tracing::warn!("proxy works again"),
-                Action::Starved => tracing::warn!("proxy gets no processor time"),
+                Action::Hung(reason) => {
+                    tracing::error!(reason, "proxy hangs");
+                    self.record(EventKind::Proxy, (None, Some("hung")), None, reason);
+                }
+                Action::Recovered => {
+                    tracing::warn!("proxy works again");
+                    self.record(EventKind::Proxy, (None, None), None, "works again");
+                }
+                Action::Starved => {
+                    tracing::warn!("proxy gets no processor time");
+                    self.record(
+                        EventKind::Proxy,
+                        (None, None),
+                        None,
+                        "gets no processor time",
+                    );
+                }
                 Action::Kill => match &self.proxies.current {
                     Some(current) => {
                         tracing::error!(pid = current.process.pid(), "hung proxy killed");
@@ -51,10 +64,7 @@ impl Keeper {
             Some(Err(_)) => {}
             None => self.runner_hangs(now),
         }
-        let more = self.supervisor.handle(now, Input::Ended);
-        if more.contains(&Action::Start) {
-            self.order_proxy(now);
-        }
+        self.supervise(now, Input::Ended);
     }
 
     fn examine(&self, threads: &[Thread]) -> Vec<Finding> {

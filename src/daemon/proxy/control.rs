@@ -16,10 +16,11 @@ use super::ProxyError;
 use super::access::Access;
 use super::link::{Link, RECONNECT_EVERY};
 use super::news::{News, groups};
+use super::orders::{OUTSTANDING_MAX, Outstanding};
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::setup::{first_verdicts_within, machines, restore, watch_all, workers};
 use super::start::{Begin, hello, read_text};
-use crate::admin::Source;
+use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
 use crate::health::board::Board;
@@ -86,6 +87,10 @@ pub(super) struct Control {
     hurry: Vec<Vec<Arc<Notify>>>,
     serve_by: Instant,
     news: News,
+    /// From the admin socket, and what it sends them with.
+    orders: mpsc::Receiver<Order>,
+    orders_sender: Orders,
+    outstanding: Outstanding,
     /// The task that stops the engine, once somebody said stop.
     stopping: Option<JoinHandle<()>>,
 }
@@ -130,8 +135,10 @@ impl Control {
             digest,
             listeners,
             vrrp,
+            events,
             config: _,
         } = plan.begin;
+        plan.doors.feed().push(events);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
@@ -160,6 +167,7 @@ impl Control {
             config_path: welcome.config_path,
             serving: false,
         };
+        let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
             serve_by: now + first_verdicts_within(&fixed.config),
             shared: Arc::new(Shared::new(fixed, changing)),
@@ -171,6 +179,9 @@ impl Control {
             findings,
             hurry,
             news: News::default(),
+            orders,
+            orders_sender,
+            outstanding: Outstanding::default(),
             stopping: None,
         })
     }
@@ -186,6 +197,7 @@ impl Control {
             tokio::select! {
                 event = self.keeper.next(&self.keeper_socket) => self.on_keeper(event).await?,
                 Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
+                Some(order) = self.orders.recv() => self.on_order(order),
                 _ = beat.tick() => self.on_beat(clock::now())?,
                 _ = tick.tick() => self.on_tick(clock::now(), &source),
                 Some(()) = signals.terminate.recv() => self.stop(GRACE_ON_SIGNAL, "SIGTERM"),
@@ -212,9 +224,19 @@ impl Control {
         Ok(())
     }
 
+    fn on_order(&mut self, order: Order) {
+        let link = match &self.keeper {
+            Tie::Connected(link) => Some(link),
+            Tie::Lost => None,
+        };
+        self.outstanding.pass_on(order, link);
+    }
+
     /// Begins to serve when that is possible, and tells the keeper what it should know.
     fn on_beat(&mut self, now: Instant) -> Result<(), ProxyError> {
         self.try_begin(now)?;
+        let heard = self.shared.changing().keeper_heard;
+        self.outstanding.tick(now, heard);
         let Tie::Connected(link) = &self.keeper else {
             return Ok(());
         };
@@ -233,7 +255,7 @@ impl Control {
                 }
             }
         }
-        self.doors.serve(source, now);
+        self.doors.serve(source, &self.orders_sender, now);
     }
 
     /// Starts the data path once every server has a verdict, or none came in time.
@@ -272,6 +294,7 @@ impl Control {
             }
             Event::Lost(error) => {
                 self.keeper = Tie::Lost;
+                self.outstanding.keeper_lost();
                 self.shared.changing().keeper_heard = None;
                 if self.listeners.is_some() {
                     return Err(ProxyError::KeeperLost(error));
@@ -298,6 +321,7 @@ impl Control {
             ToProxy::Welcome(welcome) => self.on_adopted(welcome, fds),
             // An adopted process has its sockets; these close.
             ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
+            ToProxy::Events(events) => self.doors.feed().push(events),
             ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {
@@ -309,6 +333,7 @@ impl Control {
                     hurry.notify_one();
                 }
             }
+            ToProxy::Outcome { id, outcome } => self.outstanding.settle(id, outcome),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }

@@ -64,8 +64,11 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
             workers: None,
         },
         vips: Vec::new(),
+        routes: Vec::new(),
         proxies: vec![proxy],
         scripts: Vec::new(),
+        track_files: Vec::new(),
+        track_interfaces: Vec::new(),
     }
 }
 

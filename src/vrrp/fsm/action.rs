@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it. Pure.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::model::{Garp, Preempt};
 use crate::units::{AdvertInterval, Priority, Version};
@@ -16,8 +16,10 @@ pub struct Settings {
     pub me: IpAddr,
     /// Configured priority.
     pub base: Priority,
-    /// Our own interval.
+    /// Our own interval, as advertised.
     pub interval: AdvertInterval,
+    /// Time between two adverts sent, at most `interval`.
+    pub spacing: Duration,
     /// Whether and when a weaker Active is displaced.
     pub preempt: Preempt,
     /// The kernel lifetime of the addresses; `None`: they stay until removed.
@@ -28,6 +30,15 @@ pub struct Settings {
     pub recovery_delay: Duration,
     /// Whether no other node is configured.
     pub alone: bool,
+}
+
+/// For how long a node that failed over preempts nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandDown {
+    /// Until [`Input::ReleaseHold`].
+    UntilReleased,
+    /// Until then.
+    Until(Instant),
 }
 
 /// What this node knows of its own ability to serve.
@@ -85,6 +96,22 @@ pub enum Input {
     NotRenewed,
     /// Leave for good, address last.
     Resign,
+    /// Leave in favour of another node; taken back when nobody comes. Answered by one
+    /// [`Action::FailedOver`], at once unless Active. Once another node has taken over, this one
+    /// preempts nobody for `hold` (`None`: until [`Input::ReleaseHold`]), unless the Active fails,
+    /// resigns or can't serve.
+    Failover {
+        /// For how long to preempt nobody.
+        hold: Option<Duration>,
+    },
+    /// Preempting is allowed again after a [`Input::Failover`].
+    ReleaseHold,
+    /// By the peer channel a peer says that it does not hear our adverts although it listens, or
+    /// (`false`) that it hears them, or it says nothing any more. While this node is not Active it
+    /// has nothing to be heard by, so `false` is said only for an advert really heard.
+    Unheard(bool),
+    /// Each send of a whole round of adverts has failed on this machine; or (`false`) one worked.
+    Mute(bool),
 }
 
 /// One thing to do. Actions are carried out in order; if `Claim`, `Renew` or `Restore` fails the
@@ -112,6 +139,11 @@ pub enum Action {
     Probe,
     /// A resignation was ignored because its sender is not the Active we know.
     IgnoredResign,
+    /// What became of [`Input::Failover`]: whether another node took over.
+    FailedOver {
+        /// Whether it did.
+        taken: bool,
+    },
 }
 
 const CAPACITY: usize = 8;

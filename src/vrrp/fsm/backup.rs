@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::doubt::PROBE_PRIORITY;
 use super::{Action, Actions, Heard, Machine, NodeHealth, STARTUP_GRACE, State};
 use crate::config::model::Preempt;
 use crate::units::Priority;
@@ -24,6 +25,19 @@ enum Wait {
     Skew,
 }
 
+/// What keeps this Backup from displacing a weaker Active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bar {
+    /// The configuration.
+    Never,
+    /// It has not been sound for long enough.
+    Delay,
+    /// It has failed over by command.
+    StandDown,
+    /// The others may not hear it.
+    Doubt,
+}
+
 /// The Active resigned, or holds the address at the lowest priority because it can't serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Resignation {
@@ -41,8 +55,8 @@ pub(super) struct Backup {
     /// The timer is not due before this: a rule changed in the meantime, or it came late.
     not_before: Instant,
     late_grants: u8,
-    /// The Active is weaker; only the preempt delay stands between it and us.
-    held_back: bool,
+    /// The Active is weaker; that alone stands between it and us.
+    held_back: Option<Bar>,
     resignation: Option<Resignation>,
 }
 
@@ -53,12 +67,12 @@ impl Backup {
             since: now,
             not_before: now,
             late_grants: 0,
-            held_back: false,
+            held_back: None,
             resignation: None,
         }
     }
 
-    pub(super) fn is_held_back(&self) -> bool {
+    pub(super) fn held_back(&self) -> Option<Bar> {
         self.held_back
     }
 
@@ -72,7 +86,7 @@ impl Backup {
         self.since = now;
         self.not_before = now;
         self.late_grants = 0;
-        self.held_back = false;
+        self.held_back = None;
     }
 }
 
@@ -153,7 +167,8 @@ impl Machine {
         // It offered the address, found nobody in time and goes on, but we are on our way.
         let awaited = weak && backup.wait == Wait::Skew;
         let weaker = priority < self.effective_priority();
-        if weaker && (awaited || self.may_preempt(now, weak)) {
+        let bar = self.bar(now, priority);
+        if weaker && (awaited || bar.is_none()) {
             if self.heard.is_none_or(|known| self.outlives(heard, known)) {
                 self.heard = Some(heard);
             }
@@ -163,8 +178,12 @@ impl Machine {
             return;
         }
         backup.restart(Wait::ActiveDown, now);
-        backup.held_back = weaker && matches!(self.settings.preempt, Preempt::After(_));
+        backup.held_back = bar.filter(|_| weaker);
         self.state = State::Backup(backup);
+        if backup.held_back == Some(Bar::Doubt) && self.doubt.probes(now) {
+            // TODO-correctness(RFC 9568 §6.4.2): there a Backup sends nothing.
+            out.push(Action::Advertise(PROBE_PRIORITY));
+        }
         self.interval = advert.interval;
         self.heard = Some(heard);
     }
@@ -212,14 +231,25 @@ impl Machine {
             || heard.at.saturating_duration_since(known.at) > 3 * self.interval.duration()
     }
 
-    fn may_preempt(&self, now: Instant, weak: bool) -> bool {
-        match self.settings.preempt {
-            Preempt::Always => true,
-            Preempt::Never => false,
-            Preempt::After(delay) => {
-                weak || now.saturating_duration_since(self.sound_since) >= delay
-            }
+    /// What keeps us from displacing an Active of that priority, if it is weaker.
+    fn bar(&self, now: Instant, active: Priority) -> Option<Bar> {
+        // RFC 9568 §6.1: the owner preempts whatever the setting.
+        if self.settings.preempt == Preempt::Never && !self.is_owner() {
+            return Some(Bar::Never);
         }
+        let weak = active == Priority::LOWEST;
+        if self.stand_down.is_some() && !weak {
+            return Some(Bar::StandDown);
+        }
+        let delay = match self.settings.preempt {
+            Preempt::After(delay) if !weak && !self.is_owner() => delay,
+            Preempt::Never | Preempt::Always | Preempt::After(_) => Duration::ZERO,
+        };
+        if now.saturating_duration_since(self.sound_since) < delay {
+            return Some(Bar::Delay);
+        }
+        let matters = active.get() > PROBE_PRIORITY;
+        (matters && self.doubt.forbids(now)).then_some(Bar::Doubt)
     }
 
     /// The verdict about this node changed while it watches.

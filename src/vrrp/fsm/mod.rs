@@ -1,20 +1,27 @@
 //! The election machine of one virtual router: RFC 9568 §6.4 (version 3), RFC 3768 §6.4
 //! (version 2), and what lbd adds: the kernel lease, make before break, the hand-off of a node
-//! that can't serve, no take-over on a late timer alone. Pure: [`Machine::handle`] is told what
-//! happened and when, and answers what to do; [`Machine::deadline`] says when it wants to be told
-//! that time has passed. `backup` and `active` hold the rules of the states.
+//! that can't serve, failover by command, yielding of an Active that can't be heard, no take-over
+//! on a late timer alone. Pure: [`Machine::handle`] is told what happened and when, and answers
+//! what to do; [`Machine::deadline`] says when it wants to be told that time has passed. `backup`,
+//! `active` and `leaving` hold the rules of the states, `hold` the care for the addresses, `doubt`
+//! what a node does that the others can't hear.
 #![forbid(unsafe_code)]
 
 mod action;
 mod active;
 mod backup;
+mod doubt;
+mod hold;
+mod leaving;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub use action::{Action, Actions, Input, NodeHealth, Settings};
-use active::{Active, Leaving};
-use backup::Backup;
+pub use action::{Action, Actions, Input, NodeHealth, Settings, StandDown};
+use active::Active;
+use backup::{Backup, Bar};
+use doubt::Doubt;
+use leaving::Leaving;
 
 use super::validate::Accepted;
 use super::{priority, timing};
@@ -71,6 +78,10 @@ pub struct Machine {
     heard: Option<Heard>,
     /// The interval of the present Active.
     interval: AdvertInterval,
+    /// Preempts nobody after a failover by command.
+    stand_down: Option<StandDown>,
+    /// Whether the others hear this node.
+    doubt: Doubt,
 }
 
 impl Machine {
@@ -87,6 +98,8 @@ impl Machine {
             health: NodeHealth::UNKNOWN,
             raise_at: None,
             heard: None,
+            stand_down: None,
+            doubt: Doubt::NONE,
         }
     }
 
@@ -94,6 +107,7 @@ impl Machine {
     pub fn handle(&mut self, now: Instant, input: Input) -> Actions {
         let mut out = Actions::default();
         self.lapse_if_late(now, &mut out);
+        self.stand_up_in_time(now);
         match input {
             Input::Up => self.up(now, &mut out),
             Input::Down => self.down(&mut out),
@@ -115,6 +129,11 @@ impl Machine {
             Input::AddressFailed => self.address_failed(now, &mut out),
             Input::NotRenewed => self.not_renewed(now, &mut out),
             Input::Resign => self.resign(now, &mut out),
+            Input::Failover { hold } => self.failover(now, hold, &mut out),
+            Input::ReleaseHold => self.stand_down = None,
+            // What follows from these follows when another Active is heard.
+            Input::Unheard(unheard) => self.doubt.set_unheard(unheard),
+            Input::Mute(mute) => self.doubt.set_mute(mute, now),
         }
         out
     }
@@ -148,10 +167,13 @@ impl Machine {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match &self.state {
-            State::Backup(backup) if backup.is_held_back() => "waiting for the preempt delay",
-            State::Initialize(_) | State::Backup(_) | State::Active(_) | State::Leaving(_) => {
-                self.reason
-            }
+            State::Backup(backup) => match backup.held_back() {
+                None | Some(Bar::Never) => self.reason,
+                Some(Bar::Delay) => "waiting for the preempt delay",
+                Some(Bar::StandDown) => "holding back after a failover",
+                Some(Bar::Doubt) => "holding back: the others may not hear this node",
+            },
+            State::Initialize(_) | State::Active(_) | State::Leaving(_) => self.reason,
         }
     }
 
@@ -178,6 +200,18 @@ impl Machine {
             State::Backup(_) => self.heard.map(|heard| heard.sender),
             State::Initialize(_) => None,
         }
+    }
+
+    /// Until when it preempts nobody because it has failed over by command.
+    #[must_use]
+    pub fn hold_until(&self) -> Option<StandDown> {
+        self.stand_down
+    }
+
+    /// Whether the last round of adverts failed as a whole.
+    #[must_use]
+    pub fn is_mute(&self) -> bool {
+        self.doubt.is_mute()
     }
 
     /// The interval in force: the Active's.
@@ -241,7 +275,8 @@ impl Machine {
                 self.interval = self.settings.interval;
                 self.heard = None;
                 self.raise_at = None;
-                if self.is_owner() {
+                self.doubt.note_start();
+                if self.is_owner() && self.stand_down.is_none() {
                     self.become_active(now, "address owner", out);
                 } else {
                     self.state = State::Backup(Backup::watching(now));
@@ -264,6 +299,7 @@ impl Machine {
         if self.holds() {
             out.push(Action::Release { graceful: false });
         }
+        self.failover_ends(out);
         self.state = State::Initialize(next);
         self.reason = "interface down";
         self.heard = None;
@@ -276,17 +312,9 @@ impl Machine {
         }
     }
 
-    fn resign(&mut self, now: Instant, out: &mut Actions) {
-        match self.state {
-            State::Initialize(_) | State::Backup(_) => self.leave("resigned"),
-            State::Active(active) => self.begin_leaving(now, Leaving::for_good(active), out),
-            State::Leaving(leaving) if leaving.is_final() => {}
-            State::Leaving(leaving) => self.begin_leaving(now, leaving.now_for_good(), out),
-        }
-    }
-
     fn leave(&mut self, reason: &'static str) {
         self.state = State::Initialize(Idle::Left);
+        self.stand_down = None;
         self.reason = reason;
         self.heard = None;
     }
@@ -319,19 +347,17 @@ impl Machine {
     /// A holder that was away for longer than its lease has lost the addresses: nothing may bring
     /// them back but an election.
     fn lapse_if_late(&mut self, now: Instant, out: &mut Actions) {
-        let (renewed, last) = match &self.state {
+        let (hold, last) = match &self.state {
             State::Initialize(_) | State::Backup(_) => return,
-            State::Active(active) => (active.renewed(), false),
-            State::Leaving(leaving) => (leaving.renewed(), leaving.is_final()),
+            State::Active(active) => (active.hold, false),
+            State::Leaving(leaving) => (leaving.hold, leaving.is_final()),
         };
-        let lapsed = self
-            .settings
-            .lease
-            .is_some_and(|lease| now.saturating_duration_since(renewed) >= lease);
+        let lapsed = hold.has_lapsed(&self.settings, now);
         if !lapsed {
             return;
         }
         out.push(Action::Release { graceful: false });
+        self.failover_ends(out);
         if last {
             self.leave("resigned");
         } else {
@@ -345,6 +371,7 @@ impl Machine {
             State::Active(_) | State::Leaving(_) => {
                 out.push(Action::Advertise(0));
                 out.push(Action::Release { graceful: false });
+                self.failover_ends(out);
                 if matches!(self.state, State::Leaving(leaving) if leaving.is_final()) {
                     self.leave("resigned");
                 } else {

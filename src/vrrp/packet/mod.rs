@@ -1,23 +1,30 @@
 //! Adverts on the wire: VRRPv2 (RFC 3768 §5, RFC 2338 §5.3.6 for the password) and VRRPv3 over
-//! IPv4 (RFC 9568 §5), and the IPv4 header before them. Pure: bytes in, values out; what the
-//! configuration says about a value is judged in `validate`, not here.
+//! IPv4 and IPv6 (RFC 9568 §5), and the IP packet around them. Pure: bytes in, values out; what
+//! the configuration says about a value is judged in `validate`, not here.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
-use std::net::Ipv4Addr;
+mod checksum;
+mod datagram;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use datagram::{Datagram, split_ipv4};
 
 use crate::units::{AdvertInterval, Version, Vrid};
 
 /// IP protocol number of VRRP.
 pub const PROTOCOL: u8 = 112;
-/// The group VRRP routers listen to (RFC 9568 §5.1.1.2).
+/// The group VRRP routers listen to over IPv4 (RFC 9568 §5.1.1.2).
 pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+/// The group they listen to over IPv6 (RFC 9568 §5.1.2.2).
+pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 /// Fixed part of every advert, bytes.
 pub const HEADER_BYTES: usize = 8;
 /// The authentication data that ends every version 2 advert, bytes.
 pub const AUTH_BYTES: usize = 8;
-/// The longest advert: 255 addresses and authentication data.
-pub const ADVERT_BYTES_MAX: usize = HEADER_BYTES + 255 * 4 + AUTH_BYTES;
+/// The longest advert: 255 IPv6 addresses.
+pub const ADVERT_BYTES_MAX: usize = HEADER_BYTES + 255 * 16;
 
 const TYPE_ADVERTISEMENT: u8 = 1;
 const AUTH_TYPE_NONE: u8 = 0;
@@ -27,7 +34,8 @@ const AUTH_TYPE_PASS: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{}", self.word())]
 pub enum Reject {
-    /// Shorter than its IPv4 header says, or no IPv4 header at all.
+    /// Shorter than its IPv4 header says, or no IPv4 header at all; over IPv6, of unknown destination
+    /// or hop limit.
     IpHeader,
     /// A fragment: adverts never need one.
     Fragment,
@@ -39,11 +47,12 @@ pub enum Reject {
     OwnAddress,
     /// To a group where unicast is configured, or the other way round.
     Destination,
-    /// TTL below 255, or below the node's `min-ttl`: it crossed a router (RFC 9568 §5.1.1.3).
+    /// TTL or hop limit below 255, or below the node's `min-ttl`: it crossed a router (RFC 9568
+    /// §5.1.1.3, §5.1.2.3).
     Ttl,
     /// Shorter than the fixed part.
     Truncated,
-    /// A version that is neither 2 nor 3, or not the configured one.
+    /// A version that is neither 2 nor 3, or not the configured one; version 2 over IPv6.
     Version,
     /// A type other than ADVERTISEMENT.
     Type,
@@ -143,6 +152,47 @@ pub enum WireAuth {
     Pass([u8; AUTH_BYTES]),
 }
 
+/// The virtual addresses of an advert, all of one family, as they stand on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses<'a> {
+    /// IPv4.
+    V4(&'a [[u8; 4]]),
+    /// IPv6.
+    V6(&'a [[u8; 16]]),
+}
+
+impl<'a> Addresses<'a> {
+    /// How many there are.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        match self {
+            Self::V4(list) => list.len(),
+            Self::V6(list) => list.len(),
+        }
+    }
+
+    /// Whether both list the same addresses, in any order.
+    #[must_use]
+    pub fn same_set(self, other: Self) -> bool {
+        fn same<T: PartialEq>(ours: &[T], theirs: &[T]) -> bool {
+            ours.len() == theirs.len() && theirs.iter().all(|address| ours.contains(address))
+        }
+        match (self, other) {
+            (Self::V4(ours), Self::V4(theirs)) => same(ours, theirs),
+            (Self::V6(ours), Self::V6(theirs)) => same(ours, theirs),
+            (Self::V4(_), Self::V6(_)) | (Self::V6(_), Self::V4(_)) => false,
+        }
+    }
+
+    /// Their bytes, one after the other.
+    const fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::V4(list) => list.as_flattened(),
+            Self::V6(list) => list.as_flattened(),
+        }
+    }
+}
+
 /// One advert, borrowed from its bytes when received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advertisement<'a> {
@@ -154,8 +204,8 @@ pub struct Advertisement<'a> {
     pub priority: u8,
     /// `Max Advertise Interval`; whole seconds in version 2.
     pub interval: AdvertInterval,
-    /// The virtual addresses, 1…255 of them.
-    pub addresses: &'a [[u8; 4]],
+    /// The virtual addresses, 1…255 of them; of the family the advert travels over.
+    pub addresses: Addresses<'a>,
     /// [`WireAuth::None`] in version 3.
     pub auth: WireAuth,
 }
@@ -169,111 +219,54 @@ pub enum EncodeError {
     /// An interval the version has no field for.
     #[error("the interval does not fit the version")]
     Interval,
-}
-
-/// The parts of an IPv4 header that matter here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ipv4Header {
-    /// Source address.
-    pub source: Ipv4Addr,
-    /// Destination address.
-    pub destination: Ipv4Addr,
-    /// Time to live as received.
-    pub ttl: u8,
-}
-
-/// Splits an IPv4 packet into its header and exactly the payload its total length announces;
-/// bytes after that are Ethernet padding and dropped.
-///
-/// # Errors
-/// [`Reject::IpHeader`], [`Reject::Fragment`] or [`Reject::Protocol`].
-pub fn split_ipv4(packet: &[u8]) -> Result<(Ipv4Header, &[u8]), Reject> {
-    let fixed: &[u8; 20] = packet.first_chunk().ok_or(Reject::IpHeader)?;
-    let [
-        version_ihl,
-        _tos,
-        len_hi,
-        len_lo,
-        _id_hi,
-        _id_lo,
-        frag_hi,
-        frag_lo,
-        ttl,
-        protocol,
-        _sum_hi,
-        _sum_lo,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = *fixed;
-    let header_bytes = usize::from(version_ihl & 0x0f) * 4;
-    let total = usize::from(u16::from_be_bytes([len_hi, len_lo]));
-    if version_ihl >> 4 != 4 || header_bytes < fixed.len() {
-        return Err(Reject::IpHeader);
-    }
-    let payload = packet.get(header_bytes..total).ok_or(Reject::IpHeader)?;
-    if u16::from_be_bytes([frag_hi, frag_lo]) & 0x3fff != 0 {
-        return Err(Reject::Fragment);
-    }
-    if protocol != PROTOCOL {
-        return Err(Reject::Protocol);
-    }
-    let header = Ipv4Header {
-        source: Ipv4Addr::new(s0, s1, s2, s3),
-        destination: Ipv4Addr::new(d0, d1, d2, d3),
-        ttl,
-    };
-    Ok((header, payload))
+    /// Addresses of one family over the other, or IPv6 in version 2.
+    #[error("the addresses' family does not fit")]
+    Family,
 }
 
 impl<'a> Advertisement<'a> {
-    /// Reads an advert that came from `source` to `destination`.
+    /// Reads an advert that came from `source` to `destination`: exactly these bytes. What may
+    /// follow an advert is to be cut off before.
     ///
-    /// The version 3 checksum is accepted with the pseudo-header of the real destination
+    /// The version 3 checksum over IPv4 is accepted with the pseudo-header of the real destination
     /// (keepalived, RFC 5798) or over the message alone (RFC 9568 §5.2.8); nothing is learned from
-    /// which one it was. The form over 224.0.0.18 for a unicast packet is refused.
+    /// which one it was. The form over 224.0.0.18 for a unicast packet is refused. Over IPv6 the
+    /// pseudo-header always counts.
     ///
     /// # Errors
     /// The first [`Reject`] that applies.
-    pub fn decode(
-        bytes: &'a [u8],
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-    ) -> Result<Self, Reject> {
+    pub fn decode(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Reject> {
         let (header, rest) = bytes
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(Reject::Truncated)?;
         let [version_type, vrid, priority, count, fifth, sixth, ..] = *header;
-        let version = match version_type >> 4 {
-            2 => Version::V2,
-            3 => Version::V3,
-            _ => return Err(Reject::Version),
+        // Version 2 is for IPv4 alone.
+        let version = match (version_type >> 4, source) {
+            (2, IpAddr::V4(_)) => Version::V2,
+            (3, IpAddr::V4(_) | IpAddr::V6(_)) => Version::V3,
+            (_, IpAddr::V4(_) | IpAddr::V6(_)) => return Err(Reject::Version),
         };
         if version_type & 0x0f != TYPE_ADVERTISEMENT {
             return Err(Reject::Type);
         }
         let vrid = Vrid::try_from(i64::from(vrid)).map_err(|_zero| Reject::Vrid)?;
-        let (list, trailer) = rest
-            .split_at_checked(usize::from(count) * 4)
+        let each = if source.is_ipv4() { 4 } else { 16 };
+        let (list, auth) = rest
+            .split_at_checked(usize::from(count) * each)
             .ok_or(Reject::Length)?;
-        let wanted_trailer = match version {
+        let wanted_auth = match version {
             Version::V2 => AUTH_BYTES,
             Version::V3 => 0,
         };
-        if trailer.len() != wanted_trailer {
+        if auth.len() != wanted_auth {
             return Err(Reject::Length);
         }
-        if !checksum_is_right(version, bytes, source, destination) {
+        if !checksum::is_right(version, bytes, source, destination) {
             return Err(Reject::Checksum);
         }
         let (auth, interval) = match version {
             Version::V2 => (
-                decode_auth(fifth, trailer)?,
+                decode_auth(fifth, auth)?,
                 AdvertInterval::from_wire_v2(sixth),
             ),
             Version::V3 => (
@@ -282,8 +275,11 @@ impl<'a> Advertisement<'a> {
                 AdvertInterval::from_wire_v3(u16::from_be_bytes([fifth & 0x0f, sixth])),
             ),
         };
-        let (addresses, _none) = list.as_chunks::<4>();
-        if addresses.is_empty() {
+        let addresses = match source {
+            IpAddr::V4(_) => Addresses::V4(list.as_chunks().0),
+            IpAddr::V6(_) => Addresses::V6(list.as_chunks().0),
+        };
+        if addresses.count() == 0 {
             return Err(Reject::NoAddress);
         }
         Ok(Self {
@@ -303,11 +299,18 @@ impl<'a> Advertisement<'a> {
     /// [`EncodeError`] when no such packet exists.
     pub fn encode(
         &self,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: IpAddr,
+        destination: IpAddr,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        let count = u8::try_from(self.addresses.len())
+        match (self.addresses, source, destination, self.version) {
+            (Addresses::V4(_), IpAddr::V4(_), IpAddr::V4(_), Version::V2 | Version::V3)
+            | (Addresses::V6(_), IpAddr::V6(_), IpAddr::V6(_), Version::V3) => {}
+            (Addresses::V4(_) | Addresses::V6(_), _, _, Version::V2 | Version::V3) => {
+                return Err(EncodeError::Family);
+            }
+        }
+        let count = u8::try_from(self.addresses.count())
             .ok()
             .filter(|count| *count > 0)
             .ok_or(EncodeError::Addresses)?;
@@ -341,19 +344,15 @@ impl<'a> Advertisement<'a> {
             0,
             0,
         ]);
-        out.extend_from_slice(self.addresses.as_flattened());
+        out.extend_from_slice(self.addresses.bytes());
         match (self.version, self.auth) {
             (Version::V2, WireAuth::None) => out.extend_from_slice(&[0; AUTH_BYTES]),
             (Version::V2, WireAuth::Pass(data)) => out.extend_from_slice(&data),
             (Version::V3, WireAuth::None | WireAuth::Pass(_)) => {}
         }
-        let sum = match self.version {
-            Version::V2 => add(0, out),
-            // TODO-correctness(RFC 9568 §5.2.8): there IPv4 has no pseudo-header.
-            Version::V3 => pseudo_header(source, destination, out.len()) + add(0, out),
-        };
+        let sum = checksum::of(self.version, out, source, destination);
         if let Some(field) = out.get_mut(6..8) {
-            field.copy_from_slice(&(!fold(sum)).to_be_bytes());
+            field.copy_from_slice(&sum.to_be_bytes());
         }
         Ok(())
     }
@@ -370,46 +369,7 @@ fn decode_auth(kind: u8, data: &[u8]) -> Result<WireAuth, Reject> {
     }
 }
 
-fn checksum_is_right(
-    version: Version,
-    bytes: &[u8],
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-) -> bool {
-    let message = add(0, bytes);
-    match version {
-        Version::V2 => fold(message) == 0xffff,
-        Version::V3 => {
-            fold(message) == 0xffff
-                || fold(message + pseudo_header(source, destination, bytes.len())) == 0xffff
-        }
-    }
-}
-
-/// Sum of the IPv4 pseudo-header (RFC 793 §3.1) for a VRRP message of `length` bytes.
-fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, length: usize) -> u64 {
-    let length = u64::try_from(length).unwrap_or(u64::MAX >> 32);
-    add(add(0, &source.octets()), &destination.octets()) + u64::from(PROTOCOL) + length
-}
-
-/// Adds 16-bit big-endian words; an odd last byte counts as the high half of a word.
-fn add(start: u64, bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<2>();
-    let sum = words
-        .iter()
-        .map(|word| u64::from(u16::from_be_bytes(*word)))
-        .sum::<u64>();
-    let odd = rest.first().map_or(0, |last| u64::from(*last) << 8);
-    start + sum + odd
-}
-
-/// One's complement folding to 16 bits (RFC 1071 §4.1).
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).unwrap_or(u16::MAX)
-}
-
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;

@@ -3,11 +3,12 @@
 
 use super::*;
 
-const A: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
-const B: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 3);
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 2));
+const B: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 3));
+const ALL: IpAddr = IpAddr::V4(GROUP);
 const VIP: [[u8; 4]; 1] = [[172, 16, 0, 10]];
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(super) fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits
         .chunks(2)
@@ -25,7 +26,7 @@ fn advert(version: Version, priority: u8, ms: u64, auth: WireAuth) -> Advertisem
         vrid: Vrid::try_from(60).unwrap(),
         priority,
         interval: interval(version, ms),
-        addresses: &VIP,
+        addresses: Addresses::V4(&VIP),
         auth,
     }
 }
@@ -33,7 +34,7 @@ fn advert(version: Version, priority: u8, ms: u64, auth: WireAuth) -> Advertisem
 const PASS: WireAuth = WireAuth::Pass(*b"1111\0\0\0\0");
 
 /// (source address, destination, payload, the advert it is)
-fn golden() -> Vec<(Ipv4Addr, &'static str, Advertisement<'static>)> {
+fn golden() -> Vec<(IpAddr, &'static str, Advertisement<'static>)> {
     vec![
         (
             A,
@@ -56,17 +57,17 @@ fn golden() -> Vec<(Ipv4Addr, &'static str, Advertisement<'static>)> {
             advert(Version::V3, 0, 100, WireAuth::None),
         ),
         (
-            GROUP,
+            ALL,
             "213c6e01 01016144 ac10000a 3131313100000000",
             advert(Version::V2, 110, 1000, PASS),
         ),
         (
-            GROUP,
+            ALL,
             "213c6e01 0001c4a6 ac10000a 0000000000000000",
             advert(Version::V2, 110, 1000, WireAuth::None),
         ),
         (
-            GROUP,
+            ALL,
             "313c6e01 000a27fb ac10000a",
             advert(Version::V3, 110, 100, WireAuth::None),
         ),
@@ -94,7 +95,7 @@ fn our_adverts_are_byte_for_byte_those_of_keepalived() {
 #[test]
 fn a_version_3_checksum_over_the_message_alone_is_accepted() {
     let packet = bytes("313c6e01 000ab49d ac10000a");
-    for destination in [A, GROUP] {
+    for destination in [A, ALL] {
         let read = Advertisement::decode(&packet, B, destination);
         assert_eq!(
             read,
@@ -185,10 +186,10 @@ fn reserved_bits_of_version_3_are_ignored() {
 fn an_advert_the_wire_cannot_carry_is_not_written() {
     let mut out = Vec::new();
     let mut none = advert(Version::V3, 1, 100, WireAuth::None);
-    none.addresses = &[];
+    none.addresses = Addresses::V4(&[]);
     assert_eq!(none.encode(B, A, &mut out), Err(EncodeError::Addresses));
     let many = [[10, 0, 0, 1]; 256];
-    none.addresses = &many;
+    none.addresses = Addresses::V4(&many);
     assert_eq!(none.encode(B, A, &mut out), Err(EncodeError::Addresses));
     let mut odd = advert(Version::V2, 1, 1000, WireAuth::None);
     odd.interval = interval(Version::V3, 1500);
@@ -201,21 +202,20 @@ fn an_advert_the_wire_cannot_carry_is_not_written() {
 #[test]
 fn the_ipv4_header_gives_addresses_ttl_and_exactly_the_payload() {
     let plain = "45c00020 00010000 ff706287 ac100003 ac100002 313c6e01 000a5bfb ac10000a";
-    let header = Ipv4Header {
+    let advert = bytes("313c6e01 000a5bfb ac10000a");
+    let expected = Datagram {
         source: B,
         destination: A,
         ttl: 255,
+        payload: &advert,
     };
     let packet = bytes(plain);
-    let (got, payload) = split_ipv4(&packet).unwrap();
-    assert_eq!((got, payload.len()), (header, 12));
+    assert_eq!(split_ipv4(&packet), Ok(expected));
     let padded = bytes(&format!("{plain} 0000 ffff ffff"));
-    let (got, payload) = split_ipv4(&padded).unwrap();
-    assert_eq!((got, payload.len()), (header, 12));
+    assert_eq!(split_ipv4(&padded), Ok(expected));
     let options =
         bytes("46c00024 00010000 ff700000 ac100003 ac100002 01010101 313c6e01 000a5bfb ac10000a");
-    let (got, payload) = split_ipv4(&options).unwrap();
-    assert_eq!((got, payload.len()), (header, 12));
+    assert_eq!(split_ipv4(&options), Ok(expected));
     for end in 0..packet.len() {
         assert_eq!(split_ipv4(&packet[..end]), Err(Reject::IpHeader), "{end}");
     }
@@ -269,18 +269,19 @@ fn every_reason_has_its_place_and_its_own_word() {
 
 #[test]
 fn no_advert_is_longer_than_the_longest() {
-    let addresses = [[172, 16, 0, 10]; 255];
-    let source = Ipv4Addr::new(172, 16, 0, 3);
+    let addresses = [[0xfd; 16]; 255];
+    let source = Ipv6Addr::LOCALHOST.into();
+    let group = GROUP_V6.into();
     let longest = Advertisement {
-        version: Version::V2,
+        version: Version::V3,
         vrid: Vrid::try_from(60).unwrap(),
         priority: 110,
-        interval: AdvertInterval::from_wire_v2(1).unwrap(),
-        addresses: &addresses,
+        interval: AdvertInterval::from_wire_v3(1).unwrap(),
+        addresses: Addresses::V6(&addresses),
         auth: WireAuth::None,
     };
     let mut bytes = Vec::new();
-    longest.encode(source, GROUP, &mut bytes).unwrap();
+    longest.encode(source, group, &mut bytes).unwrap();
     assert_eq!(bytes.len(), ADVERT_BYTES_MAX);
-    assert_eq!(Advertisement::decode(&bytes, source, GROUP), Ok(longest));
+    assert_eq!(Advertisement::decode(&bytes, source, group), Ok(longest));
 }

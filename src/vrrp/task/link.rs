@@ -1,8 +1,9 @@
-//! What links and addresses mean for a virtual router: its interface goes, comes back or is made
-//! anew; its own address, or a virtual one, is removed by somebody else.
+//! What links and addresses mean for a virtual router: an interface goes, comes back or is made
+//! anew; the node's own address, or a virtual one, is removed by somebody else.
 
 use std::time::{Duration, Instant};
 
+use super::member::Member;
 use super::wire::Wire;
 use super::{Input, RouterEvent, VirtualRouter};
 use crate::net::link::LinkEvent;
@@ -12,14 +13,12 @@ use crate::net::link::LinkEvent;
 /// lasts that long.
 const AWAY_MAX: Duration = Duration::from_millis(500);
 
-/// How this node hangs on its link.
+/// How this node hangs on one wire.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attachment {
     link_up: bool,
     /// The node's own address is away, which is overlooked until then.
     away: Option<Instant>,
-    /// What the machine was told.
-    usable: bool,
 }
 
 impl Attachment {
@@ -27,22 +26,86 @@ impl Attachment {
         Self {
             link_up,
             away: None,
-            usable: link_up,
         }
     }
 
-    /// Whether this node takes part.
-    pub(super) fn is_usable(self) -> bool {
-        self.usable
+    /// Whether this node can take part by this wire.
+    pub(super) fn is_usable(self, now: Instant) -> bool {
+        self.link_up && self.away.is_none_or(|until| now < until)
     }
 
     /// Whether no advert can leave for want of an address to send it from.
     pub(super) fn lacks_source(self) -> bool {
         self.away.is_some()
     }
+}
 
-    pub(super) fn deadline(self) -> Option<Instant> {
-        self.away.filter(|_| self.usable)
+/// What an event means for a member, beyond what it could see to itself.
+enum Consequence {
+    /// The link went or came.
+    Link(bool),
+    /// The present state must be read.
+    Look,
+    /// The interface may be another one by now.
+    Reopen,
+    /// Both.
+    ReopenAndLook,
+    /// The hardware address, after the link.
+    Mac(bool, Option<[u8; 6]>),
+}
+
+impl Member {
+    fn consequence(&mut self, now: Instant, holds: bool, event: &LinkEvent) -> Option<Consequence> {
+        let (mine, home) = (self.wire.index(), self.wire.home());
+        match event {
+            LinkEvent::Link { index, up, mac, .. } if *index == mine => {
+                Some(Consequence::Mac(*up, *mac))
+            }
+            LinkEvent::Link { name, .. } if *name == self.local.interface => {
+                Some(Consequence::Reopen)
+            }
+            LinkEvent::AddressThere { index, address } if *address == self.local.source => {
+                if *index != mine {
+                    Some(Consequence::Reopen)
+                } else {
+                    let lacks = self.attachment.lacks_source();
+                    lacks.then_some(Consequence::Look)
+                }
+            }
+            LinkEvent::Removed { index } if *index == mine => Some(Consequence::Link(false)),
+            LinkEvent::Removed { index } if *index == home => Some(Consequence::Reopen),
+            LinkEvent::Link {
+                index, up: false, ..
+            } if *index == home && holds => {
+                // The next renewal raises it.
+                self.wire.forget_state();
+                None
+            }
+            LinkEvent::AddressGone { index, address } if *index == mine || *index == home => {
+                if self.addresses().any(|vip| vip == *address) && holds {
+                    if self.warnings.about_deletion(now) {
+                        tracing::warn!(vip = %address, "address deleted by somebody else");
+                    }
+                    return Some(Consequence::Look);
+                }
+                (*address == self.local.source).then_some(Consequence::Look)
+            }
+            LinkEvent::Lost => Some(Consequence::ReopenAndLook),
+            LinkEvent::Link { .. }
+            | LinkEvent::Removed { .. }
+            | LinkEvent::AddressThere { .. }
+            | LinkEvent::AddressGone { .. } => None,
+        }
+    }
+
+    fn set_source(&mut self, now: Instant, there: bool, patience: Duration) {
+        if there {
+            self.attachment.away = None;
+        } else if self.attachment.away.is_none() {
+            self.attachment.away = Some(now + patience.min(AWAY_MAX));
+            let address = self.local.source;
+            tracing::warn!(%address, "this node's own address was removed by somebody else");
+        }
     }
 }
 
@@ -50,119 +113,121 @@ impl VirtualRouter {
     /// Something happened to an interface or an address. After [`LinkEvent::Lost`] the present
     /// state is read anew.
     pub fn on_link(&mut self, now: Instant, event: &LinkEvent) {
-        let mine = self.wire.index();
-        match event {
-            LinkEvent::Link { index, up, mac, .. } if *index == mine => {
-                self.set_link(now, *up);
-                self.set_mac(now, *mac);
-            }
-            LinkEvent::Link { name, .. } if *name == self.local.interface => self.reopen(now),
-            LinkEvent::AddressThere { index, address } if *address == self.local.source => {
-                if *index != mine {
-                    self.reopen(now);
-                } else if self.attachment.lacks_source() {
-                    self.look(now);
+        for place in 0..self.members.len() {
+            let holds = self.machine.holds();
+            let Some(member) = self.members.get_mut(place) else {
+                return;
+            };
+            match member.consequence(now, holds, event) {
+                None => {}
+                Some(Consequence::Link(up)) => self.set_link(now, place, up),
+                Some(Consequence::Mac(up, mac)) => {
+                    self.set_link(now, place, up);
+                    self.set_mac(now, place, mac);
+                }
+                Some(Consequence::Look) => self.look(now, place),
+                Some(Consequence::Reopen) => self.reopen(now, place),
+                Some(Consequence::ReopenAndLook) => {
+                    self.reopen(now, place);
+                    self.look(now, place);
                 }
             }
-            LinkEvent::Removed { index } if *index == mine => self.set_link(now, false),
-            LinkEvent::AddressGone { index, address } if *index == mine => {
-                let ours = self.local.vip.addresses.iter();
-                if ours.map(|vip| vip.ip).any(|vip| vip == *address) && self.machine.holds() {
-                    if self.warnings.about_deletion(now) {
-                        tracing::warn!(vip = %address, "address deleted by somebody else");
-                    }
-                    self.look(now);
-                } else if *address == self.local.source {
-                    self.look(now);
-                }
-            }
-            LinkEvent::Lost => {
-                self.reopen(now);
-                self.look(now);
-            }
-            LinkEvent::Link { .. }
-            | LinkEvent::Removed { .. }
-            | LinkEvent::AddressThere { .. }
-            | LinkEvent::AddressGone { .. } => {}
         }
     }
 
     /// Reads the present state. A virtual address that is missing is put back, but not before the
     /// node's own: else that would be the secondary one of the subnet, and leave with ours.
-    fn look(&mut self, now: Instant) {
-        let present = match self.wire.present_state(self.local.source) {
-            Ok(present) => present,
-            Err(error) => return self.kernel_error(now, "read the interface's state", &error),
+    fn look(&mut self, now: Instant, place: usize) {
+        let patience = self.machine.settings().interval.duration();
+        let Some(member) = self.members.get_mut(place) else {
+            return;
         };
-        self.set_mac(now, present.mac);
-        self.set_source(now, present.source);
-        self.set_link(now, present.up);
+        let present = match member.wire.present_state(member.local.source) {
+            Ok(present) => present,
+            Err(error) => {
+                return member.kernel_error(now, "read the interface's state", &error);
+            }
+        };
+        member.set_source(now, present.source, patience);
+        self.set_mac(now, place, present.mac);
+        self.set_link(now, place, present.up);
         if !present.complete && present.source && self.machine.holds() {
             self.run(now, Input::AddressLost);
         }
     }
 
-    /// Our interface was removed and made anew: new sockets, as soon as it has our address again.
-    fn reopen(&mut self, now: Instant) {
-        if !self.wire.is_stale() {
+    /// A member's interface was removed and made anew: new sockets, as soon as it has our address
+    /// again.
+    fn reopen(&mut self, now: Instant, place: usize) {
+        // Who has left needs no wire, and has removed what was made for it.
+        if self.machine.is_released() {
             return;
         }
-        self.set_link(now, false);
-        let reopened = Wire::open(&self.local, &self.rules, self.wire.netlink());
-        match reopened {
+        let stale = |member: &&mut Member| member.wire.is_stale();
+        let Some(member) = self.members.get_mut(place).filter(stale) else {
+            return;
+        };
+        member.attachment.link_up = false;
+        self.attach(now);
+        let Some(member) = self.members.get_mut(place) else {
+            return;
+        };
+        match Wire::open(&member.local, &member.rules, member.wire.netlink()) {
             Ok((wire, up)) => {
-                self.wire = wire;
-                self.tell(RouterEvent::Reopened);
-                self.attachment.away = None;
-                self.set_link(now, up);
+                member.wire = wire;
+                member.attachment.away = None;
+                member.pass_over_siblings(now);
+                self.tell(RouterEvent::Reopened(place));
+                self.set_link(now, place, up);
             }
             Err(error) => {
-                let interface = &self.local.interface;
+                let interface = &member.local.interface;
                 tracing::debug!(%interface, %error, "interface not usable yet");
             }
         }
     }
 
-    fn set_link(&mut self, now: Instant, up: bool) {
-        self.attachment.link_up = up;
-        self.attach(now);
-    }
-
-    fn set_source(&mut self, now: Instant, there: bool) {
-        if there {
-            self.attachment.away = None;
-        } else if self.attachment.away.is_none() {
-            let interval = self.machine.settings().interval.duration();
-            self.attachment.away = Some(now + interval.min(AWAY_MAX));
-            let address = self.local.source;
-            tracing::warn!(%address, "this node's own address was removed by somebody else");
+    fn set_link(&mut self, now: Instant, place: usize, up: bool) {
+        if let Some(member) = self.members.get_mut(place) {
+            member.attachment.link_up = up;
         }
         self.attach(now);
     }
 
     /// The hardware address is another one (a bond has changed its member): the neighbours must
     /// learn it.
-    fn set_mac(&mut self, now: Instant, mac: Option<[u8; 6]>) {
-        match mac.map_or(Ok(false), |mac| self.wire.set_mac(mac)) {
-            Ok(false) => {}
+    fn set_mac(&mut self, now: Instant, place: usize, mac: Option<[u8; 6]>) {
+        let (Some(member), Some(mac)) = (self.members.get_mut(place), mac) else {
+            return;
+        };
+        match member.wire.set_mac(mac) {
             Ok(true) if self.machine.holds() => self.run(now, Input::Up),
-            Ok(true) => {}
-            Err(error) => self.kernel_error(now, "announce another hardware address", &error),
+            Ok(_) => {}
+            Err(error) => member.kernel_error(now, "announce another hardware address", &error),
         }
     }
 
-    /// The node's own address may have been away for too long.
+    /// When a node's own address may have been away for too long.
+    pub(super) fn attachment_deadline(&self) -> Option<Instant> {
+        let all = self.members.iter().filter(|_| self.usable);
+        all.filter_map(|member| member.attachment.away).min()
+    }
+
     pub(super) fn attachment_due(&mut self, now: Instant) {
-        if self.attachment.deadline().is_some_and(|at| at <= now) {
+        if self.attachment_deadline().is_some_and(|at| at <= now) {
             self.attach(now);
         }
     }
 
+    /// This node takes part if it can on every wire.
     fn attach(&mut self, now: Instant) {
-        let attachment = &mut self.attachment;
-        let usable = attachment.link_up && attachment.away.is_none_or(|until| now < until);
-        if usable != attachment.usable {
-            attachment.usable = usable;
+        let mut all = self.members.iter();
+        let usable = all.all(|member| member.attachment.is_usable(now));
+        if usable != self.usable {
+            self.usable = usable;
+            if usable {
+                self.greet(now);
+            }
             self.run(now, if usable { Input::Up } else { Input::Down });
         }
     }

@@ -1,31 +1,34 @@
 //! The driver of one virtual router: waits are the keeper's, decisions are the machine's, what is
 //! done about them stands here. No policy.
+//!
+//! A router has one machine and at least one member: a wire with addresses of its own. Several are
+//! a sync-group: an accepted advert on any wire feeds the machine, whatever it decides is done on
+//! all of them, and what one of them lacks (its link, its address, the kernel's consent) all lack.
 
+mod act;
 mod event;
 mod link;
+mod member;
+mod receive;
 mod status;
+mod watch;
 mod wire;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use event::{OpenError, RouterEvent};
-use link::Attachment;
-use wire::Wire;
+use member::Member;
 
-use super::counters::{Counters, Warnings};
 use super::fsm::{Action, Actions, Input, Machine, Settings};
-use super::packet::Reject;
 use super::stamp::Resume;
-use super::validate::{Accepted, Rules};
 use crate::config::local::LocalVip;
 use crate::ipc::message::VrrpState;
-use crate::net::netlink::{self, Netlink};
+use crate::net::netlink::Netlink;
 use crate::net::vrrp_socket::Side;
 use crate::units::Priority;
 
@@ -41,47 +44,40 @@ const READS_MAX: usize = 32;
 /// Packets read before a timer is believed: all that the socket buffer can hold of them in
 /// practice, and a bound.
 const DRAIN_MAX: usize = 512;
-/// Rejected packets are only counted: so many are looked at, so often. The rest is the kernel's
-/// to drop, so that a flood costs the keeper nothing.
-const DIAGNOSTIC_READS_MAX: usize = 64;
+/// Between two looks at what is for people only.
 const DIAGNOSTIC_SPACING: Duration = Duration::from_millis(500);
 /// Events kept for the keeper; it takes them after each call, so there are never many.
 const EVENTS_MAX: usize = 64;
 /// How much later than a holder a Backup counts its own recovery, until told the check interval.
 const RECOVERY_DELAY: Duration = Duration::from_secs(2);
 
-/// What is known of another node.
-#[derive(Debug, Clone, Copy, Default)]
-struct PeerHeard {
-    last: Option<Instant>,
-    priority: Option<u8>,
-    adverts: u64,
-}
-
 /// One virtual router on this node.
 #[derive(Debug)]
 pub struct VirtualRouter {
-    local: LocalVip,
-    rules: Rules,
+    /// At least one.
+    members: Vec<Member>,
     machine: Machine,
-    wire: Wire,
-    attachment: Attachment,
+    /// The other nodes' addresses on the first wire: what the machine calls them, whichever wire
+    /// they are heard on.
+    others: Vec<IpAddr>,
+    /// What the machine was told of the wires: whether this node takes part.
+    usable: bool,
     since: Instant,
     release_at: Option<Instant>,
     look_at: Instant,
-    last_advert: Option<Instant>,
+    /// Whether a send of the last round of adverts worked on any wire, until the machine has been
+    /// told.
+    round: Option<bool>,
     /// The kernel was too busy for the last renewal.
     not_renewed: bool,
-    peers: Vec<PeerHeard>,
-    counters: Counters,
-    warnings: Warnings,
     events: VecDeque<RouterEvent>,
 }
 
 impl VirtualRouter {
-    /// Opens sockets, deals with addresses a previous process left, and takes part. With `resume`
-    /// it goes on as Active if the previous keeper advertised a moment ago and nobody else does;
-    /// otherwise left-over addresses are removed.
+    /// Opens sockets, deals with addresses a previous process left, and takes part. `members` are
+    /// the `[vip.NAME]`s that move together, most often one. With `resume` it goes on as Active if
+    /// the previous keeper advertised a moment ago and nobody else does; otherwise left-over
+    /// addresses are removed.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -90,31 +86,29 @@ impl VirtualRouter {
         reason = "a stamp serves for one start and is used up by it"
     )]
     pub fn open(
-        local: &LocalVip,
+        members: &[LocalVip],
         netlink: SharedNetlink,
         now: Instant,
         resume: Option<Resume>,
     ) -> Result<Self, OpenError> {
-        let rules = Rules::new(local).map_err(|source| OpenError::Family {
-            vip: local.vip.name.clone(),
-            source,
-        })?;
-        let (wire, link_up) = Wire::open(local, &rules, netlink)?;
-        let machine = Machine::new(settings(local), now);
+        let first = same_nodes(members)?;
+        let machine = Machine::new(settings(first), now);
+        let opened = members
+            .iter()
+            .map(|local| Member::open(local, Rc::clone(&netlink)));
+        let members = opened.collect::<Result<Vec<_>, _>>()?;
         let mut router = Self {
-            local: local.clone(),
-            peers: vec![PeerHeard::default(); rules.peers.len()],
-            rules,
+            others: others(&members),
+            usable: members
+                .iter()
+                .all(|member| member.attachment.is_usable(now)),
+            members,
             machine,
-            wire,
-            attachment: Attachment::new(link_up),
             since: now,
             release_at: None,
             look_at: now + DIAGNOSTIC_SPACING,
-            last_advert: None,
+            round: None,
             not_renewed: false,
-            counters: Counters::default(),
-            warnings: Warnings::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
         };
         router.begin(now, resume.as_ref());
@@ -128,52 +122,58 @@ impl VirtualRouter {
             resume.is_fresh(wait, own.interval.duration())
         });
         let owner = own.base == Priority::OWNER;
-        if fresh && self.attachment.is_usable() && !self.another_is_active() {
+        if self.usable {
+            self.greet(now);
+        }
+        if fresh && self.usable && !self.another_is_active() {
             self.run(now, Input::Resume);
             self.remove_strays(now);
             return;
         }
         if !owner && self.remove_strays(now) {
-            let name = &self.local.vip.name;
+            let name = self.name();
             tracing::warn!(vip = %name, "removing a left-over address");
             self.release(now, true);
         }
-        if self.attachment.is_usable() {
+        if self.usable {
             self.run(now, Input::Up);
         }
     }
 
-    /// Whether an advert of another Active waits in the socket.
-    fn another_is_active(&mut self) -> bool {
-        let mut heard = false;
-        for _ in 0..DRAIN_MAX {
-            let Ok(Some(received)) = self.wire.read(&self.rules, Side::Matching) else {
-                break;
-            };
-            heard |= received.verdict.is_ok_and(|advert| advert.priority > 0);
+    fn greet(&mut self, now: Instant) {
+        for member in &mut self.members {
+            member.greet(now);
         }
-        heard
+    }
+
+    fn another_is_active(&mut self) -> bool {
+        let all = self.members.iter_mut();
+        all.fold(false, |heard, member| member.another_is_active() | heard)
     }
 
     /// Whether one of our addresses, as it should be, is left.
     fn remove_strays(&mut self, now: Instant) -> bool {
-        self.wire.remove_strays().unwrap_or_else(|error| {
-            self.kernel_error(now, "remove left-over addresses", &error);
-            false
-        })
+        let all = self.members.iter_mut();
+        all.fold(false, |left, member| member.remove_strays(now) | left)
     }
 
-    /// The descriptor to wait for; level-triggered. It stays the same until
-    /// [`RouterEvent::Reopened`].
-    #[must_use]
-    pub fn fds(&self) -> [BorrowedFd<'_>; 1] {
-        [self.wire.fd()]
+    /// The first member's name, or nothing.
+    fn name(&self) -> &str {
+        let first = self.members.first();
+        first.map_or("", |member| member.local.vip.name.as_str())
+    }
+
+    /// The descriptors to wait for, level-triggered, one per member. Each stays the same until
+    /// [`RouterEvent::Reopened`] with its position.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.members.iter().map(|member| member.wire.fd())
     }
 
     /// Reads what is there from one of [`fds`](Self::fds), a bounded amount.
     pub fn on_readable(&mut self, fd: RawFd, now: Instant) {
-        if fd == self.wire.fd().as_raw_fd() {
-            self.receive(now, Side::Matching, READS_MAX);
+        let is = |member: &Member| member.wire.fd().as_raw_fd() == fd;
+        if let Some(place) = self.members.iter().position(is) {
+            self.receive(now, place, Side::Matching, READS_MAX);
         }
     }
 
@@ -183,7 +183,7 @@ impl VirtualRouter {
         [
             self.machine.deadline(),
             self.release_at,
-            self.attachment.deadline(),
+            self.attachment_deadline(),
             Some(self.look_at),
         ]
         .into_iter()
@@ -191,7 +191,7 @@ impl VirtualRouter {
         .min()
     }
 
-    /// Time has passed. The socket is drained before the machine is asked, so that a late timer
+    /// Time has passed. The sockets are drained before the machine is asked, so that a late timer
     /// decides nothing that an advert has already decided.
     pub fn on_deadline(&mut self, now: Instant) {
         if self.release_at.is_some_and(|at| at <= now) {
@@ -200,14 +200,33 @@ impl VirtualRouter {
         self.attachment_due(now);
         let due = |machine: &Machine| machine.deadline().is_some_and(|at| at <= now);
         if due(&self.machine) {
-            self.receive(now, Side::Matching, DRAIN_MAX);
+            self.receive_all(now, Side::Matching, DRAIN_MAX);
         }
         if due(&self.machine) {
             self.run(now, Input::Timer);
         }
         if self.look_at <= now {
             self.look_at = now + DIAGNOSTIC_SPACING;
-            self.receive(now, Side::Rejected, DIAGNOSTIC_READS_MAX);
+            self.look_around(now);
+        }
+    }
+
+    /// Tells it of all virtual routers of this node: adverts of another one on the same LAN are
+    /// none of its business, not even as rejected packets.
+    pub fn set_siblings(&mut self, now: Instant, all: &[LocalVip]) {
+        for member in &mut self.members {
+            let own = &member.local;
+            let near = |other: &&LocalVip| {
+                other.interface == own.interface
+                    && other.source.is_ipv4() == own.source.is_ipv4()
+                    && other.vip.vrid != own.vip.vrid
+            };
+            member.siblings = all
+                .iter()
+                .filter(near)
+                .map(|other| other.vip.vrid.get())
+                .collect();
+            member.pass_over_siblings(now);
         }
     }
 
@@ -227,6 +246,22 @@ impl VirtualRouter {
         self.run(now, Input::Resign);
     }
 
+    /// Leaves in favour of another node, see [`Input::Failover`]; answered by one
+    /// [`RouterEvent::FailedOver`], at once unless Active.
+    pub fn failover(&mut self, now: Instant, hold: Option<Duration>) {
+        self.run(now, Input::Failover { hold });
+    }
+
+    /// Preempting is allowed again after a failover.
+    pub fn release_hold(&mut self, now: Instant) {
+        self.run(now, Input::ReleaseHold);
+    }
+
+    /// A peer says whether it hears our adverts, see [`Input::Unheard`].
+    pub fn set_unheard(&mut self, now: Instant, unheard: bool) {
+        self.run(now, Input::Unheard(unheard));
+    }
+
     /// Leaves for good without waiting for a successor: whatever is held is gone when this returns.
     pub fn give_up(&mut self, now: Instant) {
         self.run(now, Input::Resign);
@@ -234,6 +269,17 @@ impl VirtualRouter {
         if self.release_at.is_some() {
             self.release_now(now);
         }
+        for member in &mut self.members {
+            if let Err(error) = member.wire.retire() {
+                member.kernel_error(now, "remove the macvlan device", &error);
+            }
+        }
+    }
+
+    /// The names of the devices that were made for its addresses.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        let all = self.members.iter();
+        all.filter_map(|member| member.wire.device())
     }
 
     /// Whether it has left and the addresses are gone.
@@ -258,214 +304,28 @@ impl VirtualRouter {
     pub fn state(&self) -> VrrpState {
         self.machine.state()
     }
+}
 
-    fn receive(&mut self, now: Instant, side: Side, most: usize) {
-        for _ in 0..most {
-            let received = match self.wire.read(&self.rules, side) {
-                Ok(None) => return,
-                Ok(Some(received)) => received,
-                Err(error) => {
-                    self.kernel_error(now, "receive", &error);
-                    return;
-                }
-            };
-            if let Some(skew_ms) = received.skew_ms {
-                self.skew(now, received.source, skew_ms);
-            }
-            match (received.verdict, side) {
-                (Ok(advert), Side::Matching) => self.accept(now, advert),
-                // Came in before the filter was attached; never acted upon from this side.
-                (Ok(_), Side::Rejected) => {}
-                (Err(reason), Side::Matching | Side::Rejected) => {
-                    self.reject(now, reason, received.source);
-                }
-            }
-        }
+/// The first member of a group whose members list the same nodes in the same order.
+fn same_nodes(members: &[LocalVip]) -> Result<&LocalVip, OpenError> {
+    let first = members.first().ok_or(OpenError::Empty)?;
+    let alike =
+        |local: &&LocalVip| local.me == first.me && local.vip.nodes.len() == first.vip.nodes.len();
+    match members.iter().find(|local| !alike(local)) {
+        None => Ok(first),
+        Some(other) => Err(OpenError::Group {
+            vip: other.vip.name.clone(),
+            first: first.vip.name.clone(),
+        }),
     }
+}
 
-    /// A signed advert shows that clocks are apart, whether it was accepted or not.
-    fn skew(&mut self, now: Instant, source: Option<Ipv4Addr>, skew_ms: i64) {
-        self.counters.skewed += 1;
-        if self.warnings.about_skew(now) {
-            let vrid = self.rules.vrid;
-            let peer = source.map(tracing::field::display);
-            tracing::warn!(%vrid, peer, skew_ms, "peer's clock is apart from ours");
-        }
-    }
-
-    fn reject(&mut self, now: Instant, reason: Reject, source: Option<Ipv4Addr>) {
-        self.counters.reject(reason);
-        if self.warnings.about_reject(reason, now) {
-            let vrid = self.rules.vrid;
-            let reason = reason.word();
-            let peer = source.map(tracing::field::display);
-            tracing::warn!(%vrid, peer, reason, "packet rejected");
-        }
-    }
-
-    fn accept(&mut self, now: Instant, advert: Accepted) {
-        let vrid = self.rules.vrid;
-        tracing::trace!(%vrid, peer = %advert.sender, priority = advert.priority, "advert received");
-        self.counters.adverts_received += 1;
-        self.counters.resigns_received += u64::from(advert.priority == 0);
-        if let Some(peer) = self.peers.get_mut(advert.peer) {
-            peer.last = Some(now);
-            peer.priority = Some(advert.priority);
-            peer.adverts += 1;
-        }
-        if !advert.interval_as_sent {
-            self.counters.bounded_intervals += 1;
-            // Where that leads to a take-over each time, this line says why.
-            if self.warnings.about_interval(now) {
-                tracing::warn!(%vrid, peer = %advert.sender, "peer advertises a longer interval than is learned");
-            }
-        }
-        if !advert.same_addresses {
-            self.counters.other_addresses += 1;
-            if self.warnings.about_addresses(now) {
-                tracing::warn!(%vrid, peer = %advert.sender, "peer advertises other addresses");
-            }
-        }
-        self.run(now, Input::Advert(advert));
-    }
-
-    fn run(&mut self, now: Instant, input: Input) {
-        let from = self.machine.state();
-        let actions = self.machine.handle(now, input);
-        if let Err(error) = self.carry_out(now, actions) {
-            self.kernel_error(now, "hold the address", &error);
-            self.give_way(now, Input::AddressFailed);
-        } else if std::mem::take(&mut self.not_renewed) {
-            self.give_way(now, Input::NotRenewed);
-        }
-        self.note_change(now, from);
-    }
-
-    /// The kernel refused to let us hold an address.
-    fn give_way(&mut self, now: Instant, refusal: Input) {
-        let actions = self.machine.handle(now, refusal);
-        if let Err(error) = self.carry_out(now, actions) {
-            self.kernel_error(now, "hold the address", &error);
-        }
-    }
-
-    fn note_change(&mut self, now: Instant, from: VrrpState) {
-        let to = self.machine.state();
-        if from == to {
-            return;
-        }
-        let elapsed = now.saturating_duration_since(self.since);
-        self.since = now;
-        self.counters.became_active += u64::from(to == VrrpState::Active);
-        self.counters.left_active += u64::from(from == VrrpState::Active);
-        let reason = self.machine.reason();
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            vip = %self.local.vip.name,
-            vrid = %self.rules.vrid,
-            interface = %self.local.interface,
-            ?from,
-            ?to,
-            reason,
-            elapsed_ms,
-            "state changed"
-        );
-        self.tell(RouterEvent::Changed { from, to, reason });
-    }
-
-    fn tell(&mut self, event: RouterEvent) {
-        if self.events.len() == EVENTS_MAX {
-            self.events.pop_front();
-        }
-        self.events.push_back(event);
-    }
-
-    /// Carries out actions in order; stops where the kernel refuses to let us hold an address.
-    fn carry_out(&mut self, now: Instant, actions: Actions) -> io::Result<()> {
-        for action in actions.iter() {
-            match action {
-                Action::Claim => {
-                    self.release_at = None;
-                    self.wire.hold()?;
-                }
-                // It would become the primary address of its subnet, and the node's own go with it.
-                Action::Renew if self.attachment.lacks_source() => {}
-                Action::Renew => self.renew(now)?,
-                Action::Restore => {
-                    self.counters.restored += 1;
-                    self.renew(now)?;
-                }
-                Action::Release { graceful } => self.release(now, graceful),
-                Action::Advertise(priority) => self.advertise(now, priority),
-                Action::Garp(frames) => match self.wire.announce(frames) {
-                    Ok(sent) => self.counters.garps_sent += sent,
-                    Err(error) => self.kernel_error(now, "send gratuitous ARP", &error),
-                },
-                Action::Probe => self.tell(RouterEvent::Probe),
-                Action::IgnoredResign => {
-                    self.counters.ignored_resigns += 1;
-                    tracing::debug!(vrid = %self.rules.vrid, "resignation of a node that is not active");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What passes by itself is no reason to give an address up that is still there.
-    fn renew(&mut self, now: Instant) -> io::Result<()> {
-        match self.wire.hold() {
-            Err(error) if netlink::is_passing(&error) => {
-                self.kernel_error(now, "renew the address", &error);
-                self.not_renewed = true;
-                Ok(())
-            }
-            result => result,
-        }
-    }
-
-    fn release(&mut self, now: Instant, graceful: bool) {
-        let addresses = self.local.vip.addresses.iter().map(|vip| vip.ip).collect();
-        self.tell(RouterEvent::Releasing(addresses));
-        if graceful {
-            self.release_at = Some(now + RELEASE_DELAY);
-        } else {
-            self.release_now(now);
-        }
-    }
-
-    fn release_now(&mut self, now: Instant) {
-        self.release_at = None;
-        if let Err(error) = self.wire.release() {
-            self.kernel_error(now, "remove the address", &error);
-        }
-        self.tell(RouterEvent::Released);
-    }
-
-    fn advertise(&mut self, now: Instant, priority: u8) {
-        if self.wire.destinations() == 0 {
-            self.last_advert = Some(now);
-        }
-        for place in 0..self.wire.destinations() {
-            match self.wire.advertise(&self.rules, priority, place) {
-                Ok(()) => {
-                    // What nobody can have heard gives the next keeper no right to go on.
-                    self.last_advert = Some(now);
-                    self.counters.adverts_sent += 1;
-                    self.counters.resigns_sent += u64::from(priority == 0);
-                }
-                Err(error) => self.kernel_error(now, "send an advert", &error),
-            }
-        }
-    }
-
-    fn kernel_error(&mut self, now: Instant, operation: &'static str, error: &io::Error) {
-        self.counters.errors += 1;
-        if self.warnings.about_kernel(now) {
-            let vrid = self.rules.vrid;
-            let interface = &self.local.interface;
-            tracing::warn!(%vrid, %interface, operation, %error, "the kernel refused");
-        }
-    }
+/// The other nodes as the first member calls them.
+fn others(members: &[Member]) -> Vec<IpAddr> {
+    let first = members.first();
+    first.map_or_else(Vec::new, |member| {
+        member.others().map(|node| node.address).collect()
+    })
 }
 
 fn settings(local: &LocalVip) -> Settings {
@@ -479,6 +339,7 @@ fn settings(local: &LocalVip) -> Settings {
         me: local.source,
         base,
         interval: vip.advert_interval,
+        spacing: vip.advert_spacing,
         preempt: vip.preempt,
         lease: vip.lease,
         garp: vip.garp.clone(),

@@ -6,28 +6,41 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
-use crate::config::model::{Auth, Mode};
+use crate::config::model::{Auth, Mode, Vip, VipAddress};
 use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
-use crate::net::vrrp_socket::{Filter, Receiver, Sender, Side};
+use crate::net::arp_watch::Watcher;
+use crate::net::netlink::Address;
+use crate::net::virtual_mac::{self, VirtualMac};
+use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
-use crate::vrrp::packet::{ADVERT_BYTES_MAX, Advertisement, GROUP, Reject, WireAuth};
+use crate::vrrp::packet::{
+    ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
+};
+use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
 
-/// An IPv4 header with options, the longest advert, and some room to see that a packet is longer.
-const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 16;
+/// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 36;
 
 #[derive(Debug)]
 pub(super) struct Wire {
     sender: Sender,
     receiver: Receiver,
     rejected: Receiver,
+    filter: Filter,
     /// `None` on a link without Ethernet addresses.
     announcer: Option<Announcer>,
+    /// By IPv4 only.
+    watcher: Option<Watcher>,
     netlink: SharedNetlink,
+    /// The device of `virtual-mac`.
+    vmac: Option<VirtualMac>,
+    /// The interface that has the addresses.
+    home: u32,
     leases: Vec<Lease>,
-    destinations: Vec<Ipv4Addr>,
+    destinations: Vec<IpAddr>,
     interface: String,
     index: u32,
     buffer: Vec<u8>,
@@ -40,11 +53,13 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) struct Received {
     /// Where it says it comes from, if it says that much.
-    pub(super) source: Option<Ipv4Addr>,
+    pub(super) source: Option<IpAddr>,
     pub(super) verdict: Result<Accepted, Reject>,
     /// How far our wall clock is ahead of its sender's, ms, where HMAC shows that it is too much
     /// or soon will be.
     pub(super) skew_ms: Option<i64>,
+    /// What a refused one claims.
+    pub(super) claim: Option<Claim>,
 }
 
 impl Wire {
@@ -67,44 +82,47 @@ impl Wire {
             .borrow_mut()
             .link(interface)
             .map_err(failed("find addresses"))?;
-        let peers = || rules.peers.iter();
-        let filter = Filter {
-            senders: peers().map(|peer| peer.address).collect(),
-            destination: match rules.mode {
-                Mode::Unicast => rules.me,
-                Mode::Multicast => GROUP,
-            },
-            min_ttl: match rules.mode {
-                Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
-                Mode::Multicast => 255,
-            },
-            version: rules.version.get(),
-            vrid: rules.vrid.get(),
-        };
+        let filter = filter(rules);
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
-        let addresses: Vec<Ipv4Addr> = rules.addresses.iter().map(|ip| (*ip).into()).collect();
-        let announcer = match link.mac {
+        let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
+        let vip = &local.vip;
+        let vmac = vmac(vip, link.index, rules.me.is_ipv6(), &netlink);
+        let vmac = vmac.transpose().map_err(failed("make a macvlan device"))?;
+        if vmac.is_some() && rules.me.is_ipv4() && virtual_mac::parent_answers_too(interface) {
+            tracing::warn!(vip = %vip.name, %interface, key = "net.ipv4.conf.INTERFACE.arp_ignore", "the interface itself answers for the address with its own hardware address unless this is 1");
+        }
+        let home = vmac.as_ref().map_or(link.index, VirtualMac::index);
+        let mac = vmac.as_ref().map(VirtualMac::mac).or(link.mac);
+        let announcer = match mac {
             Some(mac) => Some(
-                Announcer::open(link.index, mac, &addresses)
-                    .map_err(failed("open an ARP socket"))?,
+                Announcer::open(interface, link.index, mac, &addresses)
+                    .map_err(failed("open a socket to announce addresses"))?,
             ),
             None => None,
         };
-        let vip = &local.vip;
-        let wire = Self {
-            sender: Sender::open(interface, rules.me).map_err(failed("open a raw socket"))?,
+        let watcher = link
+            .mac
+            .and_then(|mac| watcher(rules, link.index, mac, &addresses));
+        let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
+        let mut wire = Self {
+            sender: Sender::open(interface, link.index, rules.me)
+                .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
             rejected: receiver(Side::Rejected).map_err(failed("open a raw socket"))?,
+            filter,
             announcer,
+            watcher,
             netlink,
+            vmac,
+            home,
             leases: vip
                 .addresses
                 .iter()
-                .map(|address| Lease::new(*address, link.index, vip.lease))
+                .map(|address| Lease::new(placed(*address, vip.virtual_mac), home, vip.lease))
                 .collect(),
             destinations: match rules.mode {
-                Mode::Unicast => peers().map(|peer| peer.address).collect(),
-                Mode::Multicast => vec![GROUP],
+                Mode::Unicast => rules.peers.iter().map(|peer| peer.address).collect(),
+                Mode::Multicast => vec![rules.group()],
             },
             interface: interface.to_owned(),
             index: link.index,
@@ -115,6 +133,9 @@ impl Wire {
                 Auth::None | Auth::Pass(_) => None,
             },
         };
+        // An address that a previous process left stays as it is if it is sound.
+        let present = wire.netlink.borrow_mut().addresses();
+        wire.note(&present.map_err(failed("find addresses"))?);
         Ok((wire, link.up))
     }
 
@@ -125,12 +146,40 @@ impl Wire {
 
     /// Whether the interface of our name is another one by now.
     pub(super) fn is_stale(&self) -> bool {
-        let link = self.netlink.borrow_mut().link(&self.interface);
-        link.is_ok_and(|link| link.index != self.index)
+        let Ok(links) = self.netlink.borrow_mut().links() else {
+            return false;
+        };
+        let present = links.iter().find(|link| link.name == self.interface);
+        let without_home = || links.iter().all(|link| link.index != self.home);
+        present.is_some_and(|link| link.index != self.index || without_home())
     }
 
     pub(super) fn index(&self) -> u32 {
         self.index
+    }
+
+    /// The interface that has the addresses.
+    pub(super) fn home(&self) -> u32 {
+        self.home
+    }
+
+    /// The name of the device of `virtual-mac`.
+    pub(super) fn device(&self) -> Option<&str> {
+        self.vmac.as_ref().map(VirtualMac::name)
+    }
+
+    /// Removes what was made for this wire alone.
+    pub(super) fn retire(&mut self) -> io::Result<()> {
+        let mut netlink = self.netlink.borrow_mut();
+        let vmac = self.vmac.as_mut();
+        vmac.map_or(Ok(()), |vmac| vmac.remove(&mut netlink))
+    }
+
+    /// Somebody else changed the device that has the addresses.
+    pub(super) fn forget_state(&mut self) {
+        if let Some(vmac) = &mut self.vmac {
+            vmac.forget_state();
+        }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -144,27 +193,43 @@ impl Wire {
     /// One packet on this side of the kernel's filter, judged; `None`: nothing there.
     pub(super) fn read(&mut self, rules: &Rules, side: Side) -> io::Result<Option<Received>> {
         let receiver = match side {
-            Side::Matching => &self.receiver,
-            Side::Rejected => &self.rejected,
+            Side::Matching => &mut self.receiver,
+            Side::Rejected => &mut self.rejected,
         };
-        let packet = receiver.read(&mut self.buffer)?;
+        let Some(arrival) = receiver.read(&mut self.buffer)? else {
+            return Ok(None);
+        };
         let seal = &mut self.seal;
-        Ok(packet.map(|packet| {
-            let (verdict, skew_ms) = match seal {
-                Some(seal) => {
-                    let verdict = rules.accept_signed(packet, seal, clock());
-                    let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
-                    let skew = (told && seal.is_skewed()).then(|| seal.skew_ms());
-                    (verdict, skew)
-                }
-                None => (rules.accept(packet), None),
-            };
-            Received {
-                source: source(packet),
-                verdict,
-                skew_ms,
-            }
+        let (source, packet) = match arrival {
+            Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
+            Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
+        };
+        let advert = packet
+            .as_ref()
+            .map_or([].as_slice(), |packet| packet.payload);
+        let verdict = packet.and_then(|packet| {
+            let seal = seal.as_mut().map(|seal| (seal, clock()));
+            rules.judge(packet, seal)
+        });
+        let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+        let skewed = seal.as_ref().filter(|seal| told && seal.is_skewed());
+        let refused_from = source.filter(|_| verdict.is_err());
+        Ok(Some(Received {
+            source,
+            skew_ms: skewed.map(Seal::skew_ms),
+            claim: refused_from.and_then(|source| claim(source, advert)),
+            verdict,
         }))
+    }
+
+    pub(super) fn watcher(&self) -> Option<&Watcher> {
+        self.watcher.as_ref()
+    }
+
+    /// Looks away from the adverts of these virtual routers: this node's others on the same LAN.
+    pub(super) fn pass_over(&mut self, vrids: &[u8]) -> io::Result<()> {
+        self.filter.passed_over = vrids.to_vec();
+        self.rejected.set_filter(&self.filter, Side::Rejected)
     }
 
     pub(super) fn advertise(
@@ -181,7 +246,7 @@ impl Wire {
             vrid: rules.vrid,
             priority,
             interval: rules.interval,
-            addresses: &rules.addresses,
+            addresses: rules.addresses.as_wire(),
             auth: match &rules.auth {
                 Auth::None | Auth::Hmac(_) => WireAuth::None,
                 Auth::Pass(password) => WireAuth::Pass(password.0),
@@ -191,7 +256,7 @@ impl Wire {
             .encode(rules.me, destination, &mut self.advert)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         if let Some(seal) = &mut self.seal {
-            seal.sign(&mut self.advert, rules.me.into(), clock());
+            seal.sign(&mut self.advert, rules.me, clock());
         }
         self.sender.send(&self.advert, destination)
     }
@@ -201,6 +266,9 @@ impl Wire {
     // connected to.
     pub(super) fn hold(&mut self) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();
+        if let Some(vmac) = &mut self.vmac {
+            vmac.raise(&mut netlink)?;
+        }
         self.leases
             .iter_mut()
             .try_for_each(|lease| lease.hold(&mut netlink))
@@ -209,15 +277,24 @@ impl Wire {
     /// Removes all addresses that can be removed.
     pub(super) fn release(&mut self) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();
-        self.leases
+        let released = self
+            .leases
             .iter_mut()
             .map(|lease| lease.release(&mut netlink))
-            .fold(Ok(()), Result::and)
+            .fold(Ok(()), Result::and);
+        let vmac = self.vmac.as_mut();
+        let lowered = vmac.map_or(Ok(()), |vmac| vmac.lower(&mut netlink));
+        released.and(lowered)
     }
 
     /// Announces at `mac` from here on; says whether that is news.
     pub(super) fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set_mac(mac);
+        }
         match &mut self.announcer {
+            // What is announced is the virtual router's, not the interface's.
+            Some(_) if self.vmac.is_some() => Ok(false),
             Some(announcer) => announcer.set_mac(mac),
             None => Ok(false),
         }
@@ -232,14 +309,14 @@ impl Wire {
     /// Removes what a previous process left in other shapes than ours: one of our addresses with
     /// another prefix length on our interface, or with lbd's tag on another interface. Says whether
     /// one of our addresses as they should be is there.
-    pub(super) fn remove_strays(&self) -> io::Result<bool> {
+    pub(super) fn remove_strays(&mut self) -> io::Result<bool> {
         let mut netlink = self.netlink.borrow_mut();
         let mut ours = false;
         for found in netlink.addresses()? {
             if !self.ours().any(|ip| ip == found.address.ip) {
                 continue;
             }
-            let here = found.index == self.index;
+            let here = found.index == self.home;
             let as_it_should_be = self
                 .leases
                 .iter()
@@ -250,30 +327,104 @@ impl Wire {
                 Lease::new(found.address, found.index, None).release(&mut netlink)?;
             }
         }
+        if let Some(vmac) = self.vmac.as_mut().filter(|_| !ours) {
+            vmac.lower(&mut netlink)?;
+        }
         Ok(ours)
     }
 
     /// What the kernel says at this moment; `source` is the node's own address.
-    pub(super) fn present_state(&self, source: IpAddr) -> io::Result<Present> {
-        let mut netlink = self.netlink.borrow_mut();
-        let links = netlink.links()?;
+    pub(super) fn present_state(&mut self, source: IpAddr) -> io::Result<Present> {
+        let (links, all) = {
+            let mut netlink = self.netlink.borrow_mut();
+            (netlink.links()?, netlink.addresses()?)
+        };
+        self.note(&all);
         let link = links.iter().find(|link| link.index == self.index);
-        let all = netlink.addresses()?;
-        let here = |ip: IpAddr| {
-            all.iter()
-                .any(|found| found.index == self.index && found.address.ip == ip)
+        let on = |index: u32, ip: IpAddr| {
+            let same = |found: &&Address| found.index == index && found.address.ip == ip;
+            all.iter().find(same).is_some_and(|found| found.sound)
         };
         Ok(Present {
             up: link.is_some_and(|link| link.up),
             mac: link.and_then(|link| link.mac),
-            source: here(source),
-            complete: self.ours().all(here),
+            source: on(self.index, source),
+            complete: self.ours().all(|ip| on(self.home, ip)),
         })
+    }
+
+    /// Notes which of our addresses the kernel has.
+    fn note(&mut self, all: &[Address]) {
+        for lease in &mut self.leases {
+            let address = lease.address();
+            let same = |found: &Address| found.index == self.home && found.address == address;
+            lease.note(all.iter().any(|found| same(found) && found.sound));
+        }
     }
 
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
     }
+}
+
+/// What the kernel lets through.
+fn filter(rules: &Rules) -> Filter {
+    let peers = || rules.peers.iter();
+    Filter {
+        senders: peers().map(|peer| peer.address).collect(),
+        destination: match rules.mode {
+            Mode::Unicast => rules.me,
+            Mode::Multicast => rules.group(),
+        },
+        min_ttl: match rules.mode {
+            Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
+            Mode::Multicast => 255,
+        },
+        version: rules.version.get(),
+        vrid: rules.vrid.get(),
+        passed_over: Vec::new(),
+    }
+}
+
+/// The device of `virtual-mac`, if that is asked for.
+fn vmac(
+    vip: &Vip,
+    parent: u32,
+    v6: bool,
+    netlink: &SharedNetlink,
+) -> Option<io::Result<VirtualMac>> {
+    let mut netlink = netlink.borrow_mut();
+    let open = || VirtualMac::open(&mut netlink, parent, vip.vrid.get(), v6);
+    vip.virtual_mac.then(open)
+}
+
+/// On a device of its own an address is a host address: the way to the LAN stays the real
+/// interface's.
+fn placed(mut address: VipAddress, on_own_device: bool) -> VipAddress {
+    if on_own_device {
+        address.prefix = if address.ip.is_ipv4() { 32 } else { 128 };
+    }
+    address
+}
+
+/// Who watches the virtual addresses and the nodes by ARP; `None` by IPv6.
+fn watcher(
+    rules: &Rules,
+    index: u32,
+    mac: [u8; 6],
+    addresses: &[IpAddr],
+) -> Option<io::Result<Watcher>> {
+    let IpAddr::V4(me) = rules.me else {
+        return None;
+    };
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let virtuals: Vec<Ipv4Addr> = addresses.iter().copied().filter_map(v4).collect();
+    let nodes = rules.peers.iter().map(|peer| peer.address);
+    let nodes: Vec<Ipv4Addr> = nodes.filter_map(v4).collect();
+    Some(Watcher::open(index, mac, me, &virtuals, &nodes))
 }
 
 /// An interface as the kernel describes it at one moment.
@@ -283,7 +434,7 @@ pub(super) struct Present {
     pub(super) mac: Option<[u8; 6]>,
     /// Whether the node's own address is there.
     pub(super) source: bool,
-    /// Whether all virtual addresses are there.
+    /// Whether all virtual addresses are there and can be used.
     pub(super) complete: bool,
 }
 
@@ -296,7 +447,17 @@ fn clock() -> Clock {
 }
 
 /// The source of an IPv4 packet, whatever else is wrong with it.
-fn source(packet: &[u8]) -> Option<Ipv4Addr> {
+fn source(packet: &[u8]) -> Option<IpAddr> {
     let bytes: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-    Some(bytes.into())
+    Some(Ipv4Addr::from(bytes).into())
+}
+
+/// An IPv6 packet for the judgement. Without its destination or its hop limit there is none.
+fn datagram(parts: ArrivalV6<'_>) -> Result<Datagram<'_>, Reject> {
+    Ok(Datagram {
+        source: parts.source.ok_or(Reject::IpHeader)?.into(),
+        destination: parts.destination.ok_or(Reject::IpHeader)?.into(),
+        ttl: parts.hop_limit.ok_or(Reject::IpHeader)?,
+        payload: parts.payload,
+    })
 }

@@ -4,21 +4,23 @@
 #![deny(clippy::indexing_slicing)]
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::hmac::{self, Clock, Seal};
-use super::packet::{Advertisement, GROUP, Reject, WireAuth, split_ipv4};
+use super::packet::{
+    Addresses, Advertisement, Datagram, GROUP, GROUP_V6, Reject, WireAuth, split_ipv4,
+};
 use super::timing;
 use crate::config::local::LocalVip;
-use crate::config::model::{Auth, Mode};
+use crate::config::model::{Auth, Mode, VipAddress};
 use crate::units::{AdvertInterval, Version, Vrid};
 
 /// Another node of the virtual router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// The source address of its adverts.
-    pub address: Ipv4Addr,
-    /// The lowest TTL accepted from it by unicast.
+    pub address: IpAddr,
+    /// The lowest TTL or hop limit accepted from it by unicast.
     pub min_ttl: u8,
 }
 
@@ -36,17 +38,59 @@ pub struct Rules {
     /// How adverts travel.
     pub mode: Mode,
     /// The source of our own adverts.
-    pub me: Ipv4Addr,
+    pub me: IpAddr,
     /// The other nodes.
     pub peers: Vec<Peer>,
     /// Our virtual addresses, in the order they are advertised.
-    pub addresses: Vec<[u8; 4]>,
+    pub addresses: OwnAddresses,
 }
 
-/// A virtual router this release cannot run.
+/// Our virtual addresses as they go on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnAddresses {
+    /// IPv4.
+    V4(Vec<[u8; 4]>),
+    /// IPv6.
+    V6(Vec<[u8; 16]>),
+}
+
+impl OwnAddresses {
+    /// The same for an advert.
+    #[must_use]
+    pub fn as_wire(&self) -> Addresses<'_> {
+        match self {
+            Self::V4(list) => Addresses::V4(list),
+            Self::V6(list) => Addresses::V6(list),
+        }
+    }
+
+    /// The addresses of a list that are of `like`'s family, all of them, in their order.
+    fn of(list: &[VipAddress], like: IpAddr) -> Result<Self, MixedFamilies> {
+        match like {
+            IpAddr::V4(_) => {
+                let octets = |ip| match ip {
+                    IpAddr::V4(ip) => Ok(ip.octets()),
+                    IpAddr::V6(_) => Err(MixedFamilies),
+                };
+                let list = list.iter().map(|address| octets(address.ip));
+                list.collect::<Result<_, _>>().map(Self::V4)
+            }
+            IpAddr::V6(_) => {
+                let octets = |ip| match ip {
+                    IpAddr::V6(ip) => Ok(ip.octets()),
+                    IpAddr::V4(_) => Err(MixedFamilies),
+                };
+                let list = list.iter().map(|address| octets(address.ip));
+                list.collect::<Result<_, _>>().map(Self::V6)
+            }
+        }
+    }
+}
+
+/// A virtual router that speaks one family and lists addresses of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("IPv6 virtual routers are not supported yet")]
-pub struct Ipv6Unsupported;
+#[error("a virtual router speaks IPv4 or IPv6, not both")]
+pub struct MixedFamilies;
 
 /// An advert that may be acted upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,50 +113,49 @@ impl Rules {
     /// The rules of a virtual router as this node takes part in it.
     ///
     /// # Errors
-    /// [`Ipv6Unsupported`] when one of its addresses is no IPv4 address.
-    pub fn new(local: &LocalVip) -> Result<Self, Ipv6Unsupported> {
-        let v4 = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => Ok(ip),
-            IpAddr::V6(_) => Err(Ipv6Unsupported),
-        };
+    /// [`MixedFamilies`] when its addresses and its nodes are not all of one family.
+    pub fn new(local: &LocalVip) -> Result<Self, MixedFamilies> {
         let vip = &local.vip;
-        let mut peers = Vec::with_capacity(vip.nodes.len());
-        for (place, node) in vip.nodes.iter().enumerate() {
-            if place != local.me {
-                peers.push(Peer {
-                    address: v4(node.address)?,
-                    min_ttl: node.min_ttl,
-                });
-            }
+        let others = vip.nodes.iter().enumerate();
+        let others = others.filter(|(place, _)| *place != local.me);
+        let peers: Vec<Peer> = others
+            .map(|(_, node)| Peer {
+                address: node.address,
+                min_ttl: node.min_ttl,
+            })
+            .collect();
+        let like = local.source.is_ipv4();
+        if peers.iter().any(|peer| peer.address.is_ipv4() != like) {
+            return Err(MixedFamilies);
         }
-        let addresses = vip
-            .addresses
-            .iter()
-            .map(|address| v4(address.ip).map(|ip| ip.octets()))
-            .collect::<Result<_, _>>()?;
+        let addresses = OwnAddresses::of(&vip.addresses, local.source)?;
         Ok(Self {
             version: vip.version,
             vrid: vip.vrid,
             interval: vip.advert_interval,
             auth: vip.auth.clone(),
             mode: vip.mode,
-            me: v4(local.source)?,
+            me: local.source,
             peers,
             addresses,
         })
     }
 
+    /// The group that adverts by multicast go to.
+    #[must_use]
+    pub const fn group(&self) -> IpAddr {
+        match self.me {
+            IpAddr::V4(_) => IpAddr::V4(GROUP),
+            IpAddr::V6(_) => IpAddr::V6(GROUP_V6),
+        }
+    }
+
     /// Judges one IPv4 packet as a raw socket delivers it, header first.
-    ///
-    /// The sender must be a configured node in both modes. TTL: 255 by multicast, at least the
-    /// node's `min-ttl` by unicast. Length: exactly what the IPv4 header and the address count
-    /// say; bytes beyond the IPv4 total length are Ethernet padding. A differing list of addresses
-    /// is told, not refused (RFC 9568 §7.1 leaves it open).
     ///
     /// # Errors
     /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured.
     pub fn accept(&self, packet: &[u8]) -> Result<Accepted, Reject> {
-        self.judge(packet, None)
+        self.judge(split_ipv4(packet)?, None)
     }
 
     /// The same where HMAC is configured: `seal` judges and remembers the trailer.
@@ -125,11 +168,23 @@ impl Rules {
         seal: &mut Seal,
         clock: Clock,
     ) -> Result<Accepted, Reject> {
-        self.judge(packet, Some((seal, clock)))
+        self.judge(split_ipv4(packet)?, Some((seal, clock)))
     }
 
-    fn judge(&self, packet: &[u8], seal: Option<(&mut Seal, Clock)>) -> Result<Accepted, Reject> {
-        let (header, payload) = split_ipv4(packet)?;
+    /// Judges one packet of either family, with what judges trailers where HMAC is configured.
+    ///
+    /// The sender must be a configured node in both modes. TTL: 255 by multicast, at least the
+    /// node's `min-ttl` by unicast. Length: exactly what the address count says. A differing list of
+    /// addresses is told, not refused (RFC 9568 §7.1 leaves it open).
+    ///
+    /// # Errors
+    /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured and
+    /// nothing judges it.
+    pub fn judge(
+        &self,
+        header: Datagram<'_>,
+        seal: Option<(&mut Seal, Clock)>,
+    ) -> Result<Accepted, Reject> {
         if header.source == self.me {
             return Err(Reject::OwnAddress);
         }
@@ -141,7 +196,7 @@ impl Rules {
             .ok_or(Reject::UnknownSender)?;
         let (destination, min_ttl) = match self.mode {
             Mode::Unicast => (self.me, peer.min_ttl),
-            Mode::Multicast => (GROUP, 255),
+            Mode::Multicast => (self.group(), 255),
         };
         if header.destination != destination {
             return Err(Reject::Destination);
@@ -149,7 +204,7 @@ impl Rules {
         if header.ttl < min_ttl {
             return Err(Reject::Ttl);
         }
-        let (message, trailer) = hmac::split(payload, header.source.into());
+        let (message, trailer) = hmac::split(header.payload, header.source);
         if trailer.is_some() && !matches!(self.auth, Auth::Hmac(_)) {
             return Err(Reject::AuthType);
         }
@@ -164,7 +219,7 @@ impl Rules {
         self.authenticate(advert.auth)?;
         match (&self.auth, seal) {
             (Auth::Hmac(_), Some((seal, clock))) => {
-                seal.verify(place, (message, trailer), header.source.into(), clock)?;
+                seal.verify(place, (message, trailer), header.source, clock)?;
             }
             (Auth::Hmac(_), None) => return Err(Reject::HmacMissing),
             (Auth::None | Auth::Pass(_), _) => {}
@@ -174,13 +229,14 @@ impl Rules {
             Version::V2 => advert.interval,
             Version::V3 => timing::bounded_interval(self.interval, advert.interval),
         };
+        // TODO-correctness(RFC 9568 §5.2.9): IPv6 lists need no link-local address first.
         Ok(Accepted {
-            sender: header.source.into(),
+            sender: header.source,
             peer: place,
             priority: advert.priority,
             interval,
             interval_as_sent: interval == advert.interval,
-            same_addresses: same_set(advert.addresses, &self.addresses),
+            same_addresses: advert.addresses.same_set(self.addresses.as_wire()),
         })
     }
 
@@ -206,9 +262,7 @@ impl Rules {
     }
 }
 
-fn same_set(theirs: &[[u8; 4]], ours: &[[u8; 4]]) -> bool {
-    theirs.len() == ours.len() && theirs.iter().all(|address| ours.contains(address))
-}
-
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;

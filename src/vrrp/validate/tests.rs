@@ -1,6 +1,7 @@
 //! Every reason a well-formed or malformed packet is refused for, and what is tolerated.
 #![expect(clippy::indexing_slicing, reason = "a test may stop where it stands")]
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
@@ -16,12 +17,12 @@ fn rules(version: Version, auth: Auth) -> Rules {
         interval: AdvertInterval::new(version, Duration::from_secs(1)).unwrap(),
         auth,
         mode: Mode::Unicast,
-        me: ME,
+        me: ME.into(),
         peers: vec![Peer {
-            address: PEER,
+            address: PEER.into(),
             min_ttl: 255,
         }],
-        addresses: vec![[172, 16, 0, 10]],
+        addresses: OwnAddresses::V4(vec![[172, 16, 0, 10]]),
     }
 }
 
@@ -31,7 +32,7 @@ fn advert(rules: &Rules) -> Advertisement<'_> {
         vrid: rules.vrid,
         priority: 110,
         interval: rules.interval,
-        addresses: &rules.addresses,
+        addresses: rules.addresses.as_wire(),
         auth: match &rules.auth {
             Auth::None | Auth::Hmac(_) => WireAuth::None,
             Auth::Pass(password) => WireAuth::Pass(password.0),
@@ -41,7 +42,9 @@ fn advert(rules: &Rules) -> Advertisement<'_> {
 
 fn packet(advert: &Advertisement<'_>, source: Ipv4Addr, destination: Ipv4Addr, ttl: u8) -> Vec<u8> {
     let mut payload = Vec::new();
-    advert.encode(source, destination, &mut payload).unwrap();
+    advert
+        .encode(source.into(), destination.into(), &mut payload)
+        .unwrap();
     let total = u8::try_from(20 + payload.len()).unwrap();
     let mut all = vec![0x45, 0xc0, 0, total, 0, 1, 0, 0, ttl, 112, 0, 0];
     all.extend(source.octets());
@@ -178,7 +181,7 @@ fn version_3_learns_an_interval_within_bounds() {
 #[test]
 fn another_list_of_addresses_is_told_and_accepted() {
     let mut rules = seed();
-    rules.addresses.push([172, 16, 0, 11]);
+    rules.addresses = OwnAddresses::V4(vec![[172, 16, 0, 10], [172, 16, 0, 11]]);
     let lists: [&[[u8; 4]]; 3] = [
         &[[172, 16, 0, 10]],
         &[[172, 16, 0, 10], [172, 16, 0, 12]],
@@ -186,7 +189,7 @@ fn another_list_of_addresses_is_told_and_accepted() {
     ];
     let verdicts = lists.map(|list| {
         let mut other = advert(&rules);
-        other.addresses = list;
+        other.addresses = Addresses::V4(list);
         let bytes = packet(&other, PEER, ME, 255);
         rules.accept(&bytes).unwrap().same_addresses
     });
