@@ -14,6 +14,7 @@ use lbd::admin::protocol::{AskError, ask_status};
 use lbd::admin::status::{ProcessStatus, ProxyStatus, Status};
 use lbd::admin::{Source, http, socket};
 use lbd::net::clock;
+use tokio::sync::mpsc;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -67,7 +68,8 @@ impl Socket {
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("admin.sock");
         let listener = socket::bind(&path).unwrap();
-        run(move || socket::serve(listener, source(ready())));
+        let (orders, _nobody) = mpsc::channel(1);
+        run(move || socket::serve(listener, source(ready()), Arc::default(), orders));
         Self { dir, path }
     }
 

@@ -16,10 +16,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lbd::config::local::{HostFacts, InterfaceFacts};
-use lbd::config::model::{Listen, VipAddress};
+use lbd::config::model::{Listen, RunAs, VipAddress};
 use lbd::config::problem::CODES;
 use lbd::config::schema::{Fallback, Kind, SECTIONS, Section, Support, section};
-use lbd::config::{Host, Parsed, Problem, View, docs, examine, parse, render, render_json};
+use lbd::config::{
+    Host, Parsed, Problem, Trouble, View, docs, examine, parse, render, render_json,
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -225,11 +227,30 @@ fn on_lb1(text: &str) -> Parsed {
         text,
         View::Here(Host {
             facts: &facts,
-            file_exists: &|_| false,
+            file_exists: &|path| path.ends_with("peer.key"),
+            key_problem: &|_| Some("line 1 is shorter than 32 characters".to_owned()),
+            trouble: &trouble_on_lb1,
             port_held: &|listen| listen == Listen::Any(8080),
             node: None,
         }),
     )
+}
+
+/// lb1 has no `ghost` and no rights to run programs as somebody else.
+fn trouble_on_lb1(program: &Path, user: Option<&RunAs>) -> Option<Trouble> {
+    let folder = Path::new("/srv/changeable");
+    let group = user.and_then(|user| user.group.as_deref());
+    match (program.to_str().unwrap(), user) {
+        (_, Some(_)) if group == Some("ghosts") => Some(Trouble::NoSuchGroup("ghosts".into())),
+        (_, Some(user)) if user.user == "ghost" => Some(Trouble::NoSuchUser("ghost".into())),
+        (_, Some(_)) => Some(Trouble::NotPermitted),
+        ("/usr/local/bin/missing", None) => Some(Trouble::Missing),
+        ("/usr/local/bin/text", None) => Some(Trouble::NotExecutable),
+        (_, None) if program.starts_with(folder) => {
+            Some(Trouble::ChangeableByOthers(folder.to_owned()))
+        }
+        (_, None) => None,
+    }
 }
 
 fn invalid() -> Vec<PathBuf> {

@@ -11,9 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lbd::admin::protocol::ask_status;
+use lbd::admin::protocol::{self, ask_status, order};
 use lbd::admin::status::{ServerState, Status};
 use lbd::daemon::proxy::{ProxyArgs, run};
+use lbd::ipc::command::{self, Failover, Outcome};
 use lbd::ipc::message::{
     Hello, ListenerGroup, MESSAGE_BYTES_MAX, ServerSnapshot, ToKeeper, ToProxy, VrrpStatus, Welcome,
 };
@@ -555,6 +556,90 @@ fn sigterm_drains_and_ends_the_process() {
     assert_eq!(talk(&mut client, b"still").unwrap(), b"still");
     drop(client);
     assert_eq!(keeper.wait_end(), 0);
+}
+
+/// An operator who waits for what becomes of a failover.
+fn operator(keeper: &Keeper) -> std::thread::JoinHandle<Outcome> {
+    let path = keeper.dir.join("admin.sock");
+    let failover = protocol::Command::Failover(Failover {
+        vips: vec!["kube".to_owned()],
+        hold_ms: Some(5_000),
+    });
+    std::thread::spawn(move || order(&path, failover, PATIENCE).unwrap())
+}
+
+fn next_order(keeper: &mut Keeper) -> u64 {
+    let (message, _) = keeper.next("order", |m| matches!(m, ToKeeper::Command { .. }));
+    let ToKeeper::Command { id, command } = message else {
+        panic!()
+    };
+    let expected = Failover {
+        vips: vec!["kube".to_owned()],
+        hold_ms: Some(5_000),
+    };
+    assert_eq!(command, command::Command::Failover(expected));
+    id
+}
+
+#[test]
+fn each_order_gets_the_keepers_answer_to_it_in_whatever_order_they_come() {
+    let mut keeper = Keeper::start("orders");
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    keeper.status();
+    let first = operator(&keeper);
+    let one = next_order(&mut keeper);
+    let second = operator(&keeper);
+    let two = next_order(&mut keeper);
+    for (id, text) in [(two, "second"), (one, "first")] {
+        let outcome = Outcome::Refused(text.to_owned());
+        keeper.send(&ToProxy::Outcome { id, outcome }, &[]);
+    }
+    let refused = |text: &str| Outcome::Refused(text.to_owned());
+    assert_eq!(second.join().unwrap(), refused("second"));
+    assert_eq!(first.join().unwrap(), refused("first"));
+    // Nobody waits for this one.
+    let outcome = refused("stray");
+    keeper.send(&ToProxy::Outcome { id: 77, outcome }, &[]);
+    assert!(keeper.status().process.serving);
+}
+
+#[test]
+fn orders_beyond_the_bound_are_refused_and_a_dead_keeper_leaves_nobody_waiting() {
+    let mut keeper = Keeper::start("orders-lost");
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    keeper.status();
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let waiting = operator(&keeper);
+            next_order(&mut keeper);
+            waiting
+        })
+        .collect();
+    let refused = operator(&keeper).join().unwrap();
+    assert_eq!(refused, Outcome::Refused("too many orders at once".into()));
+    assert!(keeper.status().process.serving);
+    keeper.connection = None;
+    for waiting in waiting {
+        let outcome = waiting.join().unwrap();
+        let lost = "the keeper ended before it said how it ended";
+        assert_eq!(outcome, Outcome::Unknown(lost.to_owned()));
+    }
+    let refused = operator(&keeper).join().unwrap();
+    assert_eq!(refused, Outcome::Refused("no keeper is there".into()));
+}
+
+#[test]
+fn a_hung_keeper_leaves_nobody_waiting() {
+    let mut keeper = Keeper::start("orders-hung");
+    let (listener, address) = front();
+    keeper.bring_up(&config(address, &[echo()]), listener);
+    keeper.status();
+    let waiting = operator(&keeper);
+    next_order(&mut keeper);
+    let lost = "the keeper does not answer: what becomes of it is not known";
+    assert_eq!(waiting.join().unwrap(), Outcome::Unknown(lost.to_owned()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::status::{
     FORMAT_VERSION, KEEPER_SILENT_MS, ProxyStatus, ServerState, ServerStatus, Status, short_time,
 };
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::ipc::message::{ChannelStatus, RouteStatus, TrackStatus, VipStatus, VrrpState};
 
 impl Status {
     /// Fills in the version, the problems and the headline.
@@ -58,6 +58,11 @@ impl Status {
         for vip in self.vips() {
             problems.extend(vip_problems(vip));
         }
+        for route in self.routes() {
+            problems.extend(route_problems(route));
+        }
+        let channel = self.vrrp.as_ref().and_then(|vrrp| vrrp.channel.as_ref());
+        problems.extend(channel.map(channel_problems).unwrap_or_default());
         for proxy in &self.proxies {
             problems.extend(proxy_problems(proxy));
         }
@@ -72,6 +77,11 @@ impl Status {
 
     fn find_headline(&self) -> String {
         let mut parts: Vec<String> = self.vips().iter().map(holder).collect();
+        let announced = self.routes().iter().filter(|route| route.announced);
+        parts.extend(announced.map(|route| {
+            let addresses = bare(&route.addresses);
+            format!("route to {addresses} announced: {}", route.reason)
+        }));
         if self.problems.is_empty() {
             parts.extend(self.proxies.iter().map(servers_up));
         } else if self.keeper_speaks() {
@@ -90,6 +100,35 @@ impl Status {
     fn vips(&self) -> &[VipStatus] {
         self.vrrp.as_ref().map_or(&[], |vrrp| &vrrp.vips)
     }
+
+    fn routes(&self) -> &[RouteStatus] {
+        self.vrrp.as_ref().map_or(&[], |vrrp| &vrrp.routes)
+    }
+}
+
+/// A node that never spoke may have no lbd, or no key: that is the operator's affair.
+fn channel_problems(channel: &ChannelStatus) -> Vec<String> {
+    let fault = channel.fault.iter();
+    let mut problems: Vec<String> = fault
+        .map(|fault| format!("peer channel out of order: {fault}"))
+        .collect();
+    for node in &channel.nodes {
+        if let (false, Some(ms)) = (node.reachable, node.heard_ms) {
+            let span = short_time(ms);
+            problems.push(format!(
+                "{} silent on the peer channel for {span}",
+                node.name
+            ));
+        }
+        let lost = node.routers.iter().filter(|view| view.unheard);
+        problems.extend(lost.map(|view| {
+            format!(
+                "adverts of VIP {} to {} are lost: one-way",
+                view.vip, node.name
+            )
+        }));
+    }
+    problems
 }
 
 /// `VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100`
@@ -130,8 +169,11 @@ fn why_it(vip: &VipStatus, active: IpAddr) -> String {
 }
 
 fn bare_addresses(vip: &VipStatus) -> String {
-    let bare: Vec<&str> = vip
-        .addresses
+    bare(&vip.addresses)
+}
+
+fn bare(addresses: &[String]) -> String {
+    let bare: Vec<&str> = addresses
         .iter()
         .map(|address| address.split('/').next().unwrap_or(address))
         .collect();
@@ -156,9 +198,7 @@ fn vip_problems(vip: &VipStatus) -> Vec<String> {
             vip.interface
         ));
     }
-    for track in vip.tracks.iter().filter(|track| track.ok == Some(false)) {
-        problems.push(format!("track {} of VIP {} fails", track.name, vip.name));
-    }
+    problems.extend(failing(&vip.name, &vip.tracks));
     if let Some(conflict) = &vip.conflict {
         problems.push(format!("conflict on VIP {}: {conflict}", vip.name));
     }
@@ -188,6 +228,21 @@ fn vip_problems(vip: &VipStatus) -> Vec<String> {
             ));
         }
     }
+    problems
+}
+
+fn failing<'a>(vip: &'a str, tracks: &'a [TrackStatus]) -> impl Iterator<Item = String> + 'a {
+    let failing = tracks.iter().filter(|track| track.ok == Some(false));
+    failing.map(move |track| format!("track {} of VIP {vip} fails", track.name))
+}
+
+fn route_problems(route: &RouteStatus) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !route.announced {
+        let addresses = bare(&route.addresses);
+        problems.push(format!("route to {addresses} withdrawn: {}", route.reason));
+    }
+    problems.extend(failing(&route.name, &route.tracks));
     problems
 }
 

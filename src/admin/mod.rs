@@ -2,10 +2,13 @@
 //!
 //! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
 //! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
-//! people, `families` as metrics. `socket` answers `lbd status` over a Unix socket (`protocol` is
-//! its vocabulary and its client), `http` answers Prometheus, load balancers and browsers. Both ask
-//! a [`Source`] for the present status; whoever asks is bounded in number, size and time.
+//! people, `families` as metrics. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
+//! (`protocol` is its vocabulary and its client), `http` answers Prometheus, load balancers and
+//! browsers. Both ask a [`Source`] for the present status; orders go to the keeper by way of
+//! [`Orders`]. Whoever asks is bounded in number, size and time.
 
+mod channel;
+pub mod events;
 pub mod families;
 pub mod gather;
 pub mod http;
@@ -17,8 +20,24 @@ pub mod table;
 
 use std::sync::Arc;
 
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ipc::command::{Command, Outcome};
+
 /// Gives the present status to whoever was asked for it.
 pub type Source = Arc<dyn Fn() -> status::Status + Send + Sync>;
+
+/// Takes orders for the keeper. Bounded: an order that finds it full is refused.
+pub type Orders = mpsc::Sender<Order>;
+
+/// An order on its way to the keeper.
+#[derive(Debug)]
+pub struct Order {
+    /// What is to be done.
+    pub command: Command,
+    /// Where to say what became of it. Dropped: nobody knows.
+    pub answer: oneshot::Sender<Outcome>,
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,8 @@
 //! The admin socket's words, and the client's side of a conversation: one line of JSON with a
 //! question, one line with the answer, then the connection ends.
+//!
+//! Within a version commands and fields may be added; a daemon refuses those it doesn't know, by
+//! name. The words of orders to the keeper are those of `ipc::command`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -11,20 +14,22 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::status::Status;
+use crate::ipc::command::{self, Failover, Outcome, ReleaseHold};
+use crate::ipc::event::Event;
 
 /// The version both sides speak.
 pub const VERSION: u32 = 1;
 
 /// The longest question, bytes.
-pub const QUESTION_BYTES_MAX: usize = 4 * 1024;
+pub const QUESTION_BYTES_MAX: usize = 8 * 1024;
 
 /// The longest answer a client takes, bytes.
 const ANSWER_BYTES_MAX: u64 = 8 << 20;
 
-/// How long a client waits for each step.
+/// How long a client waits for each step, unless it gave an order that takes longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A question: `{"v":1,"command":"status"}`.
+/// A question: `{"v":1,"command":"status"}`, with arguments `{"v":1,"command":{"failover":{…}}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -35,14 +40,41 @@ pub struct Question {
 }
 
 /// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
     /// The whole status.
     Status,
+    /// What happened: the last so many events, and each further one if the asker wants to follow.
+    Events {
+        /// How many of the past ones.
+        last: u32,
+        /// Go on with each further one, until the asker hangs up.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Hand virtual IPs over to another node. For writers.
+    Failover(Failover),
+    /// End what a failover left behind. For writers.
+    ReleaseHold(ReleaseHold),
 }
 
-/// The answer: `{"v":1,"status":{…}}` or `{"v":1,"error":"…"}`.
+impl Command {
+    /// What the keeper is to do, if it is for the keeper. That takes more than the right to read:
+    /// root, or the user the daemon runs as.
+    ///
+    /// # Errors
+    /// The command itself, when it only asks.
+    pub fn into_order(self) -> Result<command::Command, Self> {
+        match self {
+            Self::Failover(failover) => Ok(command::Command::Failover(failover)),
+            Self::ReleaseHold(release) => Ok(command::Command::ReleaseHold(release)),
+            Self::Status | Self::Events { .. } => Err(self),
+        }
+    }
+}
+
+/// The answer: `{"v":1,"status":{…}}`, `{"v":1,"outcome":{…}}` or `{"v":1,"error":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// [`VERSION`].
@@ -58,8 +90,14 @@ pub struct Answer {
 pub enum Content {
     /// To [`Command::Status`].
     Status(Box<Status>),
-    /// The question was not understood or is not allowed.
+    /// To [`Command::Events`], oldest first; to one who follows more of the same, a line each time.
+    Events(Vec<Event>),
+    /// To an order.
+    Outcome(Outcome),
+    /// The question was not understood.
     Error(String),
+    /// The one who asks may read, but not give orders.
+    Denied(String),
 }
 
 /// Why a daemon could not be asked.
@@ -98,6 +136,9 @@ pub enum AskError {
     /// It refused.
     #[error("refused: {0}")]
     Refused(String),
+    /// It takes no orders from this user.
+    #[error("not permitted: {0}")]
+    Denied(String),
 }
 
 /// Reads one question.
@@ -122,31 +163,94 @@ pub fn parse(line: &[u8]) -> Result<Question, String> {
 /// # Errors
 /// [`AskError`].
 pub fn ask_status(path: &Path) -> Result<Status, AskError> {
-    let broken = |source| AskError::Broken {
+    let mut answers = ask(path, Command::Status, PATIENCE)?;
+    match answers.only(path)? {
+        Content::Status(status) => Ok(*status),
+        other @ (Content::Events(_)
+        | Content::Outcome(_)
+        | Content::Error(_)
+        | Content::Denied(_)) => Err(unexpected(other)),
+    }
+}
+
+/// Gives the daemon at `path` an order and waits for what becomes of it, at most `patience`.
+///
+/// # Errors
+/// [`AskError`].
+pub fn order(path: &Path, order: Command, patience: Duration) -> Result<Outcome, AskError> {
+    let mut answers = ask(path, order, patience.max(PATIENCE))?;
+    match answers.only(path)? {
+        Content::Outcome(outcome) => Ok(outcome),
+        other @ (Content::Status(_)
+        | Content::Events(_)
+        | Content::Error(_)
+        | Content::Denied(_)) => Err(unexpected(other)),
+    }
+}
+
+/// Asks the daemon at `path` for its last events, and hands them to `take`. With `follow` also each
+/// further one, until the daemon hangs up or `take` says false.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_events(
+    path: &Path,
+    last: u32,
+    follow: bool,
+    mut take: impl FnMut(Vec<Event>) -> bool,
+) -> Result<(), AskError> {
+    let mut answers = ask(path, Command::Events { last, follow }, PATIENCE)?;
+    let mut content = answers.only(path)?;
+    answers
+        .wait_for_ever()
+        .map_err(|source| broken(path, source))?;
+    loop {
+        let Content::Events(events) = content else {
+            return Err(unexpected(content));
+        };
+        if !take(events) || !follow {
+            return Ok(());
+        }
+        content = match answers.next(path)? {
+            Some(content) => content,
+            None => return Ok(()),
+        };
+    }
+}
+
+fn broken(path: &Path, source: io::Error) -> AskError {
+    AskError::Broken {
         path: path.to_owned(),
         source,
-    };
+    }
+}
+
+/// A refusal, or an answer to another question.
+fn unexpected(content: Content) -> AskError {
+    match content {
+        Content::Error(error) => AskError::Refused(error),
+        Content::Denied(error) => AskError::Denied(error),
+        Content::Status(_) | Content::Events(_) | Content::Outcome(_) => {
+            AskError::Refused("answers another question".to_owned())
+        }
+    }
+}
+
+/// Connects and asks.
+fn ask(path: &Path, command: Command, patience: Duration) -> Result<Answers, AskError> {
     let stream = connect(path).map_err(|source| {
         if source.kind() == io::ErrorKind::PermissionDenied {
             return AskError::Permission(path.to_owned());
         }
         if source.kind() == io::ErrorKind::WouldBlock {
-            return broken(source);
+            return broken(path, source);
         }
         AskError::Unreachable {
             path: path.to_owned(),
             source,
         }
     })?;
-    let line = converse(stream).map_err(broken)?;
-    let answer: Answer = serde_json::from_str(&line).map_err(|source| AskError::Foreign {
-        path: path.to_owned(),
-        source,
-    })?;
-    match answer.content {
-        Content::Status(status) => Ok(*status),
-        Content::Error(error) => Err(AskError::Refused(error)),
-    }
+    converse(stream, command, patience).map_err(|source| broken(path, source))
 }
 
 /// Connects without waiting: `WouldBlock` when somebody listens but accepts nobody. A stopped
@@ -158,21 +262,49 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
-fn converse(mut stream: UnixStream) -> io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn converse(mut stream: UnixStream, command: Command, patience: Duration) -> io::Result<Answers> {
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let question = Question {
         v: VERSION,
-        command: Command::Status,
+        command,
     };
     let mut line = serde_json::to_string(&question)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;
-    let mut answer = String::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
-    if answer.ends_with('\n') {
-        Ok(answer)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
+    Ok(Answers(BufReader::new(stream)))
+}
+
+/// The lines of an answer.
+struct Answers(BufReader<UnixStream>);
+
+impl Answers {
+    /// The next one; `None` when the daemon has hung up.
+    fn next(&mut self, path: &Path) -> Result<Option<Content>, AskError> {
+        let mut line = String::new();
+        let mut limited = (&mut self.0).take(ANSWER_BYTES_MAX);
+        let read = limited.read_line(&mut line);
+        read.map_err(|source| broken(path, source))?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        if !line.ends_with('\n') {
+            return Err(broken(path, io::ErrorKind::UnexpectedEof.into()));
+        }
+        let answer: Answer = serde_json::from_str(&line).map_err(|source| AskError::Foreign {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Some(answer.content))
+    }
+
+    /// The first one, which must come.
+    fn only(&mut self, path: &Path) -> Result<Content, AskError> {
+        let first = self.next(path)?;
+        first.ok_or_else(|| broken(path, io::ErrorKind::UnexpectedEof.into()))
+    }
+
+    fn wait_for_ever(&self) -> io::Result<()> {
+        self.0.get_ref().set_read_timeout(None)
     }
 }

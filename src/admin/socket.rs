@@ -1,5 +1,8 @@
-//! The admin socket: answers `lbd status`. Bounded in the number of askers, in the size of a
-//! question and in time; an asker who exceeds them is cut off and nobody else notices.
+//! The admin socket: answers questions and takes orders. Bounded in the number of askers, in the
+//! size of a question and in time; an asker who exceeds them is cut off and nobody else notices.
+//!
+//! Who may connect is the socket file's mode (owner and group). That is enough to ask; orders are
+//! taken from root and from the socket's owner only, whom the kernel names (`SO_PEERCRED`).
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -10,16 +13,25 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::Source;
-use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, connect, parse};
+use super::events::{Feed, Place};
+use super::protocol::{
+    Answer, Command, Content, QUESTION_BYTES_MAX, Question, VERSION, connect, parse,
+};
+use super::{Order, Orders, Source};
+use crate::ipc::command::{self, NAMES_MAX, Outcome};
 
 /// Askers at once; further ones wait in the kernel's backlog.
 const ASKERS_MAX: usize = 16;
+/// Of them, those who follow the events: the others must get a word in.
+const FOLLOWERS_MAX: usize = 8;
 /// Time for a question to come, and for an answer to be taken.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+/// An order that nobody has answered after this long never will be: the longest failover is bounded
+/// by the longest advert interval, 40.95 s, four times and a second.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Rest after a failed accept (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -51,8 +63,14 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
 ///
 /// # Errors
 /// When the listener cannot be handed to the executor.
-pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
+pub async fn serve(
+    listener: StdListener,
+    source: Source,
+    feed: Arc<Feed>,
+    orders: Orders,
+) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
+    let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
     let askers = Arc::new(Semaphore::new(ASKERS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&askers).acquire_owned().await else {
@@ -66,9 +84,11 @@ pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
                 continue;
             }
         };
-        let source = Arc::clone(&source);
+        let (source, feed) = (Arc::clone(&source), Arc::clone(&feed));
+        let (followers, orders) = (Arc::clone(&followers), orders.clone());
         tokio::spawn(async move {
-            if let Err(error) = answer(stream, &source).await {
+            let served = answer(stream, &source, (&feed, &followers), &orders);
+            if let Err(error) = served.await {
                 tracing::debug!(%error, "admin conversation broke off");
             }
             drop(permit);
@@ -76,24 +96,115 @@ pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
     }
 }
 
-async fn answer(mut stream: UnixStream, source: &Source) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    source: &Source,
+    (feed, followers): (&Feed, &Semaphore),
+    orders: &Orders,
+) -> io::Result<()> {
     let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
         Ok(line) => match parse(&line?) {
-            Ok(question) => match question.command {
-                Command::Status => Content::Status(Box::new(source())),
-            },
+            Ok(Question {
+                command: Command::Events { last, follow },
+                ..
+            }) => {
+                let (events, place) = feed.last(usize::try_from(last).unwrap_or(usize::MAX));
+                match followers.try_acquire() {
+                    Ok(_permit) if follow => {
+                        tell(&mut stream, Content::Events(events)).await?;
+                        return follow_on(&mut stream, feed, place).await;
+                    }
+                    Err(_full) if follow => Content::Error("too many follow already".to_owned()),
+                    Ok(_) | Err(_) => Content::Events(events),
+                }
+            }
+            Ok(question) => reply(&stream, question, source, orders).await,
             Err(error) => Content::Error(error),
         },
         Err(_elapsed) => Content::Error("no question came in time".to_owned()),
     };
+    tell(&mut stream, content).await?;
+    stream.shutdown().await
+}
+
+/// Tells of each further event until the asker hangs up or reads no more.
+async fn follow_on(stream: &mut UnixStream, feed: &Feed, mut place: Place) -> io::Result<()> {
+    let mut silence = [0; 64];
+    loop {
+        let events = tokio::select! {
+            (events, next) = feed.after(place) => {
+                place = next;
+                events
+            }
+            said = stream.read(&mut silence) => match said? {
+                0 => return Ok(()),
+                // It has asked; what else it says is of no interest.
+                _ => continue,
+            },
+        };
+        tell(stream, Content::Events(events)).await?;
+    }
+}
+
+async fn tell(stream: &mut UnixStream, content: Content) -> io::Result<()> {
     let answer = Answer {
         v: VERSION,
         content,
     };
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
-    timeout(STEP_TIMEOUT, stream.write_all(&line)).await??;
-    stream.shutdown().await
+    timeout(STEP_TIMEOUT, stream.write_all(&line)).await?
+}
+
+async fn reply(
+    stream: &UnixStream,
+    question: Question,
+    source: &Source,
+    orders: &Orders,
+) -> Content {
+    let order = match question.command.into_order() {
+        Ok(order) => order,
+        Err(Command::Status) => return Content::Status(Box::new(source())),
+        Err(Command::Failover(_) | Command::ReleaseHold(_) | Command::Events { .. }) => {
+            return Content::Error("not understood".to_owned());
+        }
+    };
+    // The socket was made by this process: its owner is this process's user.
+    let owner = nix::unistd::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if may_order(peer.uid(), owner) => {
+            tracing::info!(uid = peer.uid(), ?order, "order received");
+            Content::Outcome(carry_out(order, orders).await)
+        }
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid(), "order refused");
+            Content::Denied("orders are taken from root and the socket's owner".to_owned())
+        }
+        Err(error) => Content::Denied(format!("the kernel does not say who asks: {error}")),
+    }
+}
+
+fn may_order(uid: u32, owner: u32) -> bool {
+    uid == 0 || uid == owner
+}
+
+async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
+    let names = match &command {
+        command::Command::Failover(failover) => &failover.vips,
+        command::Command::ReleaseHold(release) => &release.vips,
+    };
+    if names.len() > NAMES_MAX {
+        return Outcome::Refused(format!("more than {NAMES_MAX} names"));
+    }
+    let (answer, outcome) = oneshot::channel();
+    if orders.try_send(Order { command, answer }).is_err() {
+        return Outcome::Refused("too many orders at once".to_owned());
+    }
+    match timeout(ORDER_TIMEOUT, outcome).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_dropped)) => Outcome::Unknown("the process that took it has gone".to_owned()),
+        Err(_elapsed) => Outcome::Unknown("no answer came in time".to_owned()),
+    }
 }
 
 /// The bytes up to the line's end, or what came until the limit or the end of the stream.
@@ -104,4 +215,17 @@ async fn question(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
         .read_until(b'\n', &mut line)
         .await?;
     Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_for_root_and_the_owner() {
+        assert!(may_order(0, 990));
+        assert!(may_order(990, 990));
+        assert!(!may_order(1000, 990));
+        assert!(!may_order(1000, 0));
+    }
 }

@@ -1,8 +1,9 @@
 //! The status as text for people: a headline that says what is wrong, then the details. Pure.
 
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
 use crate::log::escape;
 
+use super::channel;
 use super::judge::peer_label;
 use super::status::{
     ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, short_bytes, short_time,
@@ -21,6 +22,17 @@ pub fn render(status: &Status) -> String {
             push_line(&mut out, "LAST KNOWN, the keeper is silent:");
         }
         virtual_router(&mut out, vip);
+    }
+    for route in status.vrrp.iter().flat_map(|vrrp| &vrrp.routes) {
+        push_line(&mut out, "");
+        if !status.keeper_speaks() {
+            push_line(&mut out, "LAST KNOWN, the keeper is silent:");
+        }
+        route_line(&mut out, route);
+    }
+    if let Some(status) = status.vrrp.as_ref().and_then(|vrrp| vrrp.channel.as_ref()) {
+        push_line(&mut out, "");
+        channel::channel(&mut out, status);
     }
     for one in &status.proxies {
         push_line(&mut out, "");
@@ -100,6 +112,15 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
             vip.counters.became_active + vip.counters.left_active,
         ),
     );
+    if let Some(held) = vip.held_back {
+        let left = held
+            .left_ms
+            .map_or_else(String::new, |ms| format!("{} left, or ", short_time(ms)));
+        push_line(
+            out,
+            &format!("  held back after a failover: {left}until `lbd failover --cancel`"),
+        );
+    }
     if let Some(group) = &vip.sync_group {
         let silent = if vip.silent {
             "; its active node is NOT HEARD HERE, only on another wire"
@@ -109,8 +130,36 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
         push_line(out, &format!("  moves with the group {group}{silent}"));
     }
     peers(out, vip);
+    tracks(out, &vip.tracks);
+    rejected(out, vip);
+}
+
+fn route_line(out: &mut String, route: &RouteStatus) {
+    push_line(
+        out,
+        &format!(
+            "VIP {}  {} on {}  announced as a route",
+            route.name,
+            route.addresses.join(", "),
+            route.interface,
+        ),
+    );
+    push_line(
+        out,
+        &format!(
+            "  {} for {}: {}  changes {}",
+            route.word(),
+            short_time(route.since_ms),
+            route.reason,
+            route.counters.announced + route.counters.withdrawn,
+        ),
+    );
+    tracks(out, &route.tracks);
+}
+
+fn tracks(out: &mut String, tracks: &[TrackStatus]) {
     let mut rows = vec![row(&["TRACK", "STATE", "WEIGHT"])];
-    rows.extend(vip.tracks.iter().map(|track| {
+    rows.extend(tracks.iter().map(|track| {
         let word = match track.ok {
             Some(true) => "ok",
             Some(false) => "FAILS",
@@ -119,7 +168,6 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
         vec![track.name.clone(), word.to_owned(), dash(track.weight)]
     }));
     push_columns(out, &rows);
-    rejected(out, vip);
 }
 
 fn peers(out: &mut String, vip: &VipStatus) {
@@ -158,7 +206,7 @@ fn deviation(micros: u64) -> String {
     format!("{}.{}ms", micros / 1_000, micros % 1_000 / 100)
 }
 
-fn reasons(counts: &[(String, u64)]) -> Vec<String> {
+pub(super) fn reasons(counts: &[(String, u64)]) -> Vec<String> {
     let happened = counts.iter().filter(|(_, count)| *count > 0);
     happened
         .map(|(reason, count)| format!("{reason} {count}"))
@@ -259,18 +307,18 @@ fn dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| value.to_string())
 }
 
-fn row(cells: &[&str]) -> Vec<String> {
+pub(super) fn row(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
 }
 
 /// Lines of the table; what servers and peers said cannot move the cursor.
-fn push_line(out: &mut String, line: &str) {
+pub(super) fn push_line(out: &mut String, line: &str) {
     out.push_str(&escape(line));
     out.push('\n');
 }
 
 /// Left-aligned columns under the first row; nothing when there is only that.
-fn push_columns(out: &mut String, rows: &[Vec<String>]) {
+pub(super) fn push_columns(out: &mut String, rows: &[Vec<String>]) {
     if rows.len() < 2 {
         return;
     }

@@ -6,7 +6,10 @@
 
 mod check;
 pub mod demo;
+mod events;
+mod failover;
 mod processes;
+mod reach;
 mod run;
 pub mod status;
 
@@ -34,15 +37,21 @@ pub(crate) enum Exit {
     Config,
 }
 
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Success => 0,
-            Exit::Failure => 1,
-            Exit::Usage => 2,
-            Exit::Permission => 77,
-            Exit::Config => 78,
-        })
+        Self::from(exit.code())
     }
 }
 
@@ -63,6 +72,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
+    /// Say what happened on this node, and why
+    Events(events::EventsArgs),
+    /// Hand a VIP over to another node
+    Failover(failover::FailoverArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// The process that starts programs for the keeper
@@ -94,6 +107,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Events(arguments)) => events::run(&arguments).into(),
+        Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         Some(Command::Runner) => processes::runner(),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),

@@ -47,7 +47,7 @@ pub(super) fn run(arguments: RunArgs) -> ExitCode {
 }
 
 /// `$RUNTIME_DIRECTORY`, which systemd sets, else /run/lbd.
-fn runtime_dir() -> PathBuf {
+pub(super) fn runtime_dir() -> PathBuf {
     let of_service = std::env::var_os("RUNTIME_DIRECTORY").filter(|dir| !dir.is_empty());
     of_service.map_or_else(|| PathBuf::from("/run/lbd"), PathBuf::from)
 }

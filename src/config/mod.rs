@@ -15,12 +15,13 @@ pub mod local;
 pub mod model;
 mod parse;
 pub mod problem;
+mod programs;
 pub mod schema;
 mod secret;
 
 pub use diagnostics::{render, render_json};
-pub use lint::{Host, View};
-pub use parse::{Parsed, examine, load, parse};
+pub use lint::{Host, Trouble, View};
+pub use parse::{Parsed, examine, load, nearest, parse, plain_duration};
 pub use problem::{Fix, Label, Problem, Severity};
 
 /// FNV-1a 64 of the text: whether two processes have the same file.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -23,12 +24,20 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[peer]`; without it the channel is off.
+    pub peer: Option<Peer>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
+    /// `[vip.NAME]` with `announce = "route"`, in file order.
+    pub routes: Vec<RouteVip>,
     /// `[proxy.NAME]`, in file order. Other processes refer to a proxy by its position here.
     pub proxies: Vec<Proxy>,
     /// `[track.script.NAME]`, in file order.
     pub scripts: Vec<Script>,
+    /// `[track.file.NAME]`, in file order.
+    pub track_files: Vec<TrackFile>,
+    /// The names of all `interface:NAME` tracks, each once.
+    pub track_interfaces: Vec<String>,
 }
 
 /// `[log]`: where messages go.
@@ -128,6 +137,17 @@ pub struct Limits {
     pub workers: Option<NonZeroU16>,
 }
 
+/// `[peer]`: the channel between nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// `key-file`.
+    pub key_file: PathBuf,
+    /// `port` (UDP), default 9634.
+    pub port: u16,
+    /// `interval` between two messages to a node, default 100ms.
+    pub interval: Duration,
+}
+
 /// `[vip.NAME]`: a virtual router and the addresses it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
@@ -152,6 +172,8 @@ pub struct Vip {
     pub mode: Mode,
     /// `nodes`, at least one; unique addresses.
     pub nodes: Vec<Node>,
+    /// `allow-from`: addresses of further routers that may take part, of either family.
+    pub allow_from: Vec<IpAddr>,
     /// `preempt`, default after 10s.
     pub preempt: Preempt,
     /// `lease`: the kernel lifetime of the address in whole seconds, default 2s; `None` = "off".
@@ -160,9 +182,16 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `virtual-mac`: whether the addresses have the hardware address of the virtual router.
+    pub virtual_mac: bool,
     /// `sync-group`: the virtual routers of one group move together. Those that one table with
     /// addresses of both families is split into are such a group, named like the table.
     pub sync_group: Option<String>,
+    /// `per-server-weight`: added to the priority for each usable server of the tracked proxies,
+    /// default 0.
+    pub per_server_weight: u8,
+    /// `notify`; `None`: nobody is told.
+    pub notify: Option<Notify>,
 }
 
 impl Vip {
@@ -176,6 +205,25 @@ impl Vip {
         };
         self.nodes.iter().position(is_it)
     }
+}
+
+/// `[vip.NAME]` with `announce = "route"`: addresses that every node holds while it can serve, for
+/// a routing daemon to redistribute. No election.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteVip {
+    /// The table's name.
+    pub name: String,
+    /// `address`: one or more host addresses, of either family.
+    pub addresses: Vec<VipAddress>,
+    /// `interface`, default `lo`.
+    pub interface: String,
+    /// `lease`: the kernel lifetime of the addresses in whole seconds, default 2s; `None` = "off".
+    pub lease: Option<Duration>,
+    /// `withdraw-grace`: how long what still arrives is served once the address is gone, default
+    /// 5s; zero = "off".
+    pub grace: Duration,
+    /// `track`, default every proxy of the file; none has a weight.
+    pub track: Vec<Track>,
 }
 
 /// An address with its prefix length. Without one in the file it is a host address (/32, /128).
@@ -271,23 +319,10 @@ pub enum TrackTarget {
     Proxy(usize),
     /// `script:NAME`, by position in [`Config::scripts`].
     Script(usize),
-}
-
-/// `[track.script.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// The table's name.
-    pub name: String,
-    /// `command`: program (absolute path) and arguments, never through a shell; at least one item.
-    pub command: Vec<String>,
-    /// `interval` between two starts, default 1s.
-    pub interval: Duration,
-    /// `timeout` of one run, default the interval.
-    pub timeout: Duration,
-    /// `rise`, default 1.
-    pub rise: Count,
-    /// `fall`, default 1.
-    pub fall: Count,
+    /// `interface:NAME`, by position in [`Config::track_interfaces`].
+    Interface(usize),
+    /// `file:NAME`, by position in [`Config::track_files`].
+    File(usize),
 }
 
 /// `[proxy.NAME]`: listeners and the servers behind them.

@@ -5,6 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::command::{Command, Outcome};
+use super::event::Event;
+
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
 
@@ -35,6 +38,42 @@ pub enum ToKeeper {
     Serving(Vec<ProxyServing>),
     /// What the next proxy process should know; on change, at most 10 a second.
     Snapshot(Vec<ServerSnapshot>),
+    /// An operator's order. The answer is a [`ToProxy::Outcome`] with the same number, once it is
+    /// known.
+    Command {
+        /// Chosen by the proxy process, never twice.
+        id: u64,
+        /// The order.
+        command: Command,
+    },
+    /// A piece of the list of client connections to virtual addresses; the first piece begins a
+    /// new list, and the last one completes it. Only where the nodes share it.
+    Clients {
+        /// Whether a new list begins here.
+        first: bool,
+        /// Whether it is complete with this.
+        last: bool,
+        /// At most [`FLOWS_PER_MESSAGE`].
+        flows: Vec<ClientFlow>,
+    },
+}
+
+/// Client connections in one message.
+pub const FLOWS_PER_MESSAGE: usize = 1024;
+/// Client connections that a node tells of; more are left out.
+pub const FLOWS_MAX: usize = 8192;
+
+/// One client's connection to a virtual address: its addresses and ports, nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClientFlow {
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The client.
+    pub client: IpAddr,
+    /// Its port.
+    pub client_port: u16,
 }
 
 /// From the keeper to the proxy.
@@ -52,10 +91,19 @@ pub enum ToProxy {
     ResetLocal(Vec<IpAddr>),
     /// Probe every server at once: whether this node takes the VIP over waits for it.
     Probe,
+    /// What happened, oldest first: all that is kept for a new process, then each event once.
+    Events(Vec<Event>),
     /// Stop accepting, let connections finish for at most this many milliseconds, then exit.
     Stop {
         /// Milliseconds; 0 = at once.
         grace_ms: u32,
+    },
+    /// What became of an order.
+    Outcome {
+        /// The order's number.
+        id: u64,
+        /// What became of it.
+        outcome: Outcome,
     },
 }
 
@@ -146,6 +194,9 @@ pub struct ServerSnapshot {
 pub struct VrrpStatus {
     /// One per `[vip.NAME]`.
     pub vips: Vec<VipStatus>,
+    /// One per `[vip.NAME]` with `announce = "route"`.
+    #[serde(default)]
+    pub routes: Vec<RouteStatus>,
     /// Process id of the keeper.
     pub keeper_pid: u32,
     /// Proxy processes started by this keeper.
@@ -156,6 +207,65 @@ pub struct VrrpStatus {
     pub proxy_hung: u64,
     /// Whether the keeper runs under real-time scheduling.
     pub realtime: bool,
+    /// The channel between nodes; `None`: no `[peer]` in the file.
+    pub channel: Option<ChannelStatus>,
+}
+
+/// The channel between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Why it is out of order, although the file asks for it.
+    pub fault: Option<String>,
+    /// Keys in force, 0 to 2.
+    pub keys: u8,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages believed.
+    pub received: u64,
+    /// Messages not believed, by reason; the reasons are constant words of the code.
+    pub rejected: Vec<(String, u64)>,
+    /// Client connections on this node that the others are told of.
+    pub clients: u64,
+    /// Packets sent to wake clients of a node that died.
+    pub tickles: u64,
+    /// The other nodes.
+    pub nodes: Vec<NodeView>,
+}
+
+/// Another node as it describes itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name in the file, or its address.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Whether it has spoken lately.
+    pub reachable: bool,
+    /// Milliseconds since its last message that was believed; `None`: never.
+    pub heard_ms: Option<u64>,
+    /// Its version of lbd; empty before its first message.
+    pub version: String,
+    /// Whether it can serve clients.
+    pub can_serve: bool,
+    /// Its client connections that this node knows of.
+    pub clients: u64,
+    /// Its virtual routers that this node has too.
+    pub routers: Vec<RouterView>,
+}
+
+/// One virtual router as another node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterView {
+    /// The table's name here.
+    pub vip: String,
+    /// The other node's state.
+    pub state: VrrpState,
+    /// Its priority with tracks applied.
+    pub priority: u8,
+    /// For so long it has listened and heard no advert of this node, milliseconds.
+    pub silence_ms: u64,
+    /// Whether this node is Active and the other one should have heard it by now.
+    pub unheard: bool,
 }
 
 /// One virtual router.
@@ -189,6 +299,8 @@ pub struct VipStatus {
     pub advert_interval_ms: u32,
     /// Who is Active as far as this node knows.
     pub active: Option<IpAddr>,
+    /// Set while this node doesn't preempt because it was failed over by command.
+    pub held_back: Option<HeldBack>,
     /// Whether the active node is heard on other wires of the group but not on this one.
     pub silent: bool,
     /// Another host answers for an address that this node holds: who, and why probably.
@@ -199,6 +311,61 @@ pub struct VipStatus {
     pub tracks: Vec<TrackStatus>,
     /// Counters since the keeper began.
     pub counters: VrrpCounters,
+}
+
+/// How much longer a node preempts nobody after a failover by command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Milliseconds; `None`: until that is cancelled or the other node fails.
+    pub left_ms: Option<u64>,
+}
+
+/// An address announced as a route, as this node does it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The table's name.
+    pub name: String,
+    /// The interface that has the addresses while they are announced.
+    pub interface: String,
+    /// `ADDRESS/PREFIX`.
+    pub addresses: Vec<String>,
+    /// Whether the addresses are there for routing daemons to see.
+    pub announced: bool,
+    /// Milliseconds for which what still arrives is served after a withdrawal.
+    pub draining_ms: Option<u64>,
+    /// Why it is announced or not, in a few words.
+    pub reason: String,
+    /// Milliseconds since that was decided.
+    pub since_ms: u64,
+    /// What is tracked, with its present verdict.
+    pub tracks: Vec<TrackStatus>,
+    /// Counters since the keeper began.
+    pub counters: RouteCounters,
+}
+
+impl RouteStatus {
+    /// The state in a word.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match (self.announced, self.draining_ms) {
+            (true, _) => "announced",
+            (false, Some(_)) => "withdrawn (still serves what arrives)",
+            (false, None) => "withdrawn",
+        }
+    }
+}
+
+/// Counters of an address announced as a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RouteCounters {
+    /// Times it was announced.
+    pub announced: u64,
+    /// Times it was withdrawn.
+    pub withdrawn: u64,
+    /// Times somebody else removed the address and it was put back.
+    pub restored: u64,
+    /// Errors of the kernel.
+    pub errors: u64,
 }
 
 /// A virtual router's state as users read it.

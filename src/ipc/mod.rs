@@ -1,10 +1,13 @@
 //! What keeper and proxy say to each other over a SOCK_SEQPACKET Unix socket in the runtime
 //! directory: one message per packet, descriptors beside it (SCM_RIGHTS).
 //!
-//! `message` is the pure vocabulary between keeper and proxy and its codec (postcard), `runner` the
-//! one between keeper and runner, over a socket pair. The socket pair itself lives in
+//! `message` is the pure vocabulary between keeper and proxy and its codec (postcard), `command` what
+//! operators can order and what became of it, `runner` the vocabulary between keeper and runner, over
+//! a socket pair. The socket pair itself lives in
 //! `net::seqpacket`. The keeper listens, the proxy connects; peer credentials are checked; a
 //! message that does not decode is counted and dropped, never trusted.
 
+pub mod command;
+pub mod event;
 pub mod message;
 pub mod runner;

@@ -1,8 +1,10 @@
-//! The messages between keeper and runner. Pure: bytes in, values out.
+//! The messages between keeper and runner: which programs to run and how they ended, which files
+//! to watch and what they hold. Pure: bytes in, values out.
 
 use serde::{Deserialize, Serialize};
 
 use super::message::{CodecError, MESSAGE_BYTES_MAX, codec};
+use crate::config::model::RunAs;
 
 /// From the keeper to the runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,15 +16,39 @@ pub enum ToRunner {
         /// The runtime directory.
         runtime_dir: String,
     },
-    /// Run a track script once.
-    RunScript(RunScript),
+    /// Run a program once.
+    Run(Run),
+    /// Say which of these programs could not be run, and why.
+    Examine(Vec<Program>),
+    /// From here on say what these files hold; instead of the files named before.
+    Watch(Vec<String>),
 }
 
-/// One run of a track script.
+/// What a program is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Job {
+    /// The track script at this position in `Config::scripts`.
+    Script(u16),
+    /// News of the virtual router at this position in `Config::vips`.
+    Notify(u16),
+}
+
+/// A program as the configuration has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunScript {
-    /// Position in `Config::scripts`.
-    pub script: u16,
+pub struct Program {
+    /// What it is for, in the words of the configuration.
+    pub name: String,
+    /// Its path.
+    pub program: String,
+    /// Whose rights it gets; `None`: the runner's own user.
+    pub user: Option<RunAs>,
+}
+
+/// One run of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// What for.
+    pub job: Job,
     /// Number of the run, to be sent back.
     pub run: u64,
     /// Program and arguments.
@@ -31,6 +57,8 @@ pub struct RunScript {
     pub timeout_ms: u64,
     /// Environment beside `PATH`.
     pub env: Vec<(String, String)>,
+    /// Whose rights it gets; `None`: the runner's own user.
+    pub user: Option<RunAs>,
 }
 
 /// From the runner to the keeper.
@@ -55,15 +83,43 @@ pub enum FromRunner {
         /// How.
         how: Outcome,
     },
-    /// A run of a track script is over.
-    ScriptEnded {
-        /// Position in `Config::scripts`.
-        script: u16,
+    /// A run is over.
+    Ended {
+        /// What it was for.
+        job: Job,
         /// Number of the run.
         run: u64,
         /// How.
         how: Outcome,
+        /// The end of what it wrote to stdout and stderr, at most [`OUTPUT_BYTES_MAX`].
+        output: String,
     },
+    /// One of the programs to be examined could not be run.
+    Trouble {
+        /// Its name there.
+        name: String,
+        /// Why.
+        trouble: String,
+    },
+    /// What a watched file holds; first for every file, then on change.
+    File {
+        /// Position in the list.
+        file: u16,
+        /// What was found.
+        reading: Reading,
+    },
+}
+
+/// The most output of a program that is kept, bytes.
+pub const OUTPUT_BYTES_MAX: usize = 1024;
+
+/// What was found in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reading {
+    /// A number, by the rules of `track::file`.
+    Number(i32),
+    /// It can't be read, and why.
+    Failed(String),
 }
 
 /// How a program ended.
@@ -107,12 +163,16 @@ mod tests {
 
     #[test]
     fn a_run_survives_the_round_trip_and_no_truncation_does() {
-        let run = ToRunner::RunScript(RunScript {
-            script: 1,
+        let run = ToRunner::Run(Run {
+            job: Job::Script(1),
             run: 9,
             command: vec!["/bin/check".into(), "--fast".into()],
             timeout_ms: 1500,
             env: vec![("LBD_TRACK".into(), "check".into())],
+            user: Some(RunAs {
+                user: "nobody".into(),
+                group: None,
+            }),
         });
         let bytes = run.encode().unwrap();
         assert_eq!(ToRunner::decode(&bytes).unwrap(), run);

@@ -6,6 +6,13 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
+/// Milliseconds since 1970 in RFC 3339, in UTC.
+#[must_use]
+pub fn wall_time(since_epoch_ms: u64) -> String {
+    let moment = UNIX_EPOCH + std::time::Duration::from_millis(since_epoch_ms);
+    Civil::at(moment, 0).rfc3339()
+}
+
 /// A calendar moment in some zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Civil {

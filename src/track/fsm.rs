@@ -153,6 +153,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             rise: Count::try_from(rise).unwrap(),
             fall: Count::try_from(fall).unwrap(),
+            user: None,
         };
         Script::new(base, &config)
     }

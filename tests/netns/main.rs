@@ -19,7 +19,11 @@ mod lab;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;
+mod operator;
 mod promises;
+mod routed;
+mod routed_lab;
+mod strangers;
 
 use std::process::ExitCode;
 
@@ -31,6 +35,9 @@ fn main() -> ExitCode {
         mixed_pair::CASES,
         promises::CASES,
         migration::CASES,
+        operator::CASES,
+        routed::CASES,
+        strangers::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)

@@ -244,9 +244,13 @@ pub fn config(proxy: Proxy) -> Config {
             max_connections: None,
             workers: None,
         },
+        peer: None,
         vips: Vec::new(),
+        routes: Vec::new(),
         proxies: vec![proxy],
         scripts: Vec::new(),
+        track_files: Vec::new(),
+        track_interfaces: Vec::new(),
     }
 }
 

@@ -4,15 +4,17 @@
 mod group;
 mod host;
 mod proxy;
+mod route;
+mod track;
 mod vip;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::local::HostFacts;
-use super::model::Listen;
+use super::model::{Listen, RunAs};
 use super::parse::Draft;
 use super::problem::Problem;
 
@@ -34,10 +36,37 @@ pub struct Host<'a> {
     pub facts: &'a HostFacts,
     /// Whether there is a file of that name.
     pub file_exists: &'a dyn Fn(&Path) -> bool,
+    /// Why a program would not be run for a user, if there is a reason.
+    pub trouble: &'a dyn Fn(&Path, Option<&RunAs>) -> Option<Trouble>,
+    /// What keeps a file from being used as the key file of `[peer]`; never what stands in it.
+    pub key_problem: &'a dyn Fn(&Path) -> Option<String>,
     /// Whether a process of this machine holds a port.
     pub port_held: &'a dyn Fn(Listen) -> bool,
     /// `--node`: which node this machine is, by name or address.
     pub node: Option<&'a str>,
+}
+
+/// Why a program would not be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// There is no such file.
+    #[error("there is no such file")]
+    Missing,
+    /// It is no file, or nobody may execute it.
+    #[error("not an executable file")]
+    NotExecutable,
+    /// The user is unknown here.
+    #[error("no such user: {0}")]
+    NoSuchUser(String),
+    /// The group is unknown here.
+    #[error("no such group: {0}")]
+    NoSuchGroup(String),
+    /// Running programs as another user takes rights.
+    #[error("not permitted to run programs as another user")]
+    NotPermitted,
+    /// It would run as root, and others can change it or a directory above it.
+    #[error("refused as root: others can change {}", .0.display())]
+    ChangeableByOthers(PathBuf),
 }
 
 impl std::fmt::Debug for Host<'_> {
@@ -53,10 +82,15 @@ impl std::fmt::Debug for Host<'_> {
 pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
     vip::lint(draft, problems);
     group::lint(draft, problems);
+    track::unused(draft, problems);
     proxy::lint(draft, problems);
+    route::lint(draft, problems);
     match view {
         View::Anywhere => {}
         View::Node(node) => host::named(draft, node, problems),
-        View::Here(here) => host::lint(draft, &here, problems),
+        View::Here(here) => {
+            host::lint(draft, &here, problems);
+            route::here(draft, &here, problems);
+        }
     }
 }

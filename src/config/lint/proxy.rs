@@ -131,6 +131,14 @@ fn own_address(config: &Config, ip: IpAddr) -> Option<(&'static str, String)> {
             ));
         }
     }
+    for route in &config.routes {
+        if let Some(index) = route.addresses.iter().position(|own| own.ip == ip) {
+            return Some((
+                "the virtual address",
+                format!("vip/{}/address/{index}", route.name),
+            ));
+        }
+    }
     ip.is_loopback().then_some(("this machine", String::new()))
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::track;
 use crate::config::model::{
     Auth, HmacMode, Mode, Node, Preempt, Track, TrackTarget, Vip, VipAddress,
 };
@@ -17,6 +18,7 @@ pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
         authentication(draft, vip, problems);
         weights(draft, vip, problems);
         follows(draft, vip, problems);
+        track::servers(draft, vip, problems);
         for other in draft.config.vips.iter().skip(index + 1) {
             collision(draft, vip, other, problems);
         }
@@ -26,7 +28,6 @@ pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
             say_once(problems, before);
         }
     }
-    unused_scripts(draft, problems);
 }
 
 /// The two routers of one table have the same mistakes in the same places: one complaint each.
@@ -121,7 +122,9 @@ fn nodes(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
             );
         }
     }
-    if let [only] = vip.nodes.as_slice() {
+    if let [only] = vip.nodes.as_slice()
+        && vip.allow_from.is_empty()
+    {
         problems.push(
             Problem::warning("W0217", format!("`vip.{}` has only one node", vip.name)).at(
                 &place(0),
@@ -243,7 +246,7 @@ fn authentication(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
 }
 
 /// The two nodes between which an election is decided.
-fn strongest_two(vip: &Vip) -> Option<(&Node, &Node)> {
+pub(super) fn strongest_two(vip: &Vip) -> Option<(&Node, &Node)> {
     let mut nodes: Vec<&Node> = vip.nodes.iter().collect();
     nodes.sort_by_key(|node| std::cmp::Reverse(node.priority));
     match nodes.as_slice() {
@@ -265,16 +268,20 @@ fn weights(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
             continue;
         };
         let weight = weight.get();
+        // The number in a file may raise a node: nothing fails then.
+        if weight > 0 && matches!(track.target, TrackTarget::File(_)) {
+            continue;
+        }
         let (failed, healthy) = if weight > 0 {
             (first, (second + weight).min(254))
         } else {
             ((first + weight).max(1), second)
         };
         let name = target_name(draft, track);
-        let own = format!("track/script/{name}/weight");
+        let own = format!("track/{}/{name}/weight", kind(track.target));
         let entry = format!("vip/{}/track/{index}", vip.name);
-        let in_script =
-            matches!(track.target, TrackTarget::Script(_)) && !entry_has_weight(draft, &entry);
+        let has_table = matches!(track.target, TrackTarget::Script(_) | TrackTarget::File(_));
+        let in_script = has_table && !entry_has_weight(draft, &entry);
         let path = if in_script { own } else { entry };
         let span = draft.spans.at(&path);
         if vip.preempt == Preempt::Never {
@@ -326,13 +333,17 @@ const fn kind(target: TrackTarget) -> &'static str {
     match target {
         TrackTarget::Proxy(_) => "proxy",
         TrackTarget::Script(_) => "script",
+        TrackTarget::Interface(_) => "interface",
+        TrackTarget::File(_) => "file",
     }
 }
 
 fn target_name<'d>(draft: &'d Draft, track: &Track) -> &'d str {
     let name = match track.target {
         TrackTarget::Proxy(index) => draft.proxy_names.get(index),
-        TrackTarget::Script(index) => draft.scripts.get(index).map(|script| &script.name),
+        TrackTarget::Script(index) => draft.tracked.scripts.get(index).map(|entry| &entry.name),
+        TrackTarget::File(index) => draft.tracked.files.get(index).map(|entry| &entry.name),
+        TrackTarget::Interface(index) => draft.tracked.interfaces.get(index),
     };
     name.map_or("", String::as_str)
 }
@@ -356,32 +367,6 @@ fn follows(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
         )
         .help("leave `track` out to follow all of them, or add \"proxy:NAME\""),
     );
-}
-
-fn unused_scripts(draft: &Draft, problems: &mut Vec<Problem>) {
-    if draft.config.vips.len() < draft.vip_count {
-        return;
-    }
-    for (index, script) in draft.scripts.iter().enumerate() {
-        let used = draft
-            .config
-            .vips
-            .iter()
-            .flat_map(|vip| &vip.track)
-            .any(|track| track.target == TrackTarget::Script(index));
-        if !used {
-            problems.push(
-                Problem::warning(
-                    "W0216",
-                    format!("nothing tracks the script `{}`", script.name),
-                )
-                .at(
-                    &draft.spans.at(&format!("track/script/{}", script.name)),
-                    format!("add \"script:{}\" to the `track` of a VIP", script.name),
-                ),
-            );
-        }
-    }
 }
 
 fn collision(draft: &Draft, one: &Vip, other: &Vip, problems: &mut Vec<Problem>) {

@@ -5,18 +5,23 @@
 //! lints see only sound items; the draft becomes a configuration if nothing was refused.
 
 mod address;
+mod allow;
 mod auth;
 mod check;
 mod family;
 mod fields;
 mod given;
+mod notify;
 mod proxy;
+mod route;
 mod syntax;
 mod track;
 mod unknown;
 mod value;
 mod vip;
 
+#[cfg(test)]
+mod family_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,11 +33,13 @@ use toml::de::{DeTable, DeValue};
 
 use self::fields::Fields;
 use self::given::Sink;
+pub use self::unknown::nearest;
+pub use self::value::plain_duration;
 pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Metrics, Script,
+    Metrics, Peer, Script,
 };
 use super::problem::Problem;
 use super::schema;
@@ -51,14 +58,23 @@ pub struct Parsed {
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) proxy_names: Vec<String>,
-    pub(super) scripts: Vec<ScriptEntry>,
+    pub(super) tracked: Tracked,
     /// VIPs, sound or not.
     pub(super) vip_count: usize,
     pub(super) spans: Spans,
 }
 
-/// A `[track.script.NAME]`, sound or not.
-pub(super) struct ScriptEntry {
+/// What a `track` list can name beside proxies.
+#[derive(Default)]
+pub(super) struct Tracked {
+    pub(super) scripts: Vec<TrackEntry>,
+    pub(super) files: Vec<TrackEntry>,
+    /// Collected from the lists themselves.
+    pub(super) interfaces: Vec<String>,
+}
+
+/// A `[track.script.NAME]` or `[track.file.NAME]`, sound or not.
+pub(super) struct TrackEntry {
     pub(super) name: String,
     pub(super) weight: Option<TrackWeight>,
 }
@@ -210,15 +226,25 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let admin = admin(root.table("admin", sink), sink);
     let metrics = metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
+    let peer = root
+        .table("peer", sink)
+        .and_then(|fields| peer(fields, sink));
 
-    let mut scripts = Vec::new();
+    let mut tracked = Tracked::default();
     let mut sound: Vec<Script> = Vec::new();
+    let mut track_files = Vec::new();
     if let Some(mut track) = root.table("track", sink) {
         for fields in track.named("script", sink) {
             let name = fields.own_name().to_owned();
             let (script, weight) = track::script(fields, sink);
             sound.extend(script);
-            scripts.push(ScriptEntry { name, weight });
+            tracked.scripts.push(TrackEntry { name, weight });
+        }
+        for fields in track.named("file", sink) {
+            let name = fields.own_name().to_owned();
+            let (file, weight) = track::file(fields, sink);
+            track_files.extend(file);
+            tracked.files.push(TrackEntry { name, weight });
         }
         track.finish(sink);
     }
@@ -232,12 +258,17 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
 
     let mut vips = Vec::new();
     let mut vip_count = 0;
+    let mut routes = Vec::new();
     let tables = root.named("vip", sink);
     let names: Vec<String> = tables.iter().map(|vip| vip.own_name().to_owned()).collect();
     let taken = |name: &str| names.iter().any(|other| other == name);
-    for fields in tables {
+    for mut fields in tables {
         vip_count += 1;
-        if let Some(vip) = vip::vip(fields, &proxy_names, &scripts, sink) {
+        if route::is_route(&mut fields, sink) {
+            routes.extend(route::route(fields, &proxy_names, &mut tracked, sink));
+            continue;
+        }
+        if let Some(vip) = vip::vip(fields, &proxy_names, &mut tracked, sink) {
             let routers = family::split(vip, taken, &mut spans, sink);
             // Split or refused: the count is of what would be there if all were sound.
             vip_count += routers.len().saturating_sub(1);
@@ -259,12 +290,16 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             admin,
             metrics,
             limits,
+            peer,
             vips,
+            routes,
             proxies,
             scripts: sound,
+            track_files,
+            track_interfaces: tracked.interfaces.clone(),
         },
         proxy_names,
-        scripts,
+        tracked,
         vip_count,
         spans,
     }
@@ -361,4 +396,18 @@ fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {
     };
     fields.finish(sink);
     limits
+}
+
+fn peer(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Peer> {
+    let port = fields
+        .integer("port", sink)
+        .or_else(|| fields.default_text("port").parse().ok());
+    let key_file = fields.absolute_path("key-file", sink);
+    let interval = fields.time("interval", sink);
+    fields.finish(sink);
+    Some(Peer {
+        key_file: key_file?,
+        port: u16::try_from(port?).ok()?,
+        interval,
+    })
 }

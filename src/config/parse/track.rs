@@ -1,16 +1,15 @@
-//! `[track.script.NAME]`, and the `track` list of a VIP.
+//! `[track.script.NAME]`, `[track.file.NAME]`, and the `track` list of a VIP.
 
 use toml::de::DeValue;
 
-use super::ScriptEntry;
 use super::fields::Fields;
 use super::given::{Sink, Text};
-use super::unknown::later;
-use crate::config::model::{Script, Track, TrackTarget};
+use super::notify::{command, run_as};
+use super::{TrackEntry, Tracked, vip};
+use crate::config::model::{Script, Track, TrackFile, TrackTarget};
 use crate::config::problem::Problem;
 use crate::units::TrackWeight;
 
-const ARGUMENTS_MAX: usize = 256;
 const TRACKS_MAX: usize = 64;
 
 /// One script and its weight; no script when something in it is wrong.
@@ -19,15 +18,13 @@ pub(super) fn script(
     sink: &mut Sink,
 ) -> (Option<Script>, Option<TrackWeight>) {
     let before = sink.errors();
-    let command = command(&mut fields, sink);
+    let command = command(&mut fields, "command", sink);
     let interval = fields.time("interval", sink);
     let timeout = fields.time_given("timeout", sink).unwrap_or(interval);
     let rise = fields.unit("rise", sink);
     let fall = fields.unit("fall", sink);
-    let weight = fields
-        .has("weight")
-        .then(|| fields.unit("weight", sink))
-        .flatten();
+    let weight = weight(&mut fields, sink);
+    let user = run_as(&mut fields, sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     let (Some(rise), Some(fall), true) = (rise, fall, sink.errors() == before) else {
@@ -40,63 +37,38 @@ pub(super) fn script(
         timeout,
         rise,
         fall,
+        user,
     };
     (Some(script), weight)
 }
 
-fn command(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<String> {
-    let Some(given) = fields.take("command", sink) else {
-        return Vec::new();
-    };
-    if let DeValue::String(line) = given.value {
-        let words: Vec<String> = line
-            .split_whitespace()
-            .map(|word| format!("{word:?}"))
-            .collect();
-        let problem = given.wrong_type("a list: the program, then its arguments");
-        let plain = line
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b" -_./:=,@".contains(&b));
-        sink.push(if plain && line.starts_with('/') {
-            problem.fix("write", &given.span, format!("[{}]", words.join(", ")))
-        } else {
-            problem.help("there is no shell unless you ask: [\"/bin/sh\", \"-c\", \"…\"]")
-        });
-        return Vec::new();
-    }
-    let DeValue::Array(items) = given.value else {
-        sink.push(given.wrong_type("a list: the program, then its arguments"));
-        return Vec::new();
-    };
-    let mut command = Vec::new();
-    for (index, item) in given.items(items, ARGUMENTS_MAX, sink).iter().enumerate() {
-        let Some(text) = item.text(sink) else {
-            continue;
-        };
-        if text.text.contains('\0') {
-            sink.push(
-                Problem::error("E0108", format!("`{}` holds a zero byte", text.name))
-                    .at(&text.span, "no program can be given that"),
-            );
-        }
-        if index == 0 && !text.text.starts_with('/') {
-            sink.push(
-                Problem::error("E0108", format!("`{}` must be an absolute path", text.name)).at(
-                    &text.span,
-                    "lbd looks in no PATH: write e.g. \"/usr/bin/…\"",
-                ),
-            );
-        }
-        command.push(text.text.to_owned());
-    }
-    command
+/// One file and its weight; no file when something in it is wrong.
+pub(super) fn file(
+    mut fields: Fields<'_, '_>,
+    sink: &mut Sink,
+) -> (Option<TrackFile>, Option<TrackWeight>) {
+    let before = sink.errors();
+    let path = fields.absolute_path("path", sink);
+    let weight = weight(&mut fields, sink);
+    let name = fields.own_name().to_owned();
+    fields.finish(sink);
+    let sound = sink.errors() == before;
+    let path = path.filter(|_| sound);
+    (path.map(|path| TrackFile { name, path }), weight)
+}
+
+fn weight(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<TrackWeight> {
+    fields
+        .has("weight")
+        .then(|| fields.unit("weight", sink))
+        .flatten()
 }
 
 /// The `track` list of a VIP; by default every proxy of the file.
 pub(super) fn tracks(
     fields: &mut Fields<'_, '_>,
     proxies: &[String],
-    scripts: &[ScriptEntry],
+    tracked: &mut Tracked,
     sink: &mut Sink,
 ) -> Vec<Track> {
     let Some(given) = fields.take("track", sink) else {
@@ -118,7 +90,7 @@ pub(super) fn tracks(
         let Some(text) = item.text(sink) else {
             continue;
         };
-        let Some(track) = one(&text, proxies, scripts, sink) else {
+        let Some(track) = one(&text, proxies, tracked, sink) else {
             continue;
         };
         if tracks.iter().any(|other| other.target == track.target) {
@@ -138,39 +110,36 @@ pub(super) fn tracks(
 fn one(
     text: &Text<'_>,
     proxies: &[String],
-    scripts: &[ScriptEntry],
+    tracked: &mut Tracked,
     sink: &mut Sink,
 ) -> Option<Track> {
     let mut parts = text.text.splitn(3, ':');
     let (kind, name, weight) = (parts.next()?, parts.next(), parts.next());
-    if matches!(kind, "interface" | "file") {
-        let problem = later(&format!("{} = \"{kind}:…\"", text.name), &text.span, "");
-        sink.push(if kind == "interface" {
-            problem.help("the own interface is always tracked")
-        } else {
-            problem
-        });
-        return None;
-    }
     let called = |candidate: &str| Some(candidate) == name;
+    let entry = |entries: &[TrackEntry]| entries.iter().position(|entry| called(&entry.name));
     let target = match kind {
         "proxy" => proxies
             .iter()
             .position(|own| called(own))
             .map(TrackTarget::Proxy),
-        "script" => scripts
-            .iter()
-            .position(|script| called(&script.name))
-            .map(TrackTarget::Script),
+        "script" => entry(&tracked.scripts).map(TrackTarget::Script),
+        "file" => entry(&tracked.files).map(TrackTarget::File),
+        "interface" => match name {
+            Some(name) if vip::is_interface_name(name) => {
+                Some(TrackTarget::Interface(position(tracked, name)))
+            }
+            Some(_) | None => None,
+        },
         _ => None,
     };
     let Some(target) = target else {
-        sink.push(unknown(text, proxies, scripts, sink.recovering));
+        sink.push(unknown(text, proxies, tracked, sink.recovering));
         return None;
     };
     let own = match target {
-        TrackTarget::Proxy(_) => None,
-        TrackTarget::Script(index) => scripts.get(index).and_then(|script| script.weight),
+        TrackTarget::Proxy(_) | TrackTarget::Interface(_) => None,
+        TrackTarget::Script(index) => tracked.scripts.get(index).and_then(|entry| entry.weight),
+        TrackTarget::File(index) => tracked.files.get(index).and_then(|entry| entry.weight),
     };
     let Some(digits) = weight else {
         return Some(Track {
@@ -197,25 +166,30 @@ fn one(
     }
 }
 
-fn unknown(
-    text: &Text<'_>,
-    proxies: &[String],
-    scripts: &[ScriptEntry],
-    recovering: bool,
-) -> Problem {
+/// Where an interface stands in the list of all that are tracked.
+fn position(tracked: &mut Tracked, name: &str) -> usize {
+    let interfaces = &mut tracked.interfaces;
+    if let Some(known) = interfaces.iter().position(|known| known == name) {
+        return known;
+    }
+    interfaces.push(name.to_owned());
+    interfaces.len() - 1
+}
+
+fn unknown(text: &Text<'_>, proxies: &[String], tracked: &Tracked, recovering: bool) -> Problem {
     let problem = Problem::error(
         "E0213",
         format!("`{}` names nothing in this file", text.name),
     );
-    let known: Vec<String> = proxies
-        .iter()
-        .map(|name| format!("proxy:{name}"))
-        .chain(
-            scripts
-                .iter()
-                .map(|script| format!("script:{}", script.name)),
-        )
-        .collect();
+    let entries = |kind: &'static str, entries: &'_ [TrackEntry]| {
+        let named = entries
+            .iter()
+            .map(move |entry| format!("{kind}:{}", entry.name));
+        named.collect::<Vec<String>>()
+    };
+    let mut known: Vec<String> = proxies.iter().map(|name| format!("proxy:{name}")).collect();
+    known.extend(entries("script", &tracked.scripts));
+    known.extend(entries("file", &tracked.files));
     let problem = if recovering {
         problem.help("the mistakes in the syntax may hide it")
     } else {
@@ -237,11 +211,15 @@ fn unknown(
         Some((_, near)) => problem
             .at(&text.span, format!("did you mean \"{near}\"?"))
             .fix("replace it", &text.span, format!("\"{near}\"")),
-        None if known.is_empty() => {
-            problem.at(&text.span, "there is no proxy and no script to track")
-        }
+        None if known.is_empty() => problem.at(
+            &text.span,
+            "there is no proxy, no script and no file to track",
+        ),
         None => problem
-            .at(&text.span, "write `proxy:NAME` or `script:NAME`")
+            .at(
+                &text.span,
+                "write `proxy:NAME`, `script:NAME`, `file:NAME` or `interface:NAME`",
+            )
             .help(format!("there are {}", known.join(", "))),
     }
 }

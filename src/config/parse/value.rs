@@ -101,7 +101,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// `"250ms"` and the like, without any limits.
-pub(super) fn plain_duration(text: &str) -> Option<Duration> {
+pub fn plain_duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = text.strip_prefix(digits)?;
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {

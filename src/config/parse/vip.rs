@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::ScriptEntry;
+use super::Tracked;
 use super::fields::Fields;
 use super::given::{Given, Sink};
-use super::{address, auth, track, value};
+use super::{address, allow, auth, notify, track, value};
 use crate::config::model::{Garp, Mode, Node, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
@@ -20,12 +20,13 @@ const NODES_MAX: usize = 16;
 pub(super) fn vip(
     mut fields: Fields<'_, '_>,
     proxies: &[String],
-    scripts: &[ScriptEntry],
+    tracked: &mut Tracked,
     sink: &mut Sink,
 ) -> Option<Vip> {
     let before = sink.errors();
     let addresses = addresses(&mut fields, sink);
     let nodes = nodes(&mut fields, sink);
+    let allow_from = allow::allow_from(&mut fields, &addresses, &nodes, sink);
     let interface = interface(&mut fields, sink);
     let vrid = vrid(&mut fields, addresses.first(), sink);
     let version = match fields.integer("version", sink) {
@@ -42,8 +43,11 @@ pub(super) fn vip(
     let preempt = preempt(&mut fields, sink);
     let lease = lease(&mut fields, sink);
     let garp = garp(&mut fields, sink);
-    let track = track::tracks(&mut fields, proxies, scripts, sink);
+    let track = track::tracks(&mut fields, proxies, tracked, sink);
+    let per_server_weight = fields.byte("per-server-weight", sink);
+    let notify = notify::notify(&mut fields, sink);
     let sync_group = sync_group(&mut fields, sink);
+    let virtual_mac = fields.flag("virtual-mac", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -60,11 +64,15 @@ pub(super) fn vip(
         auth,
         mode,
         nodes,
+        allow_from,
         preempt,
         lease,
         garp,
         track,
         sync_group,
+        virtual_mac,
+        per_server_weight,
+        notify,
     })
 }
 
@@ -80,7 +88,7 @@ fn sync_group(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     None
 }
 
-fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
+pub(super) fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     let Some(given) = fields.take("address", sink) else {
         return Vec::new();
     };
@@ -107,15 +115,9 @@ fn addresses(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<VipAddress> {
     found
 }
 
-fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
+pub(super) fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
     let text = fields.text("interface", sink)?;
-    let fits = (1..=15).contains(&text.text.len())
-        && text
-            .text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
-        && !matches!(text.text, "." | "..");
-    if fits {
+    if is_interface_name(text.text) {
         return Some(text.text.to_owned());
     }
     sink.push(
@@ -123,6 +125,15 @@ fn interface(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<String> {
             .at(&text.span, "1 to 15 characters without spaces, `/` and `:`"),
     );
     None
+}
+
+/// Whether an interface can be called that.
+pub(super) fn is_interface_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+        && !matches!(text, "." | "..")
 }
 
 fn vrid(fields: &mut Fields<'_, '_>, first: Option<&VipAddress>, sink: &mut Sink) -> Option<Vrid> {
@@ -251,7 +262,7 @@ fn preempt(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Preempt {
     }
 }
 
-fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
+pub(super) fn lease(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Option<Duration> {
     let span = fields.span_of("lease");
     let lease = fields.time_or_off("lease", sink)?;
     if lease.subsec_nanos() != 0 {

@@ -84,14 +84,26 @@ pub(super) const VIP: Section = Section {
         Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP, by IPv6 unsolicited Neighbor Advertisements."),
         Key::new(
             "track",
-            Kind::List("`proxy:NAME` or `script:NAME`, optionally with `:WEIGHT`"),
+            Kind::List(
+                "`proxy:NAME`, `script:NAME`, `interface:NAME` or `file:NAME`, optionally with `:WEIGHT`",
+            ),
             Fallback::Words("every proxy of the file"),
-            "What this node must be able to do; without a weight a failure hands the address over.",
+            "What this node must be able to do; without a weight a failure hands the address over. With one it is added to the priority: a positive weight while all is well, a negative one while it has failed. An interface must be there, up and have carrier; the own one is always tracked. A file: see `[track.file.NAME]`.",
         )
-        .called(&["track_script"]),
-        Key::later("per-server-weight", "Priority per usable server."),
-        Key::later("notify", "Programs that are told about changes.")
-            .called(&["notify_master", "notify_backup", "notify_fault"]),
+        .called(&["track_script", "track_interface", "track_file"]),
+        Key::new(
+            "per-server-weight",
+            Kind::Integer { min: 0, max: 100 },
+            Fallback::Value("0"),
+            "Added to the priority for each usable server of the tracked proxies, so that the node that reaches more of them wins. A holder counts a loss, any other node a gain, only once it has lasted for one check interval.",
+        ),
+        Key::new(
+            "notify",
+            Kind::Table("vip.NAME.notify"),
+            Fallback::Words("none"),
+            "Programs that are told about changes.",
+        )
+        .called(&["notify_master", "notify_backup", "notify_fault"]),
         Key::new(
             "sync-group",
             Kind::Form("name"),
@@ -99,11 +111,92 @@ pub(super) const VIP: Section = Section {
             "Virtual routers with the same word here move together, all or none; what one of them tracks, all do.",
         )
         .called(&["vrrp_sync_group"]),
-        Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
-        Key::later("announce", "Announcing a route instead of VRRP."),
-        Key::later("allow-from", "Peers beyond `nodes`."),
+        Key::new(
+            "virtual-mac",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Whether the addresses have the RFC's hardware address 00:00:5e:00:01:VRID (IPv6: 02), on a macvlan device; needs `arp_ignore` 1 on the host's interface.",
+        )
+        .called(&["use_vmac"]),
+        Key::new(
+            "announce",
+            Kind::Choice(&[Word::new("vrrp"), Word::new("route")]),
+            Fallback::Value("\"vrrp\""),
+            "`route`: no election; every node that can serve holds the address (a host address, on `lo` or `interface`), for FRR or BIRD to redistribute. Only `address`, `interface`, `lease`, `track` and `withdraw-grace` go with it.",
+        ),
+        Key::new(
+            "withdraw-grace",
+            seconds_or_off(100, MINUTE),
+            Fallback::Words("5s"),
+            "With `announce = \"route\"`: how long connections are still served after the address was withdrawn, while routers learn of it; then they are reset.",
+        ),
+        Key::new(
+            "allow-from",
+            Kind::List("addresses, at most 16"),
+            Fallback::Words("none"),
+            "Routers beyond `nodes` that may take part, a third one during a migration say: by unicast adverts go to them, too; theirs are judged as those of nodes, with TTL 255.",
+        ),
     ],
 };
+
+pub(super) const NOTIFY: Section = Section {
+    path: "vip.NAME.notify",
+    doc: "Programs that are told about changes, one at a time and in order; of the changes that come while one runs only the last is told. Each is a list: absolute path of the program, then its arguments. In the environment: LBD_VIP, LBD_VRID, LBD_STATE (`active`, `backup`, `fault`, `stop`), LBD_PREVIOUS_STATE (the state told before; empty at first), LBD_PRIORITY, LBD_REASON, LBD_ADDRESSES (`ADDRESS/PREFIX`, separated by spaces), LBD_INTERFACE, LBD_NODE, LBD_SEQ (grows with each change), PATH, and nothing else. They run without capabilities and cannot gain any; exit codes only matter to the log.",
+    keys: &[
+        Key::new(
+            "active",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "This node has taken the address.",
+        )
+        .called(&["master", "notify_master"]),
+        Key::new(
+            "backup",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "This node watches; also told once at the start.",
+        )
+        .called(&["notify_backup"]),
+        Key::new(
+            "fault",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "The interface is gone or down.",
+        )
+        .called(&["notify_fault"]),
+        Key::new(
+            "stop",
+            Kind::List("program and arguments"),
+            Fallback::Words("`backup`"),
+            "lbd leaves; it waits for the programs, for at most 15s.",
+        )
+        .called(&["notify_stop"]),
+        Key::new(
+            "any",
+            Kind::List("program and arguments"),
+            Fallback::Words("none"),
+            "Run after each of the others.",
+        )
+        .called(&["notify"]),
+        Key::new(
+            "keepalived-arguments",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "`any` gets four more arguments as keepalived's `notify` does: `INSTANCE`, the name of the VIP, `MASTER`, `BACKUP`, `FAULT` or `STOP`, and the priority.",
+        ),
+        Key::new(
+            "timeout",
+            seconds(100, 5 * MINUTE),
+            Fallback::Value("\"10s\""),
+            "A program that runs longer is ended with its whole process group: SIGTERM, a second later SIGKILL.",
+        ),
+        Key::new("user", USER_KIND, USER_DEFAULT, USER_DOC).called(&["script_user"]),
+    ],
+};
+
+const USER_KIND: Kind = Kind::Form("`\"user\"` or `\"user:group\"`");
+const USER_DEFAULT: Fallback = Fallback::Words("the one lbd runs as");
+const USER_DOC: &str = "Whose rights it gets, with the user's supplementary groups and without any capability. Another one than lbd's takes root, or CAP_SETUID, CAP_SETGID and CAP_KILL. As root a program is run only if nobody but root can change it or its directories.";
 
 pub(super) const AUTH: Section = Section {
     path: "vip.NAME.auth",
@@ -249,8 +342,36 @@ pub(super) const TRACK: Section = Section {
             "Programs whose exit status says whether this node may serve.",
         )
         .called(&["scripts", "vrrp_script"]),
-        Key::later("file", "Numbers in files."),
-        Key::later("interface", "Interfaces beside the own one."),
+        Key::new(
+            "file",
+            Kind::Named("track.file.NAME"),
+            Fallback::Words("none"),
+            "Files whose content says whether this node may serve: a drain switch.",
+        )
+        .called(&["files", "vrrp_track_file", "track_file"]),
+    ],
+};
+
+pub(super) const FILE: Section = Section {
+    path: "track.file.NAME",
+    doc: "A number in a file. A file that is not there is 0, a whole number is that number, anything else (an empty file too) is 1. Tracked without a weight, a number other than 0 hands the address over: `touch` drains this node, `rm` brings it back. With a weight, number × weight (−253 to 253) is added to the priority. A file that cannot be read counts as failed. Changes are seen at once; what the kernel does not tell of (network file systems, targets of symbolic links) within 5s.",
+    keys: &[
+        Key::new(
+            "path",
+            Kind::Form("absolute path"),
+            Fallback::Required,
+            "The file.",
+        )
+        .called(&["file"]),
+        Key::new(
+            "weight",
+            Kind::Integer {
+                min: -253,
+                max: 253,
+            },
+            Fallback::Words("none: a number other than 0 hands the address over"),
+            "Multiplied with the number in the file and added to the priority; not 0.",
+        ),
     ],
 };
 
@@ -298,6 +419,6 @@ pub(super) const SCRIPT: Section = Section {
             Fallback::Words("none: a failure hands the address over"),
             "Added to the priority on success if positive, on failure if negative; not 0.",
         ),
-        Key::later("user", "Run as another user.").called(&["script_user"]),
+        Key::new("user", USER_KIND, USER_DEFAULT, USER_DOC).called(&["script_user"]),
     ],
 };

@@ -244,7 +244,14 @@ impl Keeper {
                 Some(ToKeeper::Listeners(_)) => listeners.extend(received.fds),
                 Some(ToKeeper::ListenersDone) => return self.inherit(now),
                 Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
-                Some(ToKeeper::Hello(_) | ToKeeper::Heartbeat(_) | ToKeeper::Serving(_)) => {}
+                // None of these comes before the listeners.
+                Some(
+                    ToKeeper::Hello(_)
+                    | ToKeeper::Heartbeat(_)
+                    | ToKeeper::Serving(_)
+                    | ToKeeper::Clients { .. }
+                    | ToKeeper::Command { .. },
+                ) => {}
                 None => tracing::warn!("a message of the proxy was not understood"),
             }
         }

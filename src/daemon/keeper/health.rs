@@ -1,9 +1,9 @@
-//! What proxy and scripts say, as each virtual router needs it. Pure.
+//! What proxy, scripts, files and interfaces say, as each virtual router needs it. Pure.
 
-use crate::config::model::{TrackTarget, Vip};
+use crate::config::model::{Config, Track, TrackTarget, Vip};
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ProxyServing, TrackStatus};
-use crate::track::verdict::{self, Entry};
+use crate::track::verdict::{self, Entry, Found};
 use crate::vrrp::fsm::NodeHealth;
 
 /// The last word of each proxy of the file.
@@ -14,8 +14,8 @@ pub(super) struct Board {
 
 #[derive(Debug, Clone, Default)]
 struct Proxy {
-    /// Whether it has a usable server; `None`: not probed yet.
-    usable: Option<bool>,
+    /// How many usable servers it has; `None`: not probed yet.
+    usable: Option<u16>,
     /// Successful probes, counted on across processes.
     epoch: u64,
     /// The present process's own count.
@@ -41,7 +41,7 @@ impl Board {
     pub(super) fn report(&mut self, reports: &[ProxyServing], settle: bool) {
         for (proxy, report) in self.proxies.iter_mut().zip(reports) {
             if report.probed || settle {
-                proxy.usable = Some(report.usable > 0);
+                proxy.usable = Some(report.usable);
             }
             let probes = report.probe_epoch.saturating_sub(proxy.raw_epoch);
             // Whatever a proxy says: one that is probed never counts as one that isn't.
@@ -56,20 +56,37 @@ impl Board {
     fn proxy_ok(&self, index: usize, standing: Standing) -> Option<bool> {
         match standing {
             Standing::Lost => Some(false),
-            Standing::Unknown | Standing::Fine => self.proxies.get(index)?.usable,
+            Standing::Unknown | Standing::Fine => {
+                self.proxies.get(index)?.usable.map(|usable| usable > 0)
+            }
         }
     }
 
-    fn ok(
-        &self,
-        target: TrackTarget,
-        standing: Standing,
-        scripts: &[Option<bool>],
-    ) -> Option<bool> {
-        match target {
-            TrackTarget::Proxy(index) => self.proxy_ok(index, standing),
-            TrackTarget::Script(index) => scripts.get(index).copied().flatten(),
+    /// One track with its present result.
+    pub(super) fn entry(&self, track: &Track, standing: Standing, results: &Results<'_>) -> Entry {
+        let of = |list: &[Option<bool>], index| {
+            let ok: Option<bool> = list.get(index).copied().flatten();
+            ok.map(Found::Ok)
+        };
+        let found = match track.target {
+            TrackTarget::Proxy(index) => self.proxy_ok(index, standing).map(Found::Ok),
+            TrackTarget::Script(index) => of(results.scripts, index),
+            TrackTarget::Interface(index) => of(results.interfaces, index),
+            TrackTarget::File(index) => results.files.get(index).copied().flatten(),
+        };
+        Entry {
+            found,
+            weight: track.weight,
         }
+    }
+
+    /// Usable servers of all proxies that `vip` tracks; `None` while one of them is not probed.
+    pub(super) fn usable_servers(&self, vip: &Vip) -> Option<u16> {
+        let mut sum = 0_u16;
+        for index in tracked_proxies(vip) {
+            sum = sum.saturating_add(self.proxies.get(index)?.usable?);
+        }
+        Some(sum)
     }
 
     /// What this node may claim for `vip`.
@@ -77,16 +94,14 @@ impl Board {
         &self,
         vip: &Vip,
         standing: Standing,
-        scripts: &[Option<bool>],
+        results: &Results<'_>,
     ) -> NodeHealth {
-        let entries = vip.track.iter().map(|track| Entry {
-            ok: self.ok(track.target, standing, scripts),
-            weight: track.weight,
-        });
-        let verdict = verdict::reduce(entries);
-        let probed = vip.track.iter().filter_map(|track| match track.target {
-            TrackTarget::Proxy(index) if track.weight.is_none() => self.proxies.get(index),
-            TrackTarget::Proxy(_) | TrackTarget::Script(_) => None,
+        let entry = |track| self.entry(track, standing, results);
+        let verdict = verdict::reduce(vip.track.iter().map(entry));
+        let alone = vip.track.iter().filter(|track| track.weight.is_none());
+        let probed = alone.filter_map(|track| match track.target {
+            TrackTarget::Proxy(index) => self.proxies.get(index),
+            TrackTarget::Script(_) | TrackTarget::Interface(_) | TrackTarget::File(_) => None,
         });
         // With several proxies the one probed least decides: all of them have to be fit.
         let epoch = probed.map(|proxy| proxy.epoch).min();
@@ -98,49 +113,101 @@ impl Board {
         }
     }
 
-    /// The same for people. `names` are the proxies' and the scripts' names.
+    /// Whether this node can serve by a list without weights; `None`: that isn't known yet.
+    pub(super) fn can_serve(
+        &self,
+        list: &[Track],
+        standing: Standing,
+        results: &Results<'_>,
+    ) -> Option<bool> {
+        let entries = list.iter().map(|track| Entry {
+            weight: None,
+            ..self.entry(track, standing, results)
+        });
+        let verdict = verdict::reduce(entries);
+        verdict.known.then_some(verdict.can_serve)
+    }
+
+    /// The same for people.
     pub(super) fn tracks(
         &self,
-        vip: &Vip,
+        list: &[Track],
         standing: Standing,
-        scripts: &[Option<bool>],
-        names: &Names<'_>,
+        results: &Results<'_>,
+        names: Names<'_>,
     ) -> Vec<TrackStatus> {
-        let status = |track: &crate::config::model::Track| {
-            let (kind, list, index) = match track.target {
-                TrackTarget::Proxy(index) => ("proxy", names.proxies, index),
-                TrackTarget::Script(index) => ("script", names.scripts, index),
-            };
-            let name = list.get(index).map_or("?", String::as_str);
-            TrackStatus {
-                name: format!("{kind}:{name}"),
-                ok: self.ok(track.target, standing, scripts),
-                weight: track.weight.map(crate::units::TrackWeight::get),
-            }
+        let status = |track: &Track| TrackStatus {
+            name: names.of_track(track.target),
+            ok: self.entry(track, standing, results).ok(),
+            weight: track.weight.map(crate::units::TrackWeight::get),
         };
-        vip.track.iter().map(status).collect()
+        list.iter().map(status).collect()
     }
+}
+
+/// The proxies that `vip` tracks, by position.
+pub(super) fn tracked_proxies(vip: &Vip) -> impl Iterator<Item = usize> + '_ {
+    vip.track.iter().filter_map(|track| match track.target {
+        TrackTarget::Proxy(index) => Some(index),
+        TrackTarget::Script(_) | TrackTarget::Interface(_) | TrackTarget::File(_) => None,
+    })
+}
+
+/// The present results of everything but proxies, by position.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Results<'a> {
+    pub(super) scripts: &'a [Option<bool>],
+    pub(super) files: &'a [Option<Found>],
+    pub(super) interfaces: &'a [Option<bool>],
 }
 
 /// What tracks are called.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Names<'a> {
-    pub(super) proxies: &'a [String],
-    pub(super) scripts: &'a [String],
+pub(super) struct Names<'a>(&'a Config);
+
+impl<'a> Names<'a> {
+    pub(super) fn of(config: &'a Config) -> Self {
+        Self(config)
+    }
+
+    /// As in the file: `script:check`.
+    pub(super) fn of_track(self, target: TrackTarget) -> String {
+        let Self(config) = self;
+        let (kind, name) = match target {
+            TrackTarget::Proxy(at) => ("proxy", config.proxies.get(at).map(|it| &it.name)),
+            TrackTarget::Script(at) => ("script", config.scripts.get(at).map(|it| &it.name)),
+            TrackTarget::File(at) => ("file", config.track_files.get(at).map(|it| &it.name)),
+            TrackTarget::Interface(at) => ("interface", config.track_interfaces.get(at)),
+        };
+        format!("{kind}:{}", name.map_or("?", String::as_str))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn vip(track: &str) -> Vip {
+    fn config(track: &str) -> Config {
         let text = format!(
             "[vip.a]\naddress = \"172.16.0.10/24\"\n\
              nodes = [\"172.16.0.2\", \"172.16.0.3\"]\n{track}\n\
              [proxy.p]\nlisten = \"127.0.0.1:6443\"\nbackends = [\"172.16.0.4:6443\"]\n\
-             [track.script.s]\ncommand = [\"/bin/true\"]\n"
+             [track.script.s]\ncommand = [\"/bin/true\"]\n\
+             [track.file.f]\npath = \"/nowhere/drain\"\n"
         );
-        crate::config::load(&text).unwrap().vips.remove(0)
+        crate::config::load(&text).unwrap()
+    }
+
+    fn vip(track: &str) -> Vip {
+        config(track).vips.remove(0)
+    }
+
+    /// Every result but those of proxies.
+    fn results(
+        script: Option<bool>,
+        file: Option<Found>,
+    ) -> ([Option<bool>; 1], [Option<Found>; 1]) {
+        ([script], [file])
     }
 
     fn report(probed: bool, usable: u16, probe_epoch: u64) -> [ProxyServing; 1] {
@@ -152,7 +219,13 @@ mod tests {
     }
 
     fn health(board: &Board, vip: &Vip, standing: Standing) -> (bool, bool, u64) {
-        let health = board.node_health(vip, standing, &[Some(true)]);
+        let (scripts, files) = results(Some(true), Some(Found::Number(0)));
+        let results = Results {
+            scripts: &scripts,
+            files: &files,
+            interfaces: &[Some(true)],
+        };
+        let health = board.node_health(vip, standing, &results);
         (health.known, health.can_serve, health.probe_epoch)
     }
 
@@ -212,17 +285,60 @@ mod tests {
 
     #[test]
     fn a_weighted_script_moves_the_priority_and_not_the_verdict() {
-        let vip = vip("track = [\"proxy:p\", \"script:s:-20\"]");
+        let config = config("track = [\"proxy:p\", \"script:s:-20\"]");
+        let vip = &config.vips[0];
         let mut board = Board::new(1);
         board.report(&report(true, 1, 1), false);
-        let health = board.node_health(&vip, Standing::Fine, &[Some(false)]);
-        assert_eq!((health.can_serve, health.weight), (true, -20));
-        let names = Names {
-            proxies: &["p".into()],
-            scripts: &["s".into()],
+        let (scripts, files) = results(Some(false), None);
+        let results = Results {
+            scripts: &scripts,
+            files: &files,
+            interfaces: &[],
         };
-        let tracks = board.tracks(&vip, Standing::Fine, &[Some(false)], &names);
+        let health = board.node_health(vip, Standing::Fine, &results);
+        assert_eq!((health.can_serve, health.weight), (true, -20));
+        let tracks = board.tracks(&vip.track, Standing::Fine, &results, Names::of(&config));
         assert_eq!(tracks[1].name, "script:s");
         assert_eq!((tracks[1].ok, tracks[1].weight), (Some(false), Some(-20)));
+    }
+
+    #[test]
+    fn a_file_drains_and_an_interface_counts() {
+        let config = config("track = [\"proxy:p\", \"file:f\", \"interface:eth7:-30\"]");
+        let vip = &config.vips[0];
+        let mut board = Board::new(1);
+        board.report(&report(true, 1, 1), false);
+        // (file, interface) → (known, can serve, weight)
+        let table = [
+            (None, Some(true), (false, false, 0)),
+            (Some(Found::Number(0)), Some(true), (true, true, 0)),
+            (Some(Found::Number(1)), Some(true), (true, false, 0)),
+            (Some(Found::Ok(false)), Some(true), (true, false, 0)),
+            (Some(Found::Number(0)), Some(false), (true, true, -30)),
+        ];
+        for (file, interface, expected) in table {
+            let results = Results {
+                scripts: &[],
+                files: &[file],
+                interfaces: &[interface],
+            };
+            let health = board.node_health(vip, Standing::Fine, &results);
+            let seen = (health.known, health.can_serve, health.weight);
+            assert_eq!(seen, expected, "{file:?} {interface:?}");
+        }
+        let names = Names::of(&config);
+        assert_eq!(names.of_track(vip.track[1].target), "file:f");
+        assert_eq!(names.of_track(vip.track[2].target), "interface:eth7");
+    }
+
+    #[test]
+    fn servers_are_counted_once_all_tracked_proxies_are_probed() {
+        let vip = vip("");
+        let mut board = Board::new(1);
+        assert_eq!(board.usable_servers(&vip), None);
+        board.report(&report(true, 3, 1), false);
+        assert_eq!(board.usable_servers(&vip), Some(3));
+        board.report(&report(false, 0, 1), false);
+        assert_eq!(board.usable_servers(&vip), Some(3));
     }
 }

@@ -1,26 +1,37 @@
 //! The keeper process: VRRP, addresses, listening sockets, and the watch over the proxy. One thread,
 //! one epoll loop; it reads no byte from a TCP client and waits for nobody.
 //!
-//! `start` brings it up, this file holds the loop, `routers` the virtual routers, `proxies` the
+//! `start` brings it up, this file holds the loop, `routers` the virtual routers, `route` the addresses without
+//! an election, `proxies` the
 //! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
 //! others learn of it (health to the routers, state to proxy, next keeper and service manager),
-//! `stop` how it leaves. `health` reduces what is known to what a router needs.
+//! `command` what operators order, `stop` how it leaves. `health` reduces what is known to what a router needs, `tracks` and
+//! `interfaces` know files and interfaces, `notify` and `notifier` tell programs, `events` keeps the
+//! record.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
 mod adoption;
+mod command;
+mod events;
 mod health;
+mod interfaces;
 mod link;
 mod listeners;
+mod notifier;
+mod notify;
+mod peers;
 mod proxies;
 mod publish;
+mod route;
 mod routers;
 mod runner_link;
 mod runtime_dir;
 mod scripts;
 mod start;
 mod stop;
+mod tracks;
 mod watch;
 
 use std::io;
@@ -150,6 +161,10 @@ const SIGNALS: u64 = 0;
 const SOCKET: u64 = 1;
 const RUNNER: u64 = 2;
 const RUNNER_END: u64 = 3;
+const ROUTES: u64 = 4;
+/// The peer channel's sockets, so many at most.
+const PEERS: u64 = 8;
+const PEERS_MAX: usize = 8;
 const FIRST_FREE: u64 = 16;
 const ROUTERS: u64 = 1 << 32;
 
@@ -168,9 +183,15 @@ struct Keeper {
     supervisor: Supervisor,
     board: health::Board,
     routers: routers::Routers,
+    peers: peers::Peers,
+    routes: route::Routes,
     proxies: proxies::Proxies,
     scripts: scripts::Scripts,
+    tracks: tracks::Tracks,
+    notifiers: notify::Notifiers,
+    record: events::Record,
     published: publish::Published,
+    commands: command::Commands,
     stopping: Option<stop::Stopping>,
     notify: Notify,
     realtime: bool,
@@ -194,7 +215,9 @@ impl Keeper {
             }
             let now = clock::now();
             self.routers.on_deadlines(now);
+            self.routes.on_deadlines(now);
             self.tick(now)?;
+            self.tick_peers(now);
             self.publish(now);
             if self.is_over(now) {
                 return Ok(());
@@ -208,6 +231,8 @@ impl Keeper {
             SOCKET => self.accept(now),
             RUNNER => self.read_runner(now, event),
             RUNNER_END => self.runner_ended(now),
+            token if (PEERS..FIRST_FREE).contains(&token) => self.read_peers(token - PEERS, now),
+            ROUTES => self.routes.on_readable(now),
             token if token >= ROUTERS => self.routers.on_readable(token - ROUTERS, now),
             token => return self.on_connection(now, token, event),
         }
@@ -224,7 +249,11 @@ impl Keeper {
         let all = [
             supervisor.flatten(),
             scripts.flatten(),
+            self.tracks.deadline(),
+            self.notifiers.deadline(&self.args.config),
             self.routers.deadline(),
+            self.peers.deadline(),
+            self.routes.deadline(),
             self.proxies.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),
             Some(self.published.deadline()),

@@ -15,6 +15,7 @@ use super::runtime_dir::ProxyMark;
 use super::watch::{Looks, kill};
 use super::{Keeper, KeeperError, SOCKET};
 use crate::daemon::supervise::Input;
+use crate::ipc::event::EventKind;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
 use crate::net::epoll::{Event, Interest};
 use crate::net::process::{self, Process};
@@ -285,6 +286,8 @@ impl Keeper {
                 end_token,
             });
             tracing::info!(pid = hello.pid, "proxy connected");
+            let pid = hello.pid.to_string();
+            self.record(EventKind::Proxy, (None, Some(&pid)), None, "connected");
         } else {
             kill(&process);
             self.supervise(now, Input::Ended);
@@ -366,6 +369,10 @@ impl Keeper {
                 }
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
+            ToKeeper::Clients { first, last, flows } => {
+                self.peers.set_clients(first, last, &flows);
+            }
+            ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
                 tracing::warn!("a message of the proxy came at the wrong time");
             }
@@ -381,8 +388,12 @@ impl Keeper {
         kill(&current.process);
         if self.stopping.is_none() {
             tracing::warn!(pid, reason, "proxy lost");
+            let pid = pid.to_string();
+            self.record(EventKind::Proxy, (None, Some(&pid)), None, "lost");
         }
         self.board.new_process();
+        self.peers.forget_clients();
+        self.commands.forget();
         self.supervise(now, Input::Ended);
     }
 

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::Keeper;
-use super::health::Names;
+use super::health::{Names, Results};
 use super::routers::{Wish, word};
 use super::runtime_dir::{ProxyMark, State, boot_id};
-use crate::config::model::Config;
 use crate::daemon::supervise::Standing;
-use crate::ipc::message::{ToProxy, VipStatus, VrrpState, VrrpStatus};
+use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
+use crate::vrrp::fsm::FELL_SILENT;
 use crate::vrrp::stamp::Stamp;
 
 /// The proxy hears of the virtual routers at least this often.
@@ -24,14 +24,16 @@ const READY_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Published {
     boot_id: String,
-    proxy_names: Vec<String>,
-    script_names: Vec<String>,
     /// The routers' states at the last status.
     states: Vec<(VrrpState, bool)>,
+    /// The count of changes of routes then.
+    changes: u64,
     proxy: Option<ProxyMark>,
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
     stamps: Vec<Stamp>,
+    /// Stamps alone are not written before.
+    save_after: Instant,
     complained: Option<Instant>,
     status_at: Instant,
     ready: bool,
@@ -42,15 +44,15 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(config: &Config, stamps: Vec<Stamp>, now: Instant) -> Self {
+    pub(super) fn new(stamps: Vec<Stamp>, now: Instant) -> Self {
         Self {
             boot_id: boot_id(),
-            proxy_names: config.proxies.iter().map(|p| p.name.clone()).collect(),
-            script_names: config.scripts.iter().map(|s| s.name.clone()).collect(),
             states: Vec::new(),
+            changes: 0,
             proxy: None,
             marked: None,
             stamps,
+            save_after: now,
             complained: None,
             status_at: now,
             ready: false,
@@ -73,29 +75,27 @@ impl Keeper {
     /// After each turn of the loop.
     pub(super) fn publish(&mut self, now: Instant) {
         let standing = self.supervisor.standing(now);
-        let scripts = self.scripts.verdicts();
-        for index in 0.. {
-            let Some(vip) = self.routers.tracked(index) else {
-                break;
-            };
-            let health = self.board.node_health(vip, standing, &scripts);
-            self.routers.set_health(index, now, health);
+        for index in 0..self.routers.count() {
+            self.judge(now, index, standing);
         }
+        self.judge_routes(now, standing);
+        self.note_tracks(standing);
         for wish in self.routers.take_wishes(&self.epoll) {
-            let message = match wish {
-                Wish::Reset(addresses) => ToProxy::ResetLocal(addresses),
-                Wish::Probe => ToProxy::Probe,
-            };
-            self.tell_proxy(now, &message);
+            self.grant(now, wish);
         }
-        self.save_state(now);
+        self.tick_commands(now);
+        self.drive_notify(now);
+        self.tell_events(now);
         let states = self.routers.states();
-        let news = states != self.published.states;
+        let changes = self.routes.changes();
+        let news = states != self.published.states || changes != self.published.changes;
+        self.save_state(now, news);
         if news || now >= self.published.status_at {
             self.published.states = states;
+            self.published.changes = changes;
             self.published.status_at = now + STATUS_EVERY;
-            let status = self.status(now, standing, &scripts);
-            self.notify_manager(now, standing, &status.vips);
+            let status = self.status(now, standing);
+            self.notify_manager(now, standing, &status);
             if self.proxy_reads() {
                 self.tell_proxy(now, &ToProxy::Vrrp(status));
             }
@@ -103,29 +103,96 @@ impl Keeper {
         self.feed_watchdog(now);
     }
 
-    fn status(&self, now: Instant, standing: Standing, scripts: &[Option<bool>]) -> VrrpStatus {
-        let names = Names {
-            proxies: &self.published.proxy_names,
-            scripts: &self.published.script_names,
+    /// Does what a virtual router wants done.
+    fn grant(&mut self, now: Instant, wish: Wish) {
+        match wish {
+            Wish::Reset(addresses) => {
+                self.peers.left(&addresses);
+                self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+            }
+            Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
+            Wish::Changed(router, from, to, reason) => {
+                if reason == FELL_SILENT {
+                    self.peers.took_over(now, router);
+                }
+                self.router_changed(now, router, (from, to), reason);
+            }
+            Wish::Conflict(router, address, mac) => self.note_conflict(router, address, mac),
+            Wish::FailedOver { index, taken } => {
+                self.note_failover(index, taken);
+                self.commands.failed_over(now, index, taken, &self.routers);
+            }
+        }
+    }
+
+    /// Tells a virtual router what this node can do.
+    fn judge(&mut self, now: Instant, index: usize, standing: Standing) {
+        let servers = self.servers_weight(index, now);
+        let Some(vip) = self.routers.tracked(index) else {
+            return;
+        };
+        let results = Results {
+            scripts: self.scripts.verdicts(),
+            files: self.tracks.files(),
+            interfaces: self.routers.interfaces.ok(),
+        };
+        let mut health = self.board.node_health(vip, standing, &results);
+        health.weight = health.weight.saturating_add(servers);
+        self.routers.set_health(index, now, health);
+    }
+
+    /// Tells each route what this node can do.
+    fn judge_routes(&mut self, now: Instant, standing: Standing) {
+        let results = Results {
+            scripts: self.scripts.verdicts(),
+            files: self.tracks.files(),
+            interfaces: self.routers.interfaces.ok(),
+        };
+        for (index, route) in self.args.config.routes.iter().enumerate() {
+            let able = self.board.can_serve(&route.track, standing, &results);
+            self.routes.judge(index, now, able);
+        }
+        for addresses in self.routes.take_resets() {
+            self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+        }
+    }
+
+    fn status(&self, now: Instant, standing: Standing) -> VrrpStatus {
+        let names = Names::of(&self.args.config);
+        let results = Results {
+            scripts: self.scripts.verdicts(),
+            files: self.tracks.files(),
+            interfaces: self.routers.interfaces.ok(),
         };
         let mut vips = self.routers.status(now);
         for (status, vip) in vips.iter_mut().zip(&self.args.config.vips) {
-            status.tracks = self.board.tracks(vip, standing, scripts, &names);
+            status.tracks = self.board.tracks(&vip.track, standing, &results, names);
+        }
+        let mut routes = self.routes.status(now);
+        for (status, route) in routes.iter_mut().zip(&self.args.config.routes) {
+            status.tracks = self.board.tracks(&route.track, standing, &results, names);
         }
         VrrpStatus {
             vips,
+            routes,
             keeper_pid: std::process::id(),
             proxy_starts: self.supervisor.started,
             proxy_starved: self.supervisor.starved,
             proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
+            channel: self.peers.status(now),
         }
     }
 
-    /// Each advert of an Active is a stamp for the next keeper.
-    fn save_state(&mut self, now: Instant) {
+    /// Each advert of an Active is a stamp for the next keeper. Many adverts in a short time are
+    /// written down once, a change of state at once.
+    fn save_state(&mut self, now: Instant, news: bool) {
         let connected = self.proxies.pid();
         let published = &mut self.published;
+        if !news && published.marked == connected && now < published.save_after {
+            return;
+        }
+        published.save_after = now + self.routers.stamp_spacing();
         let stamps = self.routers.news(&published.stamps);
         if published.marked == connected && stamps.is_none() {
             return;
@@ -151,7 +218,7 @@ impl Keeper {
         }
     }
 
-    fn notify_manager(&mut self, now: Instant, standing: Standing, vips: &[VipStatus]) {
+    fn notify_manager(&mut self, now: Instant, standing: Standing, status: &VrrpStatus) {
         let published = &mut self.published;
         if !published.ready && (standing == Standing::Fine || now >= published.ready_at) {
             published.ready = true;
@@ -162,9 +229,13 @@ impl Keeper {
             Standing::Fine => "STATUS=proxy serving",
             Standing::Lost => "STATUS=proxy not serving",
         });
-        for vip in vips {
+        for vip in &status.vips {
             // Writing to a String can't fail.
             write!(line, ", {} {}", vip.name, word(vip.state)).unwrap_or_default();
+        }
+        for route in &status.routes {
+            let word = route.word();
+            write!(line, ", {} {word}", route.name).unwrap_or_default();
         }
         if line != published.line {
             self.notify.send(&line);

@@ -7,16 +7,19 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::health::tracked_proxies;
+use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
-use crate::config::model::{Config, TrackTarget, Vip};
-use crate::ipc::message::{VipStatus, VrrpState};
+use crate::config::model::{Config, Vip};
+use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
 use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
+use crate::net::virtual_mac;
 use crate::vrrp::fsm::NodeHealth;
 use crate::vrrp::stamp::{Resume, Stamp};
 use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
@@ -26,6 +29,9 @@ const LINK_READS_MAX: usize = 64;
 /// Stamps of one advert, taken at different times, differ by less than this.
 const SAME_STAMP: Duration = Duration::from_millis(3);
 
+/// Between two looks for new stamps where there is no router to leave any.
+const STAMP_SPACING_MAX: Duration = Duration::from_secs(1);
+
 /// What the routers want done by others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -33,6 +39,17 @@ pub(super) enum Wish {
     Reset(Vec<IpAddr>),
     /// Whether this node takes over depends on a probe.
     Probe,
+    /// Another host answers for an address of the router at this position.
+    Conflict(usize, IpAddr, [u8; 6]),
+    /// A router has changed its state: its position, from where, to where, why.
+    Changed(usize, VrrpState, VrrpState, &'static str),
+    /// A failover by command has ended.
+    FailedOver {
+        /// The router's position.
+        index: usize,
+        /// Whether another node took over.
+        taken: bool,
+    },
 }
 
 /// All of them.
@@ -43,6 +60,8 @@ pub(super) struct Routers {
     /// Descriptors by token: `ROUTERS` + position.
     watched: Vec<Watched>,
     links: Option<LinkEvents>,
+    /// What is tracked beside the routers' own.
+    pub(super) interfaces: Interfaces,
 }
 
 /// One `[vip.NAME]`, or the sync-group of several.
@@ -79,8 +98,9 @@ impl Routers {
             routers: Vec::with_capacity(locals.len()),
             watched: Vec::new(),
             links: None,
+            interfaces: Interfaces::default(),
         };
-        if locals.is_empty() {
+        if locals.is_empty() && config.track_interfaces.is_empty() {
             return Ok(routers);
         }
         let failed = |source| KeeperError::System {
@@ -93,8 +113,11 @@ impl Routers {
         routers.watched.push(Watched::Links);
         routers.links = Some(links);
         let mut netlink = Netlink::open().map_err(failed)?;
+        let interfaces = Interfaces::open(&config.track_interfaces, &mut netlink);
+        routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
+        let shared = Rc::clone(&netlink);
         for vips in groups(locals) {
             let members: Vec<LocalVip> = vips
                 .iter()
@@ -113,7 +136,27 @@ impl Routers {
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;
         }
+        routers.remove_forgotten_devices(&shared);
         Ok(routers)
+    }
+
+    /// Devices of virtual hardware addresses that the file no longer asks for.
+    fn remove_forgotten_devices(&self, netlink: &RefCell<Netlink>) {
+        let in_use = |name: &str| {
+            let mut all = self
+                .routers
+                .iter()
+                .flat_map(|router| router.inner.devices());
+            all.any(|device| device == name)
+        };
+        match virtual_mac::remove_others(&mut netlink.borrow_mut(), in_use) {
+            Ok(removed) => {
+                for interface in removed {
+                    tracing::warn!(%interface, "removed a device that an earlier lbd left");
+                }
+            }
+            Err(error) => tracing::error!(%error, "left-over devices not removed"),
+        }
     }
 
     /// The stamp of a group is that of whichever member was its first.
@@ -154,6 +197,16 @@ impl Routers {
         Ok(())
     }
 
+    /// How many there are: a sync-group is one.
+    pub(super) fn count(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// Its members' positions in the file.
+    pub(super) fn members(&self, index: usize) -> &[usize] {
+        self.routers.get(index).map_or(&[], |router| &router.vips)
+    }
+
     /// What each router tracks, in order: a group what any of its members does.
     pub(super) fn tracked(&self, index: usize) -> Option<&Vip> {
         self.routers.get(index).map(|router| &router.tracked)
@@ -174,10 +227,16 @@ impl Routers {
     }
 
     fn read_links(&mut self, now: Instant) {
-        let Self { routers, links, .. } = self;
+        let Self {
+            routers,
+            links,
+            interfaces,
+            ..
+        } = self;
         let Some(links) = links else { return };
         for _ in 0..LINK_READS_MAX {
             let take = |event: LinkEvent| {
+                interfaces.on_link(&event);
                 for router in routers.iter_mut() {
                     router.inner.on_link(now, &event);
                 }
@@ -226,8 +285,12 @@ impl Routers {
         for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
-                    // The router has logged it.
-                    RouterEvent::Changed { .. } | RouterEvent::Conflict { .. } => {}
+                    RouterEvent::Changed { from, to, reason } => {
+                        wishes.push(Wish::Changed(index, from, to, reason));
+                    }
+                    RouterEvent::Conflict { address, mac } => {
+                        wishes.push(Wish::Conflict(index, address, mac));
+                    }
                     RouterEvent::Releasing(addresses) => wishes.push(Wish::Reset(addresses)),
                     RouterEvent::Released => {
                         tracing::info!(vip = router.name, "addresses released");
@@ -236,12 +299,43 @@ impl Routers {
                         watch_again(router, (index, member), watched, epoll);
                     }
                     RouterEvent::Probe => wishes.push(Wish::Probe),
-                    // Who asked is told by the one that passed the command on.
-                    RouterEvent::FailedOver { .. } => {}
+                    RouterEvent::FailedOver { taken } => {
+                        wishes.push(Wish::FailedOver { index, taken });
+                    }
                 }
             }
         }
         wishes
+    }
+
+    /// Whether the router at this position holds its addresses.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        let router = self.routers.get(index);
+        router.is_some_and(|router| router.inner.holds())
+    }
+
+    /// The routers themselves, in order.
+    pub(super) fn inner(&self) -> impl Iterator<Item = &VirtualRouter> {
+        self.routers.iter().map(|router| &router.inner)
+    }
+
+    /// Name of each router, and the positions of its members in the file.
+    pub(super) fn named_members(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let all = self.routers.iter();
+        all.map(|router| (router.name.as_str(), router.vips.as_slice()))
+    }
+
+    /// Whether this node is known to be able to serve clients at all of them.
+    pub(super) fn can_serve(&self) -> bool {
+        let told = |router: &Router| router.told.is_some_and(|told| told.known && told.can_serve);
+        self.routers.iter().all(told)
+    }
+
+    /// The other nodes say whether they hear a router's adverts.
+    pub(super) fn set_unheard(&mut self, index: usize, now: Instant, unheard: bool) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.set_unheard(now, unheard);
+        }
     }
 
     /// State of each router, and whether it holds its addresses.
@@ -262,6 +356,59 @@ impl Routers {
         all.into_iter().map(|(_, status)| status).collect()
     }
 
+    /// Every name with its router's position.
+    pub(super) fn names(&self, now: Instant) -> Vec<(String, Option<usize>)> {
+        let all = self.routers.iter().enumerate();
+        all.flat_map(|(index, router)| {
+            let members = router.inner.status(now);
+            members.map(move |status| (status.name, Some(index)))
+        })
+        .collect()
+    }
+
+    pub(super) fn state_of(&self, index: usize) -> Option<VrrpState> {
+        Some(self.routers.get(index)?.inner.state())
+    }
+
+    /// Hands over to another node; a [`Wish::FailedOver`] follows.
+    pub(super) fn failover(&mut self, index: usize, now: Instant, hold: Option<Duration>) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.failover(now, hold);
+        }
+    }
+
+    /// Lets a router preempt again; whether it was held back.
+    pub(super) fn release_hold(&mut self, index: usize, now: Instant) -> bool {
+        let Some(router) = self.routers.get_mut(index) else {
+            return false;
+        };
+        let held = router
+            .inner
+            .status(now)
+            .any(|status| status.held_back.is_some());
+        router.inner.release_hold(now);
+        held
+    }
+
+    /// Who is Active for the `[vip.NAME]` called so, as far as its router knows: address and name.
+    pub(super) fn holder(
+        &self,
+        index: usize,
+        name: &str,
+        now: Instant,
+    ) -> (Option<IpAddr>, Option<String>) {
+        let router = self.routers.get(index);
+        let mut members = router
+            .into_iter()
+            .flat_map(|router| router.inner.status(now));
+        let Some(status) = members.find(|status| status.name == name) else {
+            return (None, None);
+        };
+        let active = |peer: &&PeerStatus| Some(peer.address) == status.active;
+        let node = status.peers.iter().find(active);
+        (status.active, node.and_then(|peer| peer.name.clone()))
+    }
+
     /// The stamps of those that are Active; `None` while they are those of `before`.
     pub(super) fn news(&self, before: &[Stamp]) -> Option<Vec<Stamp>> {
         let now = clock::now();
@@ -273,6 +420,15 @@ impl Routers {
         };
         let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
         (!unchanged).then_some(stamps)
+    }
+
+    /// How much older than the last advert a stamp may be: a part of what would be lost by it.
+    pub(super) fn stamp_spacing(&self) -> Duration {
+        let all = self.routers.iter();
+        let shortest = all
+            .map(|router| router.tracked.advert_interval.duration())
+            .min();
+        shortest.map_or(STAMP_SPACING_MAX, |interval| interval / 4)
     }
 
     pub(super) fn resign(&mut self, now: Instant) {
@@ -301,8 +457,10 @@ impl Drop for Routers {
 }
 
 /// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
-fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
-    let addresses = || config.vips.iter().flat_map(|vip| &vip.addresses);
+pub(super) fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
+    let of_routes = || config.routes.iter().flat_map(|route| &route.addresses);
+    let of_routers = || config.vips.iter().flat_map(|vip| &vip.addresses);
+    let addresses = || of_routers().chain(of_routes());
     let wanted = |ip| addresses().any(|address| address.ip == ip);
     match address::remove_tagged(netlink, wanted) {
         Ok(removed) => {
@@ -375,11 +533,8 @@ pub(super) fn word(state: VrrpState) -> &'static str {
 }
 
 /// The longest check interval among the proxies that `vip` tracks.
-fn check_interval(config: &Config, vip: &Vip) -> Duration {
-    let tracked = vip.track.iter().filter_map(|track| match track.target {
-        TrackTarget::Proxy(index) => config.proxies.get(index),
-        TrackTarget::Script(_) => None,
-    });
+pub(super) fn check_interval(config: &Config, vip: &Vip) -> Duration {
+    let tracked = tracked_proxies(vip).filter_map(|index| config.proxies.get(index));
     let intervals = tracked.map(|proxy| proxy.check.interval);
     intervals.max().unwrap_or(Duration::ZERO)
 }

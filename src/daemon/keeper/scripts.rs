@@ -1,15 +1,15 @@
 //! The runner and the track scripts it runs.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::link::MESSAGES_MAX;
 use super::runner_link::RunnerLink;
 use super::watch::kill;
-use super::{Keeper, RUNNER, RUNNER_END};
+use super::{Keeper, RUNNER, RUNNER_END, notify};
 use crate::config::model;
 use crate::daemon::supervise::Input as Life;
-use crate::ipc::runner::{FromRunner, RunScript, ToRunner};
+use crate::ipc::event::EventKind;
+use crate::ipc::runner::{FromRunner, Job, Outcome, Run, ToRunner};
 use crate::net::epoll::{Event, Interest};
 use crate::net::process::Process;
 use crate::track::fsm::{Action, Input, Script};
@@ -25,24 +25,17 @@ pub(super) struct Scripts {
     ending: Vec<Process>,
     started_at: Instant,
     machines: Vec<Script>,
+    /// Their verdicts, and how the last run of each ended.
+    verdicts: Vec<Option<bool>>,
+    reasons: Vec<String>,
+    /// The runner was asked which programs can't be run.
+    examined: bool,
     /// A proxy shall be started as soon as there is a runner.
     pub(super) proxy_wanted: bool,
 }
 
 impl Scripts {
     pub(super) fn new(config: &[model::Script], now: Instant) -> Self {
-        for script in config {
-            let program = script.command.first().map_or("", String::as_str);
-            let executable = std::fs::metadata(program)
-                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
-            if !executable {
-                tracing::warn!(
-                    script = script.name,
-                    program,
-                    "track script cannot be executed and counts as failed"
-                );
-            }
-        }
         Self {
             runner: None,
             ending: Vec::new(),
@@ -51,13 +44,25 @@ impl Scripts {
                 .iter()
                 .map(|script| Script::new(now, script))
                 .collect(),
+            verdicts: vec![None; config.len()],
+            reasons: vec![String::new(); config.len()],
+            examined: false,
             proxy_wanted: false,
         }
     }
 
     /// The verdicts, by position in the file.
-    pub(super) fn verdicts(&self) -> Vec<Option<bool>> {
-        self.machines.iter().map(Script::verdict).collect()
+    pub(super) fn verdicts(&self) -> &[Option<bool>] {
+        &self.verdicts
+    }
+
+    /// Why a script's verdict is what it is.
+    pub(super) fn reason(&self, index: usize) -> &str {
+        self.reasons.get(index).map_or("", String::as_str)
+    }
+
+    pub(super) fn has_runner(&self) -> bool {
+        self.runner.is_some()
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -83,6 +88,12 @@ impl Keeper {
         if self.scripts.proxy_wanted {
             self.order_proxy(now);
         }
+        if !self.scripts.examined {
+            let programs = notify::programs(&self.args.config);
+            let asked = programs.is_empty() || self.tell_runner(now, &ToRunner::Examine(programs));
+            self.scripts.examined = asked;
+        }
+        self.order_files(now);
     }
 
     /// Has the runner start a proxy process.
@@ -94,7 +105,7 @@ impl Keeper {
         self.scripts.proxy_wanted = !self.tell_runner(now, &order);
     }
 
-    fn tell_runner(&mut self, now: Instant, order: &ToRunner) -> bool {
+    pub(super) fn tell_runner(&mut self, now: Instant, order: &ToRunner) -> bool {
         let Some(runner) = &mut self.scripts.runner else {
             return false;
         };
@@ -133,6 +144,8 @@ impl Keeper {
     pub(super) fn runner_ended(&mut self, now: Instant) {
         if self.stopping.is_none() {
             tracing::warn!("runner ended");
+            let about = (None, Some("runner"));
+            self.record(EventKind::Runner, about, None, "runner ended");
         }
         self.runner_gone(now);
     }
@@ -151,6 +164,7 @@ impl Keeper {
         for machine in &mut self.scripts.machines {
             machine.handle(now, Input::Lost);
         }
+        self.notifiers.lost();
         let rested = now.saturating_duration_since(self.scripts.started_at) >= RUNNER_PAUSE;
         if rested && self.stopping.is_none() {
             self.start_runner(now);
@@ -172,19 +186,42 @@ impl Keeper {
                     self.supervise(now, Life::Ended);
                 }
             }
-            FromRunner::ScriptEnded { script, run, how } => {
-                let input = Input::Finished {
-                    run,
-                    ok: how.is_ok(),
-                };
-                self.drive_script(now, usize::from(script), input, &how.to_string());
+            FromRunner::Ended {
+                job: Job::Script(script),
+                run,
+                how,
+                output,
+            } => self.script_ended(now, usize::from(script), run, &how, &output),
+            FromRunner::Ended {
+                job: Job::Notify(vip),
+                run,
+                how,
+                output,
+            } => self.notify_ended(vip, run, &how, &output),
+            FromRunner::Trouble { name, trouble } => {
+                tracing::warn!(key = name, reason = trouble, "program will not be run");
             }
+            FromRunner::File { file, reading } => self.file_says(file, &reading),
         }
+    }
+
+    fn script_ended(&mut self, now: Instant, index: usize, run: u64, how: &Outcome, output: &str) {
+        let ok = how.is_ok();
+        if let Some(config) = self.args.config.scripts.get(index)
+            && !ok
+        {
+            tracing::debug!(script = config.name, reason = %how, output, "track script wrote");
+        }
+        self.drive_script(now, index, Input::Finished { run, ok }, &how.to_string());
     }
 
     pub(super) fn tick_scripts(&mut self, now: Instant) {
         let ending = &mut self.scripts.ending;
         ending.retain(|process| matches!(process.reap(), Ok(None)));
+        if self.is_notify_overdue(now) {
+            self.runner_hangs(now);
+        }
+        self.drive_notify(now);
         if self.stopping.is_some() {
             return;
         }
@@ -230,6 +267,13 @@ impl Keeper {
             let Some(config) = self.args.config.scripts.get(index) else {
                 return;
             };
+            if let Action::Verdict(ok) = action
+                && let Some(verdict) = self.scripts.verdicts.get_mut(index)
+                && let Some(last) = self.scripts.reasons.get_mut(index)
+            {
+                *verdict = Some(ok);
+                reason.clone_into(last);
+            }
             match action {
                 Action::Verdict(true) => {
                     tracing::info!(script = config.name, reason, "track script succeeds");
@@ -238,12 +282,13 @@ impl Keeper {
                     tracing::warn!(script = config.name, reason, "track script fails");
                 }
                 Action::Run { run } => {
-                    let order = ToRunner::RunScript(RunScript {
-                        script: u16::try_from(index).unwrap_or(u16::MAX),
+                    let order = ToRunner::Run(Run {
+                        job: Job::Script(u16::try_from(index).unwrap_or(u16::MAX)),
                         run,
                         command: config.command.clone(),
                         timeout_ms: u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
                         env: vec![("LBD_TRACK".to_owned(), config.name.clone())],
+                        user: config.user.clone(),
                     });
                     if !self.tell_runner(now, &order) {
                         return self.run_lost(now, index);

@@ -5,11 +5,12 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{
-    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, health, proxies, publish,
-    routers, runtime_dir::RuntimeDir, scripts,
+    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events, health, notify,
+    peers, proxies, publish, route, routers, runtime_dir::RuntimeDir, scripts, tracks,
 };
 use crate::config::{self, local};
 use crate::daemon::supervise::Supervisor;
+use crate::ipc::event::EventKind;
 use crate::ipc::message::MESSAGE_BYTES_MAX;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::notify::Notify;
@@ -53,6 +54,8 @@ impl Keeper {
                 .map_err(KeeperError::Local)?
         };
         let routers = routers::Routers::open(&locals, &state.stamps, &epoll, &args.config)?;
+        let peers = peers::Peers::open(&args.config, &locals, &routers, clock::now());
+        let routes = route::Routes::open(&args.config, &epoll, clock::now())?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
         let config_fd = text.map_err(system("memory file"))?;
         let workers = args.config.limits.workers.map_or_else(
@@ -69,10 +72,16 @@ impl Keeper {
             buffer: vec![0; MESSAGE_BYTES_MAX],
             supervisor: Supervisor::new(began),
             board: health::Board::new(args.config.proxies.len()),
+            tracks: tracks::Tracks::new(&args.config, &routers),
             routers,
+            peers,
+            routes,
             proxies: proxies::Proxies::new(config_fd, workers),
             scripts: scripts::Scripts::new(&args.config.scripts, began),
-            published: publish::Published::new(&args.config, state.stamps, began),
+            notifiers: notify::Notifiers::new(&locals),
+            record: events::Record::new(),
+            published: publish::Published::new(state.stamps, began),
+            commands: command::Commands::default(),
             stopping: None,
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
@@ -82,15 +91,21 @@ impl Keeper {
             dir,
             args,
         };
+        keeper.record(EventKind::Keeper, (None, None), None, "keeper started");
         keeper.start_runner(began);
         keeper.enter_realtime();
         keeper.expect_proxy(clock::now(), state.proxy)?;
         Ok(keeper)
     }
 
+    fn has_addresses(&self) -> bool {
+        let config = &self.args.config;
+        !config.vips.is_empty() || !config.routes.is_empty()
+    }
+
     /// Only where there is an address to keep: a proxy alone needs neither.
     fn enter_realtime(&mut self) {
-        if self.args.config.vips.is_empty() {
+        if !self.has_addresses() {
             return;
         }
         match realtime::schedule() {
@@ -104,10 +119,10 @@ impl Keeper {
 
     /// Once the listeners are open nothing but VRRP needs rights.
     pub(super) fn confine(&self) {
-        let needs = if self.args.config.vips.is_empty() {
-            KeeperNeeds::Nothing
-        } else {
+        let needs = if self.has_addresses() {
             KeeperNeeds::VirtualRouters
+        } else {
+            KeeperNeeds::Nothing
         };
         let report = privileges::confine_keeper(needs);
         let elapsed = clock::now().saturating_duration_since(self.began);
@@ -115,6 +130,7 @@ impl Keeper {
             rights = %report,
             realtime = self.realtime,
             vips = self.args.config.vips.len(),
+            routes = self.args.config.routes.len(),
             proxies = self.args.config.proxies.len(),
             elapsed_ms = elapsed.min(Duration::from_secs(3600)).as_millis(),
             "keeper started"

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::Keeper;
+use super::notify::WAIT_AT_STOP;
+use crate::ipc::event::EventKind;
 use crate::net::clock;
 use crate::net::signal::Request;
 
@@ -28,6 +30,11 @@ pub(super) enum Stopping {
         /// When it is killed.
         kill_at: Instant,
     },
+    /// The proxy has gone; programs are told how it ended.
+    Notify {
+        /// When they are not waited for any longer.
+        until: Instant,
+    },
 }
 
 impl Stopping {
@@ -35,6 +42,7 @@ impl Stopping {
         match self {
             Self::Addresses { until } => *until,
             Self::Proxy { kill_at } => *kill_at,
+            Self::Notify { until } => *until,
         }
     }
 }
@@ -60,31 +68,52 @@ impl Keeper {
         let until = match &self.stopping {
             None => {
                 tracing::info!("stopping");
+                self.record(EventKind::Keeper, (None, None), None, "stopping");
                 self.routers.resign(now);
+                self.routes.stop(now);
                 now + LEAVE_WITHIN
             }
             Some(Stopping::Addresses { .. }) => now,
             Some(Stopping::Proxy { .. }) => return,
+            Some(Stopping::Notify { until }) => {
+                self.stopping = Some(Stopping::Notify {
+                    until: now.min(*until),
+                });
+                return;
+            }
         };
         self.stopping = Some(Stopping::Addresses { until });
     }
 
     pub(super) fn tick_stopping(&mut self, now: Instant) {
         match &self.stopping {
-            Some(Stopping::Addresses { until }) if self.routers.are_released() || now >= *until => {
+            Some(Stopping::Addresses { until }) if self.have_left() || now >= *until => {
                 self.stop_proxy(now);
             }
             Some(Stopping::Proxy { kill_at }) if now >= *kill_at => {
                 tracing::warn!("proxy did not stop in time");
                 self.kill_proxy();
+                self.await_notify(now);
             }
-            None | Some(Stopping::Addresses { .. } | Stopping::Proxy { .. }) => {}
+            Some(Stopping::Proxy { .. })
+                if !self.proxies.is_connected() && !self.proxies.is_orphaned() =>
+            {
+                self.await_notify(now);
+            }
+            None
+            | Some(Stopping::Addresses { .. } | Stopping::Proxy { .. } | Stopping::Notify { .. }) =>
+                {}
         }
+    }
+
+    fn have_left(&self) -> bool {
+        self.routers.are_released() && self.routes.are_silent()
     }
 
     fn stop_proxy(&mut self, now: Instant) {
         // What no other node has come for. Then the proxy is told what to reset.
         self.routers.give_up(now);
+        self.routes.give_up(now);
         self.publish(now);
         let grace_ms = u32::try_from(PROXY_GRACE.as_millis()).unwrap_or_default();
         self.stop_proxies(now, grace_ms);
@@ -94,13 +123,17 @@ impl Keeper {
         });
     }
 
+    fn await_notify(&mut self, now: Instant) {
+        let until = now + WAIT_AT_STOP;
+        self.stopping = Some(Stopping::Notify { until });
+    }
+
     /// Whether everything has gone, or was waited for long enough.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         match &self.stopping {
-            None | Some(Stopping::Addresses { .. }) => false,
-            Some(Stopping::Proxy { kill_at }) => {
-                let gone = !self.proxies.is_connected() && !self.proxies.is_orphaned();
-                gone || now >= *kill_at
+            None | Some(Stopping::Addresses { .. } | Stopping::Proxy { .. }) => false,
+            Some(Stopping::Notify { until }) => {
+                self.notifiers.are_idle() || !self.scripts.has_runner() || now >= *until
             }
         }
     }
@@ -108,6 +141,7 @@ impl Keeper {
     /// The last steps, also after a failure of the loop.
     pub(super) fn close(&mut self) {
         self.routers.give_up(clock::now());
+        self.routes.give_up(clock::now());
         if self.stopping.is_some() {
             self.kill_proxy();
             self.proxies.signal_orphan(Signal::SIGKILL);

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::Keeper;
 use crate::daemon::supervise::{Action, Finding, Input, Thread, judge};
+use crate::ipc::event::EventKind;
 use crate::net::process::{self, Process};
 
 impl Keeper {
@@ -27,9 +28,23 @@ impl Keeper {
                     let more = self.supervisor.handle(now, Input::Examined(&findings));
                     actions.extend(more);
                 }
-                Action::Hung(reason) => tracing::error!(reason, "proxy hangs"),
-                Action::Recovered => tracing::warn!("proxy works again"),
-                Action::Starved => tracing::warn!("proxy gets no processor time"),
+                Action::Hung(reason) => {
+                    tracing::error!(reason, "proxy hangs");
+                    self.record(EventKind::Proxy, (None, Some("hung")), None, reason);
+                }
+                Action::Recovered => {
+                    tracing::warn!("proxy works again");
+                    self.record(EventKind::Proxy, (None, None), None, "works again");
+                }
+                Action::Starved => {
+                    tracing::warn!("proxy gets no processor time");
+                    self.record(
+                        EventKind::Proxy,
+                        (None, None),
+                        None,
+                        "gets no processor time",
+                    );
+                }
                 Action::Kill => match &self.proxies.current {
                     Some(current) => {
                         tracing::error!(pid = current.process.pid(), "hung proxy killed");

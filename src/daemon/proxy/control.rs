@@ -14,12 +14,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::ProxyError;
 use super::access::Access;
+use super::clients::Clients;
 use super::link::{Link, RECONNECT_EVERY};
 use super::news::{News, groups};
+use super::orders::{OUTSTANDING_MAX, Outstanding};
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::setup::{first_verdicts_within, machines, restore, watch_all, workers};
 use super::start::{Begin, hello, read_text};
-use crate::admin::Source;
+use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
 use crate::health::board::Board;
@@ -86,6 +88,11 @@ pub(super) struct Control {
     hurry: Vec<Vec<Arc<Notify>>>,
     serve_by: Instant,
     news: News,
+    clients: Clients,
+    /// From the admin socket, and what it sends them with.
+    orders: mpsc::Receiver<Order>,
+    orders_sender: Orders,
+    outstanding: Outstanding,
     /// The task that stops the engine, once somebody said stop.
     stopping: Option<JoinHandle<()>>,
 }
@@ -130,8 +137,10 @@ impl Control {
             digest,
             listeners,
             vrrp,
+            events,
             config: _,
         } = plan.begin;
+        plan.doors.feed().push(events);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
@@ -143,6 +152,7 @@ impl Control {
             .map_err(ProxyError::Setup)?;
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let hurry = watch_all(&config, plan.probes, machines, &sender);
+        let clients = Clients::new(&config);
         let fixed = Fixed {
             workers: workers(&config),
             config,
@@ -160,6 +170,7 @@ impl Control {
             config_path: welcome.config_path,
             serving: false,
         };
+        let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
             serve_by: now + first_verdicts_within(&fixed.config),
             shared: Arc::new(Shared::new(fixed, changing)),
@@ -171,6 +182,10 @@ impl Control {
             findings,
             hurry,
             news: News::default(),
+            clients,
+            orders,
+            orders_sender,
+            outstanding: Outstanding::default(),
             stopping: None,
         })
     }
@@ -186,6 +201,7 @@ impl Control {
             tokio::select! {
                 event = self.keeper.next(&self.keeper_socket) => self.on_keeper(event).await?,
                 Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
+                Some(order) = self.orders.recv() => self.on_order(order),
                 _ = beat.tick() => self.on_beat(clock::now())?,
                 _ = tick.tick() => self.on_tick(clock::now(), &source),
                 Some(()) = signals.terminate.recv() => self.stop(GRACE_ON_SIGNAL, "SIGTERM"),
@@ -212,9 +228,19 @@ impl Control {
         Ok(())
     }
 
+    fn on_order(&mut self, order: Order) {
+        let link = match &self.keeper {
+            Tie::Connected(link) => Some(link),
+            Tie::Lost => None,
+        };
+        self.outstanding.pass_on(order, link);
+    }
+
     /// Begins to serve when that is possible, and tells the keeper what it should know.
     fn on_beat(&mut self, now: Instant) -> Result<(), ProxyError> {
         self.try_begin(now)?;
+        let heard = self.shared.changing().keeper_heard;
+        self.outstanding.tick(now, heard);
         let Tie::Connected(link) = &self.keeper else {
             return Ok(());
         };
@@ -233,7 +259,12 @@ impl Control {
                 }
             }
         }
-        self.doors.serve(source, now);
+        self.doors.serve(source, &self.orders_sender, now);
+        if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
+            && let Err(error) = self.clients.tick(engine, link, now)
+        {
+            tracing::debug!(%error, "keeper cannot be told of clients");
+        }
     }
 
     /// Starts the data path once every server has a verdict, or none came in time.
@@ -272,6 +303,7 @@ impl Control {
             }
             Event::Lost(error) => {
                 self.keeper = Tie::Lost;
+                self.outstanding.keeper_lost();
                 self.shared.changing().keeper_heard = None;
                 if self.listeners.is_some() {
                     return Err(ProxyError::KeeperLost(error));
@@ -287,6 +319,7 @@ impl Control {
                 }
                 self.keeper = Tie::Connected(link);
                 self.news.start_over();
+                self.clients.start_over();
                 self.shared.changing().keeper_heard = Some(clock::now());
             }
         }
@@ -298,6 +331,7 @@ impl Control {
             ToProxy::Welcome(welcome) => self.on_adopted(welcome, fds),
             // An adopted process has its sockets; these close.
             ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
+            ToProxy::Events(events) => self.doors.feed().push(events),
             ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {
@@ -309,6 +343,7 @@ impl Control {
                     hurry.notify_one();
                 }
             }
+            ToProxy::Outcome { id, outcome } => self.outstanding.settle(id, outcome),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }

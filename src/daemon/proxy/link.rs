@@ -50,6 +50,12 @@ impl Link {
         timeout(SEND_TIMEOUT, sent).await?
     }
 
+    /// Sends a message, or says at once that it can't: `WouldBlock` when the keeper doesn't read.
+    pub(super) fn send_now(&self, message: &ToKeeper) -> io::Result<()> {
+        let bytes = message.encode().map_err(io::Error::other)?;
+        self.io.get_ref().send(&bytes, &[])
+    }
+
     /// Sends a message that a later one will repeat: dropped when the keeper doesn't read.
     pub(super) fn offer(&self, message: &ToKeeper) -> io::Result<()> {
         let bytes = message.encode().map_err(io::Error::other)?;

@@ -4,15 +4,18 @@
 //! `start` connects to the keeper and receives the configuration and the listening sockets; then
 //! the process opens what needs files, gives up its rights, and `control` runs its loop: verdicts
 //! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
-//! the engine (`setup` makes what it begins with, `news` is what the keeper hears). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
+//! operators' commands on their way to it). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
+mod clients;
 mod control;
 mod limits;
 mod link;
 mod news;
+mod orders;
 mod report;
 mod setup;
 mod start;

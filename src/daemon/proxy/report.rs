@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::access::Running;
+use crate::admin::events::Feed;
 use crate::admin::status::{ProcessStatus, Status};
-use crate::admin::{Source, gather, http, socket};
+use crate::admin::{Orders, Source, gather, http, socket};
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::ipc::message::VrrpStatus;
@@ -135,6 +136,7 @@ pub(super) struct Doors {
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
     tried: Instant,
+    feed: Arc<Feed>,
 }
 
 impl Doors {
@@ -147,22 +149,29 @@ impl Doors {
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
             tried: clock::now(),
+            feed: Arc::default(),
         };
         doors.bind(true);
         doors
     }
 
+    /// The events that the admin socket tells of.
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
     /// Puts a task behind every open door, and tries the closed ones again.
-    pub(super) fn serve(&mut self, source: &Source, now: Instant) {
+    pub(super) fn serve(&mut self, source: &Source, orders: &Orders, now: Instant) {
         if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
             self.tried = now;
             self.bind(false);
         }
         self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
             Door::Bound(listener) => {
-                let source = Arc::clone(source);
+                let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
+                let orders = orders.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = socket::serve(listener, source).await {
+                    if let Err(error) = socket::serve(listener, source, feed, orders).await {
                         tracing::error!(%error, "admin socket cannot be served");
                     }
                 });

@@ -11,6 +11,7 @@ use crate::config;
 use crate::config::model::Config;
 use crate::health::probe::Probe;
 use crate::health::tls::CLUSTER_CA;
+use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
@@ -28,6 +29,8 @@ pub(super) struct Begin {
     pub(super) listeners: Listeners,
     /// The last word about virtual routers, if one came already.
     pub(super) vrrp: Option<VrrpStatus>,
+    /// What happened before this process was there.
+    pub(super) events: Vec<Event>,
 }
 
 /// Finds the keeper and takes over what it hands out.
@@ -68,6 +71,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut welcomed: Option<(Welcome, Config, u64)> = None;
     let mut listeners = Listeners::new();
     let mut vrrp = None;
+    let mut events = Vec::new();
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
@@ -92,11 +96,13 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     digest,
                     listeners,
                     vrrp,
+                    events,
                 });
             }
             ToProxy::Vrrp(status) => vrrp = Some(status),
+            ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
-            ToProxy::ResetLocal(_) | ToProxy::Probe => {}
+            ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
             ToProxy::Stop { .. } => {
                 return Err(ProxyError::KeeperLost(
                     io::ErrorKind::ConnectionAborted.into(),

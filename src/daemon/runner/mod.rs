@@ -1,11 +1,13 @@
-//! The runner process: starts the proxy and track scripts for the keeper, which is too precious to
-//! fork. One thread, one epoll loop, no network capabilities. It judges nothing: what to run comes
-//! over descriptor 3, how it ended goes back.
+//! The runner process: starts the proxy, track scripts and notify programs for the keeper, which is
+//! too precious to fork, and looks at tracked files, which may lie on a slow disk. One thread, one
+//! epoll loop, no network capabilities. It judges nothing: what to run comes over descriptor 3, how
+//! it ended goes back.
 //!
-//! A script runs as the leader of its own process group with stdin, stdout and stderr at /dev/null
-//! and an environment of `PATH` and `LBD_*` alone. At its timeout the group gets SIGTERM, a second
-//! later SIGKILL. When the keeper goes, its scripts are ended and the runner leaves; the proxy
-//! goes on and waits for the next keeper.
+//! A program runs as the leader of its own process group, as its own user, without capabilities and
+//! without a way to gain any, with stdin at /dev/null, an environment of `PATH` and `LBD_*` alone,
+//! and the end of its output kept. At its timeout the group gets SIGTERM, a second later SIGKILL.
+//! When the keeper goes, its programs are ended and the runner leaves; the proxy goes on and waits
+//! for the next keeper. `files` watches files, `output` reads what programs write.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,25 +18,36 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::ipc::message::CodecError;
-use crate::ipc::runner::{FromRunner, Outcome, RunScript, ToRunner};
+use crate::ipc::runner::{FromRunner, Job, Outcome, Program, Run, ToRunner};
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Events, Interest};
 use crate::net::privileges;
 use crate::net::process::{self, Ended, Launch, Process};
+use crate::net::program;
 use crate::net::seqpacket::Connection;
 use crate::net::signal;
+
+mod files;
+mod output;
+
+use files::Files;
+use output::Output;
 
 #[cfg(test)]
 mod tests;
 
-/// Between SIGTERM and SIGKILL for a script that overstays.
+/// Between SIGTERM and SIGKILL for a program that overstays.
 const KILL_AFTER: Duration = Duration::from_secs(1);
-/// Scripts at a time; more are answered as not started. A configuration has few, and each has at
+/// Programs at a time; more are answered as not started. A configuration has few, and each has at
 /// most one run plus one that is being ended.
 const CHILDREN_MAX: usize = 256;
-/// Where scripts find programs.
+/// Where they find programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const KEEPER: u64 = 0;
+const FILES: u64 = 1;
+/// Children count from here; the output of one has its token with this bit.
+const FIRST_CHILD: u64 = 16;
+const OUTPUT: u64 = 1 << 62;
 
 /// The runner can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +81,7 @@ fn serve(keeper: Connection, report: String) -> Result<(), RunnerError> {
     let mut runner = Runner::new(keeper).map_err(RunnerError::Loop)?;
     runner.tell(&FromRunner::Ready(report));
     let outcome = runner.serve();
-    runner.end_scripts();
+    runner.end_programs();
     outcome
 }
 
@@ -78,6 +91,7 @@ struct Runner {
     epoll: Epoll,
     children: BTreeMap<u64, Child>,
     next_token: u64,
+    files: Option<Files>,
 }
 
 #[derive(Debug)]
@@ -89,12 +103,13 @@ struct Child {
 #[derive(Debug)]
 enum What {
     Proxy,
-    Script {
-        script: u16,
+    Program {
+        job: Job,
         run: u64,
         /// The next step of ending it, and when.
         end_at: Instant,
         timed_out: bool,
+        output: Output,
     },
 }
 
@@ -106,7 +121,8 @@ impl Runner {
             keeper,
             epoll,
             children: BTreeMap::new(),
-            next_token: KEEPER + 1,
+            next_token: FIRST_CHILD,
+            files: None,
         })
     }
 
@@ -120,15 +136,17 @@ impl Runner {
                 .wait(&mut events, wait)
                 .map_err(RunnerError::Loop)?;
             for event in events.iter() {
-                if event.token == KEEPER {
-                    if !self.read_keeper(&mut buffer)? {
-                        return Ok(());
-                    }
-                } else {
-                    self.child_ended(event.token);
+                match event.token {
+                    KEEPER if !self.read_keeper(&mut buffer)? => return Ok(()),
+                    KEEPER => {}
+                    FILES => self.files_changed(),
+                    token if token & OUTPUT != 0 => self.read_output(token & !OUTPUT),
+                    token => self.child_ended(token),
                 }
             }
-            self.end_overdue(clock::now());
+            let now = clock::now();
+            self.end_overdue(now);
+            self.look_at_files(now);
         }
     }
 
@@ -151,7 +169,9 @@ impl Runner {
                     keeper_socket,
                     runtime_dir,
                 } => self.start_proxy(&keeper_socket, &runtime_dir),
-                ToRunner::RunScript(run) => self.start_script(&run),
+                ToRunner::Run(run) => self.start_program(&run),
+                ToRunner::Examine(programs) => self.examine(&programs),
+                ToRunner::Watch(paths) => self.watch_files(paths),
             }
         }
     }
@@ -184,45 +204,100 @@ impl Runner {
             Err(error) => self.tell(&FromRunner::ProxyNotStarted {
                 error: error.to_string(),
             }),
-        }
+        };
     }
 
-    fn start_script(&mut self, run: &RunScript) {
-        if let Err(error) = self.try_start_script(run) {
-            self.tell(&FromRunner::ScriptEnded {
-                script: run.script,
+    fn start_program(&mut self, run: &Run) {
+        if let Err(error) = self.try_start_program(run) {
+            self.tell(&FromRunner::Ended {
+                job: run.job,
                 run: run.run,
                 how: Outcome::NotStarted(error.to_string()),
+                output: String::new(),
             });
         }
     }
 
-    fn try_start_script(&mut self, run: &RunScript) -> io::Result<()> {
-        let Some((program, args)) = run.command.split_first() else {
+    fn try_start_program(&mut self, run: &Run) -> io::Result<()> {
+        let Some(program) = run.command.first() else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         if self.children.len() >= CHILDREN_MAX {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+        let identity = program::prepare(Path::new(program), run.user.as_ref());
+        let identity = identity.map_err(io::Error::other)?;
         let mut env = vec![("PATH", PATH)];
         env.extend(run.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
-        let process = process::launch(&Launch {
-            program: Path::new(program),
-            name: None,
-            args: &args,
-            env: Some(&env),
-            fd3: None,
-            quiet: true,
-            on_parent_death: Some(Signal::SIGKILL),
+        let running = program::start(program::Run {
+            command: &run.command,
+            env: &env,
+            identity,
         })?;
-        let what = What::Script {
-            script: run.script,
-            run: run.run,
+        let (job, number) = (run.job, run.run);
+        let token = OUTPUT | self.next_token;
+        self.epoll.add(&running.output, token, Interest::READ)?;
+        let what = What::Program {
+            job,
+            run: number,
             end_at: clock::now() + Duration::from_millis(run.timeout_ms),
             timed_out: false,
+            output: Output::new(running.output),
         };
-        self.watch(process, what)
+        self.watch(running.process, what)
+    }
+
+    fn examine(&self, programs: &[Program]) {
+        for examined in programs {
+            let found = program::prepare(Path::new(&examined.program), examined.user.as_ref());
+            if let Err(trouble) = found {
+                self.tell(&FromRunner::Trouble {
+                    name: examined.name.clone(),
+                    trouble: trouble.to_string(),
+                });
+            }
+        }
+    }
+
+    fn watch_files(&mut self, paths: Vec<String>) {
+        let files = Files::new(paths, clock::now());
+        if let Some(fd) = files.fd()
+            && let Err(error) = self.epoll.add(fd, FILES, Interest::READ)
+        {
+            tracing::warn!(%error, "tracked files are looked at slowly");
+        }
+        self.files = Some(files);
+    }
+
+    fn files_changed(&mut self) {
+        if let Some(files) = &mut self.files {
+            files.on_events(clock::now());
+        }
+    }
+
+    fn look_at_files(&mut self, now: Instant) {
+        let Some(files) = &mut self.files else { return };
+        if files.deadline().is_none_or(|at| now < at) {
+            return;
+        }
+        let news = files.look(now);
+        for (file, reading) in news {
+            let told = self.tell(&FromRunner::File { file, reading });
+            if let Some(files) = &mut self.files
+                && !told
+            {
+                files.not_told(file);
+            }
+        }
+    }
+
+    fn read_output(&mut self, token: u64) {
+        let Some(child) = self.children.get_mut(&token) else {
+            return;
+        };
+        if let What::Program { output, .. } = &mut child.what {
+            output.read();
+        }
     }
 
     fn watch(&mut self, process: Process, what: What) -> io::Result<()> {
@@ -241,7 +316,7 @@ impl Runner {
             What::Proxy => {}
             // What it left behind in its group goes with it. Its own pid, not collected yet, keeps
             // the group's number from being given to anybody else.
-            What::Script { .. } => signal_group(child.process.pid(), Signal::SIGKILL),
+            What::Program { .. } => signal_group(child.process.pid(), Signal::SIGKILL),
         }
         let how = match child.process.reap() {
             Ok(None) => return,
@@ -257,30 +332,38 @@ impl Runner {
                 pid: child.process.pid().unsigned_abs(),
                 how,
             },
-            What::Script {
-                script,
+            What::Program {
+                job,
                 run,
                 timed_out,
+                mut output,
                 ..
             } => {
-                let how = if timed_out { Outcome::TimedOut } else { how };
-                FromRunner::ScriptEnded { script, run, how }
+                output.read();
+                FromRunner::Ended {
+                    job,
+                    run,
+                    how: if timed_out { Outcome::TimedOut } else { how },
+                    output: output.text(),
+                }
             }
         };
         self.tell(&message);
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let due = |child: &Child| match child.what {
+        let due = |child: &Child| match &child.what {
             What::Proxy => None,
-            What::Script { end_at, .. } => Some(end_at),
+            What::Program { end_at, .. } => Some(*end_at),
         };
-        self.children.values().filter_map(due).min()
+        let children = self.children.values().filter_map(due);
+        let files = self.files.as_ref().and_then(Files::deadline);
+        children.chain(files).min()
     }
 
     fn end_overdue(&mut self, now: Instant) {
         for child in self.children.values_mut() {
-            let What::Script {
+            let What::Program {
                 end_at, timed_out, ..
             } = &mut child.what
             else {
@@ -300,24 +383,25 @@ impl Runner {
         }
     }
 
-    fn end_scripts(&self) {
+    fn end_programs(&self) {
         for child in self.children.values() {
             match child.what {
                 What::Proxy => {}
-                What::Script { .. } => signal_group(child.process.pid(), Signal::SIGKILL),
+                What::Program { .. } => signal_group(child.process.pid(), Signal::SIGKILL),
             }
         }
     }
 
-    /// A keeper that doesn't read loses the message: its own deadlines cover that.
-    fn tell(&self, message: &FromRunner) {
+    /// False when the keeper doesn't read: the message is lost, and its own deadlines cover that.
+    fn tell(&self, message: &FromRunner) -> bool {
         let sent = message
             .encode()
             .map_err(io::Error::other)
             .and_then(|bytes| self.keeper.send(&bytes, &[]));
-        if let Err(error) = sent {
+        if let Err(error) = &sent {
             tracing::warn!(%error, "keeper not told");
         }
+        sent.is_ok()
     }
 }
 
@@ -326,6 +410,6 @@ fn signal_group(leader: i32, signal: Signal) {
     match process::signal_group(leader, signal) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-        Err(error) => tracing::warn!(%error, pid = leader, "script not signalled"),
+        Err(error) => tracing::warn!(%error, pid = leader, "program not signalled"),
     }
 }

@@ -3,6 +3,10 @@
 use super::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::config::model::RunAs;
+use crate::ipc::runner::Reading;
 
 /// A runner in a thread of its own, and the keeper's end of its socket.
 fn runner() -> (Connection, std::thread::JoinHandle<()>) {
@@ -22,22 +26,52 @@ fn next(keeper: &Connection) -> FromRunner {
 }
 
 fn order(keeper: &Connection, run: u64, command: &[&str], timeout_ms: u64) {
-    let run = ToRunner::RunScript(RunScript {
-        script: 3,
+    order_as(keeper, run, command, timeout_ms, None);
+}
+
+fn order_as(keeper: &Connection, run: u64, command: &[&str], timeout_ms: u64, user: Option<RunAs>) {
+    let run = ToRunner::Run(Run {
+        job: Job::Script(3),
         run,
         command: command.iter().map(ToString::to_string).collect(),
         timeout_ms,
         env: vec![("LBD_TRACK".into(), "check".into())],
+        user,
     });
     keeper.send(&run.encode().unwrap(), &[]).unwrap();
 }
 
+fn user(name: &str, group: Option<&str>) -> Option<RunAs> {
+    Some(RunAs {
+        user: name.into(),
+        group: group.map(str::to_owned),
+    })
+}
+
 fn ended(run: u64, how: Outcome) -> FromRunner {
-    FromRunner::ScriptEnded {
-        script: 3,
+    FromRunner::Ended {
+        job: Job::Script(3),
         run,
         how,
+        output: String::new(),
     }
+}
+
+/// What a shell script wrote.
+fn output(keeper: &Connection, run: u64, script: &str, user: Option<RunAs>) -> String {
+    order_as(keeper, run, &["/bin/sh", "-c", script], 5_000, user);
+    let FromRunner::Ended { how, output, .. } = next(keeper) else {
+        panic!("{script}: no end");
+    };
+    assert_eq!(how, Outcome::Exited(0), "{script}: {output}");
+    output
+}
+
+/// A directory of this test alone.
+fn folder(name: &str) -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("lbd-runner-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
 }
 
 #[test]
@@ -99,19 +133,16 @@ fn at_the_timeout_the_whole_group_is_ended() {
 fn a_program_that_is_not_there_counts_as_a_failed_run() {
     let (keeper, thread) = runner();
     order(&keeper, 1, &["/nonexistent/check"], 5_000);
-    let FromRunner::ScriptEnded {
+    let FromRunner::Ended {
         how: Outcome::NotStarted(error),
         ..
     } = next(&keeper)
     else {
         panic!("not refused");
     };
-    assert!(error.contains("No such file"), "{error}");
+    assert_eq!(error, "there is no such file");
     order(&keeper, 2, &[], 5_000);
-    assert!(matches!(
-        next(&keeper),
-        FromRunner::ScriptEnded { run: 2, .. }
-    ));
+    assert!(matches!(next(&keeper), FromRunner::Ended { run: 2, .. }));
     drop(keeper);
     thread.join().unwrap();
 }
@@ -142,4 +173,204 @@ fn a_keeper_that_speaks_nonsense_ends_the_runner() {
     ours.send(&[0xff; 8], &[]).unwrap();
     let outcome = serve(theirs, String::new());
     assert!(matches!(outcome, Err(RunnerError::Message(_))));
+}
+
+#[test]
+fn a_program_has_no_capability_gains_none_and_inherits_no_descriptor() {
+    let (keeper, thread) = runner();
+    // Inheritable on purpose, as a service manager's may be.
+    let (inherited, _) = nix::unistd::pipe().unwrap();
+    let script = "grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)' /proc/self/status; pwd; \
+                  ls -m /proc/$$/fd";
+    let said = output(&keeper, 1, script, None);
+    let none = "0000000000000000";
+    let expected = format!(
+        "CapInh:\t{none}\nCapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t1\n/\n0, 1, 2"
+    );
+    assert_eq!(said, expected);
+    drop(inherited);
+    drop(keeper);
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_a_program_writes_comes_back_however_much_it_is() {
+    let (keeper, thread) = runner();
+    let said = output(&keeper, 1, "echo out; echo err >&2", None);
+    assert_eq!(said, "out\nerr");
+    // More than a pipe holds: nobody is held up.
+    let script = "i=0; while [ $i -lt 40000 ]; do echo line $i; i=$((i+1)); done";
+    let said = output(&keeper, 2, script, None);
+    assert!(said.ends_with("line 39998\nline 39999"), "{said}");
+    assert!(said.len() <= 1024);
+    drop(keeper);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_program_runs_as_its_user_with_that_users_groups_alone() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: another user takes root");
+        return;
+    }
+    let (keeper, thread) = runner();
+    let found = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let (uid, gid) = (found.uid, found.gid);
+    let script = "grep -E '^(Uid|Gid|Groups)' /proc/self/status | tr '\\t' ' '";
+    let said = output(&keeper, 1, script, user("nobody", None));
+    let expected =
+        format!("Uid: {uid} {uid} {uid} {uid}\nGid: {gid} {gid} {gid} {gid}\nGroups: {gid}");
+    assert_eq!(said, expected);
+    let said = output(&keeper, 2, "id -g -n", user("nobody", Some("daemon")));
+    assert_eq!(said, "daemon");
+    // Ended with its group, though it belongs to somebody else.
+    let overstays = ["/bin/sh", "-c", "trap '' TERM; sleep 60; sleep 60"];
+    order_as(&keeper, 3, &overstays, 200, user("nobody", None));
+    assert_eq!(next(&keeper), ended(3, Outcome::TimedOut));
+    drop(keeper);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_user_or_group_that_is_not_there_is_a_failed_run() {
+    let (keeper, thread) = runner();
+    for (run, user, expected) in [
+        (
+            1,
+            user("lbd-no-such-user", None),
+            "no such user: lbd-no-such-user",
+        ),
+        (
+            2,
+            user("root", Some("lbd-no-such-group")),
+            "no such group: lbd-no-such-group",
+        ),
+    ] {
+        order_as(&keeper, run, &["/bin/true"], 5_000, user);
+        let how = Outcome::NotStarted(expected.into());
+        assert_eq!(next(&keeper), ended(run, how));
+    }
+    drop(keeper);
+    thread.join().unwrap();
+}
+
+#[test]
+fn root_runs_no_program_that_others_can_change() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root must not");
+        return;
+    }
+    let dir = folder("changeable");
+    let inner = dir.join("inner");
+    std::fs::create_dir_all(&inner).unwrap();
+    let script = inner.join("check");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    let modes = |directory: u32, file: u32| {
+        let mode = std::fs::Permissions::from_mode;
+        std::fs::set_permissions(&inner, mode(directory)).unwrap();
+        std::fs::set_permissions(&script, mode(file)).unwrap();
+    };
+    let (keeper, thread) = runner();
+    let path = script.to_str().unwrap();
+    let changeable = |place: &Path| {
+        Outcome::NotStarted(format!(
+            "refused as root: others can change {}",
+            place.display()
+        ))
+    };
+    let table = [
+        (0o755, 0o755, Outcome::Exited(0)),
+        (0o755, 0o757, changeable(&script)),
+        (0o757, 0o755, changeable(&inner)),
+        // As /tmp: nobody can replace what is root's.
+        (0o1777, 0o755, Outcome::Exited(0)),
+        (
+            0o755,
+            0o644,
+            Outcome::NotStarted("not an executable file".into()),
+        ),
+    ];
+    for (run, (directory, file, expected)) in (1..).zip(table) {
+        modes(directory, file);
+        order(&keeper, run, &[path], 5_000);
+        assert_eq!(
+            next(&keeper),
+            ended(run, expected),
+            "{directory:o} {file:o}"
+        );
+    }
+    // Another user's program may be what that user likes.
+    modes(0o777, 0o777);
+    std::os::unix::fs::chown(&script, Some(65_534), None).unwrap();
+    order_as(&keeper, 9, &[path], 5_000, user("nobody", None));
+    assert_eq!(next(&keeper), ended(9, Outcome::Exited(0)));
+    order(&keeper, 10, &[path], 5_000);
+    assert_eq!(next(&keeper), ended(10, changeable(&script)));
+    drop(keeper);
+    thread.join().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn programs_are_examined_without_being_run() {
+    let (keeper, thread) = runner();
+    let program = |name: &str, program: &str| Program {
+        name: name.into(),
+        program: program.into(),
+        user: None,
+    };
+    let programs = vec![
+        program("track.script.a", "/bin/true"),
+        program("vip.v.notify.any", "/nonexistent/notify"),
+    ];
+    let order = ToRunner::Examine(programs).encode().unwrap();
+    keeper.send(&order, &[]).unwrap();
+    let expected = FromRunner::Trouble {
+        name: "vip.v.notify.any".into(),
+        trouble: "there is no such file".into(),
+    };
+    assert_eq!(next(&keeper), expected);
+    drop(keeper);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_watched_file_is_told_of_at_once_and_whenever_it_changes() {
+    let (keeper, thread) = runner();
+    let dir = folder("watch");
+    let (drain, odd) = (dir.join("drain"), dir.join("odd"));
+    std::fs::create_dir(&odd).unwrap();
+    let paths = [&drain, &odd].map(|path| path.to_str().unwrap().to_owned());
+    let order = ToRunner::Watch(paths.to_vec()).encode().unwrap();
+    keeper.send(&order, &[]).unwrap();
+    let is = |file, number| FromRunner::File {
+        file,
+        reading: Reading::Number(number),
+    };
+    assert_eq!(next(&keeper), is(0, 0));
+    let unreadable = FromRunner::File {
+        file: 1,
+        reading: Reading::Failed("not a regular file".into()),
+    };
+    assert_eq!(next(&keeper), unreadable);
+    let began = clock::now();
+    std::fs::write(&drain, "").unwrap();
+    assert_eq!(next(&keeper), is(0, 1));
+    // Another file of the same directory is nobody's business; 0 written in place is.
+    std::fs::write(dir.join("other"), "7").unwrap();
+    std::fs::write(dir.join("new"), "0\n").unwrap();
+    std::fs::rename(dir.join("new"), &drain).unwrap();
+    assert_eq!(next(&keeper), is(0, 0));
+    std::fs::remove_file(&drain).unwrap();
+    std::fs::write(&drain, "-3").unwrap();
+    // The look may fall between creation and content.
+    let last = (0..2)
+        .map(|_| next(&keeper))
+        .find(|news| *news == is(0, -3));
+    assert!(last.is_some() || next(&keeper) == is(0, -3));
+    // By inotify: the slow look comes after five seconds.
+    assert!(clock::now() - began < Duration::from_secs(4));
+    std::fs::remove_dir_all(&dir).unwrap();
+    drop(keeper);
+    thread.join().unwrap();
 }

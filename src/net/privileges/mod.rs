@@ -173,6 +173,13 @@ pub(super) fn leave_nothing_ambient() -> std::io::Result<()> {
     caps::clear(None, CapSet::Ambient).map_err(std::io::Error::other)
 }
 
+/// Between fork and exec of a program that gets no rights: nothing effective, permitted or
+/// inheritable, hence nothing ambient. With no_new_privs not even root's programs regain any.
+pub(super) fn give_up_all() -> std::io::Result<()> {
+    // The caps crate allocates, which a child between fork and exec must not.
+    super::capset::clear()
+}
+
 fn described(outcome: Result<(), caps::errors::CapsError>) -> String {
     let left = caps::read(None, CapSet::Permitted).map(|held| {
         let mut names: Vec<String> = held.iter().map(ToString::to_string).collect();

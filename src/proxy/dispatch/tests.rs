@@ -63,9 +63,13 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
             max_connections: None,
             workers: None,
         },
+        peer: None,
         vips: Vec::new(),
+        routes: Vec::new(),
         proxies: vec![proxy],
         scripts: Vec::new(),
+        track_files: Vec::new(),
+        track_interfaces: Vec::new(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::VirtualRouter;
 use super::member::Member;
-use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
+use crate::ipc::message::{HeldBack, PeerStatus, VipStatus, VrrpState};
+use crate::vrrp::fsm::StandDown;
 use crate::vrrp::stamp::Stamp;
 
 impl VirtualRouter {
@@ -27,6 +28,18 @@ impl VirtualRouter {
         })
     }
 
+    fn held_back(&self, now: Instant) -> Option<HeldBack> {
+        Some(match self.machine.hold_until()? {
+            StandDown::UntilReleased => HeldBack { left_ms: None },
+            StandDown::Until(until) => {
+                let left = until.saturating_duration_since(now).as_millis();
+                HeldBack {
+                    left_ms: Some(u64::try_from(left).unwrap_or(u64::MAX)),
+                }
+            }
+        })
+    }
+
     /// How long ago each other node was last heard, with the vrid of the wire it was heard on;
     /// `None`: never.
     pub fn peers_heard(
@@ -41,6 +54,18 @@ impl VirtualRouter {
                 (node.address, vrid, age)
             })
         })
+    }
+
+    /// The priority in force.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.machine.effective_priority().get()
+    }
+
+    /// Our own advert interval.
+    #[must_use]
+    pub fn own_interval(&self) -> Duration {
+        self.machine.settings().interval.duration()
     }
 
     /// Everything users see of it, one for each member. The keeper adds the tracks.
@@ -66,6 +91,7 @@ impl VirtualRouter {
             base_priority: self.machine.settings().base.get(),
             effective_priority: self.machine.effective_priority().get(),
             advert_interval_ms: u32::from(self.machine.interval().centiseconds()) * 10,
+            held_back: self.held_back(now),
             active: self.machine.active().map(|node| self.on_wire(member, node)),
             silent: member.silent,
             conflict: member.conflict_text(),
@@ -88,10 +114,13 @@ impl VirtualRouter {
 }
 
 fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
-    let all = member.others().zip(&member.peers).enumerate();
-    all.map(|(place, (node, heard))| PeerStatus {
-        name: node.name.clone(),
-        address: node.address,
+    let all = member.rules.peers.iter().zip(&member.peers).enumerate();
+    all.map(|(place, (peer, heard))| PeerStatus {
+        name: member
+            .others()
+            .nth(place)
+            .and_then(|node| node.name.clone()),
+        address: peer.address,
         last_advert_age_ms: heard
             .last
             .map(|last| ms(now.saturating_duration_since(last))),

@@ -1,0 +1,208 @@
+//! Orders of operators: what is begun at once, what is waited for, and how it ended. At most one
+//! answer to each order; the proxy that passed it on carries it back.
+
+use std::time::{Duration, Instant};
+
+use super::Keeper;
+use super::routers::Routers;
+use crate::ipc::command::{Command, NAMES_MAX, Outcome, VipOutcome, VipResult};
+use crate::ipc::message::{ToProxy, VrrpState};
+
+/// Orders that wait for their end; a further one is refused. The proxy bounds them, too.
+const PENDING_MAX: usize = 16;
+
+/// Orders that were begun.
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    began: Instant,
+    /// Routers that are handing over, with the name each was asked for by.
+    waiting: Vec<(usize, String)>,
+    done: Vec<VipOutcome>,
+}
+
+impl Pending {
+    fn waits_for(&self, index: usize) -> bool {
+        self.waiting.iter().any(|(router, _)| *router == index)
+    }
+}
+
+impl Commands {
+    /// Who waited is gone.
+    pub(super) fn forget(&mut self) {
+        self.pending.clear();
+    }
+
+    /// A failover of router `index` has ended.
+    pub(super) fn failed_over(&mut self, now: Instant, index: usize, taken: bool, all: &Routers) {
+        let result = if taken {
+            VipResult::TakenOver
+        } else {
+            VipResult::NobodyTookOver
+        };
+        self.end(now, index, result, all);
+    }
+
+    fn end(&mut self, now: Instant, index: usize, result: VipResult, all: &Routers) {
+        for pending in &mut self.pending {
+            let Pending {
+                began,
+                waiting,
+                done,
+                ..
+            } = pending;
+            waiting.retain(|(router, name)| {
+                if *router == index {
+                    let elapsed = now.saturating_duration_since(*began);
+                    done.push(outcome(name, result, Some(index), elapsed, now, all));
+                }
+                *router != index
+            });
+        }
+    }
+
+    /// A router that waits for nobody any more although no end was announced was interrupted.
+    fn look_after(&mut self, now: Instant, all: &Routers) {
+        let waiting = self.pending.iter().flat_map(|pending| &pending.waiting);
+        let stray = waiting.map(|(index, _)| *index);
+        let stray: Vec<usize> = stray
+            .filter(|index| all.state_of(*index) != Some(VrrpState::Leaving))
+            .collect();
+        for index in stray {
+            self.end(now, index, VipResult::Interrupted, all);
+        }
+    }
+
+    fn take_ended(&mut self) -> Vec<Pending> {
+        let (ended, pending) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|pending| pending.waiting.is_empty());
+        self.pending = pending;
+        ended
+    }
+}
+
+impl Keeper {
+    /// The proxy passes an order on.
+    pub(super) fn on_command(&mut self, now: Instant, id: u64, command: Command) {
+        if self.stopping.is_some() {
+            return self.answer(now, id, Outcome::Refused("this node is stopping".into()));
+        }
+        if self.commands.pending.len() >= PENDING_MAX {
+            return self.answer(now, id, Outcome::Refused("too many orders at once".into()));
+        }
+        match command {
+            Command::Failover(failover) => {
+                tracing::info!(vips = ?failover.vips, hold_ms = failover.hold_ms, "failover ordered");
+                let hold = failover.hold_ms.map(Duration::from_millis);
+                let named = self.named(now, &failover.vips);
+                let pending = self.fail_over(now, id, named, hold);
+                self.commands.pending.push(pending);
+            }
+            Command::ReleaseHold(release) => {
+                tracing::info!(vips = ?release.vips, "end of a failover ordered");
+                let named = self.named(now, &release.vips);
+                let outcomes = named.into_iter().map(|(name, index)| {
+                    let held = index.is_some_and(|index| self.routers.release_hold(index, now));
+                    let result = match (index, held) {
+                        (None, _) => VipResult::Unknown,
+                        (Some(_), true) => VipResult::Released,
+                        (Some(_), false) => VipResult::NotHeldBack,
+                    };
+                    outcome(&name, result, index, Duration::ZERO, now, &self.routers)
+                });
+                let outcome = Outcome::Vips(outcomes.collect());
+                self.answer(now, id, outcome);
+            }
+        }
+    }
+
+    /// The routers meant, by name; no name means all of them.
+    fn named(&self, now: Instant, names: &[String]) -> Vec<(String, Option<usize>)> {
+        let known = self.routers.names(now);
+        if names.is_empty() {
+            return known;
+        }
+        let position = |name: &String| {
+            let found = known.iter().find(|(known, _)| known == name);
+            (name.clone(), found.and_then(|(_, index)| *index))
+        };
+        names.iter().take(NAMES_MAX).map(position).collect()
+    }
+
+    fn fail_over(
+        &mut self,
+        now: Instant,
+        id: u64,
+        named: Vec<(String, Option<usize>)>,
+        hold: Option<Duration>,
+    ) -> Pending {
+        let mut pending = Pending {
+            id,
+            began: now,
+            waiting: Vec::new(),
+            done: Vec::new(),
+        };
+        for (name, index) in named {
+            let Some(index) = index else {
+                let unknown = VipResult::Unknown;
+                let none = Duration::ZERO;
+                let done = outcome(&name, unknown, None, none, now, &self.routers);
+                pending.done.push(done);
+                continue;
+            };
+            let others = &self.commands.pending;
+            let begun = others.iter().any(|other| other.waits_for(index));
+            if begun || pending.waits_for(index) {
+                // A second order, or a second name of one router: one failover.
+                pending.waiting.push((index, name));
+            } else if self.routers.state_of(index) == Some(VrrpState::Active) {
+                self.routers.failover(index, now, hold);
+                pending.waiting.push((index, name));
+            } else {
+                let (result, none) = (VipResult::NotActive, Duration::ZERO);
+                let done = outcome(&name, result, Some(index), none, now, &self.routers);
+                pending.done.push(done);
+            }
+        }
+        pending
+    }
+
+    /// Answers what has ended. After the routers' events were taken.
+    pub(super) fn tick_commands(&mut self, now: Instant) {
+        if self.commands.pending.is_empty() {
+            return;
+        }
+        self.commands.look_after(now, &self.routers);
+        for ended in self.commands.take_ended() {
+            self.answer(now, ended.id, Outcome::Vips(ended.done));
+        }
+    }
+
+    fn answer(&mut self, now: Instant, id: u64, outcome: Outcome) {
+        self.tell_proxy(now, &ToProxy::Outcome { id, outcome });
+    }
+}
+
+fn outcome(
+    name: &str,
+    result: VipResult,
+    index: Option<usize>,
+    elapsed: Duration,
+    now: Instant,
+    all: &Routers,
+) -> VipOutcome {
+    let (active, node) = index.map_or((None, None), |index| all.holder(index, name, now));
+    VipOutcome {
+        vip: name.to_owned(),
+        result,
+        active,
+        node,
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,194 @@
+//! The record of what happened: kept here, where it survives the proxy, and told to each proxy
+//! process, which answers for it.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Instant, UNIX_EPOCH};
+
+use super::Keeper;
+use crate::config::model::Vip;
+use crate::ipc::event::{Event, EventKind};
+use crate::ipc::message::{ToProxy, VrrpState};
+use crate::net::clock;
+
+/// Events kept; the oldest go first.
+const EVENTS_MAX: usize = 512;
+/// Events in one message, one message in a turn of the loop.
+const BATCH_MAX: usize = 32;
+/// Characters kept of a text that comes from outside.
+const TEXT_MAX: usize = 200;
+
+/// The record, and how far the present proxy knows it.
+#[derive(Debug)]
+pub(super) struct Record {
+    ring: VecDeque<Event>,
+    next: u64,
+    /// The proxy that was told last, and the first event it doesn't know.
+    proxy: Option<i32>,
+    untold: u64,
+}
+
+impl Record {
+    pub(super) fn new() -> Self {
+        let first = wall_ms();
+        Self {
+            ring: VecDeque::with_capacity(EVENTS_MAX),
+            next: first,
+            proxy: None,
+            untold: first,
+        }
+    }
+
+    fn push(&mut self, event: Event) {
+        if self.ring.len() >= EVENTS_MAX {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(event);
+    }
+
+    /// What a proxy doesn't know yet, in portions.
+    fn portion(&mut self, proxy: Option<i32>) -> Vec<Event> {
+        if self.proxy != proxy {
+            self.proxy = proxy;
+            self.untold = 0;
+        }
+        let untold = self.ring.partition_point(|event| event.seq < self.untold);
+        let portion: Vec<Event> = self.ring.range(untold..).take(BATCH_MAX).cloned().collect();
+        if let Some(last) = portion.last() {
+            self.untold = last.seq + 1;
+        }
+        portion
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Keeper {
+    /// Writes an event down: about which virtual router and what else, from where to where, why.
+    /// Its number.
+    pub(super) fn record(
+        &mut self,
+        kind: EventKind,
+        (vip, subject): (Option<&str>, Option<&str>),
+        change: Option<(&str, &str)>,
+        reason: &str,
+    ) -> u64 {
+        let bounded = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
+        let seq = self.record.next;
+        self.record.next += 1;
+        self.record.push(Event {
+            seq,
+            at_ms: wall_ms(),
+            kind,
+            vip: vip.map(str::to_owned),
+            subject: subject.map(bounded),
+            from: change.map(|(from, _)| from.to_owned()),
+            to: change.map(|(_, to)| to.to_owned()),
+            reason: bounded(reason),
+        });
+        seq
+    }
+
+    /// Another host answers for an address of a router.
+    pub(super) fn note_conflict(&mut self, router: usize, address: IpAddr, mac: [u8; 6]) {
+        let owner = |vip: &&Vip| vip.addresses.iter().any(|own| own.ip == address);
+        let members = self.routers.members(router).iter();
+        let mut vips = members.filter_map(|vip| self.args.config.vips.get(*vip));
+        let vip = vips.find(owner).map(|vip| vip.name.clone());
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let reason = format!("{address} is answered for by {mac} too");
+        self.record(EventKind::Conflict, (vip.as_deref(), None), None, &reason);
+    }
+
+    /// What a failover by command came to.
+    pub(super) fn note_failover(&mut self, router: usize, taken: bool) {
+        let reason = if taken {
+            "another node has taken over"
+        } else {
+            "no other node took over"
+        };
+        for vip in self.routers.members(router).to_vec() {
+            let vip = self.args.config.vips.get(vip).map(|vip| vip.name.clone());
+            self.record(EventKind::Failover, (vip.as_deref(), None), None, reason);
+        }
+    }
+
+    /// Tells the proxy what it doesn't know yet, if it reads; the rest another time.
+    pub(super) fn tell_events(&mut self, now: Instant) {
+        if !self.proxy_reads() || self.record.is_told(self.proxies.pid()) {
+            return;
+        }
+        let portion = self.record.portion(self.proxies.pid());
+        if !portion.is_empty() {
+            self.tell_proxy(now, &ToProxy::Events(portion));
+        }
+    }
+}
+
+/// A state in one plain word.
+pub(super) const fn plain(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active",
+        VrrpState::Leaving => "leaving",
+    }
+}
+
+impl Record {
+    fn is_told(&self, proxy: Option<i32>) -> bool {
+        self.proxy == proxy && self.untold >= self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(events: u64) -> Record {
+        let mut record = Record::new();
+        record.next = 1_000;
+        for seq in 1_000..1_000 + events {
+            record.push(Event {
+                seq,
+                at_ms: 0,
+                kind: EventKind::Keeper,
+                vip: None,
+                subject: None,
+                from: None,
+                to: None,
+                reason: String::new(),
+            });
+            record.next = seq + 1;
+        }
+        record
+    }
+
+    fn told(record: &mut Record, proxy: i32) -> Vec<u64> {
+        let mut told = Vec::new();
+        while !record.is_told(Some(proxy)) {
+            let portion = record.portion(Some(proxy));
+            assert!((1..=32).contains(&portion.len()));
+            told.extend(portion.iter().map(|event| event.seq));
+        }
+        told
+    }
+
+    #[test]
+    fn every_proxy_is_told_everything_that_is_kept_in_order_and_once() {
+        let mut record = record(100);
+        assert_eq!(told(&mut record, 7), (1_000..1_100).collect::<Vec<_>>());
+        assert_eq!(told(&mut record, 7), [0; 0]);
+        assert_eq!(told(&mut record, 8), (1_000..1_100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_oldest_go_first() {
+        let mut record = record(600);
+        let told = told(&mut record, 7);
+        assert_eq!((told.len(), told[0], told[511]), (512, 1_088, 1_599));
+    }
+}

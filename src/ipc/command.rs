@@ -1,0 +1,118 @@
+//! What an operator can order the keeper to do, and what became of it: the words of the admin
+//! socket and of the socket between keeper and proxy. Pure.
+//!
+//! They travel as JSON and as postcard: no field may be skipped, none may need a self-describing
+//! format. In JSON a field that is left out has its default.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The most names one command may carry.
+pub const NAMES_MAX: usize = 64;
+
+/// An order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Hand virtual IPs over to another node, make before break.
+    Failover(Failover),
+    /// End what a failover left behind: take part in elections without restraint again.
+    ReleaseHold(ReleaseHold),
+}
+
+/// [`Command::Failover`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    /// Names of `[vip.NAME]`; none: all that this node is Active for.
+    #[serde(default)]
+    pub vips: Vec<String>,
+    /// How long this node doesn't preempt afterwards, milliseconds; `None`: until
+    /// [`Command::ReleaseHold`] or until the other node fails.
+    #[serde(default)]
+    pub hold_ms: Option<u64>,
+}
+
+/// [`Command::ReleaseHold`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseHold {
+    /// Names of `[vip.NAME]`; none: all.
+    #[serde(default)]
+    pub vips: Vec<String>,
+}
+
+/// What became of a [`Command`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// What became of each virtual IP.
+    Vips(Vec<VipOutcome>),
+    /// Nothing was done, and why.
+    Refused(String),
+    /// It was begun, or may have been; nobody is left who could tell how it ended, and why.
+    Unknown(String),
+}
+
+/// What became of one virtual IP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipOutcome {
+    /// The table's name.
+    pub vip: String,
+    /// In a word.
+    pub result: VipResult,
+    /// Who is Active for it, as far as this node knows.
+    pub active: Option<IpAddr>,
+    /// The name of that node, if it has one.
+    pub node: Option<String>,
+    /// Milliseconds from the order to the result.
+    pub elapsed_ms: u64,
+}
+
+/// What became of one virtual IP, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VipResult {
+    /// Another node took it over.
+    TakenOver,
+    /// Nobody took it over: this node is Active again.
+    NobodyTookOver,
+    /// This node was not Active: there was nothing to hand over.
+    NotActive,
+    /// Something else ended it: the interface went down, this node is stopping.
+    Interrupted,
+    /// This node is no longer held back.
+    Released,
+    /// This node was not held back.
+    NotHeldBack,
+    /// No virtual IP of this node has that name.
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_json_what_is_left_out_has_its_default() {
+        let command: Command = serde_json::from_str("{\"failover\":{}}").unwrap();
+        assert_eq!(command, Command::Failover(Failover::default()));
+        let unknown = serde_json::from_str::<Command>("{\"failover\":{\"vip\":\"a\"}}");
+        assert!(unknown.is_err());
+    }
+
+    #[test]
+    fn words_of_the_json_form_stay_as_they_are() {
+        let outcome = Outcome::Vips(vec![VipOutcome {
+            vip: "kube".into(),
+            result: VipResult::TakenOver,
+            active: Some("172.16.0.3".parse().unwrap()),
+            node: Some("lb2".into()),
+            elapsed_ms: 12,
+        }]);
+        let json = "{\"vips\":[{\"vip\":\"kube\",\"result\":\"taken-over\",\
+                    \"active\":\"172.16.0.3\",\"node\":\"lb2\",\"elapsed_ms\":12}]}";
+        assert_eq!(serde_json::to_string(&outcome).unwrap(), json);
+    }
+}
