@@ -39,7 +39,7 @@ pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Metrics, Peer, Script,
+    Metrics, Peer, Script, TrackFile,
 };
 use super::problem::Problem;
 use super::schema;
@@ -230,25 +230,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         .table("peer", sink)
         .and_then(|fields| peer(fields, sink));
 
-    let mut tracked = Tracked::default();
-    let mut sound: Vec<Script> = Vec::new();
-    let mut track_files = Vec::new();
-    if let Some(mut track) = root.table("track", sink) {
-        for fields in track.named("script", sink) {
-            let name = fields.own_name().to_owned();
-            let (script, weight) = track::script(fields, sink);
-            sound.extend(script);
-            tracked.scripts.push(TrackEntry { name, weight });
-        }
-        for fields in track.named("file", sink) {
-            let name = fields.own_name().to_owned();
-            let (file, weight) = track::file(fields, sink);
-            track_files.extend(file);
-            tracked.files.push(TrackEntry { name, weight });
-        }
-        track.finish(sink);
-    }
-
+    let (mut tracked, scripts, track_files) = watched(root.table("track", sink), sink);
     let mut proxy_names = Vec::new();
     let mut proxies = Vec::new();
     for fields in root.named("proxy", sink) {
@@ -294,7 +276,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             vips,
             routes,
             proxies,
-            scripts: sound,
+            scripts,
             track_files,
             track_interfaces: tracked.interfaces.clone(),
         },
@@ -303,6 +285,33 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         vip_count,
         spans,
     }
+}
+
+/// What `[track]` describes: every entry by name, and those that are sound.
+fn watched(
+    fields: Option<Fields<'_, '_>>,
+    sink: &mut Sink,
+) -> (Tracked, Vec<Script>, Vec<TrackFile>) {
+    let mut tracked = Tracked::default();
+    let mut scripts = Vec::new();
+    let mut files = Vec::new();
+    let Some(mut track) = fields else {
+        return (tracked, scripts, files);
+    };
+    for fields in track.named("script", sink) {
+        let name = fields.own_name().to_owned();
+        let (script, weight) = track::script(fields, sink);
+        scripts.extend(script);
+        tracked.scripts.push(TrackEntry { name, weight });
+    }
+    for fields in track.named("file", sink) {
+        let name = fields.own_name().to_owned();
+        let (file, weight) = track::file(fields, sink);
+        files.extend(file);
+        tracked.files.push(TrackEntry { name, weight });
+    }
+    track.finish(sink);
+    (tracked, scripts, files)
 }
 
 fn log(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Log {
