@@ -481,9 +481,11 @@ mod tests {
             assert_ne!(address_change(&bytes[..end]), Some(change), "{end}");
         }
         // Tentative, tentative and optimistic, failed, permanent without detection.
-        for (flags, is_there) in [(0x40, false), (0x44, true), (0x48, false), (0x82, true)] {
-            bytes[18] = flags;
-            let change = address_change(&bytes).map(|change| change.is_there);
+        for (flags, is_there) in [(0x40_u32, false), (0x44, true), (0x48, false), (0x82, true)] {
+            let mut flagged = bytes.clone();
+            flagged.extend([8_u16, 8].map(u16::to_ne_bytes).concat());
+            flagged.extend(flags.to_ne_bytes());
+            let change = address_change(&flagged).map(|change| change.is_there);
             assert_eq!(change, Some(is_there), "{flags:02x}");
         }
         bytes[4] = 21;
