@@ -177,3 +177,37 @@ fn who_advertises_after_a_resignation_is_the_active_we_name() {
     machine.handle(start + ms(200), advert_of(other, 50));
     assert_eq!(machine.active(), Some(other.into()));
 }
+
+#[test]
+fn an_active_that_slept_past_the_wait_of_a_backup_announces_itself_again() {
+    // Its advert was due at 1000 ms; the last one is three intervals old 2000 ms after that.
+    for (late, announces) in [
+        (ms(2000), false),
+        (ms(2000) + Duration::from_nanos(1), true),
+        (ms(5000), true),
+    ] {
+        let (mut machine, since) = active(settings(128, Preempt::Always));
+        let actions = hears(&mut machine, since + ms(1000) + late, Input::Timer);
+        assert_eq!(actions.contains(&Action::Garp(5)), announces, "{late:?}");
+    }
+}
+
+#[test]
+fn an_advert_that_is_a_little_late_puts_the_next_one_off_by_nothing() {
+    let (mut machine, since) = active(settings(128, Preempt::Always));
+    hears(&mut machine, since + ms(1010), Input::Timer);
+    assert_eq!(machine.deadline(), Some(since + ms(2000)));
+}
+
+#[test]
+fn the_copies_of_a_resignation_keep_within_a_short_skew_time() {
+    let mut short = settings(128, Preempt::Always);
+    short.interval = AdvertInterval::new(Version::V3, ms(10)).unwrap();
+    short.spacing = short.interval.duration();
+    let (mut machine, since) = active(short);
+    hears(&mut machine, since, Input::Resign);
+    assert_eq!(
+        machine.deadline(),
+        Some(since + Duration::from_micros(2500))
+    );
+}
