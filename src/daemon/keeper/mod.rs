@@ -15,6 +15,8 @@
 mod adoption;
 mod command;
 mod events;
+mod forgotten;
+mod groups;
 mod health;
 mod interfaces;
 mod link;

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::forgotten::{remove_devices, remove_forgotten};
+use super::groups::{groups, refused, union};
 use super::health::tracked_proxies;
 use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
@@ -14,15 +16,13 @@ use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, Vip};
 use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
-use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
-use crate::net::virtual_mac;
 use crate::vrrp::fsm::NodeHealth;
 use crate::vrrp::stamp::{Resume, Stamp};
-use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
+use crate::vrrp::task::{RouterEvent, VirtualRouter};
 
 /// Messages of the kernel read in one turn of the loop.
 const LINK_READS_MAX: usize = 64;
@@ -41,8 +41,7 @@ pub(super) enum Wish {
     Probe,
     /// Another host answers for an address of the router at this position.
     Conflict(usize, IpAddr, [u8; 6]),
-    /// A router has changed its state: the position in the file of one of its members, from where,
-    /// to where, why.
+    /// A router has changed its state: its position, from where, to where, why.
     Changed(usize, VrrpState, VrrpState, &'static str),
     /// A failover by command has ended.
     FailedOver {
@@ -137,27 +136,16 @@ impl Routers {
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;
         }
-        routers.remove_forgotten_devices(&shared);
-        Ok(routers)
-    }
-
-    /// Devices of virtual hardware addresses that the file no longer asks for.
-    fn remove_forgotten_devices(&self, netlink: &RefCell<Netlink>) {
-        let in_use = |name: &str| {
-            let mut all = self
+        let devices = || {
+            routers
                 .routers
                 .iter()
-                .flat_map(|router| router.inner.devices());
-            all.any(|device| device == name)
+                .flat_map(|router| router.inner.devices())
         };
-        match virtual_mac::remove_others(&mut netlink.borrow_mut(), in_use) {
-            Ok(removed) => {
-                for interface in removed {
-                    tracing::warn!(%interface, "removed a device that an earlier lbd left");
-                }
-            }
-            Err(error) => tracing::error!(%error, "left-over devices not removed"),
-        }
+        remove_devices(&mut shared.borrow_mut(), |name| {
+            devices().any(|device| device == name)
+        });
+        Ok(routers)
     }
 
     /// The stamp of a group is that of whichever member was its first.
@@ -198,14 +186,14 @@ impl Routers {
         Ok(())
     }
 
-    /// How many there are.
+    /// How many there are: a sync-group is one.
     pub(super) fn count(&self) -> usize {
         self.routers.len()
     }
 
-    /// What they call the router at this position.
-    pub(super) fn name(&self, index: usize) -> &str {
-        self.routers.get(index).map_or("", |router| &router.name)
+    /// Its members' positions in the file.
+    pub(super) fn members(&self, index: usize) -> &[usize] {
+        self.routers.get(index).map_or(&[], |router| &router.vips)
     }
 
     /// What each router tracks, in order: a group what any of its members does.
@@ -287,8 +275,7 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     RouterEvent::Changed { from, to, reason } => {
-                        let all = router.vips.iter();
-                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
+                        wishes.push(Wish::Changed(index, from, to, reason));
                     }
                     RouterEvent::Conflict { address, mac } => {
                         wishes.push(Wish::Conflict(index, address, mac));
@@ -458,22 +445,6 @@ impl Drop for Routers {
     }
 }
 
-/// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
-pub(super) fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
-    let of_routes = || config.routes.iter().flat_map(|route| &route.addresses);
-    let of_routers = || config.vips.iter().flat_map(|vip| &vip.addresses);
-    let addresses = || of_routers().chain(of_routes());
-    let wanted = |ip| addresses().any(|address| address.ip == ip);
-    match address::remove_tagged(netlink, wanted) {
-        Ok(removed) => {
-            for vip in removed {
-                tracing::warn!(%vip, "removed an address that an earlier lbd left");
-            }
-        }
-        Err(error) => tracing::error!(%error, "left-over addresses not removed"),
-    }
-}
-
 /// Waits for a member's new descriptor under the token of the old one, whose registration ended
 /// with it.
 fn watch_again(
@@ -499,33 +470,6 @@ fn watch_again(
     }
 }
 
-/// Positions of the virtual routers that move together, in the order of the file.
-fn groups(locals: &[LocalVip]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
-    for (position, local) in locals.iter().enumerate() {
-        let name = local.vip.sync_group.as_deref();
-        let same = |(other, _): &&mut (Option<&str>, Vec<usize>)| name.is_some() && *other == name;
-        match groups.iter_mut().find(same) {
-            Some((_, members)) => members.push(position),
-            None => groups.push((name, vec![position])),
-        }
-    }
-    groups.into_iter().map(|(_, members)| members).collect()
-}
-
-/// The first member with the tracks of all.
-fn union(members: &[LocalVip]) -> Option<Vip> {
-    let mut union = members.first()?.vip.clone();
-    for track in members.iter().flat_map(|local| &local.vip.track) {
-        if !union.track.contains(track) {
-            union.track.push(track.clone());
-        }
-    }
-    let weights = members.iter().map(|local| local.vip.per_server_weight);
-    union.per_server_weight = weights.max().unwrap_or(0);
-    Some(union)
-}
-
 /// How users read a state.
 pub(super) fn word(state: VrrpState) -> &'static str {
     match state {
@@ -536,34 +480,9 @@ pub(super) fn word(state: VrrpState) -> &'static str {
     }
 }
 
-/// A state in one plain word.
-pub(super) const fn plain(state: VrrpState) -> &'static str {
-    match state {
-        VrrpState::Initialize => "initialize",
-        VrrpState::Backup => "backup",
-        VrrpState::Active => "active",
-        VrrpState::Leaving => "leaving",
-    }
-}
-
 /// The longest check interval among the proxies that `vip` tracks.
 pub(super) fn check_interval(config: &Config, vip: &Vip) -> Duration {
     let tracked = tracked_proxies(vip).filter_map(|index| config.proxies.get(index));
     let intervals = tracked.map(|proxy| proxy.check.interval);
     intervals.max().unwrap_or(Duration::ZERO)
-}
-
-fn refused(error: &OpenError) -> KeeperError {
-    use std::error::Error;
-    let source = error.source();
-    let kernel = source.and_then(|cause| cause.downcast_ref::<io::Error>());
-    let permission = kernel.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
-    let mut reason = error.to_string();
-    if let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-    }
-    if permission {
-        reason.push_str(" (a VIP needs CAP_NET_ADMIN and CAP_NET_RAW)");
-    }
-    KeeperError::Router { reason, permission }
 }
