@@ -25,6 +25,8 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct Observed {
     name: String,
+    /// The position of its first member in the file.
+    vip: Option<usize>,
     /// On all its wires.
     addresses: Vec<IpAddr>,
     /// The other nodes in the router's order, as positions among the neighbours.
@@ -63,6 +65,7 @@ impl Peers {
             facts.push((name.to_owned(), first.vip.vrid.get(), address));
             peers.routers.push(Observed {
                 name: name.to_owned(),
+                vip: vips.first().copied(),
                 addresses,
                 others: others(first)
                     .map(|node| place(&mut neighbours, node, first))
@@ -117,9 +120,12 @@ impl Peers {
         channel.losses(now, &self.view)
     }
 
-    /// A router of this node is Active because the last one fell silent.
-    pub(super) fn took_over(&mut self, now: Instant, router: usize) {
-        if let (Some(channel), Some(router)) = (&mut self.channel, self.routers.get(router)) {
+    /// A router of this node is Active because the last one fell silent. Each of its members, by
+    /// its position in the file, says so; the first stands for all.
+    pub(super) fn took_over(&mut self, now: Instant, vip: usize) {
+        let first = |router: &&Observed| router.vip == Some(vip);
+        let router = self.routers.iter().find(first);
+        if let (Some(channel), Some(router)) = (&mut self.channel, router) {
             channel.took_over(now, &router.name, &router.addresses);
         }
     }
