@@ -18,10 +18,11 @@ const ORDER: &[(&str, u8)] = &[
     ("proxy", 5),
     ("track", 6),
     ("vrrp", 7),
-    ("admin", 8),
-    ("daemon", 9),
-    ("cli", 10),
-    ("main", 11),
+    ("peer", 8),
+    ("admin", 9),
+    ("daemon", 10),
+    ("cli", 11),
+    ("main", 12),
 ];
 
 /// Files (or folders) that decide and do nothing else.
@@ -62,6 +63,12 @@ const PURE: &[&str] = &[
     "src/daemon/supervise",
     "src/admin/status.rs",
     "src/admin/judge.rs",
+    "src/peer/key.rs",
+    "src/peer/message",
+    "src/peer/oneway.rs",
+    "src/peer/session.rs",
+    "src/peer/tickle.rs",
+    "src/admin/channel.rs",
     "src/admin/table.rs",
     "src/cli/demo/plan.rs",
 ];
@@ -141,7 +148,7 @@ fn pure_files_touch_no_clock_socket_executor_or_log() {
         let mut found = false;
         for file in files.iter().filter(|file| file.name.starts_with(pure)) {
             found = true;
-            if file.name.ends_with("tests.rs") {
+            if file.name.ends_with("tests.rs") || file.name.contains("/tests/") {
                 continue;
             }
             for (number, line) in code_lines(&file.text) {
@@ -278,7 +285,7 @@ fn every_requirement_of_the_rfc_has_a_verdict_and_its_tests_exist() {
         match verdict.as_str() {
             "met" | "differs" if tests.is_empty() => wrong.push(format!("{row}: no test")),
             "not applicable" if evidence.is_empty() => wrong.push(format!("{row}: no reason")),
-            "met" | "differs" | "deviates" | "not applicable" | "not yet" => {}
+            "met" | "differs" | "deviates" | "not applicable" => {}
             other => wrong.push(format!("{row}: no verdict {other}")),
         }
         for test in tests {

@@ -539,6 +539,54 @@ fn programs_are_told_in_order_and_of_a_flood_only_the_last() {
 }
 
 #[test]
+fn every_member_of_a_sync_group_is_told() {
+    let Some(lab) = Lab::new() else { return };
+    let (script, told, _) = teller(&lab);
+    let notify = format!("notify = {{ any = [\"{script}\", \"-\"] }}");
+    let group = "track = []\nsync-group = \"both\"\n";
+    let other = "[vip.w]\naddress = \"10.9.0.101/24\"\nvrid = 78\nadvert-interval = \"100ms\"\n\
+        nodes = [\"10.9.0.1\", \"10.9.0.2\"]\npreempt = true\n";
+    let lb1 = lab.start("lb1", &format!("{group}{notify}\n{other}{group}{notify}"));
+    let facts = |state: &str, vip: &str, last: u8, vrid: u8| {
+        format!("- {state} {vip} 10.9.0.1 200 10.9.0.10{last}/24 eth0 {vrid}")
+    };
+    wait_for("both to be told", SOON, || {
+        (lines(&told).len() == 4).then_some(())
+    });
+    for (vip, last, vrid) in [("v", 0, 77), ("w", 1, 78)] {
+        let mine: Vec<String> = lines(&told)
+            .into_iter()
+            .filter(|line| line.contains(&format!(" {vip} ")))
+            .collect();
+        let expected = ["backup<", "active<backup"].map(|state| facts(state, vip, last, vrid));
+        assert_eq!(mine, expected);
+    }
+    let states = lb1
+        .events()
+        .into_iter()
+        .filter(|event| event.kind == EventKind::State);
+    let vips: Vec<String> = states.filter_map(|event| event.vip).collect();
+    assert_eq!(vips, ["v", "w", "v", "w"]);
+}
+
+#[test]
+fn a_host_that_answers_for_the_address_is_an_event() {
+    let Some(lab) = Lab::new() else { return };
+    lab.on("lb2", "addr add 10.9.0.100/32 dev eth0");
+    let lb1 = lab.start("lb1", "track = []");
+    let conflict = |event: Event| (event.kind == EventKind::Conflict).then_some(event);
+    let event = wait_for("the conflict", SOON, || {
+        lb1.events().into_iter().find_map(conflict)
+    });
+    assert_eq!(event.vip.as_deref(), Some("v"));
+    assert!(
+        event.reason.starts_with("10.9.0.100 is answered for by "),
+        "{}",
+        event.reason
+    );
+}
+
+#[test]
 fn a_program_that_hangs_is_ended_and_holds_up_nobody() {
     let Some(lab) = Lab::new() else { return };
     let told = lab.file("told");

@@ -371,6 +371,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             auth: kind.auth.clone(),
             mode: kind.mode,
             nodes,
+            allow_from: Vec::new(),
             preempt: Preempt::Always,
             lease: Some(Duration::from_secs(2)),
             garp: Garp {

@@ -1,5 +1,6 @@
 //! `lbd events`: what happened on this node and why, from its admin socket.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,12 @@ pub(super) struct EventsArgs {
     /// How the answer looks
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    #[command(flatten)]
-    reach: Reach,
+    /// The daemon's admin socket [default: as for `lbd status`]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The daemon's configuration [default: /etc/lbd/lb.toml, if it can be read]
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,7 +48,8 @@ enum Output {
 /// Asks and prints. Exit codes: 0, 1, 69 (nobody answers) or 77 (not allowed).
 #[must_use]
 pub(super) fn run(args: &EventsArgs) -> u8 {
-    let path = match args.reach.socket() {
+    let reach = Reach::new(args.socket.clone(), args.config.clone());
+    let path = match reach.socket() {
         Ok(path) => path,
         Err(exit) => return exit,
     };

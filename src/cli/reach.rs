@@ -28,6 +28,11 @@ pub(super) struct Reach {
 }
 
 impl Reach {
+    /// By arguments of another form.
+    pub(super) fn new(socket: Option<PathBuf>, config: Option<PathBuf>) -> Self {
+        Self { socket, config }
+    }
+
     /// The path of the admin socket.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[peer]`; without it the channel is off.
+    pub peer: Option<Peer>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.
@@ -135,6 +137,17 @@ pub struct Limits {
     pub workers: Option<NonZeroU16>,
 }
 
+/// `[peer]`: the channel between nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// `key-file`.
+    pub key_file: PathBuf,
+    /// `port` (UDP), default 9634.
+    pub port: u16,
+    /// `interval` between two messages to a node, default 100ms.
+    pub interval: Duration,
+}
+
 /// `[vip.NAME]`: a virtual router and the addresses it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
@@ -159,6 +172,8 @@ pub struct Vip {
     pub mode: Mode,
     /// `nodes`, at least one; unique addresses.
     pub nodes: Vec<Node>,
+    /// `allow-from`: addresses of further routers that may take part, of either family.
+    pub allow_from: Vec<IpAddr>,
     /// `preempt`, default after 10s.
     pub preempt: Preempt,
     /// `lease`: the kernel lifetime of the address in whole seconds, default 2s; `None` = "off".

@@ -34,6 +34,10 @@ pub enum EventKind {
     State,
     /// Another host answers for an address that this node holds.
     Conflict,
+    /// A failover by command has ended.
+    Failover,
+    /// Another node says that it doesn't hear this one's adverts, or hears them again.
+    Peer,
     /// A track of a virtual router changed its verdict.
     Track,
     /// A proxy process started, hung, recovered or ended.
@@ -52,6 +56,8 @@ impl EventKind {
             Self::Keeper => "keeper",
             Self::State => "state",
             Self::Conflict => "conflict",
+            Self::Failover => "failover",
+            Self::Peer => "peer",
             Self::Track => "track",
             Self::Proxy => "proxy",
             Self::Runner => "runner",

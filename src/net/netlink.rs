@@ -189,7 +189,8 @@ pub(super) fn raw_messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> + '_
     std::iter::from_fn(next)
 }
 
-/// An address that was added or removed, as the kernel's message says it.
+/// An address that was added or removed, as the kernel's message says it. One that IPv6's duplicate
+/// detection holds back, or refused, is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AddressChange {
     /// It is, and can be used.
@@ -204,7 +205,7 @@ pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
     const LOCAL: u16 = 2;
     const FLAGS: u16 = 8;
     const FIXED_BYTES: usize = 8;
-    let is_there = match u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?) {
+    let is_added = match u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?) {
         RTM_NEWADDR => true,
         RTM_DELADDR => false,
         _ => return None,
@@ -229,7 +230,7 @@ pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(AddressChange {
-        is_there: is_there && is_sound(flags),
+        is_there: is_added && is_sound(flags),
         index: u32::from_ne_bytes(index),
         // On point-to-point links `ADDRESS` is the other end.
         address: local.or(address)?,
@@ -478,6 +479,12 @@ mod tests {
         assert_eq!(address_change(&bytes), Some(change));
         for end in 0..40 {
             assert_ne!(address_change(&bytes[..end]), Some(change), "{end}");
+        }
+        // Tentative, tentative and optimistic, failed, permanent without detection.
+        for (flags, is_there) in [(0x40, false), (0x44, true), (0x48, false), (0x82, true)] {
+            bytes[18] = flags;
+            let change = address_change(&bytes).map(|change| change.is_there);
+            assert_eq!(change, Some(is_there), "{flags:02x}");
         }
         bytes[4] = 21;
         assert!(address_change(&bytes).is_some_and(|change| !change.is_there));

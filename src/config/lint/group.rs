@@ -25,6 +25,10 @@ const FACTS: &[Fact] = &[
         value: |vip| quoted(&show_duration(vip.advert_spacing)),
     },
     Fact {
+        key: "per-server-weight",
+        value: |vip| vip.per_server_weight.to_string(),
+    },
+    Fact {
         key: "preempt",
         value: |vip| match vip.preempt {
             Preempt::Never => "false".to_owned(),
@@ -38,10 +42,6 @@ const FACTS: &[Fact] = &[
             vip.lease
                 .map_or_else(|| quoted("off"), |lease| quoted(&show_duration(lease)))
         },
-    },
-    Fact {
-        key: "per-server-weight",
-        value: |vip| vip.per_server_weight.to_string(),
     },
     Fact {
         key: "garp",

@@ -5,6 +5,7 @@
 //! lints see only sound items; the draft becomes a configuration if nothing was refused.
 
 mod address;
+mod allow;
 mod auth;
 mod check;
 mod family;
@@ -19,6 +20,8 @@ mod unknown;
 mod value;
 mod vip;
 
+#[cfg(test)]
+mod family_tests;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +39,7 @@ pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Metrics, Script,
+    Metrics, Peer, Script,
 };
 use super::problem::Problem;
 use super::schema;
@@ -223,6 +226,9 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let admin = admin(root.table("admin", sink), sink);
     let metrics = metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
+    let peer = root
+        .table("peer", sink)
+        .and_then(|fields| peer(fields, sink));
 
     let mut tracked = Tracked::default();
     let mut sound: Vec<Script> = Vec::new();
@@ -284,6 +290,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             admin,
             metrics,
             limits,
+            peer,
             vips,
             routes,
             proxies,
@@ -389,4 +396,18 @@ fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {
     };
     fields.finish(sink);
     limits
+}
+
+fn peer(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Peer> {
+    let port = fields
+        .integer("port", sink)
+        .or_else(|| fields.default_text("port").parse().ok());
+    let key_file = fields.absolute_path("key-file", sink);
+    let interval = fields.time("interval", sink);
+    fields.finish(sink);
+    Some(Peer {
+        key_file: key_file?,
+        port: u16::try_from(port?).ok()?,
+        interval,
+    })
 }

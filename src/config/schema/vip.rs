@@ -130,7 +130,12 @@ pub(super) const VIP: Section = Section {
             Fallback::Words("5s"),
             "With `announce = \"route\"`: how long connections are still served after the address was withdrawn, while routers learn of it; then they are reset.",
         ),
-        Key::later("allow-from", "Peers beyond `nodes`."),
+        Key::new(
+            "allow-from",
+            Kind::List("addresses, at most 16"),
+            Fallback::Words("none"),
+            "Routers beyond `nodes` that may take part, a third one during a migration say: by unicast adverts go to them, too; theirs are judged as those of nodes, with TTL 255.",
+        ),
     ],
 };
 

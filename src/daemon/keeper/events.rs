@@ -2,11 +2,13 @@
 //! process, which answers for it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Instant, UNIX_EPOCH};
 
 use super::Keeper;
+use crate::config::model::Vip;
 use crate::ipc::event::{Event, EventKind};
-use crate::ipc::message::ToProxy;
+use crate::ipc::message::{ToProxy, VrrpState};
 use crate::net::clock;
 
 /// Events kept; the oldest go first.
@@ -90,6 +92,30 @@ impl Keeper {
         seq
     }
 
+    /// Another host answers for an address of a router.
+    pub(super) fn note_conflict(&mut self, router: usize, address: IpAddr, mac: [u8; 6]) {
+        let owner = |vip: &&Vip| vip.addresses.iter().any(|own| own.ip == address);
+        let members = self.routers.members(router).iter();
+        let mut vips = members.filter_map(|vip| self.args.config.vips.get(*vip));
+        let vip = vips.find(owner).map(|vip| vip.name.clone());
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let reason = format!("{address} is answered for by {mac} too");
+        self.record(EventKind::Conflict, (vip.as_deref(), None), None, &reason);
+    }
+
+    /// What a failover by command came to.
+    pub(super) fn note_failover(&mut self, router: usize, taken: bool) {
+        let reason = if taken {
+            "another node has taken over"
+        } else {
+            "no other node took over"
+        };
+        for vip in self.routers.members(router).to_vec() {
+            let vip = self.args.config.vips.get(vip).map(|vip| vip.name.clone());
+            self.record(EventKind::Failover, (vip.as_deref(), None), None, reason);
+        }
+    }
+
     /// Tells the proxy what it doesn't know yet, if it reads; the rest another time.
     pub(super) fn tell_events(&mut self, now: Instant) {
         if !self.proxy_reads() || self.record.is_told(self.proxies.pid()) {
@@ -99,6 +125,16 @@ impl Keeper {
         if !portion.is_empty() {
             self.tell_proxy(now, &ToProxy::Events(portion));
         }
+    }
+}
+
+/// A state in one plain word.
+pub(super) const fn plain(state: VrrpState) -> &'static str {
+    match state {
+        VrrpState::Initialize => "initialize",
+        VrrpState::Backup => "backup",
+        VrrpState::Active => "active",
+        VrrpState::Leaving => "leaving",
     }
 }
 

@@ -10,6 +10,7 @@ use super::routers::{Wish, word};
 use super::runtime_dir::{ProxyMark, State, boot_id};
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
+use crate::vrrp::fsm::FELL_SILENT;
 use crate::vrrp::stamp::Stamp;
 
 /// The proxy hears of the virtual routers at least this often.
@@ -80,17 +81,7 @@ impl Keeper {
         self.judge_routes(now, standing);
         self.note_tracks(standing);
         for wish in self.routers.take_wishes(&self.epoll) {
-            match wish {
-                Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
-                Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
-                Wish::Conflict(router, address, mac) => self.conflict(router, address, mac),
-                Wish::FailedOver { index, taken } => {
-                    self.commands.failed_over(now, index, taken, &self.routers);
-                }
-                Wish::Changed(router, from, to, reason) => {
-                    self.router_changed(now, router, (from, to), reason);
-                }
-            }
+            self.grant(now, wish);
         }
         self.tick_commands(now);
         self.drive_notify(now);
@@ -110,6 +101,28 @@ impl Keeper {
             }
         }
         self.feed_watchdog(now);
+    }
+
+    /// Does what a virtual router wants done.
+    fn grant(&mut self, now: Instant, wish: Wish) {
+        match wish {
+            Wish::Reset(addresses) => {
+                self.peers.left(&addresses);
+                self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+            }
+            Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
+            Wish::Changed(router, from, to, reason) => {
+                if reason == FELL_SILENT {
+                    self.peers.took_over(now, router);
+                }
+                self.router_changed(now, router, (from, to), reason);
+            }
+            Wish::Conflict(router, address, mac) => self.note_conflict(router, address, mac),
+            Wish::FailedOver { index, taken } => {
+                self.note_failover(index, taken);
+                self.commands.failed_over(now, index, taken, &self.routers);
+            }
+        }
     }
 
     /// Tells a virtual router what this node can do.
@@ -167,6 +180,7 @@ impl Keeper {
             proxy_starved: self.supervisor.starved,
             proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
+            channel: self.peers.status(now),
         }
     }
 

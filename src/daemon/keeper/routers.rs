@@ -41,8 +41,7 @@ pub(super) enum Wish {
     Probe,
     /// Another host answers for an address of the router at this position.
     Conflict(usize, IpAddr, [u8; 6]),
-    /// A router has changed its state: the position in the file of one of its members, from where,
-    /// to where, why.
+    /// A router has changed its state: its position, from where, to where, why.
     Changed(usize, VrrpState, VrrpState, &'static str),
     /// A failover by command has ended.
     FailedOver {
@@ -187,14 +186,14 @@ impl Routers {
         Ok(())
     }
 
-    /// How many there are.
+    /// How many there are: a sync-group is one.
     pub(super) fn count(&self) -> usize {
         self.routers.len()
     }
 
-    /// What they call the router at this position.
-    pub(super) fn name(&self, index: usize) -> &str {
-        self.routers.get(index).map_or("", |router| &router.name)
+    /// Its members' positions in the file.
+    pub(super) fn members(&self, index: usize) -> &[usize] {
+        self.routers.get(index).map_or(&[], |router| &router.vips)
     }
 
     /// What each router tracks, in order: a group what any of its members does.
@@ -276,8 +275,7 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     RouterEvent::Changed { from, to, reason } => {
-                        let all = router.vips.iter();
-                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
+                        wishes.push(Wish::Changed(index, from, to, reason));
                     }
                     RouterEvent::Conflict { address, mac } => {
                         wishes.push(Wish::Conflict(index, address, mac));
@@ -303,6 +301,30 @@ impl Routers {
     pub(super) fn holds(&self, index: usize) -> bool {
         let router = self.routers.get(index);
         router.is_some_and(|router| router.inner.holds())
+    }
+
+    /// The routers themselves, in order.
+    pub(super) fn inner(&self) -> impl Iterator<Item = &VirtualRouter> {
+        self.routers.iter().map(|router| &router.inner)
+    }
+
+    /// Name of each router, and the positions of its members in the file.
+    pub(super) fn named_members(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let all = self.routers.iter();
+        all.map(|router| (router.name.as_str(), router.vips.as_slice()))
+    }
+
+    /// Whether this node is known to be able to serve clients at all of them.
+    pub(super) fn can_serve(&self) -> bool {
+        let told = |router: &Router| router.told.is_some_and(|told| told.known && told.can_serve);
+        self.routers.iter().all(told)
+    }
+
+    /// The other nodes say whether they hear a router's adverts.
+    pub(super) fn set_unheard(&mut self, index: usize, now: Instant, unheard: bool) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.set_unheard(now, unheard);
+        }
     }
 
     /// State of each router, and whether it holds its addresses.
@@ -454,16 +476,6 @@ pub(super) fn word(state: VrrpState) -> &'static str {
         VrrpState::Initialize => "initialize",
         VrrpState::Backup => "backup",
         VrrpState::Active => "active (MASTER)",
-        VrrpState::Leaving => "leaving",
-    }
-}
-
-/// A state in one plain word.
-pub(super) const fn plain(state: VrrpState) -> &'static str {
-    match state {
-        VrrpState::Initialize => "initialize",
-        VrrpState::Backup => "backup",
-        VrrpState::Active => "active",
         VrrpState::Leaving => "leaving",
     }
 }

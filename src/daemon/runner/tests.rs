@@ -181,11 +181,11 @@ fn a_program_has_no_capability_gains_none_and_inherits_no_descriptor() {
     // Inheritable on purpose, as a service manager's may be.
     let (inherited, _) = nix::unistd::pipe().unwrap();
     let script = "grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)' /proc/self/status; pwd; \
-                  ls /proc/$$/fd | tr '\\n' ' '";
+                  ls -m /proc/$$/fd";
     let said = output(&keeper, 1, script, None);
     let none = "0000000000000000";
     let expected = format!(
-        "CapInh:\t{none}\nCapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t1\n/\n0 1 2"
+        "CapInh:\t{none}\nCapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t1\n/\n0, 1, 2"
     );
     assert_eq!(said, expected);
     drop(inherited);

@@ -269,23 +269,19 @@ fn every_reason_has_its_place_and_its_own_word() {
 
 #[test]
 fn no_advert_is_longer_than_the_longest() {
-    let addresses = [[172, 16, 0, 10]; 255];
-    let source = Ipv4Addr::new(172, 16, 0, 3);
+    let addresses = [[0xfd; 16]; 255];
+    let source = Ipv6Addr::LOCALHOST.into();
+    let group = GROUP_V6.into();
     let longest = Advertisement {
-        version: Version::V2,
+        version: Version::V3,
         vrid: Vrid::try_from(60).unwrap(),
         priority: 110,
-        interval: AdvertInterval::from_wire_v2(1).unwrap(),
-        addresses: Addresses::V4(&addresses),
+        interval: AdvertInterval::from_wire_v3(1).unwrap(),
+        addresses: Addresses::V6(&addresses),
         auth: WireAuth::None,
     };
     let mut bytes = Vec::new();
-    longest
-        .encode(source.into(), GROUP.into(), &mut bytes)
-        .unwrap();
+    longest.encode(source, group, &mut bytes).unwrap();
     assert_eq!(bytes.len(), ADVERT_BYTES_MAX);
-    assert_eq!(
-        Advertisement::decode(&bytes, source.into(), GROUP.into()),
-        Ok(longest)
-    );
+    assert_eq!(Advertisement::decode(&bytes, source, group), Ok(longest));
 }

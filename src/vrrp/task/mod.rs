@@ -344,6 +344,6 @@ fn settings(local: &LocalVip) -> Settings {
         lease: vip.lease,
         garp: vip.garp.clone(),
         recovery_delay: RECOVERY_DELAY,
-        alone: vip.nodes.len() < 2,
+        alone: vip.nodes.len() < 2 && vip.allow_from.is_empty(),
     }
 }

@@ -56,6 +56,18 @@ impl VirtualRouter {
         })
     }
 
+    /// The priority in force.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.machine.effective_priority().get()
+    }
+
+    /// Our own advert interval.
+    #[must_use]
+    pub fn own_interval(&self) -> Duration {
+        self.machine.settings().interval.duration()
+    }
+
     /// Everything users see of it, one for each member. The keeper adds the tracks.
     pub fn status(&self, now: Instant) -> impl Iterator<Item = VipStatus> + '_ {
         self.members
@@ -102,10 +114,13 @@ impl VirtualRouter {
 }
 
 fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
-    let all = member.others().zip(&member.peers).enumerate();
-    all.map(|(place, (node, heard))| PeerStatus {
-        name: node.name.clone(),
-        address: node.address,
+    let all = member.rules.peers.iter().zip(&member.peers).enumerate();
+    all.map(|(place, (peer, heard))| PeerStatus {
+        name: member
+            .others()
+            .nth(place)
+            .and_then(|node| node.name.clone()),
+        address: peer.address,
         last_advert_age_ms: heard
             .last
             .map(|last| ms(now.saturating_duration_since(last))),
