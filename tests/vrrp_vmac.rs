@@ -1,10 +1,6 @@
 //! `virtual-mac = true`: the address has the virtual router's hardware address, on whichever node
 //! it is. Needs root; says so when it skips.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test says what it measured, and helpers may stop it"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
 
 #[path = "lab/routers.rs"]
 mod routers;

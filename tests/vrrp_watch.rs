@@ -1,10 +1,6 @@
 //! What a node says of others on its LAN: who answers for its addresses, which node lives although
 //! its adverts do not arrive, whose packets it refuses. Needs root; says so when it skips.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test says what it measured, and helpers may stop it"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
 
 #[path = "lab/routers.rs"]
 mod routers;

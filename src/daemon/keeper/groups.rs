@@ -30,8 +30,6 @@ pub(super) fn union(members: &[LocalVip]) -> Option<Vip> {
             union.track.push(track.clone());
         }
     }
-    let weights = members.iter().map(|local| local.vip.per_server_weight);
-    union.per_server_weight = weights.max().unwrap_or(0);
     Some(union)
 }
 
