@@ -50,6 +50,7 @@ const PURE: &[&str] = &[
     "src/vrrp/fsm",
     "src/vrrp/conflict.rs",
     "src/vrrp/garp.rs",
+    "src/vrrp/hmac",
     "src/vrrp/jitter.rs",
     "src/vrrp/priority.rs",
     "src/vrrp/rejects.rs",
@@ -239,6 +240,90 @@ fn documents_name_only_files_that_exist() {
 #[test]
 fn the_architecture_fits_on_a_few_screens() {
     assert!(read("ARCHITECTURE.md").lines().count() <= 200);
+}
+
+/// The rows of the requirement ledger: section, level, requirement, verdict, evidence.
+fn ledger() -> Vec<[String; 5]> {
+    let text = read("docs/rfc9568.md");
+    let rows: Vec<[String; 5]> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("| M") | line.contains("| SHOULD"))
+        .map(|line| {
+            let cells: Vec<String> = line
+                .trim_matches('|')
+                .split(" | ")
+                .map(|cell| cell.trim().trim_end_matches('|').trim().to_owned())
+                .collect();
+            cells
+                .try_into()
+                .unwrap_or_else(|cells| panic!("not five cells: {cells:?}"))
+        })
+        .collect();
+    assert!(rows.len() > 70, "the ledger is not where it was");
+    rows
+}
+
+#[test]
+fn every_requirement_of_the_rfc_has_a_verdict_and_its_tests_exist() {
+    let mut wrong = Vec::new();
+    for [section, level, requirement, verdict, evidence] in ledger() {
+        let row = format!("§{section} {requirement}");
+        if !["MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY"].contains(&level.as_str()) {
+            wrong.push(format!("{row}: no level {level}"));
+        }
+        let tests: Vec<&str> = evidence
+            .split('`')
+            .filter(|word| word.contains("::"))
+            .collect();
+        match verdict.as_str() {
+            "met" | "differs" if tests.is_empty() => wrong.push(format!("{row}: no test")),
+            "not applicable" if evidence.is_empty() => wrong.push(format!("{row}: no reason")),
+            "met" | "differs" | "deviates" | "not applicable" | "not yet" => {}
+            other => wrong.push(format!("{row}: no verdict {other}")),
+        }
+        for test in tests {
+            let Some((file, name)) = test.split_once("::") else {
+                continue;
+            };
+            let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+            let Some((before, _)) = text.split_once(&format!("fn {name}()")) else {
+                wrong.push(format!("{row}: there is no {test}"));
+                continue;
+            };
+            let attribute = before
+                .lines()
+                .rev()
+                .take(4)
+                .any(|line| line.trim() == "#[test]");
+            if !attribute {
+                wrong.push(format!("{row}: {test} is no test"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn deviations_in_the_ledger_are_those_marked_in_the_code() {
+    let mut told: Vec<(String, String)> = Vec::new();
+    for [section, _, requirement, verdict, evidence] in ledger() {
+        if verdict != "deviates" {
+            continue;
+        }
+        let file = evidence.split('`').rfind(|word| word.starts_with("src/"));
+        let file = file.unwrap_or_else(|| panic!("§{section} {requirement}: no file"));
+        told.push((file.to_owned(), section));
+    }
+    let mut marked: Vec<(String, String)> = Vec::new();
+    for file in sources() {
+        for mark in file.text.split("TODO-correctness(RFC 9568 §").skip(1) {
+            let section = mark.split(')').next().unwrap_or_default();
+            marked.push((file.name.clone(), section.to_owned()));
+        }
+    }
+    told.sort();
+    marked.sort();
+    assert_eq!(told, marked, "left: docs/rfc9568.md, right: src/");
 }
 
 struct Source {

@@ -5,12 +5,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lbd::config::model::{Auth, Garp, Mode, Password, Preempt};
+use lbd::config::model::{Auth, Garp, Hmac, HmacKey, HmacMode, Mode, Password, Preempt, Secret};
 use lbd::ipc::message::VrrpState;
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
 use lbd::vrrp::fsm::{Input, Machine, NodeHealth, Settings};
+use lbd::vrrp::hmac::{Clock, Seal};
 use lbd::vrrp::validate::{OwnAddresses, Peer, Rules};
 
 const ME: [u8; 4] = [172, 16, 0, 2];
@@ -44,16 +45,19 @@ struct Case {
     version: u8,
     multicast: bool,
     pass: bool,
+    /// Adverts carry an HMAC trailer.
+    hmac: bool,
     min_ttl: u8,
     /// Our interval in the unit of the wire.
     interval: u16,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case {
         version: 2,
         multicast: false,
         pass: true,
+        hmac: false,
         min_ttl: 255,
         interval: 1,
     },
@@ -61,6 +65,7 @@ const CASES: [Case; 4] = [
         version: 2,
         multicast: true,
         pass: false,
+        hmac: false,
         min_ttl: 255,
         interval: 3,
     },
@@ -68,6 +73,7 @@ const CASES: [Case; 4] = [
         version: 3,
         multicast: false,
         pass: false,
+        hmac: false,
         min_ttl: 64,
         interval: 10,
     },
@@ -75,8 +81,25 @@ const CASES: [Case; 4] = [
         version: 3,
         multicast: true,
         pass: false,
+        hmac: false,
         min_ttl: 64,
         interval: 100,
+    },
+    Case {
+        version: 3,
+        multicast: false,
+        pass: false,
+        hmac: true,
+        min_ttl: 255,
+        interval: 100,
+    },
+    Case {
+        version: 2,
+        multicast: false,
+        pass: false,
+        hmac: true,
+        min_ttl: 255,
+        interval: 2,
     },
 ];
 
@@ -95,8 +118,129 @@ fn ones_complement(bytes: &[u8]) -> u32 {
     sum
 }
 
+/// The keys of a case with HMAC, in the order of the configuration.
+const KEYS: [(u8, &[u8; 32]); 2] = [
+    (9, b"the first of the keys, it signs."),
+    (200, b"the second, accepted all along.."),
+];
+const TRAILER: usize = 28;
+/// 6 s are three intervals of 2 s; 5 s are more than three of 1 s. In parts of a second.
+const WINDOWS: [(u8, i128); 2] = [(3, 5 << 32), (2, 6 << 32)];
+const WALL_SECONDS: u64 = 1_800_000_000;
+
+/// What the checker knows of time and of what was accepted before.
+struct Past {
+    start: Instant,
+    now: Instant,
+    /// How far our wall clock is off.
+    wall_off: i128,
+    /// Last accepted time of each peer, and when that was.
+    accepted: [Option<(u64, Instant)>; 2],
+    /// Last time each peer has signed with.
+    signed: [u64; 2],
+}
+
+impl Past {
+    /// The true time in 1/2^32 s since 1970.
+    fn time(&self) -> i128 {
+        let since = i128::try_from((self.now - self.start).as_nanos()).unwrap();
+        (i128::from(WALL_SECONDS) << 32) + (since << 32) / 1_000_000_000
+    }
+
+    fn wall(&self) -> Duration {
+        let nanos = ((self.time() + self.wall_off) * 1_000_000_000) >> 32;
+        Duration::from_nanos(u64::try_from(nanos).unwrap())
+    }
+
+    /// The checker's second part: is the trailer right, fresh and new? Then it is remembered.
+    fn admits(&mut self, case: Case, source: &[u8], m: &[u8], trailer: &[u8]) -> bool {
+        if trailer[0] != 1 || trailer[2] != 0 || trailer[3] != 0 {
+            return false;
+        }
+        let Some((_, key)) = KEYS.iter().find(|(id, _)| *id == trailer[1]) else {
+            return false;
+        };
+        if mac(*key, source, m, &trailer[..12]) != trailer[12..] {
+            return false;
+        }
+        let sent = u64::from_be_bytes(trailer[4..12].try_into().unwrap());
+        let window = WINDOWS.iter().find(|(v, _)| *v == case.version).unwrap().1;
+        // A stamp has no finer fraction of a second than 1/65536.
+        let ours = ((self.time() + self.wall_off) >> 16) << 16;
+        let peer = PEERS.iter().position(|peer| *peer == source).unwrap();
+        let near_ours = (i128::from(sent) - ours).abs() <= window;
+        let (near_its_own, is_newer) = match self.accepted[peer] {
+            None => (false, true),
+            Some((last, at)) => {
+                let silent = i128::try_from((self.now - at).as_nanos()).unwrap();
+                let silent = (silent << 32) / 1_000_000_000;
+                let expected = i128::from(last) + silent;
+                let given_up = i128::from(last) - ours > window && silent > window;
+                (
+                    (i128::from(sent) - expected).abs() <= window,
+                    sent > last || given_up,
+                )
+            }
+        };
+        let admitted = (near_ours || near_its_own) && is_newer;
+        if admitted {
+            self.accepted[peer] = Some((sent, self.now));
+        }
+        admitted
+    }
+}
+
+fn mac(key: &[u8], source: &[u8], m: &[u8], stamp: &[u8]) -> [u8; 16] {
+    let mut all = vec![4, m[0] / 16, m[1], 0];
+    all.extend(source);
+    all.extend([0; 12]);
+    all.extend(&m[..6]);
+    all.extend([0, 0]);
+    all.extend(&m[8..]);
+    all.extend(stamp);
+    all.extend([0; 16]);
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+    ring::hmac::sign(&key, &all).as_ref()[..16]
+        .try_into()
+        .unwrap()
+}
+
+/// Signs what stands before the trailer, and makes the trailer if there is none.
+fn sign(p: &mut [u8], dice: &mut Dice, past: &mut Past) {
+    if p.len() < 20 + 8 + TRAILER {
+        return;
+    }
+    let end = p.len() - TRAILER;
+    let peer = PEERS
+        .iter()
+        .position(|peer| p[12..16] == *peer)
+        .unwrap_or(0);
+    let last = past.signed[peer];
+    let time = u64::try_from(past.time()).unwrap();
+    let skew = u64::try_from(dice.below(16)).unwrap() << 32;
+    let sent = match dice.below(16) {
+        0 => last,
+        1 => last.wrapping_sub(1),
+        2 => time + skew,
+        3 => time - skew,
+        4 => dice.roll(),
+        _ => time.max(last + 1),
+    };
+    if sent.abs_diff(time) < 1 << 32 {
+        past.signed[peer] = sent;
+    }
+    let (id, key) = KEYS[dice.below(2)];
+    let id = if dice.below(50) == 0 { dice.byte() } else { id };
+    p[end..end + 4].copy_from_slice(&[1, id, 0, 0]);
+    p[end + 4..end + 12].copy_from_slice(&sent.to_be_bytes());
+    let source = p[12..16].to_vec();
+    let (m, trailer) = p[20..].split_at_mut(end - 20);
+    let digest = mac(key, &source, m, &trailer[..12]);
+    trailer[12..].copy_from_slice(&digest);
+}
+
 /// The checker: is this, as received by a raw socket, an advert we must obey?
-fn is_valid(case: Case, p: &[u8]) -> bool {
+fn is_valid(case: Case, past: &mut Past, p: &[u8]) -> bool {
     if p.len() < 20 || p[0] / 16 != 4 {
         return false;
     }
@@ -114,7 +258,11 @@ fn is_valid(case: Case, p: &[u8]) -> bool {
     if !PEERS.iter().any(|peer| p[12..16] == *peer) {
         return false;
     }
-    let m = &p[header..total];
+    let hmac_bytes = if case.hmac { TRAILER } else { 0 };
+    if total - header < 8 + hmac_bytes {
+        return false;
+    }
+    let (m, hmac) = p[header..total].split_at(total - header - hmac_bytes);
     if m[0] != case.version * 16 + 1 || m[1] != 60 || m[3] == 0 {
         return false;
     }
@@ -133,7 +281,8 @@ fn is_valid(case: Case, p: &[u8]) -> bool {
         return false;
     }
     if case.version == 3 {
-        return m[4] & 15 != 0 || m[5] != 0;
+        let interval = m[4] & 15 != 0 || m[5] != 0;
+        return interval && (!case.hmac || past.admits(case, &p[12..16], m, hmac));
     }
     let tail = &m[m.len() - 8..];
     let auth = if case.pass {
@@ -141,29 +290,33 @@ fn is_valid(case: Case, p: &[u8]) -> bool {
     } else {
         m[4] == 0
     };
-    auth && u16::from(m[5]) == case.interval
+    // What is signed rightly is remembered even if its interval is wrong, but 0 is none.
+    let signed = !case.hmac || auth && m[5] != 0 && past.admits(case, &p[12..16], m, hmac);
+    auth && signed && u16::from(m[5]) == case.interval
 }
 
 /// Sets the checksum right, in one of the forms, so that what lies behind it is reached.
-fn sum_up(p: &mut [u8], with_pseudo: bool) {
+fn sum_up(case: Case, p: &mut [u8], with_pseudo: bool) {
     let header = usize::from(p.first().map_or(0, |byte| byte % 16)) * 4;
-    if header < 20 || p.len() < header + 8 {
+    let trailer = if case.hmac { TRAILER } else { 0 };
+    if header < 20 || p.len() < header + 8 + trailer {
         return;
     }
+    let end = p.len() - trailer;
     p[header + 6] = 0;
     p[header + 7] = 0;
     let mut bytes = Vec::new();
     if with_pseudo {
         bytes.extend_from_slice(&p[12..20]);
-        let length = u16::try_from(p.len() - header).unwrap().to_be_bytes();
+        let length = u16::try_from(end - header).unwrap().to_be_bytes();
         bytes.extend_from_slice(&[0, 112, length[0], length[1]]);
     }
-    bytes.extend_from_slice(&p[header..]);
+    bytes.extend_from_slice(&p[header..end]);
     let sum = u16::try_from(0xffff - ones_complement(&bytes)).unwrap();
     p[header + 6..header + 8].copy_from_slice(&sum.to_be_bytes());
 }
 
-fn good_packet(case: Case, dice: &mut Dice) -> Vec<u8> {
+fn good_packet(case: Case, dice: &mut Dice, past: &mut Past) -> Vec<u8> {
     let destination = if case.multicast { GROUP } else { ME };
     let addresses = if dice.below(8) == 0 {
         1 + dice.below(4)
@@ -171,7 +324,8 @@ fn good_packet(case: Case, dice: &mut Dice) -> Vec<u8> {
         1
     };
     let trailer = if case.version == 2 { 8 } else { 0 };
-    let total = 20 + 8 + 4 * addresses + trailer;
+    let signature = if case.hmac { TRAILER } else { 0 };
+    let total = 20 + 8 + 4 * addresses + trailer + signature;
     let mut p = vec![0x45, 0xc0, 0, u8::try_from(total).unwrap()];
     p.extend([0, dice.byte(), 0, 0, 255, 112, 0, 0]);
     p.extend(PEERS[dice.below(2)]);
@@ -207,11 +361,15 @@ fn good_packet(case: Case, dice: &mut Dice) -> Vec<u8> {
     if case.version == 2 {
         p.extend(if case.pass { PASSWORD } else { [0; 8] });
     }
-    sum_up(&mut p, case.version == 3);
+    p.extend(vec![0; signature]);
+    sum_up(case, &mut p, case.version == 3);
+    if case.hmac {
+        sign(&mut p, dice, past);
+    }
     p
 }
 
-fn mutate(p: &mut Vec<u8>, dice: &mut Dice) {
+fn mutate(case: Case, p: &mut Vec<u8>, dice: &mut Dice, past: &mut Past) {
     for _ in 0..=dice.below(3) {
         match dice.below(6) {
             0 => {
@@ -231,27 +389,41 @@ fn mutate(p: &mut Vec<u8>, dice: &mut Dice) {
         }
     }
     match dice.below(4) {
-        0 => sum_up(p, true),
-        1 => sum_up(p, false),
+        0 => sum_up(case, p, true),
+        1 => sum_up(case, p, false),
         2 if p.len() > 19 => {
             // Let the length field agree, too.
             let total = u16::try_from(p.len()).unwrap().to_be_bytes();
             p[2..4].copy_from_slice(&total);
-            sum_up(p, dice.below(2) == 0);
+            sum_up(case, p, dice.below(2) == 0);
         }
         _ => {}
     }
+    if case.hmac && dice.below(2) == 0 {
+        sign(p, dice, past);
+    }
 }
 
-fn random_packet(case: Case, dice: &mut Dice) -> Vec<u8> {
+fn random_packet(case: Case, dice: &mut Dice, past: &mut Past) -> Vec<u8> {
     match dice.below(20) {
         0 => (0..dice.below(80)).map(|_| dice.byte()).collect(),
-        1 => good_packet(case, dice),
+        1 => good_packet(case, dice, past),
         _ => {
-            let mut p = good_packet(case, dice);
-            mutate(&mut p, dice);
+            let mut p = good_packet(case, dice, past);
+            mutate(case, &mut p, dice, past);
             p
         }
+    }
+}
+
+fn hmac() -> Hmac {
+    let key = |(id, key): &(u8, &[u8; 32])| HmacKey {
+        id: *id,
+        secret: Secret(key.to_vec()),
+    };
+    Hmac {
+        keys: KEYS.iter().map(key).collect(),
+        mode: HmacMode::Enforce,
     }
 }
 
@@ -268,10 +440,10 @@ fn router(case: Case) -> (Rules, Settings) {
         version,
         vrid: Vrid::try_from(60).unwrap(),
         interval,
-        auth: if case.pass {
-            Auth::Pass(Password(PASSWORD))
-        } else {
-            Auth::None
+        auth: match (case.pass, case.hmac) {
+            (true, _) => Auth::Pass(Password(PASSWORD)),
+            (false, true) => Auth::Hmac(hmac()),
+            (false, false) => Auth::None,
         },
         mode: if case.multicast {
             Mode::Multicast
@@ -322,19 +494,40 @@ fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
         std::env::var("LBD_FUZZ_PACKETS").map_or(1_000_000, |count| count.parse().unwrap());
     let mut visited = [0u32; 4];
     let (mut valid, mut invalid) = (0u32, 0u32);
+    let mut reasons = std::collections::BTreeMap::new();
     for (seed, case) in (1..).zip(CASES) {
         let mut dice = Dice(seed);
         let (rules, settings) = router(case);
         let mut now = lbd::net::clock::now();
         let mut machine = Machine::new(settings, now);
+        let mut seal = Seal::new(&hmac(), rules.interval, rules.peers.len());
+        let mut past = Past {
+            start: now,
+            now,
+            wall_off: 0,
+            accepted: [None; 2],
+            signed: [0; 2],
+        };
         machine.handle(now, Input::Up);
         machine.handle(now, health(true));
-        for _ in 0..packets / 4 {
-            let packet = random_packet(case, &mut dice);
-            let verdict = rules.accept(&packet);
-            let checked = is_valid(case, &packet);
+        for _ in 0..packets / 6 {
+            past.now = now;
+            let packet = random_packet(case, &mut dice, &mut past);
+            let clock = Clock {
+                wall: past.wall(),
+                at: now,
+            };
+            let verdict = if case.hmac {
+                rules.accept_signed(&packet, &mut seal, clock)
+            } else {
+                rules.accept(&packet)
+            };
+            let checked = is_valid(case, &mut past, &packet);
             assert_eq!(verdict.is_ok(), checked, "{verdict:?} {packet:02x?}");
             let before = (machine.deadline(), machine.state(), machine.active());
+            if let (true, Err(reason)) = (case.hmac, verdict) {
+                *reasons.entry(reason.word()).or_insert(0u32) += 1;
+            }
             if let Ok(advert) = verdict {
                 machine.handle(now, Input::Advert(advert));
                 valid += 1;
@@ -357,12 +550,24 @@ fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
                 now = now.max(deadline);
                 machine.handle(now, Input::Timer);
             }
+            if case.hmac {
+                now += Duration::from_millis(u64::try_from(dice.below(400)).unwrap());
+                if dice.below(300) == 0 {
+                    let hours = [0, 0, 3600, -3600, 4][dice.below(5)];
+                    past.wall_off = hours << 32;
+                }
+            }
             if dice.below(500) == 0 {
                 machine.handle(now, health(dice.below(2) == 0));
             }
         }
     }
     println!("{valid} valid, {invalid} invalid, packets met by state: {visited:?}");
+    println!("refused where HMAC is demanded: {reasons:?}");
+    for reason in ["key", "digest", "clock", "replay", "form"] {
+        let count = reasons.get(&*format!("hmac-{reason}"));
+        assert!(count > Some(&(packets / 20_000)), "{reason}: {count:?}");
+    }
     assert!(valid > packets / 50 && invalid > packets / 2);
     assert!(visited[1..].iter().all(|count| *count > packets / 1000));
 }

@@ -19,7 +19,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lbd::config::local::LocalVip;
-use lbd::config::model::{Auth, Garp, Mode, Node, Password, Preempt, Vip, VipAddress};
+use lbd::config::model::{
+    Auth, Garp, Hmac, HmacKey, HmacMode, Mode, Node, Password, Preempt, Secret, Vip, VipAddress,
+};
 use lbd::ipc::message::{VipStatus, VrrpState};
 use lbd::net::clock::now;
 use lbd::net::link::LinkEvents;
@@ -378,9 +380,9 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
                 interval: Duration::ZERO,
             },
             track: Vec::new(),
+            sync_group: None,
             per_server_weight: 0,
             notify: None,
-            sync_group: None,
         },
         me,
         interface: "eth0".into(),
@@ -433,6 +435,41 @@ fn seed() -> Kind {
     }
 }
 
+/// The keys of one node: the first signs.
+fn hmac(version: Version, ids: &[u8]) -> Kind {
+    let secrets = [
+        "0123456789abcdef0123456789abcdef",
+        "another key, for the next season",
+    ];
+    let key = |id: &u8| HmacKey {
+        id: *id,
+        secret: Secret(secrets[usize::from(*id) - 1].into()),
+    };
+    let auth = Auth::Hmac(Hmac {
+        keys: ids.iter().map(key).collect(),
+        mode: HmacMode::Enforce,
+    });
+    match version {
+        Version::V2 => Kind { auth, ..seed() },
+        Version::V3 => Kind {
+            auth,
+            ..v3(100, Mode::Unicast)
+        },
+    }
+}
+
+/// keepalived's version, 0 if it is not there.
+fn keepalived_version() -> [u32; 3] {
+    let output = Command::new("keepalived").arg("--version").output();
+    let text = output.map_or_else(|_| Vec::new(), |output| output.stderr);
+    let text = String::from_utf8_lossy(&text);
+    let number = text
+        .split_once(" v")
+        .and_then(|(_, rest)| rest.split_once(' '));
+    let mut parts = number.map_or("", |(number, _)| number).split('.');
+    [(); 3].map(|()| parts.next().and_then(|n| n.parse().ok()).unwrap_or(0))
+}
+
 fn one_holder(what: &str, good: &Host, other: &Host, limit: Duration) -> Duration {
     within(what, limit, || good.has_vip() && !other.has_vip())
 }
@@ -468,6 +505,53 @@ fn two_routers_elect_one_and_the_kernel_ends_a_dead_ones_lease() {
         open(&a, &kind, 0);
         one_holder("lb1 preempts", &a, &b, secs(2.0));
     }
+}
+
+#[test]
+fn signed_nodes_change_their_keys_without_a_gap() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let [a, b] = pair();
+    within("links up", secs(5.0), || {
+        a.seen.lock().is_ok() && b.seen.lock().is_ok()
+    });
+    let rejected = |host: &Host| {
+        let seen = host.seen.lock().unwrap();
+        let status = seen.status.as_ref();
+        status.map_or_else(Vec::new, |status| status.counters.rejected.clone())
+    };
+    open(&a, &hmac(Version::V3, &[1]), 0);
+    open(&b, &hmac(Version::V3, &[1, 2]), 1);
+    one_holder("lb1 active", &a, &b, secs(5.0));
+    watches(&b);
+    // The Active signs with the new key: its Backup knows it already.
+    a.order(Order::Kill);
+    within("lb2 takes over", secs(1.5), || b.has_vip());
+    open(&a, &hmac(Version::V3, &[2, 1]), 0);
+    one_holder("lb1 preempts", &a, &b, secs(3.0));
+    watches(&b);
+    assert_eq!((rejected(&a), rejected(&b)), (vec![], vec![]));
+    // A node without the new key hears nobody, and names the reason.
+    open(&b, &hmac(Version::V3, &[1]), 1);
+    within("another key", secs(2.0), || {
+        rejected(&b)
+            .iter()
+            .any(|(word, count)| word == "hmac-key" && *count >= 3)
+    });
+    // Nor does one without any: an unknown trailer is another authentication.
+    open(&b, &v3(100, Mode::Unicast), 1);
+    within("no key", secs(2.0), || {
+        rejected(&b)
+            .iter()
+            .any(|(word, count)| word == "auth-type" && *count >= 3)
+    });
+    within("lb1 refuses what nobody signed", secs(3.0), || {
+        rejected(&a)
+            .iter()
+            .any(|(word, count)| word == "hmac-missing" && *count >= 3)
+    });
 }
 
 #[test]
@@ -832,6 +916,7 @@ impl Keepalived {
         let auth = match &kind.auth {
             Auth::None => "",
             Auth::Pass(_) => "authentication { \n auth_type PASS \n auth_pass 1111 \n }",
+            Auth::Hmac(_) => "auth_hmac {\nkey 1 0123456789abcdef0123456789abcdef\nactive_key 1\n}",
         };
         let peers = match kind.mode {
             Mode::Unicast => format!(
@@ -893,8 +978,22 @@ fn keepalived_and_lbd_form_a_pair_in_both_roles() {
         return;
     }
     let v3_multicast = v3(1000, Mode::Multicast);
-    for kind in [seed(), v3(100, Mode::Unicast), v3_multicast] {
-        let label = format!("{:?} {:?} {:?}", kind.version, kind.interval, kind.mode);
+    let mut kinds = vec![seed(), v3(100, Mode::Unicast), v3_multicast];
+    if keepalived_version() >= [2, 4, 2] {
+        kinds.extend([hmac(Version::V2, &[1]), hmac(Version::V3, &[1])]);
+        kinds.push(Kind {
+            mode: Mode::Multicast,
+            ..hmac(Version::V3, &[1, 2])
+        });
+    } else {
+        println!("without HMAC: keepalived has it from 2.4.2 on");
+    }
+    for kind in kinds {
+        let signed = matches!(kind.auth, Auth::Hmac(_));
+        let label = format!(
+            "{:?} {:?} {:?} signed: {signed}",
+            kind.version, kind.interval, kind.mode
+        );
         let [a, b] = pair();
         // keepalived starts alone and is Active; lbd, stronger, preempts it.
         let Some(mut keepalived) = Keepalived::start(&b, &kind, 1, 190) else {

@@ -27,6 +27,8 @@ families! {
     KEEPER_CONNECTED = Gauge "lbd_keeper_connected" [], "Whether the keeper has spoken within 2 s.";
     KEEPER_REALTIME = Gauge "lbd_keeper_realtime" [], "Whether the keeper runs under real-time scheduling.";
     PROXY_STARTS = Counter "lbd_keeper_proxy_starts_total" [], "Proxy processes started by this keeper.";
+    PROXY_STARVED = Counter "lbd_keeper_proxy_starved_total" [], "Times this keeper found the proxy runnable but without CPU.";
+    PROXY_HUNG = Counter "lbd_keeper_proxy_hung_total" [], "Times this keeper found the proxy hung.";
     LOG_DROPPED = Counter "lbd_log_lines_dropped_total" ["log"], "Log lines that could not be delivered, by log (messages, access).";
     VRRP_STATE = Gauge "lbd_vrrp_state" ["vip", "state"], "1 for the state of the virtual router, 0 for the others.";
     VRRP_HOLDS = Gauge "lbd_vrrp_holds_address" ["vip"], "Whether the addresses are on this node's interface.";
@@ -129,6 +131,8 @@ fn process(out: &mut Families, status: &Status) {
 fn keeper(out: &mut Families, vrrp: &VrrpStatus) {
     out.add(&KEEPER_REALTIME, &[], flag(vrrp.realtime));
     out.add(&PROXY_STARTS, &[], f64::from(vrrp.proxy_starts));
+    out.add(&PROXY_STARVED, &[], number(vrrp.proxy_starved));
+    out.add(&PROXY_HUNG, &[], number(vrrp.proxy_hung));
     for vip in &vrrp.vips {
         virtual_router(out, vip);
         neighbours(out, vip);

@@ -2,7 +2,7 @@
 //!
 //! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
 //! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
-//! people, `families` as metrics, `events` keeps what happened. `socket` answers questions and takes orders over a Unix socket
+//! people, `families` as metrics. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
 //! (`protocol` is its vocabulary and its client), `http` answers Prometheus, load balancers and
 //! browsers. Both ask a [`Source`] for the present status; orders go to the keeper by way of
 //! [`Orders`]. Whoever asks is bounded in number, size and time.

@@ -163,14 +163,11 @@ pub fn parse(line: &[u8]) -> Result<Question, String> {
 /// # Errors
 /// [`AskError`].
 pub fn ask_status(path: &Path) -> Result<Status, AskError> {
-    let mut answers = ask(path, Command::Status, PATIENCE)?;
-    match answers.only(path)? {
-        Content::Status(status) => Ok(*status),
-        other @ (Content::Events(_)
-        | Content::Outcome(_)
-        | Content::Error(_)
-        | Content::Denied(_)) => Err(unexpected(other)),
-    }
+    let content = ask(path, Command::Status, PATIENCE)?.only(path)?;
+    let Content::Status(status) = content else {
+        return Err(unexpected(path, content));
+    };
+    Ok(*status)
 }
 
 /// Gives the daemon at `path` an order and waits for what becomes of it, at most `patience`.
@@ -178,14 +175,11 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
 /// # Errors
 /// [`AskError`].
 pub fn order(path: &Path, order: Command, patience: Duration) -> Result<Outcome, AskError> {
-    let mut answers = ask(path, order, patience.max(PATIENCE))?;
-    match answers.only(path)? {
-        Content::Outcome(outcome) => Ok(outcome),
-        other @ (Content::Status(_)
-        | Content::Events(_)
-        | Content::Error(_)
-        | Content::Denied(_)) => Err(unexpected(other)),
-    }
+    let content = ask(path, order, patience.max(PATIENCE))?.only(path)?;
+    let Content::Outcome(outcome) = content else {
+        return Err(unexpected(path, content));
+    };
+    Ok(outcome)
 }
 
 /// Asks the daemon at `path` for its last events, and hands them to `take`. With `follow` also each
@@ -200,22 +194,25 @@ pub fn ask_events(
     mut take: impl FnMut(Vec<Event>) -> bool,
 ) -> Result<(), AskError> {
     let mut answers = ask(path, Command::Events { last, follow }, PATIENCE)?;
-    let mut content = answers.only(path)?;
-    answers
-        .wait_for_ever()
-        .map_err(|source| broken(path, source))?;
-    loop {
+    let mut first = true;
+    while let Some(content) = answers.next(path)? {
         let Content::Events(events) = content else {
-            return Err(unexpected(content));
+            return Err(unexpected(path, content));
         };
         if !take(events) || !follow {
             return Ok(());
         }
-        content = match answers.next(path)? {
-            Some(content) => content,
-            None => return Ok(()),
-        };
+        if first {
+            first = false;
+            answers
+                .wait_for_ever()
+                .map_err(|source| broken(path, source))?;
+        }
     }
+    if first {
+        return Err(broken(path, io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(())
 }
 
 fn broken(path: &Path, source: io::Error) -> AskError {
@@ -225,13 +222,13 @@ fn broken(path: &Path, source: io::Error) -> AskError {
     }
 }
 
-/// A refusal, or an answer to another question.
-fn unexpected(content: Content) -> AskError {
+/// An answer to another question.
+fn unexpected(path: &Path, content: Content) -> AskError {
     match content {
         Content::Error(error) => AskError::Refused(error),
         Content::Denied(error) => AskError::Denied(error),
         Content::Status(_) | Content::Events(_) | Content::Outcome(_) => {
-            AskError::Refused("answers another question".to_owned())
+            broken(path, io::ErrorKind::InvalidData.into())
         }
     }
 }
@@ -298,10 +295,10 @@ impl Answers {
         Ok(Some(answer.content))
     }
 
-    /// The first one, which must come.
-    fn only(&mut self, path: &Path) -> Result<Content, AskError> {
-        let first = self.next(path)?;
-        first.ok_or_else(|| broken(path, io::ErrorKind::UnexpectedEof.into()))
+    /// The one there is.
+    fn only(mut self, path: &Path) -> Result<Content, AskError> {
+        let content = self.next(path)?;
+        content.ok_or_else(|| broken(path, io::ErrorKind::UnexpectedEof.into()))
     }
 
     fn wait_for_ever(&self) -> io::Result<()> {

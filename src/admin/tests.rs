@@ -121,6 +121,8 @@ fn status() -> Status {
             vips: vec![vip(VrrpState::Backup)],
             keeper_pid: 4_242,
             proxy_starts: 1,
+            proxy_starved: 0,
+            proxy_hung: 0,
             realtime: true,
         }),
         proxies: vec![ProxyStatus {

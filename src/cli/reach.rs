@@ -28,7 +28,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// By arguments of another form.
+    /// From arguments of another form.
     pub(super) fn new(socket: Option<PathBuf>, config: Option<PathBuf>) -> Self {
         Self { socket, config }
     }

@@ -83,6 +83,16 @@ pub enum LocalError {
         /// The node's address.
         address: IpAddr,
     },
+    /// A link-local address says on its own on which link it is; several interfaces have it.
+    #[error("`vip.{vip}`: {address} is on {interfaces}; say which with `interface`")]
+    SeveralInterfaces {
+        /// The VIP's name.
+        vip: String,
+        /// The node's address.
+        address: IpAddr,
+        /// Their names, for people.
+        interfaces: String,
+    },
 }
 
 impl LocalError {
@@ -91,7 +101,9 @@ impl LocalError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::NotANode { .. } | Self::NoInterface { .. } | Self::NoAddress { .. } => true,
-            Self::SeveralNodes { .. } | Self::NoSuchNode { .. } => false,
+            Self::SeveralNodes { .. }
+            | Self::NoSuchNode { .. }
+            | Self::SeveralInterfaces { .. } => false,
         }
     }
 }
@@ -116,11 +128,11 @@ impl HostFacts {
         let mut parts = Vec::new();
         for interface in &self.interfaces {
             let addresses = interface.addresses.iter().map(|address| address.ip);
-            let worthwhile = addresses.filter(|ip| ip.is_ipv4() && !ip.is_loopback());
+            let worthwhile = addresses.filter(|ip| !ip.is_loopback() && !is_link_local(*ip));
             parts.extend(worthwhile.map(|ip| format!("{ip} on {}", interface.name)));
         }
         if parts.is_empty() {
-            return "no IPv4 address".to_owned();
+            return "no address".to_owned();
         }
         parts.join(", ")
     }
@@ -161,7 +173,7 @@ pub fn one(vip: &Vip, facts: &HostFacts, as_node: Option<&str>) -> Result<LocalV
         vip: vip.name.clone(),
     };
     let node = vip.nodes.get(me).ok_or_else(not_a_node)?;
-    let holder = facts.interface_with(node.address);
+    let holder = holder(vip, node, facts);
     let interface = match node.interface.as_ref().or(vip.interface.as_ref()) {
         Some(name) if facts.interface(name).is_some() => name.clone(),
         Some(name) => {
@@ -174,7 +186,10 @@ pub fn one(vip: &Vip, facts: &HostFacts, as_node: Option<&str>) -> Result<LocalV
             });
         }
         None => match holder {
-            Some(interface) => interface.name.clone(),
+            Some(interface) => {
+                one_link(vip, node, facts)?;
+                interface.name.clone()
+            }
             None => {
                 return Err(LocalError::NoAddress {
                     vip: vip.name.clone(),
@@ -191,6 +206,42 @@ pub fn one(vip: &Vip, facts: &HostFacts, as_node: Option<&str>) -> Result<LocalV
     })
 }
 
+/// An IPv6 address that every link may have.
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// The interface that has the node's address: a link-local one counts on the configured interface
+/// alone.
+fn holder<'f>(vip: &Vip, node: &Node, facts: &'f HostFacts) -> Option<&'f InterfaceFacts> {
+    let configured = node.interface.as_ref().or(vip.interface.as_ref());
+    match configured {
+        Some(name) if is_link_local(node.address) => facts
+            .interface(name)
+            .filter(|link| link.addresses.iter().any(|own| own.ip == node.address)),
+        Some(_) | None => facts.interface_with(node.address),
+    }
+}
+
+/// That no second interface has the node's link-local address.
+fn one_link(vip: &Vip, node: &Node, facts: &HostFacts) -> Result<(), LocalError> {
+    let has = |link: &&InterfaceFacts| link.addresses.iter().any(|own| own.ip == node.address);
+    let names: Vec<&str> = facts
+        .interfaces
+        .iter()
+        .filter(has)
+        .map(|link| link.name.as_str())
+        .collect();
+    if names.len() < 2 || !is_link_local(node.address) {
+        return Ok(());
+    }
+    Err(LocalError::SeveralInterfaces {
+        vip: vip.name.clone(),
+        address: node.address,
+        interfaces: names.join(" and "),
+    })
+}
+
 /// This machine's position in `nodes`.
 fn me(vip: &Vip, facts: &HostFacts, as_node: Option<&str>) -> Result<usize, LocalError> {
     let labels = |nodes: &mut dyn Iterator<Item = &Node>| {
@@ -204,7 +255,7 @@ fn me(vip: &Vip, facts: &HostFacts, as_node: Option<&str>) -> Result<usize, Loca
             nodes: labels(&mut vip.nodes.iter()),
         });
     }
-    let is_here = |node: &Node| facts.interface_with(node.address).is_some();
+    let is_here = |node: &Node| holder(vip, node, facts).is_some();
     let here: Vec<usize> = (0..)
         .zip(&vip.nodes)
         .filter(|(_, n)| is_here(n))
@@ -285,6 +336,50 @@ mod tests {
             0
         );
         assert!(resolve(&config, &both, Some("lb3")).is_err());
+    }
+
+    #[test]
+    fn each_half_of_a_pair_of_families_finds_its_own_source() {
+        let config = load(
+            "[vip.kube]\naddress = [\"172.16.0.10/24\", \"fd00:16::10/64\"]\n\
+             nodes = [[\"172.16.0.2\", \"fd00:16::2\"], [\"fd00:16::3\", \"172.16.0.3\"]]\n",
+        )
+        .unwrap();
+        let mut facts = facts(&[("eth0", "172.16.0.3"), ("eth1", "172.16.0.9")]);
+        let second = VipAddress {
+            ip: "fd00:16::3".parse().unwrap(),
+            prefix: 64,
+        };
+        facts.interfaces[0].addresses.push(second);
+        for node in [None, Some("172.16.0.3"), Some("fd00:16::3")] {
+            let local = resolve(&config, &facts, node).unwrap();
+            let sources: Vec<String> = local.iter().map(|half| half.source.to_string()).collect();
+            assert_eq!(sources, ["172.16.0.3", "fd00:16::3"]);
+            assert!(
+                local
+                    .iter()
+                    .all(|half| half.me == 1 && half.interface == "eth0")
+            );
+        }
+    }
+
+    #[test]
+    fn a_link_local_address_counts_on_its_own_interface_alone() {
+        let text = "[vip.kube]\naddress = \"fd00:16::10/64\"\nvrid = 60\n\
+                    nodes = [\"fe80::2\", \"fe80::3\"]\n";
+        let both = facts(&[
+            ("eth0", "fe80::2"),
+            ("eth1", "fe80::2"),
+            ("eth2", "fe80::3"),
+        ]);
+        let error = resolve(&load(text).unwrap(), &both, Some("fe80::2")).unwrap_err();
+        assert_eq!(
+            error[0].to_string(),
+            "`vip.kube`: fe80::2 is on eth0 and eth1; say which with `interface`"
+        );
+        let text = format!("{text}interface = \"eth1\"\n");
+        let local = resolve(&load(&text).unwrap(), &both, None).unwrap();
+        assert_eq!((local[0].me, local[0].interface.as_str()), (0, "eth1"));
     }
 
     #[test]

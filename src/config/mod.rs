@@ -7,6 +7,7 @@
 //! `problem` is a mistake as a value, `diagnostics` renders problems in rustc's style, `docs`
 //! writes the reference. Everything here is pure: text and facts in, values out.
 
+mod auth;
 pub mod diagnostics;
 pub mod docs;
 mod lint;

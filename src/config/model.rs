@@ -7,6 +7,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
 
@@ -166,14 +167,14 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `sync-group`: the virtual routers of one group move together. Those that one table with
+    /// addresses of both families is split into are such a group, named like the table.
+    pub sync_group: Option<String>,
     /// `per-server-weight`: added to the priority for each usable server of the tracked proxies,
     /// default 0.
     pub per_server_weight: u8,
     /// `notify`; `None`: nobody is told.
     pub notify: Option<Notify>,
-    /// `sync-group`: the virtual routers of one group move together. Those that one table with
-    /// addresses of both families is split into are such a group, named like the table.
-    pub sync_group: Option<String>,
 }
 
 impl Vip {
@@ -220,25 +221,6 @@ pub struct VipAddress {
 impl fmt::Display for VipAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip, self.prefix)
-    }
-}
-
-/// How adverts are authenticated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Not at all: the sender's address and TTL 255 are what protects.
-    None,
-    /// RFC 2338's simple password, version 2 only: sent in clear, for migration.
-    Pass(Password),
-}
-
-/// A version 2 password: eight bytes, padded with zeros. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub [u8; 8]);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
     }
 }
 

@@ -173,6 +173,10 @@ pub struct VrrpStatus {
     pub keeper_pid: u32,
     /// Proxy processes started by this keeper.
     pub proxy_starts: u32,
+    /// Times this keeper found a proxy runnable but without CPU.
+    pub proxy_starved: u64,
+    /// Times this keeper found a proxy hung.
+    pub proxy_hung: u64,
     /// Whether the keeper runs under real-time scheduling.
     pub realtime: bool,
 }

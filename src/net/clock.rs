@@ -24,6 +24,14 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// Wall-clock time since 1970, for what nodes agree upon by UTC; zero before.
+#[must_use]
+pub fn unix_time() -> Duration {
+    wall()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
 /// Time since this machine booted, time asleep included (`CLOCK_BOOTTIME`): comparable between
 /// processes of one boot. Zero on a kernel without that clock.
 #[must_use]

@@ -14,6 +14,7 @@ use super::netlink::{Address, Link, messages};
 const ROUTE: isize = 0;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What happened to interfaces and addresses.
@@ -42,7 +43,8 @@ pub enum LinkEvent {
         /// The address.
         address: IpAddr,
     },
-    /// An address was deleted, by whomever.
+    /// An address was deleted, by whomever, or can't be used: IPv6's duplicate detection runs or
+    /// has failed.
     AddressGone {
         /// The interface's index.
         index: u32,
@@ -70,6 +72,7 @@ impl LinkEvents {
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.add_membership(RTNLGRP_LINK)?;
         socket.add_membership(RTNLGRP_IPV4_IFADDR)?;
+        socket.add_membership(RTNLGRP_IPV6_IFADDR)?;
         socket.set_non_blocking(true)?;
         Ok(Self {
             socket,
@@ -135,9 +138,13 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
         return Some(LinkEvent::Removed { index });
     }
     if let RouteNetlinkMessage::NewAddress(address) = message {
-        return Address::of(address).map(|there| LinkEvent::AddressThere {
-            index: there.index,
-            address: there.address.ip,
+        return Address::of(address).map(|there| {
+            let (index, address) = (there.index, there.address.ip);
+            if there.sound {
+                LinkEvent::AddressThere { index, address }
+            } else {
+                LinkEvent::AddressGone { index, address }
+            }
         });
     }
     if let RouteNetlinkMessage::DelAddress(address) = message {

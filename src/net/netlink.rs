@@ -10,7 +10,7 @@ use netlink_packet_core::{
     NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_sys::{Socket, SocketAddr};
 
@@ -225,6 +225,8 @@ pub struct Address {
     pub address: VipAddress,
     /// `IFA_PROTO`: who added it; 0 when unknown.
     pub protocol: u8,
+    /// Whether it can be used: not while IPv6's duplicate detection runs, nor after that failed.
+    pub sound: bool,
 }
 
 impl Address {
@@ -233,6 +235,7 @@ impl Address {
         let mut address: Option<IpAddr> = None;
         let mut local = None;
         let mut protocol = 0;
+        let mut flags = AddressFlags::empty();
         for attribute in &message.attributes {
             if let AddressAttribute::Address(ip) = attribute {
                 address = Some(*ip);
@@ -240,10 +243,14 @@ impl Address {
                 local = Some(*ip);
             } else if let AddressAttribute::Protocol(tag) = attribute {
                 protocol = u8::from(*tag);
+            } else if let AddressAttribute::Flags(all) = attribute {
+                flags = *all;
             }
         }
         // On point-to-point links `Address` is the other end.
         let ip = local.or(address)?;
+        let doubtful =
+            flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
         Some(Self {
             index: message.header.index,
             address: VipAddress {
@@ -251,6 +258,7 @@ impl Address {
                 prefix: message.header.prefix_len,
             },
             protocol,
+            sound: !doubtful && !flags.contains(AddressFlags::Dadfailed),
         })
     }
 }
@@ -298,7 +306,7 @@ impl Netlink {
     }
 }
 
-/// Interfaces and addresses of this network namespace.
+/// Interfaces and usable addresses of this network namespace.
 ///
 /// # Errors
 /// What the kernel says.
@@ -318,7 +326,9 @@ pub fn host_facts() -> io::Result<HostFacts> {
         })
         .collect();
     for address in netlink.addresses()? {
-        if let Some(facts) = interfaces.get_mut(&address.index) {
+        if let Some(facts) = interfaces.get_mut(&address.index)
+            && address.sound
+        {
             facts.addresses.push(address.address);
         }
     }

@@ -36,6 +36,8 @@ pub struct Counters {
     pub bounded_intervals: u64,
     /// Resignations of nodes that were not Active.
     pub ignored_resigns: u64,
+    /// Signed adverts, accepted or not, whose sender's clock is noticeably apart from ours.
+    pub skewed: u64,
     rejected: [u64; Reject::ALL.len()],
 }
 
@@ -65,6 +67,7 @@ impl Counters {
             ("other-addresses (accepted)", self.other_addresses),
             ("resign-of-another (ignored)", self.ignored_resigns),
             ("long-interval (accepted)", self.bounded_intervals),
+            ("clock-apart (noted)", self.skewed),
         ] {
             if count > 0 {
                 rejected.push((word.to_owned(), count));
@@ -92,6 +95,7 @@ pub struct Warnings {
     interval: Option<Instant>,
     deleted: Option<Instant>,
     kernel: Option<Instant>,
+    skew: Option<Instant>,
 }
 
 impl Warnings {
@@ -108,6 +112,11 @@ impl Warnings {
     /// Whether to warn about an address that somebody else deletes now.
     pub fn about_deletion(&mut self, now: Instant) -> bool {
         spaced(&mut self.deleted, now)
+    }
+
+    /// Whether to warn about a clock that is apart now.
+    pub fn about_skew(&mut self, now: Instant) -> bool {
+        spaced(&mut self.skew, now)
     }
 
     /// Whether to warn about an error of the kernel now.
@@ -138,11 +147,12 @@ mod tests {
                 warnings.about_interval(now),
                 warnings.about_deletion(now),
                 warnings.about_kernel(now),
+                warnings.about_skew(now),
             ]
         };
-        assert_eq!(all(start), [true; 4]);
-        assert_eq!(all(start + Duration::from_secs(59)), [false; 4]);
-        assert_eq!(all(start + Duration::from_secs(60)), [true; 4]);
+        assert_eq!(all(start), [true; 5]);
+        assert_eq!(all(start + Duration::from_secs(59)), [false; 5]);
+        assert_eq!(all(start + Duration::from_secs(60)), [true; 5]);
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub fn cause(
             Some("mode"),
         ),
         Reject::Ttl => (
-            "it crossed a router, or its sender uses another TTL",
+            "it crossed a router, or its sender uses another TTL (keepalived: 64 by IPv6 unicast)",
             Some("nodes.min-ttl"),
         ),
         Reject::Version => ("the nodes speak different versions", Some("version")),
@@ -150,6 +150,19 @@ pub fn cause(
             Some("advert-interval"),
         ),
         Reject::Checksum => ("damaged on its way, or forged", None),
+        Reject::HmacMissing | Reject::HmacForm => {
+            ("the other node does not sign its adverts", Some("auth"))
+        }
+        Reject::HmacKey => (
+            "the other node signs with a key that is not configured here",
+            Some("auth"),
+        ),
+        Reject::HmacDigest => ("another key under the same id, or a forgery", Some("auth")),
+        Reject::HmacClock => (
+            "the nodes' clocks are apart, or an old advert was sent again",
+            None,
+        ),
+        Reject::HmacReplay => ("an advert was sent again", None),
         Reject::IpHeader
         | Reject::Fragment
         | Reject::Protocol

@@ -5,6 +5,7 @@
     clippy::allow_attributes,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     dead_code,
     unreachable_pub,
@@ -12,10 +13,13 @@
     reason = "each test program uses its own part of this"
 )]
 
+pub mod cases;
 pub mod peers;
+pub mod scenario;
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
@@ -108,20 +112,23 @@ impl Pair {
     }
 
     pub fn start_client(&mut self) {
-        if self.client.is_some() {
-            return;
+        if self.client.is_none() {
+            self.client = Some(self.another_client(INTERVAL, 5));
         }
+    }
+
+    /// A client with so many long-lived connections that makes a new one each `interval`.
+    pub fn another_client(&self, interval: Duration, held: usize) -> Client {
         let habits = Habits {
             target: plan().target,
-            interval: INTERVAL,
+            interval,
             timeout: TIMEOUT,
-            held: 5,
+            held,
             held_interval: Duration::from_millis(50),
             servers: self.lab.server_names.clone(),
         };
         let tls = Arc::clone(&self.lab.tls.client);
-        let client = Client::start(&self.lab.client, habits, tls).expect("the client starts");
-        self.client = Some(client);
+        Client::start(&self.lab.client, habits, tls).expect("the client starts")
     }
 
     pub fn own(&self, node: usize, child: Child) {
@@ -188,6 +195,27 @@ impl Pair {
         at
     }
 
+    /// Takes a node off the switch, or puts it back, without its noticing; when that was.
+    pub fn bridge(&mut self, node: usize, bridged: bool) -> Instant {
+        let at = clock::now();
+        let port = format!("lb{}", node + 1);
+        self.lab
+            .wire
+            .bridge(&port, bridged)
+            .expect("the cable is there");
+        at
+    }
+
+    /// Deletes the VIP from a node's interface, as an administrator would; when that was.
+    pub fn delete_vip(&self, node: usize) -> Instant {
+        let mut rtnl = self.lab.nodes[node].host.rtnl().expect("a socket");
+        let link = rtnl.link_index("eth0").expect("the interface is there");
+        let at = clock::now();
+        rtnl.delete_address(link, plan().target.ip(), 24)
+            .expect("the node holds it");
+        at
+    }
+
     /// Waits for a condition, at most so many milliseconds; how long it took.
     pub fn until(&self, what: &str, ms: u64, condition: impl Fn(&Self) -> bool) -> Duration {
         let start = clock::now();
@@ -237,6 +265,40 @@ impl Pair {
         self.lab
             .history(|history| history.held_after(node, since, clock::now()))
             .unwrap_or_default()
+    }
+
+    /// The page for Prometheus of a node with lbd; nothing while it does not answer.
+    pub fn metrics(&self, node: usize) -> Option<String> {
+        let page = self.lab.nodes[node]
+            .host
+            .run(|| -> std::io::Result<String> {
+                let mut stream = TcpStream::connect("127.0.0.1:9633")?;
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: lbd\r\n\r\n")?;
+                let mut page = String::new();
+                stream.read_to_string(&mut page)?;
+                Ok(page)
+            });
+        page.and_then(|page| page).ok()
+    }
+
+    /// The sum over all samples whose name and labels begin like this; nothing while there is none.
+    pub fn metric(&self, node: usize, start: &str) -> Option<u64> {
+        let page = self.metrics(node)?;
+        let samples = page.lines().filter(|line| line.starts_with(start));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|text| text.parse().ok());
+        let values: Vec<u64> = samples.filter_map(value).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// Waits until a Backup has lb1's full priority: until its own check interval has passed it
+    /// counts itself as unfit to replace a holder.
+    pub fn until_fit(&self, node: usize) {
+        let full = [100, 110][node];
+        self.until("the other node is fit", 10_000, |pair| {
+            thread::sleep(Duration::from_millis(20));
+            pair.metric(node, "lbd_vrrp_priority{") == Some(full)
+        });
     }
 
     /// What to print when something went wrong.
@@ -300,6 +362,7 @@ fn plan() -> Plan {
         name: format!("lb{number}"),
         ip: ip(number + 1),
         interface: "eth0".into(),
+        twin: None,
     };
     let server = |number: u8| PlanServer {
         name: format!("kube-apiserver-{number}"),

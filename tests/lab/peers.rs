@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::{LB1, Pair};
 
@@ -23,20 +24,39 @@ pub fn installed(program: &str) -> bool {
 }
 
 impl Pair {
+    /// keepalived with an advert each second.
     pub fn start_keepalived(&mut self, node: usize, version: Version) {
+        self.start_keepalived_at(node, version, Duration::from_secs(1));
+    }
+
+    /// keepalived with an advert each `interval`; real-time where that is short, as its users do.
+    pub fn start_keepalived_at(&mut self, node: usize, version: Version, interval: Duration) {
         // A killed one leaves them, and the next believes them as long as its predecessor's
         // processes are not buried.
         let stale = ["/run/keepalived.pid", "/run/vrrp.pid"];
         let host = &self.lab.nodes[node].host;
         let removed = host.run(|| stale.map(std::fs::remove_file));
         drop(removed.expect("the host can be entered"));
-        let text = keepalived_conf(node, version);
+        let text = keepalived_conf(node, version, interval);
         self.start_peer(node, "keepalived.conf", &text, |path| {
             let mut command = Command::new("keepalived");
             command.args(["-n", "-l", "-D", "-f", path]);
             command.args(["-p", "/run/keepalived.pid", "-r", "/run/vrrp.pid"]);
             command
         });
+    }
+
+    /// Edits keepalived's file; it reads it again on SIGHUP.
+    pub fn rewrite_keepalived(&self, node: usize, from: &str, to: &str) {
+        let path = "/run/lbd/keepalived.conf";
+        let rewritten = self.lab.nodes[node].host.run(|| {
+            let text = std::fs::read_to_string(path)?;
+            assert!(text.contains(from), "{from}");
+            std::fs::write(path, text.replace(from, to))
+        });
+        rewritten
+            .and_then(|written| written)
+            .expect("the host's files can be written");
     }
 
     pub fn start_haproxy(&mut self, node: usize) {
@@ -75,7 +95,7 @@ impl Pair {
     }
 }
 
-fn keepalived_conf(node: usize, version: Version) -> String {
+fn keepalived_conf(node: usize, version: Version, interval: Duration) -> String {
     let (state, priority, own, peer) = if node == LB1 {
         ("BACKUP", 100, "172.16.0.2", "172.16.0.3")
     } else {
@@ -88,6 +108,12 @@ fn keepalived_conf(node: usize, version: Version) -> String {
         ),
         Version::V3 => ("vrrp_version 3", ""),
     };
+    let urgent = if interval < Duration::from_millis(100) {
+        "vrrp_rt_priority 50"
+    } else {
+        ""
+    };
+    let interval = interval.as_secs_f64();
     format!(
         "global_defs {{
   notification_email {{
@@ -97,6 +123,7 @@ fn keepalived_conf(node: usize, version: Version) -> String {
   vrrp_garp_interval 0
   vrrp_gna_interval 0
   {global}
+  {urgent}
 }}
 
 vrrp_script chk_haproxy {{
@@ -110,7 +137,7 @@ vrrp_instance haproxy-vip {{
   priority {priority}
   interface eth0
   virtual_router_id 60
-  advert_int 1
+  advert_int {interval}
   {auth}
   unicast_src_ip {own}
   unicast_peer {{

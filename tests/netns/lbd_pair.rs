@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lbd::net::clock;
 use nix::sys::signal::Signal;
 
-use super::Case;
+use super::lab::cases::Case;
 use super::lab::{self, LB1, LB2, Pair, Role, SEED};
 
 /// Two nodes may both hold the VIP for this long at a hand-over: make before break.
@@ -26,21 +26,6 @@ pub const CASES: &[Case] = &[
         "a_planned_leave_hands_the_vip_over_without_a_refused_connection",
         &[],
         planned_leave,
-    ),
-    (
-        "a_killed_proxy_refuses_nobody_and_the_vip_stays",
-        &[],
-        proxy_killed,
-    ),
-    (
-        "a_stopped_proxy_makes_the_node_hand_the_vip_off",
-        &[],
-        proxy_stopped,
-    ),
-    (
-        "a_killed_keeper_that_is_restarted_keeps_the_vip_and_refuses_nobody",
-        &[],
-        keeper_killed_and_restarted,
     ),
     ("a_killed_keeper_loses_the_vip_by_lease", &[], keeper_killed),
     (
@@ -135,53 +120,6 @@ fn planned_leave() {
     assert_eq!(refused(&pair, at), 0, "{}", pair.report());
     gap_no_longer_than(100, at, &pair);
     one_holder(&pair, at);
-}
-
-fn proxy_killed() {
-    let pair = pair();
-    let at = pair.signal(LB2, Role::Proxy, Signal::SIGKILL);
-    pair.until("lb2 has a proxy again", 2_000, |pair| {
-        !pair.processes(LB2, Role::Proxy).is_empty()
-    });
-    pair.until_served(1_000, 5_000);
-    assert_eq!(refused(&pair, at), 0, "{}", pair.report());
-    assert_eq!(pair.only_holder(), Some(LB2), "{}", pair.report());
-    let moves = pair.lab.history(|history| history.moves(at, clock::now()));
-    assert_eq!(moves, 0, "{}", pair.report());
-    gap_no_longer_than(250, at, &pair);
-}
-
-fn proxy_stopped() {
-    let pair = pair();
-    let at = pair.signal(LB2, Role::Proxy, Signal::SIGSTOP);
-    lb1_takes_over(&pair, 3_000);
-    // 250 ms until the keeper is sure, lb1's Skew_Time of 610 ms.
-    gap_no_longer_than(1_300, at, &pair);
-    one_holder(&pair, at);
-    // The keeper kills it after 2 s and starts another; lb2 is preferred.
-    pair.until("lb2 holds the VIP again", 20_000, |pair| {
-        pair.only_holder() == Some(LB2)
-    });
-    pair.until_served(500, 5_000);
-    one_holder(&pair, at);
-}
-
-fn keeper_killed_and_restarted() {
-    let mut pair = pair();
-    let at = pair.signal(LB2, Role::Keeper, Signal::SIGKILL);
-    pair.until("the keeper is gone", 1_000, |pair| pair.ended(LB2));
-    pair.start_lbd(LB2, &lab::config(SEED));
-    pair.until("the keeper is back", 1_000, |pair| {
-        !pair.processes(LB2, Role::Keeper).is_empty()
-    });
-    let end = at + Duration::from_secs(4);
-    pair.until("four seconds are over", 5_000, |_| clock::now() > end);
-    pair.until_served(500, 5_000);
-    assert_eq!(refused(&pair, at), 0, "{}", pair.report());
-    let moves = pair.lab.history(|history| history.moves(at, clock::now()));
-    assert_eq!(moves, 0, "{}", pair.report());
-    assert_eq!(pair.only_holder(), Some(LB2), "{}", pair.report());
-    gap_no_longer_than(100, at, &pair);
 }
 
 fn keeper_killed() {

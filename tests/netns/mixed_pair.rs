@@ -6,7 +6,7 @@ use std::time::Duration;
 use lbd::net::clock;
 use nix::sys::signal::Signal;
 
-use super::Case;
+use super::lab::cases::Case;
 use super::lab::peers::Version;
 use super::lab::{self, LB1, LB2, Pair, Role, SEED, V3};
 

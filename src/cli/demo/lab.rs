@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,8 +45,17 @@ pub struct Lab {
     pub tls: Tls,
     /// The names of the servers, in the plan's order.
     pub server_names: Vec<String>,
-    servers: Vec<TlsServer>,
+    servers: Vec<Server>,
     watcher: Watcher,
+}
+
+/// A stand-in for kube-apiserver, running or not.
+#[derive(Debug)]
+struct Server {
+    name: String,
+    address: SocketAddr,
+    host: Arc<Namespace>,
+    running: Option<TlsServer>,
 }
 
 /// A load balancer's host.
@@ -80,6 +89,11 @@ impl Lab {
                 node.ip,
                 plan,
             )?;
+            if let Some((twin, prefix)) = node.twin {
+                let mut rtnl = host.rtnl()?;
+                let index = rtnl.link_index(&interface)?;
+                rtnl.add_address(index, twin, prefix)?;
+            }
             hosts.insert(node.ip, Arc::clone(&host));
             nodes.push(Node {
                 name: node.name.clone(),
@@ -103,13 +117,16 @@ impl Lab {
                     plan,
                 )?,
             };
-            let running =
-                TlsServer::start(&host, server.address, &server.name, Arc::clone(&tls.server))?;
-            servers.push(running);
-            hosts.insert(ip, host);
+            hosts.insert(ip, Arc::clone(&host));
+            servers.push(Server {
+                name: server.name.clone(),
+                address: server.address,
+                host,
+                running: None,
+            });
         }
         let watcher = Watcher::start(&nodes, plan.target.ip())?;
-        Ok(Self {
+        let mut lab = Self {
             nodes,
             client,
             wire,
@@ -117,13 +134,42 @@ impl Lab {
             server_names: plan.servers.iter().map(|s| s.name.clone()).collect(),
             servers,
             watcher,
-        })
+        };
+        lab.start_servers()?;
+        Ok(lab)
     }
 
     /// How many servers answer.
     #[must_use]
     pub fn servers(&self) -> usize {
-        self.servers.len()
+        self.servers
+            .iter()
+            .filter(|server| server.running.is_some())
+            .count()
+    }
+
+    /// Starts the servers that don't run.
+    ///
+    /// # Errors
+    /// When an address can't be bound: the last server may not have left it yet.
+    pub fn start_servers(&mut self) -> io::Result<()> {
+        for server in self
+            .servers
+            .iter_mut()
+            .filter(|server| server.running.is_none())
+        {
+            let tls = Arc::clone(&self.tls.server);
+            let running = TlsServer::start(&server.host, server.address, &server.name, tls)?;
+            server.running = Some(running);
+        }
+        Ok(())
+    }
+
+    /// Ends all servers: their connections break, further ones are refused.
+    pub fn stop_servers(&mut self) {
+        for server in &mut self.servers {
+            server.running = None;
+        }
     }
 
     /// Looks at who held the VIP when.

@@ -41,6 +41,8 @@ pub struct PlanNode {
     pub ip: IpAddr,
     /// Its interface.
     pub interface: String,
+    /// Its address of the other family and that one's prefix length, in a pair of both.
+    pub twin: Option<(IpAddr, u8)>,
 }
 
 /// A server.
@@ -81,7 +83,7 @@ pub fn plan(config: &Config) -> Result<Plan, Vec<String>> {
         ));
     }
     let servers = servers(&config.proxies, &mut problems);
-    let nodes = nodes(vip);
+    let nodes = nodes(config, vip);
     let hosts: BTreeSet<IpAddr> = nodes
         .iter()
         .map(|node| node.ip)
@@ -135,7 +137,13 @@ fn client_port(proxy: &Proxy, vip: IpAddr) -> Option<u16> {
     })
 }
 
-fn nodes(vip: &Vip) -> Vec<PlanNode> {
+fn nodes(config: &Config, vip: &Vip) -> Vec<PlanNode> {
+    let is_twin = |other: &&Vip| other.sync_group.is_some() && other.sync_group == vip.sync_group;
+    let twins = config.vips.iter().skip(1).filter(is_twin);
+    let prefix = twins
+        .filter_map(|other| other.addresses.first())
+        .map(|address| wire_prefix(address.ip, address.prefix))
+        .next();
     vip.nodes
         .iter()
         .map(|node| PlanNode {
@@ -146,6 +154,7 @@ fn nodes(vip: &Vip) -> Vec<PlanNode> {
                 .clone()
                 .or_else(|| vip.interface.clone())
                 .unwrap_or_else(|| "eth0".into()),
+            twin: node.twin.zip(prefix),
         })
         .collect()
 }

@@ -22,6 +22,7 @@ fn node(name: &str, last: u8) -> PlanNode {
         name: name.into(),
         ip: ip(last),
         interface: "eth0".into(),
+        twin: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::vip::in_subnet;
+use super::vip::{in_subnet, is_host};
 use super::{Host, track};
 use crate::config::local::{self, LocalError, LocalVip};
 use crate::config::model::{CheckKind, HttpCheck, Node, Proxy, TlsCheck, Verify, Vip};
@@ -88,6 +88,7 @@ fn misfit(draft: &Draft, vip: &Vip, error: &LocalError, host: &Host<'_>) -> Prob
             }),
         LocalError::SeveralNodes { .. }
         | LocalError::NoSuchNode { .. }
+        | LocalError::SeveralInterfaces { .. }
         | LocalError::NoAddress { .. } => Problem::error("E0202", error.to_string())
             .at(&nodes, "")
             .help(format!("this machine has {}", host.facts.describe())),
@@ -134,7 +135,7 @@ fn subnet(draft: &Draft, local: &LocalVip, host: &Host<'_>, problems: &mut Vec<P
             .addresses
             .iter()
             .filter(|own| own.ip != address.ip);
-        if address.prefix == 32 && !own.any(|own| in_subnet(*own, address.ip)) {
+        if is_host(*address) && !own.any(|own| in_subnet(*own, address.ip)) {
             problems.push(
                 Problem::warning(
                     "W0203",

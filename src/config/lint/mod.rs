@@ -79,8 +79,8 @@ impl std::fmt::Debug for Host<'_> {
 /// What the file tells, seen from `view`.
 pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
     vip::lint(draft, problems);
-    track::unused(draft, problems);
     group::lint(draft, problems);
+    track::unused(draft, problems);
     proxy::lint(draft, problems);
     route::lint(draft, problems);
     match view {

@@ -3,12 +3,15 @@
 use std::net::IpAddr;
 
 use super::track;
-use crate::config::model::{Auth, Mode, Node, Preempt, Track, TrackTarget, Vip, VipAddress};
+use crate::config::model::{
+    Auth, HmacMode, Mode, Node, Preempt, Track, TrackTarget, Vip, VipAddress,
+};
 use crate::config::parse::Draft;
 use crate::config::problem::Problem;
 
 pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
     for (index, vip) in draft.config.vips.iter().enumerate() {
+        let before = problems.len();
         nodes(draft, vip, problems);
         subnet(draft, vip, problems);
         priorities(draft, vip, problems);
@@ -19,17 +22,51 @@ pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
         for other in draft.config.vips.iter().skip(index + 1) {
             collision(draft, vip, other, problems);
         }
+        let table = |vip: &Vip| draft.spans.at(&format!("vip/{}", vip.name));
+        let earlier = draft.config.vips.iter().take(index);
+        if earlier.map(table).any(|other| other == table(vip)) {
+            say_once(problems, before);
+        }
+    }
+}
+
+/// The two routers of one table have the same mistakes in the same places: one complaint each.
+fn say_once(problems: &mut Vec<Problem>, from: usize) {
+    let news = problems.split_off(from);
+    for problem in news {
+        let same =
+            |other: &Problem| other.code == problem.code && other.position() == problem.position();
+        if !problems.iter().any(same) {
+            problems.push(problem);
+        }
     }
 }
 
 /// Whether `ip` lies in the subnet of `address`; not for host addresses, which have none.
 pub(super) fn in_subnet(address: VipAddress, ip: IpAddr) -> bool {
-    let (IpAddr::V4(base), IpAddr::V4(ip)) = (address.ip, ip) else {
-        return false;
-    };
-    let shift = 32_u32.saturating_sub(u32::from(address.prefix));
-    let network = |ip: std::net::Ipv4Addr| u32::from(ip).checked_shr(shift).unwrap_or(0);
-    network(base) == network(ip)
+    let prefix = u32::from(address.prefix);
+    match (address.ip, ip) {
+        (IpAddr::V4(base), IpAddr::V4(ip)) => {
+            let shift = 32_u32.saturating_sub(prefix);
+            (base.to_bits() ^ ip.to_bits())
+                .checked_shr(shift)
+                .unwrap_or(0)
+                == 0
+        }
+        (IpAddr::V6(base), IpAddr::V6(ip)) => {
+            let shift = 128_u32.saturating_sub(prefix);
+            (base.to_bits() ^ ip.to_bits())
+                .checked_shr(shift)
+                .unwrap_or(0)
+                == 0
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+/// Whether an address comes without a subnet.
+pub(super) fn is_host(address: VipAddress) -> bool {
+    address.prefix == if address.ip.is_ipv4() { 32 } else { 128 }
 }
 
 fn nodes(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
@@ -100,7 +137,7 @@ fn subnet(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
         .addresses
         .iter()
         .copied()
-        .filter(|a| a.prefix < 32)
+        .filter(|address| !is_host(*address))
         .collect();
     if subnets.is_empty() || subnets.len() < vip.addresses.len() {
         return;
@@ -110,7 +147,10 @@ fn subnet(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
             .addresses
             .iter()
             .any(|address| address.ip == node.address);
+        // Each LAN has all link-local addresses.
+        let local = matches!(node.address, IpAddr::V6(ip) if ip.is_unicast_link_local());
         if !own
+            && !local
             && !subnets
                 .iter()
                 .any(|subnet| in_subnet(*subnet, node.address))
@@ -169,8 +209,26 @@ fn priorities(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
 }
 
 fn authentication(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
-    match vip.auth {
+    match &vip.auth {
         Auth::None => {}
+        Auth::Hmac(hmac) => {
+            let accepts = match hmac.mode {
+                HmacMode::Enforce => return,
+                HmacMode::Permissive => "it still accepts adverts that nobody signed",
+                HmacMode::ReceiveOnly => {
+                    "it signs nothing and still accepts adverts that nobody signed"
+                }
+            };
+            let place = draft.spans.at(&format!("vip/{}/auth/mode", vip.name));
+            problems.push(
+                Problem::warning(
+                    "W0211",
+                    format!("`vip.{}.auth` doesn't protect yet", vip.name),
+                )
+                .at(&place, accepts)
+                .fix("once every node signs", &place, "\"enforce\""),
+            );
+        }
         Auth::Pass(_) => problems.push(
             Problem::warning(
                 "W0211",
@@ -180,7 +238,7 @@ fn authentication(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
                 &draft.spans.at(&format!("vip/{}/auth", vip.name)),
                 "anyone on the LAN can read it in an advert: it guards against mistakes only",
             )
-            .help("once no keepalived is left: `version = 3`, and leave `auth` out"),
+            .help("once no keepalived before 2.4.2 is left: `version = 3` and `type = \"hmac\"`"),
         ),
     }
 }

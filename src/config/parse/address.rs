@@ -9,43 +9,40 @@ use super::value::quoted;
 use crate::config::model::{Listen, VipAddress};
 use crate::config::problem::Problem;
 
-/// `IPv4/PREFIX`, a host address without the prefix.
+/// `IP/PREFIX`, a host address without the prefix.
 pub(super) fn vip_address(text: &Text<'_>, sink: &mut Sink) -> Option<VipAddress> {
     let (ip, prefix) = match text.text.split_once('/') {
         Some((ip, prefix)) => (ip, Some(prefix)),
         None => (text.text, None),
     };
     let Ok(ip) = ip.parse::<IpAddr>() else {
-        sink.push(
-            Problem::error("E0108", format!("`{}` is no address", text.name)).at(
+        let problem = Problem::error("E0108", format!("`{}` is no address", text.name));
+        sink.push(match without_zone(text) {
+            Some(plain) => zone(problem, text, &plain),
+            None => problem.at(
                 &text.span,
-                "write an IPv4 address and a prefix length: \"172.16.0.10/24\"",
+                "write an address and a prefix length: \"172.16.0.10/24\"",
             ),
-        );
+        });
         return None;
     };
-    if !refuse_ipv6(text, ip, sink) {
-        return None;
-    }
+    let longest = if ip.is_ipv4() { 32 } else { 128 };
     let number = match prefix {
-        None => Some(32),
+        None => Some(longest),
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse::<u8>().ok(),
         Some(_) => None,
     };
-    let Some(prefix) = number.filter(|n| (1..=32).contains(n)) else {
+    let Some(prefix) = number.filter(|n| (1..=longest).contains(n)) else {
         sink.push(
             Problem::error(
                 "E0105",
                 format!("`{}` has no such prefix length", text.name),
             )
-            .at(&text.span, "it must be 1 to 32"),
+            .at(&text.span, format!("it must be 1 to {longest}")),
         );
         return None;
     };
-    let IpAddr::V4(v4) = ip else {
-        return None;
-    };
-    if v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_loopback() {
+    if !is_unicast(ip) || ip.is_loopback() {
         sink.push(
             Problem::error(
                 "E0105",
@@ -62,25 +59,19 @@ pub(super) fn vip_address(text: &Text<'_>, sink: &mut Sink) -> Option<VipAddress
 pub(super) fn node_address(text: &Text<'_>, sink: &mut Sink) -> Option<IpAddr> {
     let Ok(ip) = text.text.parse::<IpAddr>() else {
         let problem = Problem::error("E0108", format!("`{}` is no address", text.name));
-        sink.push(match text.text.split_once('/') {
-            Some((ip, _)) if ip.parse::<IpAddr>().is_ok() => problem
+        sink.push(match (text.text.split_once('/'), without_zone(text)) {
+            (Some((ip, _)), _) if ip.parse::<IpAddr>().is_ok() => problem
                 .at(&text.span, "a node's address has no prefix length")
                 .fix("leave it out", &text.span, quoted(ip)),
-            Some(_) | None => problem.at(
+            (_, Some(plain)) => zone(problem, text, &plain),
+            (Some(_) | None, None) => problem.at(
                 &text.span,
-                "write the IPv4 address of a load-balancer host: \"172.16.0.2\"",
+                "write the address of a load-balancer host: \"172.16.0.2\"",
             ),
         });
         return None;
     };
-    if !refuse_ipv6(text, ip, sink) {
-        return None;
-    }
-    let usable = match ip {
-        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
-        IpAddr::V6(_) => false,
-    };
-    if !usable {
+    if !is_unicast(ip) {
         sink.push(
             Problem::error(
                 "E0105",
@@ -93,18 +84,27 @@ pub(super) fn node_address(text: &Text<'_>, sink: &mut Sink) -> Option<IpAddr> {
     Some(ip)
 }
 
-/// Whether `ip` is IPv4; the other kind is refused.
-fn refuse_ipv6(text: &Text<'_>, ip: IpAddr, sink: &mut Sink) -> bool {
-    if ip.is_ipv6() {
-        sink.push(
-            Problem::error(
-                "E0107",
-                format!("`{}`: IPv6 is not supported here yet", text.name),
-            )
-            .at(&text.span, "virtual addresses and nodes are IPv4"),
-        );
+fn is_unicast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => {
+            !ip.is_unspecified() && !ip.is_multicast() && ip.to_ipv4_mapped().is_none()
+        }
     }
-    ip.is_ipv4()
+}
+
+/// An IPv6 address that was written with its interface (`fe80::2%eth0`), without that.
+fn without_zone(text: &Text<'_>) -> Option<String> {
+    let (ip, rest) = text.text.split_once('%')?;
+    ip.parse::<std::net::Ipv6Addr>().ok()?;
+    let prefix = rest.split_once('/').map(|(_, prefix)| prefix);
+    Some(prefix.map_or_else(|| ip.to_owned(), |prefix| format!("{ip}/{prefix}")))
+}
+
+fn zone(problem: Problem, text: &Text<'_>, plain: &str) -> Problem {
+    problem
+        .at(&text.span, "`interface` says where it is, not the address")
+        .fix("leave it out", &text.span, quoted(plain))
 }
 
 /// `IP:PORT`.

@@ -5,7 +5,9 @@
 //! lints see only sound items; the draft becomes a configuration if nothing was refused.
 
 mod address;
+mod auth;
 mod check;
+mod family;
 mod fields;
 mod given;
 mod notify;
@@ -34,7 +36,7 @@ pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Metrics, Script,
+    Metrics, Script, TrackFile,
 };
 use super::problem::Problem;
 use super::schema;
@@ -114,6 +116,29 @@ impl Spans {
         self.0.insert(path, (value.span(), text));
     }
 
+    /// Makes what stands below `vip/FROM` known below `vip/TO` too, with these of its addresses.
+    fn split(&mut self, from: &str, to: &str, kept: &[usize]) {
+        let below = format!("vip/{from}");
+        let inside = |path: &str| {
+            let rest = path.strip_prefix(&below)?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+        };
+        let all = self.0.iter();
+        let found: Vec<_> = all
+            .filter_map(|(path, place)| Some((inside(path)?, place.clone())))
+            .collect();
+        for (rest, place) in found {
+            let old = rest.strip_prefix("/address/");
+            let Some(old) = old.and_then(|digits| digits.parse::<usize>().ok()) else {
+                self.0.insert(format!("vip/{to}{rest}"), place);
+                continue;
+            };
+            if let Some(new) = kept.iter().position(|kept| *kept == old) {
+                self.0.insert(format!("vip/{to}/address/{new}"), place);
+            }
+        }
+    }
+
     /// The string at `path`, or nothing.
     pub(super) fn text(&self, path: &str) -> &str {
         self.0.get(path).map_or("", |(_, text)| text)
@@ -189,7 +214,7 @@ pub fn load(text: &str) -> Result<Config, Vec<Problem>> {
 }
 
 fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
-    let spans = Spans::of(tree.get_ref());
+    let mut spans = Spans::of(tree.get_ref());
     let mut root = Fields::root(tree, sink);
     let log = log(root.table("log", sink), sink);
     let access_log = root
@@ -199,24 +224,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let metrics = metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
 
-    let mut tracked = Tracked::default();
-    let mut sound: Vec<Script> = Vec::new();
-    let mut track_files = Vec::new();
-    if let Some(mut track) = root.table("track", sink) {
-        for fields in track.named("script", sink) {
-            let name = fields.own_name().to_owned();
-            let (script, weight) = track::script(fields, sink);
-            sound.extend(script);
-            tracked.scripts.push(TrackEntry { name, weight });
-        }
-        for fields in track.named("file", sink) {
-            let name = fields.own_name().to_owned();
-            let (file, weight) = track::file(fields, sink);
-            track_files.extend(file);
-            tracked.files.push(TrackEntry { name, weight });
-        }
-        track.finish(sink);
-    }
+    let (mut tracked, scripts, track_files) = tracks(root.table("track", sink), sink);
 
     let mut proxy_names = Vec::new();
     let mut proxies = Vec::new();
@@ -228,13 +236,21 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let mut vips = Vec::new();
     let mut vip_count = 0;
     let mut routes = Vec::new();
-    for mut fields in root.named("vip", sink) {
+    let tables = root.named("vip", sink);
+    let names: Vec<String> = tables.iter().map(|vip| vip.own_name().to_owned()).collect();
+    let taken = |name: &str| names.iter().any(|other| other == name);
+    for mut fields in tables {
         vip_count += 1;
         if route::is_route(&mut fields, sink) {
             routes.extend(route::route(fields, &proxy_names, &mut tracked, sink));
             continue;
         }
-        vips.extend(vip::vip(fields, &proxy_names, &mut tracked, sink));
+        if let Some(vip) = vip::vip(fields, &proxy_names, &mut tracked, sink) {
+            let routers = family::split(vip, taken, &mut spans, sink);
+            // Split or refused: the count is of what would be there if all were sound.
+            vip_count += routers.len().saturating_sub(1);
+            vips.extend(routers);
+        }
     }
     root.finish(sink);
 
@@ -254,7 +270,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             vips,
             routes,
             proxies,
-            scripts: sound,
+            scripts,
             track_files,
             track_interfaces: tracked.interfaces.clone(),
         },
@@ -263,6 +279,32 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         vip_count,
         spans,
     }
+}
+
+/// `[track]`: the names in it, and its sound scripts and files.
+fn tracks(
+    fields: Option<Fields<'_, '_>>,
+    sink: &mut Sink,
+) -> (Tracked, Vec<Script>, Vec<TrackFile>) {
+    let mut tracked = Tracked::default();
+    let (mut scripts, mut files) = (Vec::new(), Vec::new());
+    let Some(mut fields) = fields else {
+        return (tracked, scripts, files);
+    };
+    for fields in fields.named("script", sink) {
+        let name = fields.own_name().to_owned();
+        let (script, weight) = track::script(fields, sink);
+        scripts.extend(script);
+        tracked.scripts.push(TrackEntry { name, weight });
+    }
+    for fields in fields.named("file", sink) {
+        let name = fields.own_name().to_owned();
+        let (file, weight) = track::file(fields, sink);
+        files.extend(file);
+        tracked.files.push(TrackEntry { name, weight });
+    }
+    fields.finish(sink);
+    (tracked, scripts, files)
 }
 
 fn log(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Log {

@@ -8,8 +8,8 @@ use toml::de::DeValue;
 use super::Tracked;
 use super::fields::Fields;
 use super::given::{Given, Sink};
-use super::{address, notify, track, value};
-use crate::config::model::{Auth, Garp, Mode, Node, Password, Preempt, Vip, VipAddress};
+use super::{address, auth, notify, track, value};
+use crate::config::model::{Garp, Mode, Node, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
 
@@ -34,7 +34,7 @@ pub(super) fn vip(
     };
     let advert_interval = advert_interval(&mut fields, version, sink);
     let advert_spacing = advert_spacing(&mut fields, advert_interval, sink);
-    let auth = auth(&mut fields, version, sink);
+    let auth = auth::auth(&mut fields, version, sink);
     let mode = match fields.word("mode", sink) {
         "multicast" => Mode::Multicast,
         _ => Mode::Unicast,
@@ -66,9 +66,9 @@ pub(super) fn vip(
         lease,
         garp,
         track,
+        sync_group,
         per_server_weight,
         notify,
-        sync_group,
     })
 }
 
@@ -136,18 +136,19 @@ fn vrid(fields: &mut Fields<'_, '_>, first: Option<&VipAddress>, sink: &mut Sink
     if fields.has("vrid") {
         return fields.unit("vrid", sink);
     }
-    let IpAddr::V4(ip) = first?.ip else {
-        return None;
+    let (vrid, why) = match first?.ip {
+        IpAddr::V4(ip) => {
+            let [.., last] = ip.octets();
+            let vrid = Vrid::try_from(i64::from(last)).ok();
+            let why = "its default is the last octet of the address, and this one ends in 0";
+            (vrid, why)
+        }
+        IpAddr::V6(_) => (None, "an IPv6 address gives no default"),
     };
-    let [.., last] = ip.octets();
-    let vrid = Vrid::try_from(i64::from(last)).ok();
     if vrid.is_none() {
         sink.push(
             Problem::error("E0201", format!("`{}.vrid` is needed", fields.name()))
-                .at(
-                    &fields.span_of("address"),
-                    "its default is the last octet of the address, and this one ends in 0",
-                )
+                .at(&fields.span_of("address"), why)
                 .help("add `vrid = N`, 1 to 255, the same on every node and unlike any other on this LAN"),
         );
     }
@@ -215,53 +216,6 @@ fn advert_spacing(
                 .help("leave it out: a fifth of the interval is sent by itself"),
             );
             longest
-        }
-    }
-}
-
-fn auth(fields: &mut Fields<'_, '_>, version: Version, sink: &mut Sink) -> Auth {
-    let span = fields.span_of("auth");
-    let Some(mut table) = fields.table("auth", sink) else {
-        return Auth::None;
-    };
-    if version == Version::V3 {
-        sink.push(
-            Problem::error("E0210", format!("`{}`: version 3 has no authentication", table.name()))
-                .at(&span, "RFC 9568 dropped it: the sender's address and TTL 255 protect")
-                .help("leave it out, or write `version = 2` if the other node is keepalived with auth_pass"),
-        );
-    }
-    if let Some(kind) = table.take("type", sink) {
-        kind.word(sink);
-    }
-    let key = table.text("key", sink);
-    table.finish(sink);
-    let Some(key) = key else {
-        return Auth::None;
-    };
-    let mut password = [0_u8; 8];
-    let bytes = key.text.as_bytes();
-    match password.get_mut(..bytes.len()) {
-        Some(place) if !bytes.is_empty() => {
-            place.copy_from_slice(bytes);
-            Auth::Pass(Password(password))
-        }
-        Some(_) => {
-            sink.push(
-                Problem::error("E0105", format!("`{}` is empty", key.name))
-                    .at(&key.span, "1 to 8 bytes"),
-            );
-            Auth::None
-        }
-        None => {
-            // No fix: it would show the password.
-            sink.push(
-                Problem::error("E0105", format!("`{}` is too long", key.name)).at(
-                    &key.span,
-                    "a password has at most 8 bytes; keepalived uses the first 8 of a longer one: write those",
-                ),
-            );
-            Auth::None
         }
     }
 }
@@ -352,15 +306,15 @@ fn nodes(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Node> {
 
 fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
     let by_position = 200 - 10 * i64::try_from(index).unwrap_or(0).min(NODES_MAX_I64);
-    if matches!(given.value, DeValue::String(_)) {
-        let text = given.text(sink)?;
+    if matches!(given.value, DeValue::String(_) | DeValue::Array(_)) {
+        let (address, twin) = node_addresses(given, sink)?;
         return Some(Node {
             name: None,
-            address: address::node_address(&text, sink)?,
+            address,
             priority: Priority::try_from(by_position).ok()?,
             interface: None,
             min_ttl: 255,
-            twin: None,
+            twin,
         });
     }
     if !matches!(given.value, DeValue::Table(_)) {
@@ -379,8 +333,8 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
         }
         text.text.to_owned()
     });
-    let address = table.text("address", sink);
-    let address = address.and_then(|text| address::node_address(&text, sink));
+    let address = table.take("address", sink);
+    let address = address.and_then(|given| node_addresses(given, sink));
     let priority = if table.has("priority") {
         table.unit("priority", sink)
     } else {
@@ -389,14 +343,40 @@ fn node(given: Given<'_, '_>, index: usize, sink: &mut Sink) -> Option<Node> {
     let interface = interface(&mut table, sink);
     let min_ttl = table.byte("min-ttl", sink);
     table.finish(sink);
+    let (address, twin) = address?;
     Some(Node {
         name,
-        address: address?,
+        address,
         priority: priority?,
         interface,
         min_ttl,
-        twin: None,
+        twin,
     })
+}
+
+/// One address, or a list with one of each family.
+fn node_addresses(given: Given<'_, '_>, sink: &mut Sink) -> Option<(IpAddr, Option<IpAddr>)> {
+    let mut found = Vec::new();
+    for item in given.one_or_more(2, sink) {
+        let text = item.text(sink)?;
+        let ip = address::node_address(&text, sink)?;
+        if found
+            .iter()
+            .any(|other: &IpAddr| other.is_ipv4() == ip.is_ipv4())
+        {
+            sink.push(
+                Problem::error(
+                    "E0105",
+                    format!("`{}` is of the family of the other", text.name),
+                )
+                .at(&text.span, "a node has one address of each family"),
+            );
+            return None;
+        }
+        found.push(ip);
+    }
+    let mut found = found.into_iter();
+    Some((found.next()?, found.next()))
 }
 
 const NODES_MAX_I64: i64 = 16;

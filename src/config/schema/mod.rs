@@ -120,6 +120,7 @@ pub const SECTIONS: &[Section] = &[
     vip::VIP,
     vip::NOTIFY,
     vip::AUTH,
+    vip::AUTH_KEYS,
     vip::NODES,
     vip::GARP,
     vip::TRACK,

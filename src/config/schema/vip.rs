@@ -10,16 +10,16 @@ pub(super) const VIP: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("`IPv4/PREFIX`, or a list of up to 20"),
+            Kind::Form("`IP/PREFIX`, or a list of up to 20"),
             Fallback::Required,
-            "The virtual address; without a prefix a host address (/32).",
+            "The virtual address; without a prefix a host address (/32, /128). Addresses of both families become two virtual routers that move together, NAME and NAME-v6 (or NAME-v4). RFC 9568 wants a link-local address first among IPv6 ones, for routers; lbd does without.",
         )
         .called(&["virtual_ipaddress", "virtual-address", "ip", "addresses", "vip"]),
         Key::new(
             "nodes",
             Kind::List("addresses or tables, at most 16"),
             Fallback::Required,
-            "The load-balancer hosts, the same list on each; a node finds itself by its addresses.",
+            "The load-balancer hosts, the same list on each; a node finds itself by its addresses. With virtual addresses of both families each gives one of both: `[\"172.16.0.2\", \"fd00:16::2\"]`.",
         )
         .called(&["unicast_peer", "unicast-peers", "peers", "node"]),
         Key::new(
@@ -33,14 +33,14 @@ pub(super) const VIP: Section = Section {
             "vrid",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Words("the last octet of the first address"),
-            "The virtual router's number on its LAN; required when that octet is 0.",
+            "The virtual router's number on its LAN; required when that octet is 0 or the address IPv6.",
         )
         .called(&["virtual_router_id", "router-id"]),
         Key::new(
             "version",
             Kind::Integer { min: 2, max: 3 },
             Fallback::Value("3"),
-            "The VRRP version; 2 is keepalived's default.",
+            "The VRRP version; 2 is keepalived's default, and for IPv4 alone.",
         )
         .called(&["vrrp_version"]),
         Key::new(
@@ -60,14 +60,14 @@ pub(super) const VIP: Section = Section {
             "auth",
             Kind::Table("vip.NAME.auth"),
             Fallback::Words("none"),
-            "Version 2 only, sent in clear: for pairs with keepalived.",
+            "How adverts prove who sent them: a password in clear (version 2), or HMAC.",
         )
         .called(&["authentication"]),
         Key::new(
             "mode",
             Kind::Choice(&[Word::new("unicast"), Word::new("multicast")]),
             Fallback::Value("\"unicast\""),
-            "How adverts travel: to each node, or to 224.0.0.18.",
+            "How adverts travel: to each node, or to 224.0.0.18 and ff02::12.",
         ),
         Key::new(
             "preempt",
@@ -81,7 +81,7 @@ pub(super) const VIP: Section = Section {
             Fallback::Value("\"2s\""),
             "The kernel removes the address this long after lbd last renewed it; whole seconds.",
         ),
-        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP."),
+        Key::new("garp", Kind::Table("vip.NAME.garp"), Fallback::Words("see there"), "Gratuitous ARP, by IPv6 unsolicited Neighbor Advertisements."),
         Key::new(
             "track",
             Kind::List(
@@ -189,26 +189,61 @@ const USER_DOC: &str = "Whose rights it gets, with the user's supplementary grou
 
 pub(super) const AUTH: Section = Section {
     path: "vip.NAME.auth",
-    doc: "Authentication of version 2 adverts.",
+    doc: "Authentication of adverts, the same on every node.",
     keys: &[
         Key::new(
             "type",
             Kind::Choice(&[
+                Word::new("hmac").called(&["HMAC", "auth_hmac"]),
                 Word::new("pass").called(&["PASS"]),
                 Word::later("ah").called(&["AH"]),
-                Word::later("hmac").called(&["HMAC"]),
             ]),
             Fallback::Required,
-            "`pass` is the simple password of RFC 2338.",
+            "`hmac` is a trailer by draft-cassen-vrrp-auth-hmac (keepalived 2.4.2 and later); it needs clocks that agree within three intervals, at least 5 s. `pass` is the simple password of RFC 2338, version 2 only, sent in clear.",
         )
         .called(&["auth_type"]),
         Key::new(
             "key",
             Kind::Form("1 to 8 bytes"),
-            Fallback::Required,
-            "The password, the same on every node.",
+            Fallback::Words("required with `pass`"),
+            "The password.",
         )
         .called(&["auth_pass", "password", "pass"]),
+        Key::new(
+            "keys",
+            Kind::List("1 to 4 of `{ id = 1, key = \"…\" }`"),
+            Fallback::Words("required with `hmac`"),
+            "The first signs, all are accepted. To change keys without a gap: add the new one in second place everywhere, then put it first everywhere, then drop the old one.",
+        ),
+        Key::new(
+            "mode",
+            Kind::Choice(&[
+                Word::new("enforce"),
+                Word::new("permissive"),
+                Word::new("receive-only").called(&["receive_only"]),
+            ]),
+            Fallback::Value("\"enforce\""),
+            "For bringing `hmac` into a running group, one step on every node after the other: `receive-only` signs nothing and checks what is signed, `permissive` signs and still accepts what is not.",
+        ),
+    ],
+};
+
+pub(super) const AUTH_KEYS: Section = Section {
+    path: "vip.NAME.auth.keys",
+    doc: "One shared secret of HMAC authentication.",
+    keys: &[
+        Key::new(
+            "id",
+            Kind::Integer { min: 1, max: 255 },
+            Fallback::Required,
+            "Adverts name their key by it.",
+        ),
+        Key::new(
+            "key",
+            Kind::Form("32 to 64 bytes, or `hex:` and 64 to 128 digits"),
+            Fallback::Required,
+            "The secret; `openssl rand -hex 32` makes one.",
+        ),
     ],
 };
 
@@ -218,9 +253,9 @@ pub(super) const NODES: Section = Section {
     keys: &[
         Key::new(
             "address",
-            Kind::Form("IPv4 address"),
+            Kind::Form("IP address, or a list with one of each family"),
             Fallback::Required,
-            "The source of this node's adverts.",
+            "The source of this node's adverts; by IPv6 multicast its link-local address.",
         )
         .called(&["unicast_src_ip", "ip"]),
         Key::new(
@@ -245,7 +280,7 @@ pub(super) const NODES: Section = Section {
             "min-ttl",
             Kind::Integer { min: 1, max: 255 },
             Fallback::Value("255"),
-            "The least TTL accepted from this node by unicast; 255 proves that it is on this LAN.",
+            "The least TTL or hop limit accepted from this node by unicast; 255 proves that it is on this LAN. keepalived sends IPv6 unicast with hop limit 64: write 64 for such a node.",
         ),
     ],
 };

@@ -3,9 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::link::{Link, MESSAGES_MAX};
 use super::listeners::Listeners;
-use super::proxies::{decode, pid_of};
+use super::proxies::{Proxies, decode, pid_of};
 use super::runtime_dir::ProxyMark;
 use super::watch::{LOOK_EVERY, Looks, kill};
 use super::{Keeper, KeeperError};
@@ -49,6 +51,35 @@ pub(super) enum Phase {
     },
     /// The listeners are here.
     Settled(Listeners),
+}
+
+impl Proxies {
+    /// Whether a proxy of the last keeper is alive and not adopted yet.
+    pub(super) fn is_orphaned(&self) -> bool {
+        match &self.phase {
+            Phase::Expecting { process, .. } => process.is_some(),
+            Phase::Inheriting { .. } => true,
+            Phase::Settled(_) => false,
+        }
+    }
+
+    /// Signals the one that no message reaches because it has not come yet.
+    pub(super) fn signal_orphan(&self, signal: Signal) {
+        let Phase::Expecting {
+            process: Some(process),
+            ..
+        } = &self.phase
+        else {
+            return;
+        };
+        match process.signal(signal) {
+            Ok(()) => tracing::info!(
+                pid = process.pid(),
+                "the proxy of the last keeper is told to end"
+            ),
+            Err(error) => tracing::debug!(%error, "the proxy of the last keeper was not signalled"),
+        }
+    }
 }
 
 impl Keeper {

@@ -5,9 +5,9 @@
 //! an election, `proxies` the
 //! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
 //! others learn of it (health to the routers, state to proxy, next keeper and service manager),
-//! `command` what operators order, `stop` how it leaves. `health` reduces what is known to what a
-//! router needs, `tracks` and `interfaces` know files and interfaces, `notify` and `notifier` tell
-//! programs, `events` keeps the record.
+//! `command` what operators order, `stop` how it leaves. `health` reduces what is known to what a router needs, `tracks` and
+//! `interfaces` know files and interfaces, `notify` and `notifier` tell programs, `events` keeps the
+//! record.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
@@ -32,6 +32,7 @@ mod start;
 mod stop;
 mod tracks;
 mod watch;
+mod wish;
 
 use std::io;
 use std::path::PathBuf;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::health::{Names, Results};
-use super::routers::{Wish, word};
+use super::routers::word;
 use super::runtime_dir::{ProxyMark, State, boot_id};
+use super::wish::Wish;
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
 use crate::vrrp::stamp::Stamp;
@@ -76,15 +77,23 @@ impl Keeper {
         }
         self.judge_routes(now, standing);
         self.note_tracks(standing);
-        for addresses in self.routes.take_resets() {
-            self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
-        }
         for wish in self.routers.take_wishes(&self.epoll) {
-            self.grant(now, wish);
+            match wish {
+                Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
+                Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
+                Wish::Conflict(router, address, mac) => self.conflict(router, address, mac),
+                Wish::FailedOver { index, taken } => {
+                    self.note_failover(index, taken);
+                    self.commands.failed_over(now, index, taken, &self.routers);
+                }
+                Wish::Changed(router, from, to, reason) => {
+                    self.router_changed(now, router, (from, to), reason);
+                }
+            }
         }
+        self.tick_commands(now);
         self.drive_notify(now);
         self.tell_events(now);
-        self.tick_commands(now);
         self.save_state(now);
         let states = self.routers.states();
         let changes = self.routes.changes();
@@ -94,44 +103,13 @@ impl Keeper {
             self.published.changes = changes;
             self.published.status_at = now + STATUS_EVERY;
             let status = self.status(now, standing);
+            self.note_routes(&status.routes);
             self.notify_manager(now, standing, &status);
             if self.proxy_reads() {
                 self.tell_proxy(now, &ToProxy::Vrrp(status));
             }
         }
         self.feed_watchdog(now);
-    }
-
-    /// Does what a virtual router wants done.
-    fn grant(&mut self, now: Instant, wish: Wish) {
-        match wish {
-            Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
-            Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
-            Wish::Changed(router, from, to, reason) => {
-                self.router_changed(now, router, (from, to), reason);
-            }
-            Wish::Conflict(router, address, mac) => self.note_conflict(router, address, mac),
-            Wish::FailedOver { index, taken } => {
-                self.note_failover(index, taken);
-                self.commands.failed_over(now, index, taken, &self.routers);
-            }
-        }
-    }
-
-    /// Tells the routes what this node can do.
-    fn judge_routes(&mut self, now: Instant, standing: Standing) {
-        for index in 0..self.args.config.routes.len() {
-            let Some(route) = self.args.config.routes.get(index) else {
-                return;
-            };
-            let results = Results {
-                scripts: self.scripts.verdicts(),
-                files: self.tracks.files(),
-                interfaces: self.routers.interfaces.ok(),
-            };
-            let able = self.board.can_serve(&route.track, standing, &results);
-            self.routes.judge(index, now, able);
-        }
     }
 
     /// Tells a virtual router what this node can do.
@@ -148,6 +126,22 @@ impl Keeper {
         let mut health = self.board.node_health(vip, standing, &results);
         health.weight = health.weight.saturating_add(servers);
         self.routers.set_health(index, now, health);
+    }
+
+    /// Tells each route what this node can do.
+    fn judge_routes(&mut self, now: Instant, standing: Standing) {
+        let results = Results {
+            scripts: self.scripts.verdicts(),
+            files: self.tracks.files(),
+            interfaces: self.routers.interfaces.ok(),
+        };
+        for (index, route) in self.args.config.routes.iter().enumerate() {
+            let able = self.board.can_serve(&route.track, standing, &results);
+            self.routes.judge(index, now, able);
+        }
+        for addresses in self.routes.take_resets() {
+            self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+        }
     }
 
     fn status(&self, now: Instant, standing: Standing) -> VrrpStatus {
@@ -170,6 +164,8 @@ impl Keeper {
             routes,
             keeper_pid: std::process::id(),
             proxy_starts: self.supervisor.started,
+            proxy_starved: self.supervisor.starved,
+            proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
         }
     }

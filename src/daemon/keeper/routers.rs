@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::health::tracked_proxies;
 use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
+use super::wish::Wish;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, Vip};
@@ -27,26 +28,6 @@ use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
 const LINK_READS_MAX: usize = 64;
 /// Stamps of one advert, taken at different times, differ by less than this.
 const SAME_STAMP: Duration = Duration::from_millis(3);
-
-/// What the routers want done by others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// These addresses are about to leave this node: connections to them are to be reset.
-    Reset(Vec<IpAddr>),
-    /// Whether this node takes over depends on a probe.
-    Probe,
-    /// A router has changed its state: its position, from where, to where, why.
-    Changed(usize, VrrpState, VrrpState, &'static str),
-    /// Another host answers for an address of the router at this position: its hardware address.
-    Conflict(usize, IpAddr, [u8; 6]),
-    /// A failover by command has ended.
-    FailedOver {
-        /// The router's position.
-        index: usize,
-        /// Whether another node took over.
-        taken: bool,
-    },
-}
 
 /// All of them.
 #[derive(Debug)]
@@ -172,6 +153,16 @@ impl Routers {
         Ok(())
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// What they call the router at this position.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.routers.get(index).map_or("", |router| &router.name)
+    }
+
     /// What each router tracks, in order: a group what any of its members does.
     pub(super) fn tracked(&self, index: usize) -> Option<&Vip> {
         self.routers.get(index).map(|router| &router.tracked)
@@ -251,7 +242,8 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     RouterEvent::Changed { from, to, reason } => {
-                        wishes.push(Wish::Changed(index, from, to, reason));
+                        let all = router.vips.iter();
+                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
                     }
                     RouterEvent::Conflict { address, mac } => {
                         wishes.push(Wish::Conflict(index, address, mac));
@@ -271,16 +263,6 @@ impl Routers {
             }
         }
         wishes
-    }
-
-    /// How many there are: a sync-group is one.
-    pub(super) fn count(&self) -> usize {
-        self.routers.len()
-    }
-
-    /// Its members' positions in the file.
-    pub(super) fn members(&self, index: usize) -> &[usize] {
-        self.routers.get(index).map_or(&[], |router| &router.vips)
     }
 
     /// Whether the router at this position holds its addresses.
@@ -319,6 +301,11 @@ impl Routers {
 
     pub(super) fn state_of(&self, index: usize) -> Option<VrrpState> {
         Some(self.routers.get(index)?.inner.state())
+    }
+
+    /// The positions in the file of a router's members.
+    pub(super) fn members(&self, index: usize) -> &[usize] {
+        self.routers.get(index).map_or(&[], |router| &router.vips)
     }
 
     /// Hands over to another node; a [`Wish::FailedOver`] follows.
@@ -461,6 +448,8 @@ fn union(members: &[LocalVip]) -> Option<Vip> {
             union.track.push(track.clone());
         }
     }
+    let weights = members.iter().map(|local| local.vip.per_server_weight);
+    union.per_server_weight = weights.max().unwrap_or(0);
     Some(union)
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::Keeper;
 use super::notify::WAIT_AT_STOP;
 use crate::ipc::event::EventKind;
@@ -93,7 +95,11 @@ impl Keeper {
                 self.kill_proxy();
                 self.await_notify(now);
             }
-            Some(Stopping::Proxy { .. }) if !self.proxies.is_connected() => self.await_notify(now),
+            Some(Stopping::Proxy { .. })
+                if !self.proxies.is_connected() && !self.proxies.is_orphaned() =>
+            {
+                self.await_notify(now);
+            }
             None
             | Some(Stopping::Addresses { .. } | Stopping::Proxy { .. } | Stopping::Notify { .. }) =>
                 {}
@@ -111,6 +117,7 @@ impl Keeper {
         self.publish(now);
         let grace_ms = u32::try_from(PROXY_GRACE.as_millis()).unwrap_or_default();
         self.stop_proxies(now, grace_ms);
+        self.proxies.signal_orphan(Signal::SIGTERM);
         self.stopping = Some(Stopping::Proxy {
             kill_at: now + PROXY_GRACE + PROXY_KILL_AFTER,
         });
@@ -137,6 +144,7 @@ impl Keeper {
         self.routes.give_up(clock::now());
         if self.stopping.is_some() {
             self.kill_proxy();
+            self.proxies.signal_orphan(Signal::SIGKILL);
             if let Err(error) = std::fs::remove_file(self.dir.socket()) {
                 tracing::debug!(%error, "keeper.sock not removed");
             }

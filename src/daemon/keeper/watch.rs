@@ -19,11 +19,9 @@ impl Keeper {
         // An examination is answered at once and may lead to one more list.
         while let Some(action) = actions.pop() {
             match action {
-                Action::Start => {
-                    if self.supervisor.is_looping() {
-                        tracing::error!(starts = self.supervisor.started, "proxy keeps ending");
-                    }
-                    self.order_proxy(now);
+                Action::Start => self.order_proxy(now),
+                Action::Looping => {
+                    tracing::error!(starts = self.supervisor.started, "proxy keeps ending");
                 }
                 Action::Examine(threads) => {
                     let findings = self.examine(&threads);
@@ -66,10 +64,7 @@ impl Keeper {
             Some(Err(_)) => {}
             None => self.runner_hangs(now),
         }
-        let more = self.supervisor.handle(now, Input::Ended);
-        if more.contains(&Action::Start) {
-            self.order_proxy(now);
-        }
+        self.supervise(now, Input::Ended);
     }
 
     fn examine(&self, threads: &[Thread]) -> Vec<Finding> {

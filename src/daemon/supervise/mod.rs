@@ -90,6 +90,8 @@ pub enum Action {
     Recovered,
     /// The proxy is runnable and gets no CPU: warn and count.
     Starved,
+    /// It keeps ending: the next start waits. Log it.
+    Looping,
     /// Kill the process; if there is none, answer with [`Input::Ended`].
     Kill,
 }
@@ -215,12 +217,6 @@ impl Supervisor {
     #[must_use]
     pub fn is_overdue(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.began) >= FIRST_WITHIN
-    }
-
-    /// Whether the present process is crash-looping.
-    #[must_use]
-    pub fn is_looping(&self) -> bool {
-        self.looping
     }
 
     /// When to call again: [`Input::Tick`] is due, or [`Supervisor::standing`] changes by itself.
@@ -390,7 +386,11 @@ impl Supervisor {
         self.phase = Phase::Waiting {
             start_at: now + pause,
         };
-        self.tick(now)
+        let mut actions = self.tick(now);
+        if self.looping {
+            actions.push(Action::Looping);
+        }
+        actions
     }
 }
 

@@ -227,7 +227,10 @@ fn more_than_five_starts_in_ten_seconds_pause_and_give_the_vip_up() {
         machine.handle(at(base, ms), Input::Served);
         assert_eq!(machine.standing(at(base, ms)), Standing::Fine);
     }
-    assert_eq!(machine.handle(at(base, 600), Input::Ended), []);
+    assert_eq!(
+        machine.handle(at(base, 600), Input::Ended),
+        [Action::Looping]
+    );
     assert_eq!(machine.standing(at(base, 600)), Standing::Lost);
     assert_eq!(
         machine.handle(at(base, 1_600), Input::Tick),

@@ -113,7 +113,7 @@ impl Rtnl {
         self.link_index(name)
     }
 
-    /// Makes a link a port of a bridge.
+    /// Makes a link a port of a bridge, or (0) of none.
     ///
     /// # Errors
     /// ENODEV, EPERM.

@@ -93,8 +93,23 @@ impl Wire {
     /// # Errors
     /// ENODEV for a host that was never joined.
     pub fn plug(&mut self, host: &str, plugged: bool) -> io::Result<()> {
-        let port = self.ports.get(host).copied();
-        let port = port.ok_or_else(|| io::Error::from(nix::Error::ENODEV))?;
+        let port = self.port(host)?;
         self.rtnl.set_up(port, plugged)
+    }
+
+    /// Takes a host off the switch, or puts it back, without its noticing: its interface keeps its
+    /// carrier, and no frame passes.
+    ///
+    /// # Errors
+    /// ENODEV for a host that was never joined.
+    pub fn bridge(&mut self, host: &str, bridged: bool) -> io::Result<()> {
+        let port = self.port(host)?;
+        let bridge = if bridged { self.bridge } else { 0 };
+        self.rtnl.set_controller(port, bridge)
+    }
+
+    fn port(&self, host: &str) -> io::Result<u32> {
+        let port = self.ports.get(host).copied();
+        port.ok_or_else(|| nix::Error::ENODEV.into())
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn is_right(
 pub(super) fn of(version: Version, advert: &[u8], source: IpAddr, destination: IpAddr) -> u16 {
     let header = match version {
         Version::V2 => 0,
+        // TODO-correctness(RFC 9568 §5.2.8): there IPv4 has no pseudo-header.
         Version::V3 => pseudo_header(source, destination, advert.len()),
     };
     !fold(header + add(0, advert))

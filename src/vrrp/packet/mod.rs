@@ -62,7 +62,7 @@ pub enum Reject {
     Length,
     /// Wrong checksum.
     Checksum,
-    /// Another authentication type than configured.
+    /// Another authentication than configured; also an HMAC trailer where none is.
     AuthType,
     /// Wrong password.
     AuthData,
@@ -70,11 +70,23 @@ pub enum Reject {
     Interval,
     /// No address in it.
     NoAddress,
+    /// No HMAC trailer where one is demanded.
+    HmacMissing,
+    /// An HMAC trailer of another type, or with something in its reserved bytes.
+    HmacForm,
+    /// Signed with a key whose id is not configured.
+    HmacKey,
+    /// A wrong HMAC: another key under the same id, or a forgery.
+    HmacDigest,
+    /// A right HMAC whose time is too far from ours: clocks apart, or an old advert sent again.
+    HmacClock,
+    /// A right HMAC, no newer than one that was already accepted.
+    HmacReplay,
 }
 
 impl Reject {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::IpHeader,
         Self::Fragment,
         Self::Protocol,
@@ -92,6 +104,12 @@ impl Reject {
         Self::AuthData,
         Self::Interval,
         Self::NoAddress,
+        Self::HmacMissing,
+        Self::HmacForm,
+        Self::HmacKey,
+        Self::HmacDigest,
+        Self::HmacClock,
+        Self::HmacReplay,
     ];
 
     /// The reason as a counter label.
@@ -115,6 +133,12 @@ impl Reject {
             Self::AuthData => "auth-data",
             Self::Interval => "interval",
             Self::NoAddress => "no-address",
+            Self::HmacMissing => "hmac-missing",
+            Self::HmacForm => "hmac-form",
+            Self::HmacKey => "hmac-key",
+            Self::HmacDigest => "hmac-digest",
+            Self::HmacClock => "hmac-clock",
+            Self::HmacReplay => "hmac-replay",
         }
     }
 }
@@ -201,21 +225,8 @@ pub enum EncodeError {
 }
 
 impl<'a> Advertisement<'a> {
-    /// Reads an advert that came from `source` to `destination`: exactly these bytes.
-    ///
-    /// # Errors
-    /// The first [`Reject`] that applies.
-    pub fn decode(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Reject> {
-        let (advert, trailer) = Self::split(bytes, source, destination)?;
-        if trailer.is_empty() {
-            Ok(advert)
-        } else {
-            Err(Reject::Length)
-        }
-    }
-
-    /// Reads an advert that came from `source` to `destination`, and gives back the bytes after its
-    /// end, which its checksum does not cover.
+    /// Reads an advert that came from `source` to `destination`: exactly these bytes. What may
+    /// follow an advert is to be cut off before.
     ///
     /// The version 3 checksum over IPv4 is accepted with the pseudo-header of the real destination
     /// (keepalived, RFC 5798) or over the message alone (RFC 9568 §5.2.8); nothing is learned from
@@ -224,15 +235,12 @@ impl<'a> Advertisement<'a> {
     ///
     /// # Errors
     /// The first [`Reject`] that applies.
-    pub fn split(
-        bytes: &'a [u8],
-        source: IpAddr,
-        destination: IpAddr,
-    ) -> Result<(Self, &'a [u8]), Reject> {
+    pub fn decode(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Reject> {
         let (header, rest) = bytes
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(Reject::Truncated)?;
         let [version_type, vrid, priority, count, fifth, sixth, ..] = *header;
+        // Version 2 is for IPv4 alone.
         let version = match (version_type >> 4, source) {
             (2, IpAddr::V4(_)) => Version::V2,
             (3, IpAddr::V4(_) | IpAddr::V6(_)) => Version::V3,
@@ -243,18 +251,17 @@ impl<'a> Advertisement<'a> {
         }
         let vrid = Vrid::try_from(i64::from(vrid)).map_err(|_zero| Reject::Vrid)?;
         let each = if source.is_ipv4() { 4 } else { 16 };
-        let auth_bytes = match version {
+        let (list, auth) = rest
+            .split_at_checked(usize::from(count) * each)
+            .ok_or(Reject::Length)?;
+        let wanted_auth = match version {
             Version::V2 => AUTH_BYTES,
             Version::V3 => 0,
         };
-        let (list, rest) = rest
-            .split_at_checked(usize::from(count) * each)
-            .ok_or(Reject::Length)?;
-        let (auth, trailer) = rest.split_at_checked(auth_bytes).ok_or(Reject::Length)?;
-        let (advert, _trailer) = bytes
-            .split_at_checked(HEADER_BYTES + list.len() + auth_bytes)
-            .ok_or(Reject::Length)?;
-        if !checksum::is_right(version, advert, source, destination) {
+        if auth.len() != wanted_auth {
+            return Err(Reject::Length);
+        }
+        if !checksum::is_right(version, bytes, source, destination) {
             return Err(Reject::Checksum);
         }
         let (auth, interval) = match version {
@@ -275,15 +282,14 @@ impl<'a> Advertisement<'a> {
         if addresses.count() == 0 {
             return Err(Reject::NoAddress);
         }
-        let advert = Self {
+        Ok(Self {
             version,
             vrid,
             priority,
             interval: interval.ok_or(Reject::Interval)?,
             addresses,
             auth,
-        };
-        Ok((advert, trailer))
+        })
     }
 
     /// Writes the advert for `destination` into `out`, replacing what is there. Version 3 is summed
@@ -365,3 +371,5 @@ fn decode_auth(kind: u8, data: &[u8]) -> Result<WireAuth, Reject> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;

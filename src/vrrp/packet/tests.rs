@@ -8,7 +8,7 @@ const B: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 3));
 const ALL: IpAddr = IpAddr::V4(GROUP);
 const VIP: [[u8; 4]; 1] = [[172, 16, 0, 10]];
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(super) fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits
         .chunks(2)
@@ -265,4 +265,23 @@ fn every_reason_has_its_place_and_its_own_word() {
             .enumerate()
             .all(|(place, reason)| *reason as usize == place)
     );
+}
+
+#[test]
+fn no_advert_is_longer_than_the_longest() {
+    let addresses = [[0xfd; 16]; 255];
+    let source = Ipv6Addr::LOCALHOST.into();
+    let group = GROUP_V6.into();
+    let longest = Advertisement {
+        version: Version::V3,
+        vrid: Vrid::try_from(60).unwrap(),
+        priority: 110,
+        interval: AdvertInterval::from_wire_v3(1).unwrap(),
+        addresses: Addresses::V6(&addresses),
+        auth: WireAuth::None,
+    };
+    let mut bytes = Vec::new();
+    longest.encode(source, group, &mut bytes).unwrap();
+    assert_eq!(bytes.len(), ADVERT_BYTES_MAX);
+    assert_eq!(Advertisement::decode(&bytes, source, group), Ok(longest));
 }

@@ -151,6 +151,16 @@ impl Member {
         }
     }
 
+    /// A signed advert shows that clocks are apart, whether it was accepted or not.
+    pub(super) fn skew(&mut self, now: Instant, source: Option<IpAddr>, skew_ms: i64) {
+        self.counters.skewed += 1;
+        if self.warnings.about_skew(now) {
+            let vrid = self.rules.vrid;
+            let peer = source.map(tracing::field::display);
+            tracing::warn!(%vrid, peer, skew_ms, "peer's clock is apart from ours");
+        }
+    }
+
     pub(super) fn reject(
         &mut self,
         now: Instant,

@@ -52,6 +52,9 @@ impl VirtualRouter {
                     return;
                 }
             };
+            if let Some(skew_ms) = received.skew_ms {
+                member.skew(now, received.source, skew_ms);
+            }
             match (received.verdict, side) {
                 (Ok(advert), Side::Matching) => {
                     member.note(now, &advert);

@@ -7,10 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
 use crate::config::model::{Auth, Mode};
+use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::arp_watch::Watcher;
+use crate::net::netlink::Address;
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
+use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
     ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
 };
@@ -18,7 +21,7 @@ use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
 
 /// An IPv4 header with options, the longest advert, and room to see that a packet is longer.
-const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + 64;
+const PACKET_BYTES: usize = 60 + ADVERT_BYTES_MAX + TRAILER_BYTES + 36;
 
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -37,6 +40,8 @@ pub(super) struct Wire {
     index: u32,
     buffer: Vec<u8>,
     advert: Vec<u8>,
+    /// With HMAC only.
+    seal: Option<Seal>,
 }
 
 /// A packet and what is to be thought of it.
@@ -45,6 +50,9 @@ pub(super) struct Received {
     /// Where it says it comes from, if it says that much.
     pub(super) source: Option<IpAddr>,
     pub(super) verdict: Result<Accepted, Reject>,
+    /// How far our wall clock is ahead of its sender's, ms, where HMAC shows that it is too much
+    /// or soon will be.
+    pub(super) skew_ms: Option<i64>,
     /// What a refused one claims.
     pub(super) claim: Option<Claim>,
 }
@@ -98,7 +106,7 @@ impl Wire {
             .and_then(|mac| watcher(rules, link.index, mac, &addresses));
         let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
         let vip = &local.vip;
-        let wire = Self {
+        let mut wire = Self {
             sender: Sender::open(interface, link.index, rules.me)
                 .map_err(failed("open a raw socket"))?,
             receiver: receiver(Side::Matching).map_err(failed("open a raw socket"))?,
@@ -119,8 +127,15 @@ impl Wire {
             interface: interface.to_owned(),
             index: link.index,
             buffer: vec![0; PACKET_BYTES],
-            advert: Vec::with_capacity(ADVERT_BYTES_MAX),
+            advert: Vec::with_capacity(ADVERT_BYTES_MAX + TRAILER_BYTES),
+            seal: match &rules.auth {
+                Auth::Hmac(hmac) => Some(Seal::new(hmac, rules.interval, rules.peers.len())),
+                Auth::None | Auth::Pass(_) => None,
+            },
         };
+        // An address that a previous process left stays as it is if it is sound.
+        let present = wire.netlink.borrow_mut().addresses();
+        wire.note(&present.map_err(failed("find addresses"))?);
         Ok((wire, link.up))
     }
 
@@ -153,25 +168,29 @@ impl Wire {
             Side::Matching => &mut self.receiver,
             Side::Rejected => &mut self.rejected,
         };
-        let arrival = receiver.read(&mut self.buffer)?;
-        let Some(arrival) = arrival else {
+        let Some(arrival) = receiver.read(&mut self.buffer)? else {
             return Ok(None);
         };
-        let (source, advert, verdict) = match arrival {
-            Arrival::V4(packet) => {
-                let advert = split_ipv4(packet).map_or([].as_slice(), |packet| packet.payload);
-                (source(packet), advert, rules.accept(packet))
-            }
-            Arrival::V6(parts) => {
-                let verdict = datagram(parts).and_then(|packet| rules.judge(packet));
-                (parts.source.map(IpAddr::V6), parts.payload, verdict)
-            }
+        let seal = &mut self.seal;
+        let (source, packet) = match arrival {
+            Arrival::V4(packet) => (source(packet), split_ipv4(packet)),
+            Arrival::V6(parts) => (parts.source.map(IpAddr::V6), datagram(parts)),
         };
+        let advert = packet
+            .as_ref()
+            .map_or([].as_slice(), |packet| packet.payload);
+        let verdict = packet.and_then(|packet| {
+            let seal = seal.as_mut().map(|seal| (seal, clock()));
+            rules.judge(packet, seal)
+        });
+        let told = matches!(verdict, Ok(_) | Err(Reject::HmacClock));
+        let skewed = seal.as_ref().filter(|seal| told && seal.is_skewed());
         let refused_from = source.filter(|_| verdict.is_err());
         Ok(Some(Received {
             source,
-            verdict,
+            skew_ms: skewed.map(Seal::skew_ms),
             claim: refused_from.and_then(|source| claim(source, advert)),
+            verdict,
         }))
     }
 
@@ -201,17 +220,22 @@ impl Wire {
             interval: rules.interval,
             addresses: rules.addresses.as_wire(),
             auth: match &rules.auth {
-                Auth::None => WireAuth::None,
+                Auth::None | Auth::Hmac(_) => WireAuth::None,
                 Auth::Pass(password) => WireAuth::Pass(password.0),
             },
         };
         advert
             .encode(rules.me, destination, &mut self.advert)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if let Some(seal) = &mut self.seal {
+            seal.sign(&mut self.advert, rules.me, clock());
+        }
         self.sender.send(&self.advert, destination)
     }
 
     /// Adds the addresses or renews their lifetime.
+    // TODO-correctness(RFC 9568 §6.1): `Accept_Mode` is always on: the address is there to be
+    // connected to.
     pub(super) fn hold(&mut self) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();
         self.leases
@@ -270,14 +294,16 @@ impl Wire {
     }
 
     /// What the kernel says at this moment; `source` is the node's own address.
-    pub(super) fn present_state(&self, source: IpAddr) -> io::Result<Present> {
-        let mut netlink = self.netlink.borrow_mut();
-        let links = netlink.links()?;
+    pub(super) fn present_state(&mut self, source: IpAddr) -> io::Result<Present> {
+        let (links, all) = {
+            let mut netlink = self.netlink.borrow_mut();
+            (netlink.links()?, netlink.addresses()?)
+        };
+        self.note(&all);
         let link = links.iter().find(|link| link.index == self.index);
-        let all = netlink.addresses()?;
         let here = |ip: IpAddr| {
             all.iter()
-                .any(|found| found.index == self.index && found.address.ip == ip)
+                .any(|found| found.index == self.index && found.address.ip == ip && found.sound)
         };
         Ok(Present {
             up: link.is_some_and(|link| link.up),
@@ -285,6 +311,15 @@ impl Wire {
             source: here(source),
             complete: self.ours().all(here),
         })
+    }
+
+    /// Notes which of our addresses the kernel has.
+    fn note(&mut self, all: &[Address]) {
+        for lease in &mut self.leases {
+            let address = lease.address();
+            let same = |found: &Address| found.index == self.index && found.address == address;
+            lease.note(all.iter().any(|found| same(found) && found.sound));
+        }
     }
 
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
@@ -319,8 +354,16 @@ pub(super) struct Present {
     pub(super) mac: Option<[u8; 6]>,
     /// Whether the node's own address is there.
     pub(super) source: bool,
-    /// Whether all virtual addresses are there.
+    /// Whether all virtual addresses are there and can be used.
     pub(super) complete: bool,
+}
+
+/// What the trailers of this moment are judged and made by.
+fn clock() -> Clock {
+    Clock {
+        wall: net::clock::unix_time(),
+        at: net::clock::now(),
+    }
 }
 
 /// The source of an IPv4 packet, whatever else is wrong with it.

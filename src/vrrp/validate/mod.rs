@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 
+use super::hmac::{self, Clock, Seal};
 use super::packet::{
     Addresses, Advertisement, Datagram, GROUP, GROUP_V6, Reject, WireAuth, split_ipv4,
 };
@@ -32,7 +33,7 @@ pub struct Rules {
     pub vrid: Vrid,
     /// Our own interval.
     pub interval: AdvertInterval,
-    /// Our password, if any.
+    /// Our password, or that [`accept_signed`](Rules::accept_signed) is to be asked.
     pub auth: Auth,
     /// How adverts travel.
     pub mode: Mode,
@@ -152,20 +153,38 @@ impl Rules {
     /// Judges one IPv4 packet as a raw socket delivers it, header first.
     ///
     /// # Errors
-    /// The first [`Reject`] that applies.
+    /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured.
     pub fn accept(&self, packet: &[u8]) -> Result<Accepted, Reject> {
-        self.judge(split_ipv4(packet)?)
+        self.judge(split_ipv4(packet)?, None)
     }
 
-    /// Judges one packet of either family.
+    /// The same where HMAC is configured: `seal` judges and remembers the trailer.
+    ///
+    /// # Errors
+    /// The first [`Reject`] that applies.
+    pub fn accept_signed(
+        &self,
+        packet: &[u8],
+        seal: &mut Seal,
+        clock: Clock,
+    ) -> Result<Accepted, Reject> {
+        self.judge(split_ipv4(packet)?, Some((seal, clock)))
+    }
+
+    /// Judges one packet of either family, with what judges trailers where HMAC is configured.
     ///
     /// The sender must be a configured node in both modes. TTL: 255 by multicast, at least the
     /// node's `min-ttl` by unicast. Length: exactly what the address count says. A differing list of
     /// addresses is told, not refused (RFC 9568 §7.1 leaves it open).
     ///
     /// # Errors
-    /// The first [`Reject`] that applies.
-    pub fn judge(&self, header: Datagram<'_>) -> Result<Accepted, Reject> {
+    /// The first [`Reject`] that applies; [`Reject::HmacMissing`] where HMAC is configured and
+    /// nothing judges it.
+    pub fn judge(
+        &self,
+        header: Datagram<'_>,
+        seal: Option<(&mut Seal, Clock)>,
+    ) -> Result<Accepted, Reject> {
         if header.source == self.me {
             return Err(Reject::OwnAddress);
         }
@@ -185,14 +204,26 @@ impl Rules {
         if header.ttl < min_ttl {
             return Err(Reject::Ttl);
         }
-        let advert = Advertisement::decode(header.payload, header.source, header.destination)?;
+        let (message, trailer) = hmac::split(header.payload, header.source);
+        if trailer.is_some() && !matches!(self.auth, Auth::Hmac(_)) {
+            return Err(Reject::AuthType);
+        }
+        let advert = Advertisement::decode(message, header.source, header.destination)?;
         if advert.version != self.version {
             return Err(Reject::Version);
         }
         if advert.vrid != self.vrid {
             return Err(Reject::Vrid);
         }
+        // TODO-correctness(RFC 9568 §7.1): an owner should log that it hears another node advertise.
         self.authenticate(advert.auth)?;
+        match (&self.auth, seal) {
+            (Auth::Hmac(_), Some((seal, clock))) => {
+                seal.verify(place, (message, trailer), header.source, clock)?;
+            }
+            (Auth::Hmac(_), None) => return Err(Reject::HmacMissing),
+            (Auth::None | Auth::Pass(_), _) => {}
+        }
         let interval = match self.version {
             Version::V2 if advert.interval != self.interval => return Err(Reject::Interval),
             Version::V2 => advert.interval,
@@ -210,7 +241,7 @@ impl Rules {
 
     fn authenticate(&self, received: WireAuth) -> Result<(), Reject> {
         match (&self.auth, received) {
-            (Auth::None, WireAuth::None) => Ok(()),
+            (Auth::None | Auth::Hmac(_), WireAuth::None) => Ok(()),
             (Auth::Pass(password), WireAuth::Pass(data)) => {
                 let differing = password
                     .0
@@ -223,7 +254,7 @@ impl Rules {
                     Err(Reject::AuthData)
                 }
             }
-            (Auth::None, WireAuth::Pass(_)) | (Auth::Pass(_), WireAuth::None) => {
+            (Auth::None | Auth::Hmac(_), WireAuth::Pass(_)) | (Auth::Pass(_), WireAuth::None) => {
                 Err(Reject::AuthType)
             }
         }
@@ -232,3 +263,5 @@ impl Rules {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v6_tests;

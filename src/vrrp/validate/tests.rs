@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::Password;
+use crate::config::model::{Hmac, HmacKey, HmacMode, Password, Secret};
 
 const ME: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
 const PEER: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 3);
@@ -34,7 +34,7 @@ fn advert(rules: &Rules) -> Advertisement<'_> {
         interval: rules.interval,
         addresses: rules.addresses.as_wire(),
         auth: match &rules.auth {
-            Auth::None => WireAuth::None,
+            Auth::None | Auth::Hmac(_) => WireAuth::None,
             Auth::Pass(password) => WireAuth::Pass(password.0),
         },
     }
@@ -194,4 +194,132 @@ fn another_list_of_addresses_is_told_and_accepted() {
         rules.accept(&bytes).unwrap().same_addresses
     });
     assert_eq!(verdicts, [false, false, true]);
+}
+
+fn signing() -> (Rules, Seal, Clock) {
+    let config = Hmac {
+        keys: vec![HmacKey {
+            id: 1,
+            secret: Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
+        }],
+        mode: HmacMode::Enforce,
+    };
+    let rules = rules(Version::V3, Auth::Hmac(config.clone()));
+    let seal = Seal::new(&config, rules.interval, rules.peers.len());
+    let clock = Clock {
+        wall: Duration::from_secs(1_800_000_000),
+        at: crate::net::clock::now(),
+    };
+    (rules, seal, clock)
+}
+
+/// The packet with a trailer behind it, the IPv4 length following.
+fn sign(seal: &mut Seal, clock: Clock, packet: &[u8]) -> Vec<u8> {
+    let mut payload = packet[20..].to_vec();
+    seal.sign(&mut payload, IpAddr::V4(PEER), clock);
+    let mut signed = packet[..20].to_vec();
+    signed[3] = u8::try_from(20 + payload.len()).unwrap();
+    signed.extend(payload);
+    signed
+}
+
+#[test]
+fn a_signed_advert_is_accepted_once() {
+    for version in [Version::V2, Version::V3] {
+        let (mut ours, mut seal, clock) = signing();
+        ours.version = version;
+        ours.interval = AdvertInterval::new(version, Duration::from_secs(1)).unwrap();
+        let plain = packet(&advert(&ours), PEER, ME, 255);
+        let signed = sign(&mut seal, clock, &plain);
+        assert_eq!(signed.len(), plain.len() + 28);
+        let verdict = ours.accept_signed(&signed, &mut seal, clock);
+        assert_eq!(verdict.map(|advert| advert.priority), Ok(110));
+        let again = ours.accept_signed(&signed, &mut seal, clock);
+        assert_eq!(again, Err(Reject::HmacReplay));
+        let unsigned = ours.accept_signed(&plain, &mut seal, clock);
+        assert_eq!(unsigned, Err(Reject::HmacMissing));
+    }
+}
+
+#[test]
+fn no_bit_of_a_signed_advert_can_be_changed_unnoticed() {
+    let (ours, mut seal, clock) = signing();
+    let signed = sign(&mut seal, clock, &packet(&advert(&ours), PEER, ME, 255));
+    for bit in 20 * 8..signed.len() * 8 {
+        let mut changed = signed.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let verdict = ours.accept_signed(&changed, &mut seal, clock);
+        assert!(verdict.is_err(), "bit {bit}");
+    }
+    assert!(ours.accept_signed(&signed, &mut seal, clock).is_ok());
+}
+
+#[test]
+fn an_advert_of_another_router_moves_no_mark() {
+    let (ours, mut seal, clock) = signing();
+    let later = Clock {
+        wall: clock.wall + Duration::from_secs(1),
+        at: clock.at + Duration::from_secs(1),
+    };
+    let first = sign(&mut seal, clock, &packet(&advert(&ours), PEER, ME, 255));
+    let mut other = advert(&ours);
+    other.vrid = Vrid::try_from(61).unwrap();
+    let of_another = sign(&mut seal, later, &packet(&other, PEER, ME, 255));
+    let verdict = ours.accept_signed(&of_another, &mut seal, later);
+    assert_eq!(verdict, Err(Reject::Vrid));
+    assert!(ours.accept_signed(&first, &mut seal, later).is_ok());
+}
+
+#[test]
+fn a_trailer_and_a_router_without_hmac_do_not_go_together() {
+    let (signing, mut seal, clock) = signing();
+    let plain = packet(&advert(&signing), PEER, ME, 255);
+    let signed = sign(&mut seal, clock, &plain);
+    let open = rules(Version::V3, Auth::None);
+    assert_eq!(open.accept(&signed), Err(Reject::AuthType));
+    assert!(open.accept(&plain).is_ok());
+    // Asked without a seal, rules that demand one refuse everything.
+    assert_eq!(signing.accept(&signed), Err(Reject::HmacMissing));
+    assert_eq!(signing.accept(&plain), Err(Reject::HmacMissing));
+    // A password beside a trailer is another authentication.
+    let (mut ours, mut seal, clock) = (signing, seal, clock);
+    ours.version = Version::V2;
+    let mut other = advert(&ours);
+    other.auth = WireAuth::Pass(*b"1111\0\0\0\0");
+    let both = sign(&mut seal, clock, &packet(&other, PEER, ME, 255));
+    let verdict = ours.accept_signed(&both, &mut seal, clock);
+    assert_eq!(verdict, Err(Reject::AuthType));
+}
+
+/// Captured from keepalived 2.4.3, `auth_hmac` with key 7, as a raw socket delivers it.
+#[test]
+fn a_signed_packet_of_keepalived_is_accepted_whole() {
+    let packet = [
+        0x45, 0xc0, 0x00, 0x3c, 0x00, 0x01, 0x00, 0x00, 0xff, 0x70, 0x62, 0x6b, 172, 16, 0, 3, 172,
+        16, 0, 2, 0x31, 0x3c, 0x6e, 0x01, 0x00, 0x32, 0x5b, 0xd3, 172, 16, 0, 10, 0x01, 0x07, 0, 0,
+        0x6b, 0x03, 0x0c, 0xcf, 0xf2, 0xe5, 0, 0, 0xb3, 0x3b, 0x12, 0x28, 0x44, 0x3e, 0x1b, 0x47,
+        0x04, 0xb4, 0x9e, 0xe6, 0x54, 0x91, 0xa7, 0x7f,
+    ];
+    let (mut ours, _, clock) = signing();
+    let Auth::Hmac(config) = &mut ours.auth else {
+        panic!("another authentication");
+    };
+    config.keys[0].id = 7;
+    let config = config.clone();
+    let mut seal = Seal::new(&config, ours.interval, 1);
+    let then = Clock {
+        wall: Duration::from_secs(0x6b03_0cd0),
+        ..clock
+    };
+    let accepted = ours.accept_signed(&packet, &mut seal, then).unwrap();
+    assert_eq!((accepted.priority, accepted.same_addresses), (110, true));
+    assert_eq!(accepted.interval.centiseconds(), 50);
+    let late = Clock {
+        wall: then.wall + Duration::from_secs(60),
+        ..clock
+    };
+    let mut seal = Seal::new(&config, ours.interval, 1);
+    let verdict = ours.accept_signed(&packet, &mut seal, late);
+    assert_eq!(verdict, Err(Reject::HmacClock));
+    assert!((59_000..61_000).contains(&seal.skew_ms()));
 }

@@ -1,0 +1,8 @@
+//! The whole daemon: keeper, runner and proxy as real processes, killed and stopped under clients.
+//! What a service manager does about it is in tests/manager.
+
+#![cfg(test)]
+
+mod alone;
+mod node;
+mod pair;

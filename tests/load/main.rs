@@ -1,0 +1,72 @@
+//! The pair under floods, load and loss: junk and forged adverts, saturated processors, lost
+//! adverts, servers that come and go. In network namespaces, as root; one case at a time, a few
+//! seconds each. `LBD_LONG=1 cargo test --release --test load -- PART_OF_A_NAME` takes the record:
+//! minutes each, with progress.
+
+#![allow(
+    clippy::allow_attributes,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test program"
+)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod floods;
+mod forge;
+mod loss;
+mod saturation;
+mod servers;
+mod tap;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lab::cases::Case;
+
+fn main() -> ExitCode {
+    let cases: Vec<Case> = [
+        floods::CASES,
+        saturation::CASES,
+        loss::CASES,
+        servers::CASES,
+    ]
+    .concat();
+    lab::cases::run("load", &cases)
+}
+
+/// `quick` seconds, or `long` ones for the record.
+fn seconds(quick: u64, long: u64) -> Duration {
+    Duration::from_secs(if is_long() { long } else { quick })
+}
+
+fn is_long() -> bool {
+    std::env::var_os("LBD_LONG").is_some_and(|value| value == "1")
+}
+
+/// Waits so long; every ten seconds it says how far it is.
+fn pass(time: Duration, mut look: impl FnMut() -> String) {
+    let begin = lbd::net::clock::now();
+    let mut said = begin;
+    loop {
+        let now = lbd::net::clock::now();
+        if now >= begin + time {
+            return;
+        }
+        if now >= said + Duration::from_secs(10) {
+            said = now;
+            println!(
+                "    {} of {} s: {}",
+                (now - begin).as_secs(),
+                time.as_secs(),
+                look()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

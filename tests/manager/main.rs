@@ -1,0 +1,31 @@
+//! The shipped unit under a service manager: what is restarted, what hands the VIP off, and what is
+//! only warned of. In network namespaces, as root; one case at a time.
+//! `cargo test --test manager -- PART_OF_A_NAME` runs some of them.
+
+#![allow(
+    clippy::allow_attributes,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test program"
+)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod faults;
+mod manners;
+mod service;
+mod unit;
+
+use std::process::ExitCode;
+
+use lab::cases::Case;
+
+fn main() -> ExitCode {
+    let cases: Vec<Case> = [manners::CASES, faults::CASES].concat();
+    lab::cases::run("manager", &cases)
+}
