@@ -69,7 +69,7 @@ impl Socket {
         let path = dir.join("admin.sock");
         let listener = socket::bind(&path).unwrap();
         let (orders, _nobody) = mpsc::channel(1);
-        run(move || socket::serve(listener, source(ready()), orders, Arc::default()));
+        run(move || socket::serve(listener, source(ready()), Arc::default(), orders));
         Self { dir, path }
     }
 

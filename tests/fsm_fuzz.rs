@@ -3,7 +3,7 @@
 //! `Watch::step`, what must come true in the end in `is_taken_in_the_end`. `LBD_FUZZ_STEPS` says how
 //! long, `LBD_FUZZ_SEED` where to begin; a failure names the seed that replays it.
 #![expect(
-    clippy::print_stdout,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "helpers of a test may stop it, and a failure says how to replay it"
 )]
@@ -276,7 +276,11 @@ impl Watch {
         let longest = other.machine.interval().duration().max(own.duration());
         let bound = 5 * longest + Duration::from_secs(10) + other.machine.settings().recovery_delay;
         let until = other.now + bound;
-        while other.machine.state() != VrrpState::Active {
+        for step in 0.. {
+            if other.machine.state() == VrrpState::Active {
+                return;
+            }
+            assert!(step < 100_000, "spins: {:?}", other.machine);
             let state = other.machine.state();
             assert_ne!(state, VrrpState::Initialize, "{:?}", self.machine);
             let due = other.machine.deadline().unwrap();

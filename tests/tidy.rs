@@ -141,7 +141,7 @@ fn pure_files_touch_no_clock_socket_executor_or_log() {
         let mut found = false;
         for file in files.iter().filter(|file| file.name.starts_with(pure)) {
             found = true;
-            if file.name.ends_with("tests.rs") {
+            if file.name.ends_with("tests.rs") || file.name.contains("/tests/") {
                 continue;
             }
             for (number, line) in code_lines(&file.text) {
@@ -278,7 +278,7 @@ fn every_requirement_of_the_rfc_has_a_verdict_and_its_tests_exist() {
         match verdict.as_str() {
             "met" | "differs" if tests.is_empty() => wrong.push(format!("{row}: no test")),
             "not applicable" if evidence.is_empty() => wrong.push(format!("{row}: no reason")),
-            "met" | "differs" | "deviates" | "not applicable" | "not yet" => {}
+            "met" | "differs" | "deviates" | "not applicable" => {}
             other => wrong.push(format!("{row}: no verdict {other}")),
         }
         for test in tests {

@@ -12,7 +12,8 @@ use lbd::ipc::message::VrrpState;
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
 use lbd::vrrp::fsm::{Input, Machine, NodeHealth, Settings};
 use lbd::vrrp::hmac::{Clock, Seal};
-use lbd::vrrp::validate::{OwnAddresses, Peer, Rules};
+use lbd::vrrp::packet::Reject;
+use lbd::vrrp::validate::{Accepted, OwnAddresses, Peer, Rules};
 
 const ME: [u8; 4] = [172, 16, 0, 2];
 const PEERS: [[u8; 4]; 2] = [[172, 16, 0, 1], [172, 16, 0, 3]];
@@ -141,6 +142,16 @@ struct Past {
 }
 
 impl Past {
+    fn beginning(now: Instant) -> Self {
+        Self {
+            start: now,
+            now,
+            wall_off: 0,
+            accepted: [None; 2],
+            signed: [0; 2],
+        }
+    }
+
     /// The true time in 1/2^32 s since 1970.
     fn time(&self) -> i128 {
         let since = i128::try_from((self.now - self.start).as_nanos()).unwrap();
@@ -488,6 +499,32 @@ fn health(can_serve: bool) -> Input {
     })
 }
 
+fn judge(
+    case: Case,
+    rules: &Rules,
+    seal: &mut Seal,
+    past: &Past,
+    packet: &[u8],
+) -> Result<Accepted, Reject> {
+    if !case.hmac {
+        return rules.accept(packet);
+    }
+    let clock = Clock {
+        wall: past.wall(),
+        at: past.now,
+    };
+    rules.accept_signed(packet, seal, clock)
+}
+
+/// How much later the next packet comes; now and then our wall clock jumps.
+fn pass_time(dice: &mut Dice, past: &mut Past) -> Duration {
+    if dice.below(300) == 0 {
+        let seconds = [0, 0, 3600, -3600, 4][dice.below(5)];
+        past.wall_off = seconds << 32;
+    }
+    Duration::from_millis(u64::try_from(dice.below(400)).unwrap())
+}
+
 #[test]
 fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
     let packets: u32 =
@@ -501,27 +538,13 @@ fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
         let mut now = lbd::net::clock::now();
         let mut machine = Machine::new(settings, now);
         let mut seal = Seal::new(&hmac(), rules.interval, rules.peers.len());
-        let mut past = Past {
-            start: now,
-            now,
-            wall_off: 0,
-            accepted: [None; 2],
-            signed: [0; 2],
-        };
+        let mut past = Past::beginning(now);
         machine.handle(now, Input::Up);
         machine.handle(now, health(true));
         for _ in 0..packets / 6 {
             past.now = now;
             let packet = random_packet(case, &mut dice, &mut past);
-            let clock = Clock {
-                wall: past.wall(),
-                at: now,
-            };
-            let verdict = if case.hmac {
-                rules.accept_signed(&packet, &mut seal, clock)
-            } else {
-                rules.accept(&packet)
-            };
+            let verdict = judge(case, &rules, &mut seal, &past, &packet);
             let checked = is_valid(case, &mut past, &packet);
             assert_eq!(verdict.is_ok(), checked, "{verdict:?} {packet:02x?}");
             let before = (machine.deadline(), machine.state(), machine.active());
@@ -551,13 +574,9 @@ fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
                 machine.handle(now, Input::Timer);
             }
             if case.hmac {
-                now += Duration::from_millis(u64::try_from(dice.below(400)).unwrap());
-                if dice.below(300) == 0 {
-                    let hours = [0, 0, 3600, -3600, 4][dice.below(5)];
-                    past.wall_off = hours << 32;
-                }
+                now += pass_time(&mut dice, &mut past);
             }
-            if dice.below(500) == 0 {
+            if dice.below(150) == 0 {
                 machine.handle(now, health(dice.below(2) == 0));
             }
         }

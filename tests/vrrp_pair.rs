@@ -371,6 +371,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             auth: kind.auth.clone(),
             mode: kind.mode,
             nodes,
+            allow_from: Vec::new(),
             preempt: Preempt::Always,
             lease: Some(Duration::from_secs(2)),
             garp: Garp {
@@ -381,6 +382,7 @@ fn local(kind: &Kind, me: usize) -> Box<LocalVip> {
             },
             track: Vec::new(),
             sync_group: None,
+            virtual_mac: false,
             per_server_weight: 0,
             notify: None,
         },

@@ -163,11 +163,14 @@ pub fn parse(line: &[u8]) -> Result<Question, String> {
 /// # Errors
 /// [`AskError`].
 pub fn ask_status(path: &Path) -> Result<Status, AskError> {
-    let content = ask(path, Command::Status, PATIENCE)?.only(path)?;
-    let Content::Status(status) = content else {
-        return Err(unexpected(path, content));
-    };
-    Ok(*status)
+    let mut answers = ask(path, Command::Status, PATIENCE)?;
+    match answers.only(path)? {
+        Content::Status(status) => Ok(*status),
+        other @ (Content::Events(_)
+        | Content::Outcome(_)
+        | Content::Error(_)
+        | Content::Denied(_)) => Err(unexpected(other)),
+    }
 }
 
 /// Gives the daemon at `path` an order and waits for what becomes of it, at most `patience`.
@@ -175,11 +178,14 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
 /// # Errors
 /// [`AskError`].
 pub fn order(path: &Path, order: Command, patience: Duration) -> Result<Outcome, AskError> {
-    let content = ask(path, order, patience.max(PATIENCE))?.only(path)?;
-    let Content::Outcome(outcome) = content else {
-        return Err(unexpected(path, content));
-    };
-    Ok(outcome)
+    let mut answers = ask(path, order, patience.max(PATIENCE))?;
+    match answers.only(path)? {
+        Content::Outcome(outcome) => Ok(outcome),
+        other @ (Content::Status(_)
+        | Content::Events(_)
+        | Content::Error(_)
+        | Content::Denied(_)) => Err(unexpected(other)),
+    }
 }
 
 /// Asks the daemon at `path` for its last events, and hands them to `take`. With `follow` also each
@@ -194,25 +200,22 @@ pub fn ask_events(
     mut take: impl FnMut(Vec<Event>) -> bool,
 ) -> Result<(), AskError> {
     let mut answers = ask(path, Command::Events { last, follow }, PATIENCE)?;
-    let mut first = true;
-    while let Some(content) = answers.next(path)? {
+    let mut content = answers.only(path)?;
+    answers
+        .wait_for_ever()
+        .map_err(|source| broken(path, source))?;
+    loop {
         let Content::Events(events) = content else {
-            return Err(unexpected(path, content));
+            return Err(unexpected(content));
         };
         if !take(events) || !follow {
             return Ok(());
         }
-        if first {
-            first = false;
-            answers
-                .wait_for_ever()
-                .map_err(|source| broken(path, source))?;
-        }
+        content = match answers.next(path)? {
+            Some(content) => content,
+            None => return Ok(()),
+        };
     }
-    if first {
-        return Err(broken(path, io::ErrorKind::UnexpectedEof.into()));
-    }
-    Ok(())
 }
 
 fn broken(path: &Path, source: io::Error) -> AskError {
@@ -222,13 +225,13 @@ fn broken(path: &Path, source: io::Error) -> AskError {
     }
 }
 
-/// An answer to another question.
-fn unexpected(path: &Path, content: Content) -> AskError {
+/// A refusal, or an answer to another question.
+fn unexpected(content: Content) -> AskError {
     match content {
         Content::Error(error) => AskError::Refused(error),
         Content::Denied(error) => AskError::Denied(error),
         Content::Status(_) | Content::Events(_) | Content::Outcome(_) => {
-            broken(path, io::ErrorKind::InvalidData.into())
+            AskError::Refused("answers another question".to_owned())
         }
     }
 }
@@ -295,10 +298,10 @@ impl Answers {
         Ok(Some(answer.content))
     }
 
-    /// The one there is.
-    fn only(mut self, path: &Path) -> Result<Content, AskError> {
-        let content = self.next(path)?;
-        content.ok_or_else(|| broken(path, io::ErrorKind::UnexpectedEof.into()))
+    /// The first one, which must come.
+    fn only(&mut self, path: &Path) -> Result<Content, AskError> {
+        let first = self.next(path)?;
+        first.ok_or_else(|| broken(path, io::ErrorKind::UnexpectedEof.into()))
     }
 
     fn wait_for_ever(&self) -> io::Result<()> {

@@ -17,7 +17,9 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::events::{Feed, Place};
-use super::protocol::{Answer, Command, Content, QUESTION_BYTES_MAX, VERSION, connect, parse};
+use super::protocol::{
+    Answer, Command, Content, QUESTION_BYTES_MAX, Question, VERSION, connect, parse,
+};
 use super::{Order, Orders, Source};
 use crate::ipc::command::{self, NAMES_MAX, Outcome};
 
@@ -64,8 +66,8 @@ pub fn bind(path: &Path) -> io::Result<StdListener> {
 pub async fn serve(
     listener: StdListener,
     source: Source,
-    orders: Orders,
     feed: Arc<Feed>,
+    orders: Orders,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
@@ -83,10 +85,10 @@ pub async fn serve(
             }
         };
         let (source, feed) = (Arc::clone(&source), Arc::clone(&feed));
-        let (orders, followers) = (orders.clone(), Arc::clone(&followers));
+        let (followers, orders) = (Arc::clone(&followers), orders.clone());
         tokio::spawn(async move {
-            let doors = (&source, &orders, feed.as_ref());
-            if let Err(error) = answer(stream, doors, &followers).await {
+            let served = answer(stream, &source, (&feed, &followers), &orders);
+            if let Err(error) = served.await {
                 tracing::debug!(%error, "admin conversation broke off");
             }
             drop(permit);
@@ -96,31 +98,27 @@ pub async fn serve(
 
 async fn answer(
     mut stream: UnixStream,
-    (source, orders, feed): (&Source, &Orders, &Feed),
-    followers: &Semaphore,
+    source: &Source,
+    (feed, followers): (&Feed, &Semaphore),
+    orders: &Orders,
 ) -> io::Result<()> {
     let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
         Ok(line) => match parse(&line?) {
-            Ok(question) => match question.command.into_order() {
-                Ok(order) => take_order(&stream, order, orders).await,
-                Err(Command::Events { last, follow }) => {
-                    let (events, place) = feed.last(usize::try_from(last).unwrap_or(usize::MAX));
-                    match followers.try_acquire() {
-                        Ok(_permit) if follow => {
-                            tell(&mut stream, Content::Events(events)).await?;
-                            return follow_on(&mut stream, feed, place).await;
-                        }
-                        Err(_full) if follow => {
-                            Content::Error("too many follow already".to_owned())
-                        }
-                        Ok(_) | Err(_) => Content::Events(events),
+            Ok(Question {
+                command: Command::Events { last, follow },
+                ..
+            }) => {
+                let (events, place) = feed.last(usize::try_from(last).unwrap_or(usize::MAX));
+                match followers.try_acquire() {
+                    Ok(_permit) if follow => {
+                        tell(&mut stream, Content::Events(events)).await?;
+                        return follow_on(&mut stream, feed, place).await;
                     }
+                    Err(_full) if follow => Content::Error("too many follow already".to_owned()),
+                    Ok(_) | Err(_) => Content::Events(events),
                 }
-                Err(Command::Status) => Content::Status(Box::new(source())),
-                Err(Command::Failover(_) | Command::ReleaseHold(_)) => {
-                    Content::Error("not understood".to_owned())
-                }
-            },
+            }
+            Ok(question) => reply(&stream, question, source, orders).await,
             Err(error) => Content::Error(error),
         },
         Err(_elapsed) => Content::Error("no question came in time".to_owned()),
@@ -158,7 +156,19 @@ async fn tell(stream: &mut UnixStream, content: Content) -> io::Result<()> {
     timeout(STEP_TIMEOUT, stream.write_all(&line)).await?
 }
 
-async fn take_order(stream: &UnixStream, order: command::Command, orders: &Orders) -> Content {
+async fn reply(
+    stream: &UnixStream,
+    question: Question,
+    source: &Source,
+    orders: &Orders,
+) -> Content {
+    let order = match question.command.into_order() {
+        Ok(order) => order,
+        Err(Command::Status) => return Content::Status(Box::new(source())),
+        Err(Command::Failover(_) | Command::ReleaseHold(_) | Command::Events { .. }) => {
+            return Content::Error("not understood".to_owned());
+        }
+    };
     // The socket was made by this process: its owner is this process's user.
     let owner = nix::unistd::geteuid().as_raw();
     match stream.peer_cred() {

@@ -48,7 +48,6 @@ enum Output {
 /// Asks and prints. Exit codes: 0, 1, 69 (nobody answers) or 77 (not allowed).
 #[must_use]
 pub(super) fn run(args: &EventsArgs) -> u8 {
-    // `-f` means something else here.
     let reach = Reach::new(args.socket.clone(), args.config.clone());
     let path = match reach.socket() {
         Ok(path) => path,

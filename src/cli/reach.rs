@@ -28,7 +28,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// From arguments of another form.
+    /// By arguments of another form.
     pub(super) fn new(socket: Option<PathBuf>, config: Option<PathBuf>) -> Self {
         Self { socket, config }
     }

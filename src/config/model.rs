@@ -159,6 +159,8 @@ pub struct Vip {
     pub mode: Mode,
     /// `nodes`, at least one; unique addresses.
     pub nodes: Vec<Node>,
+    /// `allow-from`: addresses of further routers that may take part, of either family.
+    pub allow_from: Vec<IpAddr>,
     /// `preempt`, default after 10s.
     pub preempt: Preempt,
     /// `lease`: the kernel lifetime of the address in whole seconds, default 2s; `None` = "off".
@@ -167,6 +169,8 @@ pub struct Vip {
     pub garp: Garp,
     /// `track`, default every proxy of the file without a weight.
     pub track: Vec<Track>,
+    /// `virtual-mac`: whether the addresses have the hardware address of the virtual router.
+    pub virtual_mac: bool,
     /// `sync-group`: the virtual routers of one group move together. Those that one table with
     /// addresses of both families is split into are such a group, named like the table.
     pub sync_group: Option<String>,

@@ -29,7 +29,7 @@ const METRIC: u32 = 0x6c00_0000;
 ///
 /// By IPv6 it comes without duplicate detection, never is a source (its preferred lifetime is 0),
 /// and without the kernel's route to its prefix: that would be shared with the node's own address
-/// and end with the lease. It brings a route of its own, behind all others.
+/// and could end with the lease. It brings a route of its own, behind all others.
 #[derive(Debug)]
 pub struct Lease {
     address: VipAddress,

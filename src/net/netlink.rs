@@ -23,6 +23,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Answers read for one request before it is given up; a dump has far fewer parts.
 const PARTS_MAX: usize = 4096;
 const HEADER_BYTES: usize = 16;
+/// What happened to an address.
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 /// Where the sequence number stands in a netlink header.
 const SEQUENCE: std::ops::Range<usize> = 8..12;
 
@@ -168,17 +171,83 @@ fn acknowledgement(part: &[u8], sequence: u32) -> Option<i32> {
 /// The messages of one datagram. One that makes no sense (a newer kernel's, say) is passed over; at
 /// a length that can't be it ends.
 pub(super) fn messages(
-    mut bytes: &[u8],
+    bytes: &[u8],
 ) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> + '_ {
+    raw_messages(bytes).filter_map(|message| NetlinkMessage::deserialize(message).ok())
+}
+
+/// The same, not looked into.
+pub(super) fn raw_messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> + '_ {
     let next = move || {
         let length = u32::from_ne_bytes(*bytes.first_chunk()?);
         let length = usize::try_from(length).ok()?;
         let message = bytes.get(..length).filter(|_| length >= HEADER_BYTES)?;
         let aligned = length.checked_next_multiple_of(4)?;
         bytes = bytes.get(aligned..).unwrap_or_default();
-        Some(NetlinkMessage::deserialize(message))
+        Some(message)
     };
-    std::iter::from_fn(next).flatten()
+    std::iter::from_fn(next)
+}
+
+/// An address that was added or removed, as the kernel's message says it. One that IPv6's duplicate
+/// detection holds back, or refused, is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AddressChange {
+    /// It is, and can be used.
+    pub(super) is_there: bool,
+    pub(super) index: u32,
+    pub(super) address: IpAddr,
+}
+
+/// Reads such a message without taking memory: each renewal of a lease comes as one.
+pub(super) fn address_change(message: &[u8]) -> Option<AddressChange> {
+    const ADDRESS: u16 = 1;
+    const LOCAL: u16 = 2;
+    const FLAGS: u16 = 8;
+    const FIXED_BYTES: usize = 8;
+    let is_added = match u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?) {
+        RTM_NEWADDR => true,
+        RTM_DELADDR => false,
+        _ => return None,
+    };
+    let fixed: &[u8; FIXED_BYTES] = message.get(HEADER_BYTES..)?.first_chunk()?;
+    let [_, _, _, _, index @ ..] = *fixed;
+    let of_bytes = |bytes| AddressFlags::from_bits_retain(u32::from_ne_bytes(bytes));
+    let mut rest = message.get(HEADER_BYTES + FIXED_BYTES..)?;
+    let (mut address, mut local) = (None, None);
+    let mut flags = AddressFlags::empty();
+    while let Some((&[a, b, c, d], _)) = rest.split_first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let Some(value) = rest.get(4..length) else {
+            break;
+        };
+        match u16::from_ne_bytes([c, d]) {
+            ADDRESS => address = ip(value),
+            LOCAL => local = ip(value),
+            FLAGS => flags = value.try_into().map_or(flags, of_bytes),
+            _ => {}
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(AddressChange {
+        is_there: is_added && is_sound(flags),
+        index: u32::from_ne_bytes(index),
+        // On point-to-point links `ADDRESS` is the other end.
+        address: local.or(address)?,
+    })
+}
+
+/// Not while IPv6's duplicate detection runs, nor after that failed.
+fn is_sound(flags: AddressFlags) -> bool {
+    let doubtful =
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    !doubtful && !flags.contains(AddressFlags::Dadfailed)
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
+    v4().or_else(v6)
 }
 
 /// One interface as the kernel describes it.
@@ -192,6 +261,10 @@ pub struct Link {
     pub up: bool,
     /// Its Ethernet address, if it has one.
     pub mac: Option<[u8; 6]>,
+    /// The index of the interface below it.
+    pub parent: Option<u32>,
+    /// What somebody calls it beside its name.
+    pub alias: Option<String>,
 }
 
 impl Link {
@@ -199,11 +272,17 @@ impl Link {
     pub(super) fn of(message: &LinkMessage) -> Self {
         let mut name = String::new();
         let mut mac = None;
+        let mut parent = None;
+        let mut alias = None;
         for attribute in &message.attributes {
             if let LinkAttribute::IfName(text) = attribute {
                 name.clone_from(text);
             } else if let LinkAttribute::Address(bytes) = attribute {
                 mac = bytes.as_slice().try_into().ok();
+            } else if let LinkAttribute::Link(index) = attribute {
+                parent = Some(*index);
+            } else if let LinkAttribute::IfAlias(text) = attribute {
+                alias = Some(text.clone());
             }
         }
         let wanted = LinkFlags::Up | LinkFlags::Running;
@@ -212,6 +291,8 @@ impl Link {
             name,
             up: message.header.flags.contains(wanted),
             mac,
+            parent,
+            alias,
         }
     }
 }
@@ -249,8 +330,6 @@ impl Address {
         }
         // On point-to-point links `Address` is the other end.
         let ip = local.or(address)?;
-        let doubtful =
-            flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
         Some(Self {
             index: message.header.index,
             address: VipAddress {
@@ -258,7 +337,7 @@ impl Address {
                 prefix: message.header.prefix_len,
             },
             protocol,
-            sound: !doubtful && !flags.contains(AddressFlags::Dadfailed),
+            sound: is_sound(flags),
         })
     }
 }
@@ -378,6 +457,39 @@ mod tests {
         let seen: Vec<_> = messages(&bytes).collect();
         assert_eq!(seen.len(), 1);
         assert!(matches!(seen[0].payload, NetlinkPayload::Done(_)));
+    }
+
+    #[test]
+    fn a_renewed_address_is_read_as_the_kernel_s_own_words_for_it() {
+        // RTM_NEWADDR of 10.1.0.100/24 on interface 7, with IFA_ADDRESS, IFA_LOCAL and a label.
+        let mut bytes = Vec::new();
+        bytes.extend(48_u32.to_ne_bytes());
+        bytes.extend([20_u16, 0].map(u16::to_ne_bytes).concat());
+        bytes.extend([0_u32, 0].map(u32::to_ne_bytes).concat());
+        bytes.extend([2, 24, 0, 0, 7, 0, 0, 0]);
+        for (kind, value) in [(1_u16, [10, 1, 0, 1]), (2, [10, 1, 0, 100]), (3, *b"eth\0")] {
+            bytes.extend([8, kind].map(u16::to_ne_bytes).concat());
+            bytes.extend(value);
+        }
+        let change = AddressChange {
+            is_there: true,
+            index: u32::from_ne_bytes([7, 0, 0, 0]),
+            address: IpAddr::from([10, 1, 0, 100]),
+        };
+        assert_eq!(address_change(&bytes), Some(change));
+        for end in 0..40 {
+            assert_ne!(address_change(&bytes[..end]), Some(change), "{end}");
+        }
+        // Tentative, tentative and optimistic, failed, permanent without detection.
+        for (flags, is_there) in [(0x40, false), (0x44, true), (0x48, false), (0x82, true)] {
+            bytes[18] = flags;
+            let change = address_change(&bytes).map(|change| change.is_there);
+            assert_eq!(change, Some(is_there), "{flags:02x}");
+        }
+        bytes[4] = 21;
+        assert!(address_change(&bytes).is_some_and(|change| !change.is_there));
+        bytes[4] = 16;
+        assert_eq!(address_change(&bytes), None);
     }
 
     #[test]

@@ -145,24 +145,23 @@ pub fn cause(
         Reject::Vrid => ("the nodes have different vrids", Some("vrid")),
         Reject::AuthType => ("one node authenticates, the other does not", Some("auth")),
         Reject::AuthData => ("the nodes have different passwords", Some("auth")),
+        Reject::HmacMissing => ("its sender does not sign", Some("auth")),
+        Reject::HmacForm => ("its sender signs in another way", Some("auth")),
+        Reject::HmacKey => ("signed with a key that this node lacks", Some("auth.keys")),
+        Reject::HmacDigest => (
+            "the nodes have different keys, or forged",
+            Some("auth.keys"),
+        ),
+        Reject::HmacClock => (
+            "the nodes' clocks are apart, or an old advert came again",
+            None,
+        ),
+        Reject::HmacReplay => ("an advert that was accepted before came again", None),
         Reject::Interval => (
             "the nodes have different intervals, which version 2 forbids",
             Some("advert-interval"),
         ),
         Reject::Checksum => ("damaged on its way, or forged", None),
-        Reject::HmacMissing | Reject::HmacForm => {
-            ("the other node does not sign its adverts", Some("auth"))
-        }
-        Reject::HmacKey => (
-            "the other node signs with a key that is not configured here",
-            Some("auth"),
-        ),
-        Reject::HmacDigest => ("another key under the same id, or a forgery", Some("auth")),
-        Reject::HmacClock => (
-            "the nodes' clocks are apart, or an old advert was sent again",
-            None,
-        ),
-        Reject::HmacReplay => ("an advert was sent again", None),
         Reject::IpHeader
         | Reject::Fragment
         | Reject::Protocol

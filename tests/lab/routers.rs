@@ -75,6 +75,11 @@ impl Inside {
         }
     }
 
+    /// For tests with a loop of their own.
+    pub fn parts(&mut self) -> (&mut Vec<VirtualRouter>, &mut LinkEvents) {
+        (&mut self.routers, &mut self.links)
+    }
+
     pub fn status(&self) -> Vec<VipStatus> {
         let at = now();
         let all = self.routers.iter();
@@ -172,6 +177,17 @@ impl Host {
         let job = move |inside: &mut Inside| reply.send(job(inside)).unwrap();
         self.jobs.send(Box::new(job)).unwrap();
         answer.recv().expect("the host's thread lives")
+    }
+
+    /// The same without waiting: the answer comes there.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Inside) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let (reply, answer) = sync_channel(1);
+        let job = move |inside: &mut Inside| reply.send(job(inside)).unwrap();
+        self.jobs.send(Box::new(job)).unwrap();
+        answer
     }
 
     pub fn run(&self, line: &str) -> String {

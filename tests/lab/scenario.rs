@@ -114,7 +114,7 @@ pub const V2_1S: Setup = Setup {
     word: "v2-1s",
     version: Version::V2,
     interval: Duration::from_secs(1),
-    parallel: 5,
+    parallel: 4,
 };
 pub const V3_100MS: Setup = Setup {
     word: "v3-100ms",
@@ -126,7 +126,7 @@ pub const V3_10MS: Setup = Setup {
     word: "v3-10ms",
     version: Version::V3,
     interval: Duration::from_millis(10),
-    parallel: 1,
+    parallel: 2,
 };
 
 impl Setup {

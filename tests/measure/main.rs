@@ -24,7 +24,7 @@ const HELP: &str = "tests/failover [OPTIONS]
   --runs N                 runs of each scenario, setup and stack (3)
   --only SCENARIO/SETUP    parts of the names, e.g. sigterm, heals/v3-100ms, /v2-1s
   --stack lbd|keepalived   one of the two
-  --parallel N             labs at once (5 at adverts of 1 s, 3 at 100 ms, 1 at 10 ms)
+  --parallel N             labs at once (4 at adverts of 1 s, 3 at 100 ms, 2 at 10 ms)
   --write                  put the table into docs/failover.md
   --list                   name scenarios and setups, and end";
 

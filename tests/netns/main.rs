@@ -23,6 +23,7 @@ mod operator;
 mod promises;
 mod routed;
 mod routed_lab;
+mod strangers;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         migration::CASES,
         operator::CASES,
         routed::CASES,
+        strangers::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)

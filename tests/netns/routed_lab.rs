@@ -356,7 +356,7 @@ fn ip(host: &Namespace, arguments: &str) -> String {
 }
 
 fn output(host: &Namespace, command: &mut Command) -> String {
-    command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
     let child = host.spawn(command).unwrap();
     let output = child.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap()

@@ -15,6 +15,7 @@ mod dice;
 mod faults;
 mod keepalived;
 mod node;
+mod plan;
 mod scenes;
 mod world;
 
@@ -25,7 +26,8 @@ use lbd::config::model::Preempt;
 use lbd::units::Priority;
 
 use dice::Dice;
-use world::{Plan, World};
+use plan::Plan;
+use world::World;
 
 /// What the seeds of a test come to.
 #[derive(Default)]
@@ -50,8 +52,8 @@ impl Sum {
 
     fn print(&self, seeds: u64) {
         println!(
-            "{seeds} seeds: {:.1} virtual hours, {} take-overs, {} failovers taken and {} refused",
-            f64::from(u32::try_from(self.seconds.load(Ordering::Relaxed)).unwrap()) / 3_600.0,
+            "{seeds} seeds: {} virtual hours, {} take-overs, {} failovers taken and {} refused",
+            self.seconds.load(Ordering::Relaxed) / 3_600,
             self.moves.load(Ordering::Relaxed),
             self.taken.load(Ordering::Relaxed),
             self.refused.load(Ordering::Relaxed),

@@ -7,7 +7,8 @@ use lbd::units::Version;
 
 use super::dice::Dice;
 use super::node::{Ns, Output, ns};
-use super::world::{Plan, World, healthy};
+use super::plan::Plan;
+use super::world::{World, healthy};
 
 const MS: Ns = 1_000_000;
 

@@ -73,8 +73,8 @@ pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
                 facts(draft, group, first, vip, problems);
                 nodes(draft, group, first, vip, problems);
                 let earlier = vips.iter().take(index).filter(same);
-                let tracks = earlier.flat_map(|other| &other.track);
-                tracked(draft, group, tracks, vip, problems);
+                let tracks: Vec<&Track> = earlier.flat_map(|other| &other.track).collect();
+                tracked(draft, group, &tracks, vip, problems);
             }
             None if vips.iter().filter(same).count() < 2 && vips.len() == draft.vip_count => {
                 problems.push(
@@ -170,16 +170,10 @@ fn nodes(draft: &Draft, group: &str, first: &Vip, vip: &Vip, problems: &mut Vec<
 }
 
 /// The group tracks what any member tracks; nothing may count in two ways.
-fn tracked<'d>(
-    draft: &Draft,
-    group: &str,
-    earlier: impl Iterator<Item = &'d Track> + Clone,
-    vip: &Vip,
-    problems: &mut Vec<Problem>,
-) {
+fn tracked(draft: &Draft, group: &str, earlier: &[&Track], vip: &Vip, problems: &mut Vec<Problem>) {
     for (index, track) in vip.track.iter().enumerate() {
         let clash = |other: &&Track| other.target == track.target && other.weight != track.weight;
-        if earlier.clone().any(|other| clash(&other)) {
+        if earlier.iter().any(clash) {
             problems.push(
                 Problem::error(
                     "E0230",

@@ -25,7 +25,7 @@ pub(super) fn servers(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
         TrackTarget::Script(_) | TrackTarget::Interface(_) | TrackTarget::File(_) => None,
     });
     let servers: usize = tracked.map(|proxy| proxy.servers.len()).sum();
-    let warn = |text: String| Problem::warning("W0234", text);
+    let warn = |text: String| Problem::warning("W0261", text);
     if vip.preempt == Preempt::Never {
         let preempt = draft.spans.at(&format!("vip/{}/preempt", vip.name));
         problems.push(
@@ -105,8 +105,8 @@ fn untracked(
     problems: &mut Vec<Problem>,
 ) {
     let of_routes = draft.config.routes.iter().flat_map(|route| &route.track);
-    let of_vips = draft.config.vips.iter().flat_map(|vip| &vip.track);
-    if of_vips.chain(of_routes).any(|track| track.target == target) {
+    let tracks = draft.config.vips.iter().flat_map(|vip| &vip.track);
+    if tracks.chain(of_routes).any(|track| track.target == target) {
         return;
     }
     let name = &entry.name;
@@ -156,7 +156,7 @@ pub(super) fn here(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
             };
             if host.facts.interface(name).is_none() {
                 problems.push(
-                    Problem::warning("W0232", format!("there is no interface {name}")).at(
+                    Problem::warning("W0262", format!("there is no interface {name}")).at(
                         &draft.spans.at(&format!("vip/{}/track/{index}", vip.name)),
                         "not on this machine: it counts as failed",
                     ),
@@ -204,7 +204,7 @@ fn program(
             ),
         ),
     };
-    let problem = Problem::warning("W0233", format!("{program} will not be run")).at(
+    let problem = Problem::warning("W0263", format!("{program} will not be run")).at(
         &draft.spans.at(&format!("{path}/{key}")),
         format!("{why}: {consequence}"),
     );

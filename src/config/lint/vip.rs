@@ -122,7 +122,9 @@ fn nodes(draft: &Draft, vip: &Vip, problems: &mut Vec<Problem>) {
             );
         }
     }
-    if let [only] = vip.nodes.as_slice() {
+    if let [only] = vip.nodes.as_slice()
+        && vip.allow_from.is_empty()
+    {
         problems.push(
             Problem::warning("W0217", format!("`vip.{}` has only one node", vip.name)).at(
                 &place(0),

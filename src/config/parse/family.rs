@@ -54,7 +54,7 @@ pub(super) fn split(
     let second = rest.find(|family| *family != first);
     let before = sink.errors();
     for (index, node) in vip.nodes.iter().enumerate() {
-        fits(&vip, index, node, first, second, spans, sink);
+        fits(&vip, (index, node), (first, second), spans, sink);
     }
     if first == Family::V6 || second == Some(Family::V6) {
         version(&vip, spans, sink);
@@ -116,10 +116,8 @@ fn positions(vip: &Vip, family: Family) -> Vec<usize> {
 /// A node needs one address of each family that the virtual addresses have, and no other.
 fn fits(
     vip: &Vip,
-    index: usize,
-    node: &Node,
-    first: Family,
-    second: Option<Family>,
+    (index, node): (usize, &Node),
+    (first, second): (Family, Option<Family>),
     spans: &Spans,
     sink: &mut Sink,
 ) {

@@ -5,6 +5,7 @@
 //! lints see only sound items; the draft becomes a configuration if nothing was refused.
 
 mod address;
+mod allow;
 mod auth;
 mod check;
 mod family;
@@ -19,6 +20,8 @@ mod unknown;
 mod value;
 mod vip;
 
+#[cfg(test)]
+mod family_tests;
 #[cfg(test)]
 mod tests;
 

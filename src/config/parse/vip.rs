@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::Tracked;
 use super::fields::Fields;
 use super::given::{Given, Sink};
-use super::{address, auth, notify, track, value};
+use super::{address, allow, auth, notify, track, value};
 use crate::config::model::{Garp, Mode, Node, Preempt, Vip, VipAddress};
 use crate::config::problem::Problem;
 use crate::units::{AdvertInterval, Priority, Version, Vrid};
@@ -26,6 +26,7 @@ pub(super) fn vip(
     let before = sink.errors();
     let addresses = addresses(&mut fields, sink);
     let nodes = nodes(&mut fields, sink);
+    let allow_from = allow::allow_from(&mut fields, &addresses, &nodes, sink);
     let interface = interface(&mut fields, sink);
     let vrid = vrid(&mut fields, addresses.first(), sink);
     let version = match fields.integer("version", sink) {
@@ -46,6 +47,7 @@ pub(super) fn vip(
     let per_server_weight = fields.byte("per-server-weight", sink);
     let notify = notify::notify(&mut fields, sink);
     let sync_group = sync_group(&mut fields, sink);
+    let virtual_mac = fields.flag("virtual-mac", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     if sink.errors() > before {
@@ -62,11 +64,13 @@ pub(super) fn vip(
         auth,
         mode,
         nodes,
+        allow_from,
         preempt,
         lease,
         garp,
         track,
         sync_group,
+        virtual_mac,
         per_server_weight,
         notify,
     })

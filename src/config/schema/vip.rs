@@ -111,7 +111,13 @@ pub(super) const VIP: Section = Section {
             "Virtual routers with the same word here move together, all or none; what one of them tracks, all do.",
         )
         .called(&["vrrp_sync_group"]),
-        Key::later("virtual-mac", "The RFC's virtual MAC address.").called(&["use_vmac"]),
+        Key::new(
+            "virtual-mac",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Whether the addresses have the RFC's hardware address 00:00:5e:00:01:VRID (IPv6: 02), on a macvlan device; needs `arp_ignore` 1 on the host's interface.",
+        )
+        .called(&["use_vmac"]),
         Key::new(
             "announce",
             Kind::Choice(&[Word::new("vrrp"), Word::new("route")]),
@@ -124,7 +130,12 @@ pub(super) const VIP: Section = Section {
             Fallback::Words("5s"),
             "With `announce = \"route\"`: how long connections are still served after the address was withdrawn, while routers learn of it; then they are reset.",
         ),
-        Key::later("allow-from", "Peers beyond `nodes`."),
+        Key::new(
+            "allow-from",
+            Kind::List("addresses, at most 16"),
+            Fallback::Words("none"),
+            "Routers beyond `nodes` that may take part, a third one during a migration say: by unicast adverts go to them, too; theirs are judged as those of nodes, with TTL 255.",
+        ),
     ],
 };
 

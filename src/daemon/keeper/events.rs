@@ -2,9 +2,11 @@
 //! process, which answers for it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Instant, UNIX_EPOCH};
 
 use super::Keeper;
+use crate::config::model::Vip;
 use crate::ipc::event::{Event, EventKind};
 use crate::ipc::message::{RouteStatus, ToProxy, VrrpState};
 use crate::net::clock;
@@ -93,27 +95,39 @@ impl Keeper {
         seq
     }
 
+    /// Another host answers for an address of a router.
+    pub(super) fn note_conflict(&mut self, router: usize, address: IpAddr, mac: [u8; 6]) {
+        let owner = |vip: &&Vip| vip.addresses.iter().any(|own| own.ip == address);
+        let members = self.routers.members(router).iter();
+        let mut vips = members.filter_map(|vip| self.args.config.vips.get(*vip));
+        let vip = vips.find(owner).map(|vip| vip.name.clone());
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let reason = format!("{address} is answered for by {mac} too");
+        self.record(EventKind::Conflict, (vip.as_deref(), None), None, &reason);
+    }
+
     /// What a failover by command came to.
     pub(super) fn note_failover(&mut self, router: usize, taken: bool) {
-        let name = self.routers.name(router).to_owned();
         let reason = if taken {
             "another node has taken over"
         } else {
             "no other node took over"
         };
-        self.record(EventKind::Failover, (Some(&name), None), None, reason);
+        for vip in self.routers.members(router).to_vec() {
+            let vip = self.args.config.vips.get(vip).map(|vip| vip.name.clone());
+            self.record(EventKind::Failover, (vip.as_deref(), None), None, reason);
+        }
     }
 
     /// Makes events of the routes that were announced or withdrawn.
     pub(super) fn note_routes(&mut self, routes: &[RouteStatus]) {
+        self.record.announced.resize(routes.len(), false);
         for (index, route) in routes.iter().enumerate() {
-            let noted = self.record.announced.get(index).copied();
-            if noted.unwrap_or(false) == route.announced {
+            let Some(noted) = self.record.announced.get_mut(index) else {
+                return;
+            };
+            if std::mem::replace(noted, route.announced) == route.announced {
                 continue;
-            }
-            self.record.announced.resize(routes.len(), false);
-            if let Some(noted) = self.record.announced.get_mut(index) {
-                *noted = route.announced;
             }
             let change = if route.announced {
                 ("withdrawn", "announced")

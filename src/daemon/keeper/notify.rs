@@ -1,7 +1,6 @@
 //! Telling programs of the virtual routers' changes: `notifier` says what is next, the runner runs
 //! it, nothing here waits for it.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Keeper;
@@ -163,7 +162,7 @@ fn order(index: usize, vip: &Vip, notify: &Notify, node: &str, start: &Start<'_,
 }
 
 impl Keeper {
-    /// A virtual router has changed its state.
+    /// A virtual router has changed its state, and each member of a sync-group with it.
     pub(super) fn router_changed(
         &mut self,
         now: Instant,
@@ -171,47 +170,38 @@ impl Keeper {
         (from, to): (VrrpState, VrrpState),
         reason: &'static str,
     ) {
-        let Some(vip) = self.args.config.vips.get(router) else {
-            return;
-        };
-        let (name, notify) = (vip.name.clone(), vip.notify.is_some());
-        let change = Some((plain(from), plain(to)));
-        let seq = self.record(EventKind::State, (Some(&name), None), change, reason);
         let state = match to {
-            VrrpState::Active => Told::Active,
-            VrrpState::Backup => Told::Backup,
-            VrrpState::Initialize if self.stopping.is_some() => Told::Stop,
-            VrrpState::Initialize => Told::Fault,
+            VrrpState::Active => Some(Told::Active),
+            VrrpState::Backup => Some(Told::Backup),
+            VrrpState::Initialize if self.stopping.is_some() => Some(Told::Stop),
+            VrrpState::Initialize => Some(Told::Fault),
             // It still has the addresses.
-            VrrpState::Leaving => return,
+            VrrpState::Leaving => None,
         };
-        let status = self.routers.status(now).into_iter().nth(router);
-        let (Some(status), Some(notifier)) = (status, self.notifiers.all.get_mut(router)) else {
-            return;
-        };
-        if notify {
-            let facts = Facts {
-                seq,
-                priority: status.effective_priority,
-                interface: status.interface,
-                addresses: status.addresses.join(" "),
-                reason,
+        let status = self.routers.status(now);
+        for index in self.routers.members(router).to_vec() {
+            let Some(vip) = self.args.config.vips.get(index) else {
+                continue;
             };
-            notifier.news(state, facts);
+            let (name, notify) = (vip.name.clone(), vip.notify.is_some());
+            let change = Some((plain(from), plain(to)));
+            let seq = self.record(EventKind::State, (Some(&name), None), change, reason);
+            let status = status.iter().find(|status| status.name == name);
+            let notifier = self.notifiers.all.get_mut(index);
+            let (Some(state), Some(status), Some(notifier)) = (state, status, notifier) else {
+                continue;
+            };
+            if notify {
+                let facts = Facts {
+                    seq,
+                    priority: status.effective_priority,
+                    interface: status.interface.clone(),
+                    addresses: status.addresses.join(" "),
+                    reason,
+                };
+                notifier.news(state, facts);
+            }
         }
-    }
-
-    /// Another host answers for an address of ours.
-    pub(super) fn conflict(&mut self, router: usize, address: IpAddr, mac: [u8; 6]) {
-        let members = self.routers.members(router).iter();
-        let mut vips = members.filter_map(|vip| self.args.config.vips.get(*vip));
-        let holder = |vip: &&Vip| vip.addresses.iter().any(|own| own.ip == address);
-        let name = vips.find(holder).map(|vip| vip.name.clone());
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        let reason = format!("{mac} answers for it");
-        let subject = address.to_string();
-        let about = (name.as_deref(), Some(subject.as_str()));
-        self.record(EventKind::Conflict, about, None, &reason);
     }
 
     /// Has the programs started that are next.

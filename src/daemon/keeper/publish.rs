@@ -32,6 +32,8 @@ pub(super) struct Published {
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
     stamps: Vec<Stamp>,
+    /// Stamps alone are not written before.
+    save_after: Instant,
     complained: Option<Instant>,
     status_at: Instant,
     ready: bool,
@@ -50,6 +52,7 @@ impl Published {
             proxy: None,
             marked: None,
             stamps,
+            save_after: now,
             complained: None,
             status_at: now,
             ready: false,
@@ -78,26 +81,15 @@ impl Keeper {
         self.judge_routes(now, standing);
         self.note_tracks(standing);
         for wish in self.routers.take_wishes(&self.epoll) {
-            match wish {
-                Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
-                Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
-                Wish::Conflict(router, address, mac) => self.conflict(router, address, mac),
-                Wish::FailedOver { index, taken } => {
-                    self.note_failover(index, taken);
-                    self.commands.failed_over(now, index, taken, &self.routers);
-                }
-                Wish::Changed(router, from, to, reason) => {
-                    self.router_changed(now, router, (from, to), reason);
-                }
-            }
+            self.grant(now, wish);
         }
         self.tick_commands(now);
         self.drive_notify(now);
         self.tell_events(now);
-        self.save_state(now);
         let states = self.routers.states();
         let changes = self.routes.changes();
         let news = states != self.published.states || changes != self.published.changes;
+        self.save_state(now, news);
         if news || now >= self.published.status_at {
             self.published.states = states;
             self.published.changes = changes;
@@ -110,6 +102,22 @@ impl Keeper {
             }
         }
         self.feed_watchdog(now);
+    }
+
+    /// Does what a virtual router wants done.
+    fn grant(&mut self, now: Instant, wish: Wish) {
+        match wish {
+            Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
+            Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
+            Wish::Changed(router, from, to, reason) => {
+                self.router_changed(now, router, (from, to), reason);
+            }
+            Wish::Conflict(router, address, mac) => self.note_conflict(router, address, mac),
+            Wish::FailedOver { index, taken } => {
+                self.note_failover(index, taken);
+                self.commands.failed_over(now, index, taken, &self.routers);
+            }
+        }
     }
 
     /// Tells a virtual router what this node can do.
@@ -170,10 +178,15 @@ impl Keeper {
         }
     }
 
-    /// Each advert of an Active is a stamp for the next keeper.
-    fn save_state(&mut self, now: Instant) {
+    /// Each advert of an Active is a stamp for the next keeper. Many adverts in a short time are
+    /// written down once, a change of state at once.
+    fn save_state(&mut self, now: Instant, news: bool) {
         let connected = self.proxies.pid();
         let published = &mut self.published;
+        if !news && published.marked == connected && now < published.save_after {
+            return;
+        }
+        published.save_after = now + self.routers.stamp_spacing();
         let stamps = self.routers.news(&published.stamps);
         if published.marked == connected && stamps.is_none() {
             return;

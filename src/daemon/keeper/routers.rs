@@ -20,6 +20,7 @@ use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
+use crate::net::virtual_mac;
 use crate::vrrp::fsm::NodeHealth;
 use crate::vrrp::stamp::{Resume, Stamp};
 use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
@@ -28,6 +29,9 @@ use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
 const LINK_READS_MAX: usize = 64;
 /// Stamps of one advert, taken at different times, differ by less than this.
 const SAME_STAMP: Duration = Duration::from_millis(3);
+
+/// Between two looks for new stamps where there is no router to leave any.
+const STAMP_SPACING_MAX: Duration = Duration::from_secs(1);
 
 /// All of them.
 #[derive(Debug)]
@@ -94,6 +98,7 @@ impl Routers {
         routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
+        let shared = Rc::clone(&netlink);
         for vips in groups(locals) {
             let members: Vec<LocalVip> = vips
                 .iter()
@@ -112,7 +117,27 @@ impl Routers {
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;
         }
+        routers.remove_forgotten_devices(&shared);
         Ok(routers)
+    }
+
+    /// Devices of virtual hardware addresses that the file no longer asks for.
+    fn remove_forgotten_devices(&self, netlink: &RefCell<Netlink>) {
+        let in_use = |name: &str| {
+            let mut all = self
+                .routers
+                .iter()
+                .flat_map(|router| router.inner.devices());
+            all.any(|device| device == name)
+        };
+        match virtual_mac::remove_others(&mut netlink.borrow_mut(), in_use) {
+            Ok(removed) => {
+                for interface in removed {
+                    tracing::warn!(%interface, "removed a device that an earlier lbd left");
+                }
+            }
+            Err(error) => tracing::error!(%error, "left-over devices not removed"),
+        }
     }
 
     /// The stamp of a group is that of whichever member was its first.
@@ -153,14 +178,14 @@ impl Routers {
         Ok(())
     }
 
-    /// How many there are.
+    /// How many there are: a sync-group is one.
     pub(super) fn count(&self) -> usize {
         self.routers.len()
     }
 
-    /// What they call the router at this position.
-    pub(super) fn name(&self, index: usize) -> &str {
-        self.routers.get(index).map_or("", |router| &router.name)
+    /// Its members' positions in the file.
+    pub(super) fn members(&self, index: usize) -> &[usize] {
+        self.routers.get(index).map_or(&[], |router| &router.vips)
     }
 
     /// What each router tracks, in order: a group what any of its members does.
@@ -242,8 +267,7 @@ impl Routers {
             while let Some(event) = router.inner.pop_event() {
                 match event {
                     RouterEvent::Changed { from, to, reason } => {
-                        let all = router.vips.iter();
-                        wishes.extend(all.map(|vip| Wish::Changed(*vip, from, to, reason)));
+                        wishes.push(Wish::Changed(index, from, to, reason));
                     }
                     RouterEvent::Conflict { address, mac } => {
                         wishes.push(Wish::Conflict(index, address, mac));
@@ -303,11 +327,6 @@ impl Routers {
         Some(self.routers.get(index)?.inner.state())
     }
 
-    /// The positions in the file of a router's members.
-    pub(super) fn members(&self, index: usize) -> &[usize] {
-        self.routers.get(index).map_or(&[], |router| &router.vips)
-    }
-
     /// Hands over to another node; a [`Wish::FailedOver`] follows.
     pub(super) fn failover(&mut self, index: usize, now: Instant, hold: Option<Duration>) {
         if let Some(router) = self.routers.get_mut(index) {
@@ -358,6 +377,15 @@ impl Routers {
         };
         let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
         (!unchanged).then_some(stamps)
+    }
+
+    /// How much older than the last advert a stamp may be: a part of what would be lost by it.
+    pub(super) fn stamp_spacing(&self) -> Duration {
+        let all = self.routers.iter();
+        let shortest = all
+            .map(|router| router.tracked.advert_interval.duration())
+            .min();
+        shortest.map_or(STAMP_SPACING_MAX, |interval| interval / 4)
     }
 
     pub(super) fn resign(&mut self, now: Instant) {
@@ -448,8 +476,6 @@ fn union(members: &[LocalVip]) -> Option<Vip> {
             union.track.push(track.clone());
         }
     }
-    let weights = members.iter().map(|local| local.vip.per_server_weight);
-    union.per_server_weight = weights.max().unwrap_or(0);
     Some(union)
 }
 

@@ -1,11 +1,11 @@
 //! What virtual routers track beside proxies and scripts: files that the runner reads, and how many
 //! servers count. Changes of verdicts become events here.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::health::{Names, Results};
-use super::routers::check_interval;
+use super::routers::{Routers, check_interval};
 use crate::config::model::{Config, TrackFile, TrackTarget};
 use crate::daemon::supervise::Standing;
 use crate::ipc::event::EventKind;
@@ -19,19 +19,31 @@ pub(super) struct Tracks {
     files: Vec<Option<Found>>,
     /// What was found in each, in words.
     contents: Vec<String>,
-    /// One per virtual router.
-    servers: Vec<Servers>,
+    /// One per virtual router; a sync-group is one.
+    servers: Vec<Counted>,
     /// The verdict of each track of each virtual router that was noted last.
     noted: Vec<Vec<Option<bool>>>,
 }
 
+#[derive(Debug)]
+struct Counted {
+    weight: u8,
+    delay: Duration,
+    servers: Servers,
+}
+
 impl Tracks {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, routers: &Routers) -> Self {
+        let all = (0..routers.count()).filter_map(|index| routers.tracked(index));
+        let counted = all.map(|vip| Counted {
+            weight: vip.per_server_weight,
+            delay: check_interval(config, vip),
+            servers: Servers::default(),
+        });
         Self {
             files: vec![None; config.track_files.len()],
             contents: vec![String::new(); config.track_files.len()],
-            // There are at most as many routers.
-            servers: config.vips.iter().map(|_| Servers::default()).collect(),
+            servers: counted.collect(),
             noted: config
                 .vips
                 .iter()
@@ -46,7 +58,7 @@ impl Tracks {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let all = self.servers.iter();
-        all.filter_map(Servers::deadline).min()
+        all.filter_map(|counted| counted.servers.deadline()).min()
     }
 }
 
@@ -54,20 +66,17 @@ impl Keeper {
     /// What the usable servers add to the priority of a virtual router.
     pub(super) fn servers_weight(&mut self, index: usize, now: Instant) -> i32 {
         let holds = self.routers.holds(index);
-        let Some(vip) = self.routers.tracked(index) else {
-            return 0;
-        };
-        let weight = vip.per_server_weight;
-        if weight == 0 {
-            return 0;
-        }
-        let delay = check_interval(&self.args.config, vip);
-        let usable = self.board.usable_servers(vip);
+        let vip = self.routers.tracked(index);
+        let usable = vip.and_then(|vip| self.board.usable_servers(vip));
         let counted = self.tracks.servers.get_mut(index);
         let (Some(usable), Some(counted)) = (usable, counted) else {
             return 0;
         };
-        i32::from(counted.count(now, usable, holds, delay)) * i32::from(weight)
+        if counted.weight == 0 {
+            return 0;
+        }
+        let servers = counted.servers.count(now, usable, holds, counted.delay);
+        i32::from(servers) * i32::from(counted.weight)
     }
 
     /// Has the runner watch the tracked files.

@@ -13,8 +13,7 @@ pub(super) enum Wish {
     Probe,
     /// Another host answers for an address of the router at this position.
     Conflict(usize, IpAddr, [u8; 6]),
-    /// A router has changed its state: the position in the file of one of its members, from where,
-    /// to where, why.
+    /// A router has changed its state: its position, from where, to where, why.
     Changed(usize, VrrpState, VrrpState, &'static str),
     /// A failover by command has ended.
     FailedOver {

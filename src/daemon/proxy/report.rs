@@ -171,7 +171,7 @@ impl Doors {
                 let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
                 let orders = orders.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = socket::serve(listener, source, orders, feed).await {
+                    if let Err(error) = socket::serve(listener, source, feed, orders).await {
                         tracing::error!(%error, "admin socket cannot be served");
                     }
                 });

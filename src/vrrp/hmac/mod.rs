@@ -21,7 +21,7 @@
 //! two nodes that have not heard each other: each refuses the other as [`Reject::HmacClock`], so
 //! both may become Active until the clocks agree. That is the draft's price. Nothing of it
 //! lasts: a refused advert moves no mark, a [`Seal`] whose clock was put back follows it again, and
-//! a mark that lies in the future gives way once its sender has been silent for the window.
+//! a mark that lies in the future holds for twice the window at most.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 

@@ -56,7 +56,7 @@ enum Consequence {
 
 impl Member {
     fn consequence(&mut self, now: Instant, holds: bool, event: &LinkEvent) -> Option<Consequence> {
-        let mine = self.wire.index();
+        let (mine, home) = (self.wire.index(), self.wire.home());
         match event {
             LinkEvent::Link { index, up, mac, .. } if *index == mine => {
                 Some(Consequence::Mac(*up, *mac))
@@ -73,7 +73,15 @@ impl Member {
                 }
             }
             LinkEvent::Removed { index } if *index == mine => Some(Consequence::Link(false)),
-            LinkEvent::AddressGone { index, address } if *index == mine => {
+            LinkEvent::Removed { index } if *index == home => Some(Consequence::Reopen),
+            LinkEvent::Link {
+                index, up: false, ..
+            } if *index == home && holds => {
+                // The next renewal raises it.
+                self.wire.forget_state();
+                None
+            }
+            LinkEvent::AddressGone { index, address } if *index == mine || *index == home => {
                 if self.addresses().any(|vip| vip == *address) && holds {
                     if self.warnings.about_deletion(now) {
                         tracing::warn!(vip = %address, "address deleted by somebody else");
@@ -151,6 +159,10 @@ impl VirtualRouter {
     /// A member's interface was removed and made anew: new sockets, as soon as it has our address
     /// again.
     fn reopen(&mut self, now: Instant, place: usize) {
+        // Who has left needs no wire, and has removed what was made for it.
+        if self.machine.is_released() {
+            return;
+        }
         let stale = |member: &&mut Member| member.wire.is_stale();
         let Some(member) = self.members.get_mut(place).filter(stale) else {
             return;

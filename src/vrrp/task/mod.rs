@@ -269,6 +269,17 @@ impl VirtualRouter {
         if self.release_at.is_some() {
             self.release_now(now);
         }
+        for member in &mut self.members {
+            if let Err(error) = member.wire.retire() {
+                member.kernel_error(now, "remove the macvlan device", &error);
+            }
+        }
+    }
+
+    /// The names of the devices that were made for its addresses.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        let all = self.members.iter();
+        all.filter_map(|member| member.wire.device())
     }
 
     /// Whether it has left and the addresses are gone.
@@ -333,6 +344,6 @@ fn settings(local: &LocalVip) -> Settings {
         lease: vip.lease,
         garp: vip.garp.clone(),
         recovery_delay: RECOVERY_DELAY,
-        alone: vip.nodes.len() < 2,
+        alone: vip.nodes.len() < 2 && vip.allow_from.is_empty(),
     }
 }

@@ -102,10 +102,13 @@ impl VirtualRouter {
 }
 
 fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
-    let all = member.others().zip(&member.peers).enumerate();
-    all.map(|(place, (node, heard))| PeerStatus {
-        name: node.name.clone(),
-        address: node.address,
+    let all = member.rules.peers.iter().zip(&member.peers).enumerate();
+    all.map(|(place, (peer, heard))| PeerStatus {
+        name: member
+            .others()
+            .nth(place)
+            .and_then(|node| node.name.clone()),
+        address: peer.address,
         last_advert_age_ms: heard
             .last
             .map(|last| ms(now.saturating_duration_since(last))),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::member::Member;
+use crate::net::arp_watch::Watcher;
 use crate::vrrp::conflict::{Conflict, Owner};
 
 /// Answers read in one call.
@@ -16,7 +17,7 @@ impl Member {
     /// Asks the other nodes for nothing, so that their kernels know where this node is: an Active
     /// that looked for it in vain would otherwise keep its adverts back for up to a second.
     pub(super) fn greet(&mut self, now: Instant) {
-        let sent = self.wire.watcher().map(|watcher| watcher.greet());
+        let sent = self.wire.watcher().map(Watcher::greet);
         if let Some(Err(error)) = sent {
             self.kernel_error(now, "greet the other nodes", &error);
         }
@@ -46,10 +47,7 @@ impl Member {
     pub(super) fn find_conflict(&mut self, now: Instant, active: bool) -> Option<Conflict> {
         let mut is_new = false;
         for _ in 0..READS_MAX {
-            let Some(watcher) = self.wire.watcher() else {
-                return None;
-            };
-            match watcher.read() {
+            match self.wire.watcher()?.read() {
                 Ok(None) => break,
                 Ok(Some(seen)) => {
                     let address = IpAddr::V4(seen.address);
@@ -76,7 +74,7 @@ impl Member {
             self.name_conflict(found);
         }
         if self.watch.is_due(now, self.local.vip.garp.refresh) {
-            let asked = self.wire.watcher().map(|watcher| watcher.probe());
+            let asked = self.wire.watcher().map(Watcher::probe);
             if let Some(Err(error)) = asked {
                 self.kernel_error(now, "ask by ARP", &error);
             }

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{OpenError, SharedNetlink};
 use crate::config::local::LocalVip;
-use crate::config::model::{Auth, Mode};
+use crate::config::model::{Auth, Mode, Vip, VipAddress};
 use crate::net;
 use crate::net::address::{Lease, PROTOCOL};
 use crate::net::arp::Announcer;
 use crate::net::arp_watch::Watcher;
 use crate::net::netlink::Address;
+use crate::net::virtual_mac::{self, VirtualMac};
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
@@ -34,6 +35,10 @@ pub(super) struct Wire {
     /// By IPv4 only.
     watcher: Option<Watcher>,
     netlink: SharedNetlink,
+    /// The device of `virtual-mac`.
+    vmac: Option<VirtualMac>,
+    /// The interface that has the addresses.
+    home: u32,
     leases: Vec<Lease>,
     destinations: Vec<IpAddr>,
     interface: String,
@@ -77,24 +82,18 @@ impl Wire {
             .borrow_mut()
             .link(interface)
             .map_err(failed("find addresses"))?;
-        let peers = || rules.peers.iter();
-        let filter = Filter {
-            senders: peers().map(|peer| peer.address).collect(),
-            destination: match rules.mode {
-                Mode::Unicast => rules.me,
-                Mode::Multicast => rules.group(),
-            },
-            min_ttl: match rules.mode {
-                Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
-                Mode::Multicast => 255,
-            },
-            version: rules.version.get(),
-            vrid: rules.vrid.get(),
-            passed_over: Vec::new(),
-        };
+        let filter = filter(rules);
         let receiver = |side| Receiver::open(interface, link.index, &filter, side);
         let addresses: Vec<IpAddr> = local.vip.addresses.iter().map(|vip| vip.ip).collect();
-        let announcer = match link.mac {
+        let vip = &local.vip;
+        let vmac = vmac(vip, link.index, rules.me.is_ipv6(), &netlink);
+        let vmac = vmac.transpose().map_err(failed("make a macvlan device"))?;
+        if vmac.is_some() && rules.me.is_ipv4() && virtual_mac::parent_answers_too(interface) {
+            tracing::warn!(vip = %vip.name, %interface, key = "net.ipv4.conf.INTERFACE.arp_ignore", "the interface itself answers for the address with its own hardware address unless this is 1");
+        }
+        let home = vmac.as_ref().map_or(link.index, VirtualMac::index);
+        let mac = vmac.as_ref().map(VirtualMac::mac).or(link.mac);
+        let announcer = match mac {
             Some(mac) => Some(
                 Announcer::open(interface, link.index, mac, &addresses)
                     .map_err(failed("open a socket to announce addresses"))?,
@@ -105,7 +104,6 @@ impl Wire {
             .mac
             .and_then(|mac| watcher(rules, link.index, mac, &addresses));
         let watcher = watcher.transpose().map_err(failed("open an ARP socket"))?;
-        let vip = &local.vip;
         let mut wire = Self {
             sender: Sender::open(interface, link.index, rules.me)
                 .map_err(failed("open a raw socket"))?,
@@ -115,13 +113,15 @@ impl Wire {
             announcer,
             watcher,
             netlink,
+            vmac,
+            home,
             leases: vip
                 .addresses
                 .iter()
-                .map(|address| Lease::new(*address, link.index, vip.lease))
+                .map(|address| Lease::new(placed(*address, vip.virtual_mac), home, vip.lease))
                 .collect(),
             destinations: match rules.mode {
-                Mode::Unicast => peers().map(|peer| peer.address).collect(),
+                Mode::Unicast => rules.peers.iter().map(|peer| peer.address).collect(),
                 Mode::Multicast => vec![rules.group()],
             },
             interface: interface.to_owned(),
@@ -146,12 +146,40 @@ impl Wire {
 
     /// Whether the interface of our name is another one by now.
     pub(super) fn is_stale(&self) -> bool {
-        let link = self.netlink.borrow_mut().link(&self.interface);
-        link.is_ok_and(|link| link.index != self.index)
+        let Ok(links) = self.netlink.borrow_mut().links() else {
+            return false;
+        };
+        let present = links.iter().find(|link| link.name == self.interface);
+        let without_home = || links.iter().all(|link| link.index != self.home);
+        present.is_some_and(|link| link.index != self.index || without_home())
     }
 
     pub(super) fn index(&self) -> u32 {
         self.index
+    }
+
+    /// The interface that has the addresses.
+    pub(super) fn home(&self) -> u32 {
+        self.home
+    }
+
+    /// The name of the device of `virtual-mac`.
+    pub(super) fn device(&self) -> Option<&str> {
+        self.vmac.as_ref().map(VirtualMac::name)
+    }
+
+    /// Removes what was made for this wire alone.
+    pub(super) fn retire(&mut self) -> io::Result<()> {
+        let mut netlink = self.netlink.borrow_mut();
+        let vmac = self.vmac.as_mut();
+        vmac.map_or(Ok(()), |vmac| vmac.remove(&mut netlink))
+    }
+
+    /// Somebody else changed the device that has the addresses.
+    pub(super) fn forget_state(&mut self) {
+        if let Some(vmac) = &mut self.vmac {
+            vmac.forget_state();
+        }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -238,6 +266,9 @@ impl Wire {
     // connected to.
     pub(super) fn hold(&mut self) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();
+        if let Some(vmac) = &mut self.vmac {
+            vmac.raise(&mut netlink)?;
+        }
         self.leases
             .iter_mut()
             .try_for_each(|lease| lease.hold(&mut netlink))
@@ -246,10 +277,14 @@ impl Wire {
     /// Removes all addresses that can be removed.
     pub(super) fn release(&mut self) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();
-        self.leases
+        let released = self
+            .leases
             .iter_mut()
             .map(|lease| lease.release(&mut netlink))
-            .fold(Ok(()), Result::and)
+            .fold(Ok(()), Result::and);
+        let vmac = self.vmac.as_mut();
+        let lowered = vmac.map_or(Ok(()), |vmac| vmac.lower(&mut netlink));
+        released.and(lowered)
     }
 
     /// Announces at `mac` from here on; says whether that is news.
@@ -258,6 +293,8 @@ impl Wire {
             watcher.set_mac(mac);
         }
         match &mut self.announcer {
+            // What is announced is the virtual router's, not the interface's.
+            Some(_) if self.vmac.is_some() => Ok(false),
             Some(announcer) => announcer.set_mac(mac),
             None => Ok(false),
         }
@@ -272,14 +309,14 @@ impl Wire {
     /// Removes what a previous process left in other shapes than ours: one of our addresses with
     /// another prefix length on our interface, or with lbd's tag on another interface. Says whether
     /// one of our addresses as they should be is there.
-    pub(super) fn remove_strays(&self) -> io::Result<bool> {
+    pub(super) fn remove_strays(&mut self) -> io::Result<bool> {
         let mut netlink = self.netlink.borrow_mut();
         let mut ours = false;
         for found in netlink.addresses()? {
             if !self.ours().any(|ip| ip == found.address.ip) {
                 continue;
             }
-            let here = found.index == self.index;
+            let here = found.index == self.home;
             let as_it_should_be = self
                 .leases
                 .iter()
@@ -289,6 +326,9 @@ impl Wire {
             } else if here || found.protocol == PROTOCOL {
                 Lease::new(found.address, found.index, None).release(&mut netlink)?;
             }
+        }
+        if let Some(vmac) = self.vmac.as_mut().filter(|_| !ours) {
+            vmac.lower(&mut netlink)?;
         }
         Ok(ours)
     }
@@ -301,15 +341,15 @@ impl Wire {
         };
         self.note(&all);
         let link = links.iter().find(|link| link.index == self.index);
-        let here = |ip: IpAddr| {
-            all.iter()
-                .any(|found| found.index == self.index && found.address.ip == ip && found.sound)
+        let on = |index: u32, ip: IpAddr| {
+            let same = |found: &&Address| found.index == index && found.address.ip == ip;
+            all.iter().find(same).is_some_and(|found| found.sound)
         };
         Ok(Present {
             up: link.is_some_and(|link| link.up),
             mac: link.and_then(|link| link.mac),
-            source: here(source),
-            complete: self.ours().all(here),
+            source: on(self.index, source),
+            complete: self.ours().all(|ip| on(self.home, ip)),
         })
     }
 
@@ -317,7 +357,7 @@ impl Wire {
     fn note(&mut self, all: &[Address]) {
         for lease in &mut self.leases {
             let address = lease.address();
-            let same = |found: &Address| found.index == self.index && found.address == address;
+            let same = |found: &Address| found.index == self.home && found.address == address;
             lease.note(all.iter().any(|found| same(found) && found.sound));
         }
     }
@@ -325,6 +365,46 @@ impl Wire {
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
     }
+}
+
+/// What the kernel lets through.
+fn filter(rules: &Rules) -> Filter {
+    let peers = || rules.peers.iter();
+    Filter {
+        senders: peers().map(|peer| peer.address).collect(),
+        destination: match rules.mode {
+            Mode::Unicast => rules.me,
+            Mode::Multicast => rules.group(),
+        },
+        min_ttl: match rules.mode {
+            Mode::Unicast => peers().map(|peer| peer.min_ttl).min().unwrap_or(255),
+            Mode::Multicast => 255,
+        },
+        version: rules.version.get(),
+        vrid: rules.vrid.get(),
+        passed_over: Vec::new(),
+    }
+}
+
+/// The device of `virtual-mac`, if that is asked for.
+fn vmac(
+    vip: &Vip,
+    parent: u32,
+    v6: bool,
+    netlink: &SharedNetlink,
+) -> Option<io::Result<VirtualMac>> {
+    let mut netlink = netlink.borrow_mut();
+    let open = || VirtualMac::open(&mut netlink, parent, vip.vrid.get(), v6);
+    vip.virtual_mac.then(open)
+}
+
+/// On a device of its own an address is a host address: the way to the LAN stays the real
+/// interface's.
+fn placed(mut address: VipAddress, on_own_device: bool) -> VipAddress {
+    if on_own_device {
+        address.prefix = if address.ip.is_ipv4() { 32 } else { 128 };
+    }
+    address
 }
 
 /// Who watches the virtual addresses and the nodes by ARP; `None` by IPv6.

@@ -39,7 +39,7 @@ pub struct Rules {
     pub mode: Mode,
     /// The source of our own adverts.
     pub me: IpAddr,
-    /// The other nodes.
+    /// The other nodes, then the further routers of our family that may take part.
     pub peers: Vec<Peer>,
     /// Our virtual addresses, in the order they are advertised.
     pub addresses: OwnAddresses,
@@ -118,7 +118,7 @@ impl Rules {
         let vip = &local.vip;
         let others = vip.nodes.iter().enumerate();
         let others = others.filter(|(place, _)| *place != local.me);
-        let peers: Vec<Peer> = others
+        let mut peers: Vec<Peer> = others
             .map(|(_, node)| Peer {
                 address: node.address,
                 min_ttl: node.min_ttl,
@@ -128,6 +128,11 @@ impl Rules {
         if peers.iter().any(|peer| peer.address.is_ipv4() != like) {
             return Err(MixedFamilies);
         }
+        let further = vip.allow_from.iter().filter(|ip| ip.is_ipv4() == like);
+        peers.extend(further.map(|ip| Peer {
+            address: *ip,
+            min_ttl: 255,
+        }));
         let addresses = OwnAddresses::of(&vip.addresses, local.source)?;
         Ok(Self {
             version: vip.version,
@@ -229,6 +234,7 @@ impl Rules {
             Version::V2 => advert.interval,
             Version::V3 => timing::bounded_interval(self.interval, advert.interval),
         };
+        // TODO-correctness(RFC 9568 §5.2.9): IPv6 lists need no link-local address first.
         Ok(Accepted {
             sender: header.source,
             peer: place,

@@ -323,3 +323,28 @@ fn a_signed_packet_of_keepalived_is_accepted_whole() {
     assert_eq!(verdict, Err(Reject::HmacClock));
     assert!((59_000..61_000).contains(&seal.skew_ms()));
 }
+
+#[test]
+fn a_router_beyond_the_nodes_is_heard_by_the_same_rules_and_a_stranger_is_not() {
+    let text = "[vip.a]\naddress = [\"172.16.0.10/24\", \"fd00::10/64\"]\nvrid = 60\n\
+                nodes = [{ address = [\"172.16.0.2\", \"fd00::2\"] }, \
+                { address = [\"172.16.0.3\", \"fd00::3\"], min-ttl = 64 }]\n\
+                allow-from = [\"172.16.0.7\", \"fd00::7\"]\n";
+    let vip = crate::config::load(text).unwrap().vips.remove(0);
+    let local = LocalVip {
+        vip,
+        me: 0,
+        interface: "eth0".into(),
+        source: ME.into(),
+    };
+    let rules = Rules::new(&local).unwrap();
+    let known: Vec<(IpAddr, u8)> = rules.peers.iter().map(|p| (p.address, p.min_ttl)).collect();
+    let allowed = Ipv4Addr::new(172, 16, 0, 7);
+    assert_eq!(known, [(PEER.into(), 64), (allowed.into(), 255)]);
+    let accept = |source, ttl| rules.accept(&packet(&advert(&rules), source, ME, ttl));
+    let accepted = accept(allowed, 255).unwrap();
+    assert_eq!((accepted.sender, accepted.peer), (allowed.into(), 1));
+    assert_eq!(accept(allowed, 254), Err(Reject::Ttl));
+    let stranger = Ipv4Addr::new(172, 16, 0, 8);
+    assert_eq!(accept(stranger, 255), Err(Reject::UnknownSender));
+}
