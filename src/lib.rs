@@ -4,7 +4,7 @@
 //! The components, each allowed to name only what stands left of it (`tests/tidy.rs` checks):
 //!
 //! ```text
-//! units ← config, net, ipc, metrics ← log ← health ← proxy ← track ← vrrp ← admin ← daemon ← cli ← main
+//! units ← config, net, ipc, metrics ← log ← health ← proxy ← track ← vrrp ← peer ← admin ← daemon ← cli ← main
 //! ```
 
 pub mod admin;
@@ -16,6 +16,7 @@ pub mod ipc;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod peer;
 pub mod proxy;
 pub mod track;
 pub mod units;

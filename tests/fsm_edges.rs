@@ -65,8 +65,12 @@ fn active(settings: Settings) -> (Machine, Instant) {
 }
 
 fn advert(priority: u8) -> Input {
+    advert_of(PEER, priority)
+}
+
+fn advert_of(sender: Ipv4Addr, priority: u8) -> Input {
     Input::Advert(Accepted {
-        sender: IpAddr::V4(PEER),
+        sender: IpAddr::V4(sender),
         peer: 0,
         priority,
         interval: AdvertInterval::new(Version::V3, ms(1000)).unwrap(),
@@ -161,4 +165,15 @@ fn good_news_of_a_sound_node_does_not_put_its_preemption_off() {
     assert_eq!(machine.deadline(), Some(due));
     machine.handle(start + ms(10_000), advert(100));
     assert_eq!(machine.deadline(), Some(due));
+}
+
+#[test]
+fn who_advertises_after_a_resignation_is_the_active_we_name() {
+    let (mut machine, start) = backup(settings(128, Preempt::Always));
+    machine.handle(start, advert(200));
+    assert_eq!(machine.active(), Some(PEER.into()));
+    machine.handle(start + ms(100), advert(0));
+    let other = Ipv4Addr::new(172, 16, 0, 4);
+    machine.handle(start + ms(200), advert_of(other, 50));
+    assert_eq!(machine.active(), Some(other.into()));
 }

@@ -18,10 +18,11 @@ const ORDER: &[(&str, u8)] = &[
     ("proxy", 5),
     ("track", 6),
     ("vrrp", 7),
-    ("admin", 8),
-    ("daemon", 9),
-    ("cli", 10),
-    ("main", 11),
+    ("peer", 8),
+    ("admin", 9),
+    ("daemon", 10),
+    ("cli", 11),
+    ("main", 12),
 ];
 
 /// Files (or folders) that decide and do nothing else.
@@ -62,6 +63,12 @@ const PURE: &[&str] = &[
     "src/daemon/supervise",
     "src/admin/status.rs",
     "src/admin/judge.rs",
+    "src/peer/key.rs",
+    "src/peer/message",
+    "src/peer/oneway.rs",
+    "src/peer/session.rs",
+    "src/peer/tickle.rs",
+    "src/admin/channel.rs",
     "src/admin/table.rs",
     "src/cli/demo/plan.rs",
 ];

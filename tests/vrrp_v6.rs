@@ -76,6 +76,13 @@ fn text(mode: &str, nodes: [&str; 2], more: &str) -> String {
     )
 }
 
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The line that makes a router sign.
+fn signature() -> String {
+    format!("auth = {{ type = \"hmac\", keys = [{{ id = 1, key = \"{SECRET}\" }}] }}\n")
+}
+
 const GLOBAL: [&str; 2] = ["fd00:16::2", "fd00:16::3"];
 const LOCAL: [&str; 2] = ["fe80::2", "fe80::3"];
 
@@ -145,7 +152,8 @@ fn two_routers_elect_one_by_unicast_and_by_multicast() {
     if !is_possible() {
         return;
     }
-    let signed = "auth = { type = \"hmac\", keys = [{ id = 1, key = \"0123456789abcdef0123456789abcdef\" }] }\n";
+    let signed = signature();
+    let signed = signed.as_str();
     for (mode, nodes, auth) in [
         ("unicast", GLOBAL, ""),
         ("unicast", LOCAL, signed),
@@ -500,7 +508,7 @@ struct Keepalived {
 }
 
 impl Keepalived {
-    fn start(host: &Host, unicast: bool, interval: f64, priority: u8) -> Self {
+    fn start(host: &Host, unicast: bool, signed: bool, priority: u8) -> Self {
         // By multicast with a link-local address first, as RFC 9568 wants it.
         let vips = if unicast {
             format!("{VIP}/64")
@@ -515,10 +523,15 @@ impl Keepalived {
         } else {
             "mcast_src_ip fe80::3"
         };
+        let auth = if signed {
+            format!("auth_hmac {{\nkey 1 {SECRET}\nactive_key 1\n}}\n")
+        } else {
+            String::new()
+        };
         let text = format!(
             "global_defs {{\nvrrp_version 3\n}}\nvrrp_instance six {{\nstate BACKUP\n\
-             interface eth0\nvirtual_router_id 60\npriority {priority}\nadvert_int {interval}\n\
-             {peers}\nvirtual_ipaddress {{\n{vips}\n}}\n}}\n"
+             interface eth0\nvirtual_router_id 60\npriority {priority}\nadvert_int 0.1\n\
+             {auth}{peers}\nvirtual_ipaddress {{\n{vips}\n}}\n}}\n"
         );
         let file = dir.join("keepalived.conf");
         std::fs::write(&file, text).unwrap();
@@ -562,25 +575,53 @@ fn keepalived_is_here() -> bool {
     found
 }
 
+/// Whether keepalived knows `auth_hmac` as it is today: from 2.4.2 on.
+fn keepalived_signs() -> bool {
+    let output = Command::new("keepalived").arg("--version").output();
+    let text = output.map_or_else(|_| Vec::new(), |output| output.stderr);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let number = text
+        .split(" v")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let parts = number
+        .unwrap_or("")
+        .split('.')
+        .map(|n| n.parse().unwrap_or(0));
+    parts.collect::<Vec<u32>>() >= vec![2, 4, 2]
+}
+
 #[test]
 fn keepalived_and_lbd_form_a_pair_in_both_roles() {
     let _turn = ONE_AT_A_TIME.lock();
     if !is_possible() || !keepalived_is_here() {
         return;
     }
-    for unicast in [true, false] {
-        let label = if unicast { "unicast" } else { "multicast" };
+    let mut kinds = vec![(true, false), (false, false)];
+    if keepalived_signs() {
+        kinds.extend([(true, true), (false, true)]);
+    } else {
+        println!("without HMAC: keepalived has it from 2.4.2 on");
+    }
+    for (unicast, signed) in kinds {
+        let label = match (unicast, signed) {
+            (true, false) => "unicast",
+            (false, false) => "multicast",
+            (true, true) => "unicast, signed",
+            (false, true) => "multicast, signed",
+        };
+        let auth = if signed { signature() } else { String::new() };
         let config = if unicast {
-            text("unicast", GLOBAL, "").replace("\"fd00:16::3\"", "\"fd00:16::3\", min-ttl = 64")
+            text("unicast", GLOBAL, &auth).replace("\"fd00:16::3\"", "\"fd00:16::3\", min-ttl = 64")
         } else {
             let list = format!("address = [\"fe80::10/64\", \"{VIP}/64\"]");
             let one = format!("address = \"{VIP}/64\"");
-            text("multicast", LOCAL, "").replace(&one, &list)
+            text("multicast", LOCAL, &auth).replace(&one, &list)
         };
         let net = net();
         let (a, b) = (&net.a, &net.b);
         // keepalived starts alone and is Active; lbd, stronger, preempts it.
-        let mut keepalived = Keepalived::start(b, unicast, 0.1, 190);
+        let mut keepalived = Keepalived::start(b, unicast, signed, 190);
         within("keepalived active", secs(6.0), || has(b, VIP));
         a.open(&config, false);
         let took = one_holder("lbd preempts keepalived", a, b, secs(6.0));
@@ -601,7 +642,7 @@ fn keepalived_and_lbd_form_a_pair_in_both_roles() {
         let took = one_holder("lbd succeeds keepalived", a, b, secs(5.0));
         println!("{label}: lbd succeeds keepalived after {took:?}");
         drop(keepalived);
-        let stronger = Keepalived::start(b, unicast, 0.1, 190);
+        let stronger = Keepalived::start(b, unicast, signed, 190);
         let took = one_holder("keepalived preempts lbd", b, a, secs(6.0));
         println!("{label}: keepalived preempts lbd after {took:?}");
         let calm = now();

@@ -166,3 +166,42 @@ fn a_device_that_a_killed_keeper_left_is_taken_over() {
     c.reach(VIP);
     assert!(neighbour(&c).contains(MAC), "{}", neighbour(&c));
 }
+
+#[test]
+fn by_ipv6_a_client_keeps_its_neighbour_entry_over_a_take_over() {
+    let _turn = ONE_AT_A_TIME.lock();
+    if !is_possible() {
+        return;
+    }
+    let text = PAIR
+        .replace("10.1.0.100/24\"", "fd00:1::100/64\"\nvrid = 100")
+        .replace("10.1.0.", "fd00:1::");
+    let (vip, mac) = ("fd00:1::100", "00:00:5e:00:02:64");
+    let mut wire = Wire::new().unwrap();
+    let [a, b, c] =
+        [("a", "fd00:1::2"), ("b", "fd00:1::3"), ("c", "fd00:1::9")].map(|(name, ip)| {
+            let host = Host::new();
+            host.attach(&mut wire, name, "eth0", ip);
+            host
+        });
+    a.reach("fd00:1::3");
+    c.reach("fd00:1::2");
+    a.open(&text, false);
+    within("a active", secs(3.0), || {
+        a.state() == Some(VrrpState::Active)
+    });
+    b.open(&text, false);
+    within("b hears a", secs(3.0), || {
+        b.status()[0].peers[0].adverts > 5
+    });
+    c.reach(vip);
+    let neighbour = || c.run(&format!("ip neigh show {vip}"));
+    assert!(neighbour().contains(mac), "{}", neighbour());
+    a.with(|inside| inside.routers[0].resign(now()));
+    within("moved", secs(3.0), || {
+        b.has(&[vip]) == [true] && a.has(&[vip]) == [false]
+    });
+    c.reach(vip);
+    assert!(neighbour().contains(mac), "{}", neighbour());
+    assert!(b.run("ip -o link show lbd6-100-2").contains(mac));
+}

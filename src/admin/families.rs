@@ -1,7 +1,9 @@
 //! Every metric of lbd, and how it is read out of a status. `docs/metrics.md` lists the same; a
 //! test compares the two.
 
-use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState, VrrpStatus};
+use crate::ipc::message::{
+    ChannelStatus, RouteStatus, RouterView, TrackStatus, VipStatus, VrrpState, VrrpStatus,
+};
 use crate::metrics::{Families, Family, Kind};
 
 use super::status::{ProxyStatus, ServerState, ServerStatus, Status};
@@ -62,6 +64,21 @@ families! {
     CONFLICT = Gauge "lbd_vrrp_address_conflict" ["vip"], "Whether another host answers by ARP for an address that this node holds.";
     PEER_ALIVE = Gauge "lbd_vrrp_peer_alive_but_unheard" ["vip", "peer"], "Whether the node was active, fell silent, and still answers by ARP.";
     TRACK_OK = Gauge "lbd_track_ok" ["vip", "track"], "Whether what is tracked succeeds; absent: no result yet.";
+    CHANNEL_KEYS = Gauge "lbd_peer_keys" [], "Keys of the peer channel in force; 0: it is out of order.";
+    CHANNEL_SENT = Counter "lbd_peer_messages_sent_total" [], "Messages sent to other nodes.";
+    CHANNEL_RECEIVED = Counter "lbd_peer_messages_received_total" [], "Messages of other nodes that were believed.";
+    CHANNEL_REJECTED = Counter "lbd_peer_messages_rejected_total" ["reason"], "Messages that were not believed, by reason.";
+    CHANNEL_CLIENTS = Gauge "lbd_peer_clients_shared" [], "Client connections of this node that the others are told of.";
+    CHANNEL_TICKLES = Counter "lbd_peer_tickles_sent_total" [], "Packets sent to wake clients of a node that fell silent.";
+    NODE_REACHABLE = Gauge "lbd_peer_reachable" ["peer"], "Whether the node has spoken lately.";
+    NODE_AGE = Gauge "lbd_peer_last_message_age_seconds" ["peer"], "Time since the node's last message; absent: never.";
+    NODE_INFO = Gauge "lbd_peer_info" ["peer", "version"], "Always 1; the node's version is a label.";
+    NODE_SERVES = Gauge "lbd_peer_can_serve" ["peer"], "Whether the node says that it can serve clients.";
+    NODE_CLIENTS = Gauge "lbd_peer_clients_known" ["peer"], "Client connections of the node that this one knows of.";
+    VIEW_STATE = Gauge "lbd_peer_vip_state" ["peer", "vip", "state"], "1 for the state that the node says it is in, 0 for the others.";
+    VIEW_PRIORITY = Gauge "lbd_peer_vip_priority" ["peer", "vip"], "The node's priority with tracks applied.";
+    VIEW_SILENCE = Gauge "lbd_peer_vip_silence_seconds" ["peer", "vip"], "Time for which the node has listened and heard no advert of this one.";
+    VIEW_UNHEARD = Gauge "lbd_peer_vip_unheard" ["peer", "vip"], "Whether adverts of this node to that one are lost: this node is Active and not heard.";
     PROXY_CONNECTIONS = Gauge "lbd_proxy_connections" ["proxy"], "Client connections, queued ones included.";
     PROXY_USABLE = Gauge "lbd_proxy_usable_servers" ["proxy"], "Servers that may take new connections.";
     PROXY_PROBED = Gauge "lbd_proxy_probed" ["proxy"], "Whether every server has a verdict.";
@@ -140,7 +157,56 @@ fn keeper(out: &mut Families, vrrp: &VrrpStatus) {
     for of_route in &vrrp.routes {
         route(out, of_route);
     }
+    if let Some(status) = &vrrp.channel {
+        channel(out, status);
+    }
 }
+
+fn channel(out: &mut Families, channel: &ChannelStatus) {
+    out.add(&CHANNEL_KEYS, &[], f64::from(channel.keys));
+    out.add(&CHANNEL_SENT, &[], number(channel.sent));
+    out.add(&CHANNEL_RECEIVED, &[], number(channel.received));
+    for (reason, count) in &channel.rejected {
+        out.add(&CHANNEL_REJECTED, &[reason], number(*count));
+    }
+    out.add(&CHANNEL_CLIENTS, &[], number(channel.clients));
+    out.add(&CHANNEL_TICKLES, &[], number(channel.tickles));
+    for node in &channel.nodes {
+        let name = node.name.as_str();
+        out.add(&NODE_REACHABLE, &[name], flag(node.reachable));
+        // What it said last is no measurement once it is silent.
+        let Some(age) = node.heard_ms else { continue };
+        out.add(&NODE_AGE, &[name], seconds_from_ms(age));
+        out.add(&NODE_INFO, &[name, &node.version], 1.0);
+        if node.reachable {
+            out.add(&NODE_SERVES, &[name], flag(node.can_serve));
+            out.add(&NODE_CLIENTS, &[name], number(node.clients));
+            node.routers.iter().for_each(|view| seen(out, name, view));
+        }
+    }
+}
+
+fn seen(out: &mut Families, peer: &str, view: &RouterView) {
+    let vip = view.vip.as_str();
+    for (state, word) in STATES {
+        out.add(&VIEW_STATE, &[peer, vip, word], flag(view.state == state));
+    }
+    out.add(&VIEW_PRIORITY, &[peer, vip], f64::from(view.priority));
+    out.add(
+        &VIEW_SILENCE,
+        &[peer, vip],
+        seconds_from_ms(view.silence_ms),
+    );
+    out.add(&VIEW_UNHEARD, &[peer, vip], flag(view.unheard));
+}
+
+/// How metrics name the states.
+const STATES: [(VrrpState, &str); 4] = [
+    (VrrpState::Initialize, "initialize"),
+    (VrrpState::Backup, "backup"),
+    (VrrpState::Active, "active"),
+    (VrrpState::Leaving, "leaving"),
+];
 
 fn route(out: &mut Families, route: &RouteStatus) {
     let counters = route.counters;
@@ -160,13 +226,7 @@ fn route(out: &mut Families, route: &RouteStatus) {
 
 fn virtual_router(out: &mut Families, vip: &VipStatus) {
     let name = vip.name.as_str();
-    let states = [
-        (VrrpState::Initialize, "initialize"),
-        (VrrpState::Backup, "backup"),
-        (VrrpState::Active, "active"),
-        (VrrpState::Leaving, "leaving"),
-    ];
-    for (state, word) in states {
+    for (state, word) in STATES {
         out.add(&VRRP_STATE, &[name, word], flag(vip.state == state));
     }
     let counters = &vip.counters;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::status::{
     FORMAT_VERSION, KEEPER_SILENT_MS, ProxyStatus, ServerState, ServerStatus, Status, short_time,
 };
-use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
+use crate::ipc::message::{ChannelStatus, RouteStatus, TrackStatus, VipStatus, VrrpState};
 
 impl Status {
     /// Fills in the version, the problems and the headline.
@@ -61,6 +61,8 @@ impl Status {
         for route in self.routes() {
             problems.extend(route_problems(route));
         }
+        let channel = self.vrrp.as_ref().and_then(|vrrp| vrrp.channel.as_ref());
+        problems.extend(channel.map(channel_problems).unwrap_or_default());
         for proxy in &self.proxies {
             problems.extend(proxy_problems(proxy));
         }
@@ -102,6 +104,31 @@ impl Status {
     fn routes(&self) -> &[RouteStatus] {
         self.vrrp.as_ref().map_or(&[], |vrrp| &vrrp.routes)
     }
+}
+
+/// A node that never spoke may have no lbd, or no key: that is the operator's affair.
+fn channel_problems(channel: &ChannelStatus) -> Vec<String> {
+    let fault = channel.fault.iter();
+    let mut problems: Vec<String> = fault
+        .map(|fault| format!("peer channel out of order: {fault}"))
+        .collect();
+    for node in &channel.nodes {
+        if let (false, Some(ms)) = (node.reachable, node.heard_ms) {
+            let span = short_time(ms);
+            problems.push(format!(
+                "{} silent on the peer channel for {span}",
+                node.name
+            ));
+        }
+        let lost = node.routers.iter().filter(|view| view.unheard);
+        problems.extend(lost.map(|view| {
+            format!(
+                "adverts of VIP {} to {} are lost: one-way",
+                view.vip, node.name
+            )
+        }));
+    }
+    problems
 }
 
 /// `VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100`

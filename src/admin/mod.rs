@@ -7,6 +7,7 @@
 //! browsers. Both ask a [`Source`] for the present status; orders go to the keeper by way of
 //! [`Orders`]. Whoever asks is bounded in number, size and time.
 
+mod channel;
 pub mod events;
 pub mod families;
 pub mod gather;

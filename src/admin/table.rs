@@ -3,6 +3,7 @@
 use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
 use crate::log::escape;
 
+use super::channel;
 use super::judge::peer_label;
 use super::status::{
     ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, short_bytes, short_time,
@@ -28,6 +29,10 @@ pub fn render(status: &Status) -> String {
             push_line(&mut out, "LAST KNOWN, the keeper is silent:");
         }
         route_line(&mut out, route);
+    }
+    if let Some(status) = status.vrrp.as_ref().and_then(|vrrp| vrrp.channel.as_ref()) {
+        push_line(&mut out, "");
+        channel::channel(&mut out, status);
     }
     for one in &status.proxies {
         push_line(&mut out, "");
@@ -201,7 +206,7 @@ fn deviation(micros: u64) -> String {
     format!("{}.{}ms", micros / 1_000, micros % 1_000 / 100)
 }
 
-fn reasons(counts: &[(String, u64)]) -> Vec<String> {
+pub(super) fn reasons(counts: &[(String, u64)]) -> Vec<String> {
     let happened = counts.iter().filter(|(_, count)| *count > 0);
     happened
         .map(|(reason, count)| format!("{reason} {count}"))
@@ -302,18 +307,18 @@ fn dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| value.to_string())
 }
 
-fn row(cells: &[&str]) -> Vec<String> {
+pub(super) fn row(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
 }
 
 /// Lines of the table; what servers and peers said cannot move the cursor.
-fn push_line(out: &mut String, line: &str) {
+pub(super) fn push_line(out: &mut String, line: &str) {
     out.push_str(&escape(line));
     out.push('\n');
 }
 
 /// Left-aligned columns under the first row; nothing when there is only that.
-fn push_columns(out: &mut String, rows: &[Vec<String>]) {
+pub(super) fn push_columns(out: &mut String, rows: &[Vec<String>]) {
     if rows.len() < 2 {
         return;
     }

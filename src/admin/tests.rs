@@ -3,8 +3,8 @@
 use super::status::*;
 use super::{families, protocol, table};
 use crate::ipc::message::{
-    HeldBack, PeerStatus, RouteCounters, RouteStatus, TrackStatus, VipStatus, VrrpCounters,
-    VrrpState, VrrpStatus,
+    ChannelStatus, HeldBack, NodeView, PeerStatus, RouteCounters, RouteStatus, RouterView,
+    TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
 };
 
 type Change<'a> = &'a dyn Fn(&mut Status);
@@ -117,6 +117,7 @@ fn status() -> Status {
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
+            channel: None,
             routes: Vec::new(),
             vips: vec![vip(VrrpState::Backup)],
             keeper_pid: 4_242,
@@ -151,8 +152,37 @@ fn status() -> Status {
     }
 }
 
+fn channel() -> ChannelStatus {
+    ChannelStatus {
+        fault: None,
+        keys: 2,
+        sent: 400,
+        received: 390,
+        rejected: vec![("forged".to_owned(), 4), ("replayed".to_owned(), 0)],
+        clients: 24,
+        tickles: 20,
+        nodes: vec![NodeView {
+            name: "lb2".to_owned(),
+            address: "172.16.0.3".to_owned(),
+            reachable: true,
+            heard_ms: Some(60),
+            version: "0.1.0".to_owned(),
+            can_serve: true,
+            clients: 7,
+            routers: vec![RouterView {
+                vip: "kube".to_owned(),
+                state: VrrpState::Active,
+                priority: 110,
+                silence_ms: 9_300,
+                unheard: false,
+            }],
+        }],
+    }
+}
+
 fn ill() -> Status {
     let mut status = status();
+    status.vrrp.as_mut().unwrap().channel = Some(channel());
     status.proxies[0].servers[2] = down();
     status.proxies[0].usable = 2;
     status.judged()
@@ -239,6 +269,44 @@ fn each_trouble_is_named() {
     for (change, expected) in table {
         assert_eq!(problems(change), [expected]);
     }
+}
+
+#[test]
+fn troubles_of_the_peer_channel_are_named() {
+    let problems = |change: &dyn Fn(&mut ChannelStatus)| {
+        let mut status = status();
+        let mut channel = channel();
+        change(&mut channel);
+        status.vrrp.as_mut().unwrap().channel = Some(channel);
+        status.judged().problems
+    };
+    assert_eq!(problems(&|_| {}), [""; 0]);
+    assert_eq!(
+        problems(&|c| c.nodes[0].routers[0].unheard = true),
+        ["adverts of VIP kube to lb2 are lost: one-way"]
+    );
+    assert_eq!(
+        problems(&|c| (c.nodes[0].reachable, c.nodes[0].heard_ms) = (false, Some(12_000))),
+        ["lb2 silent on the peer channel for 12s"]
+    );
+    let never = |c: &mut ChannelStatus| (c.nodes[0].reachable, c.nodes[0].heard_ms) = (false, None);
+    assert_eq!(problems(&never), [""; 0]);
+    assert_eq!(
+        problems(&|c| c.fault = Some("key file: no key in it".to_owned())),
+        ["peer channel out of order: key file: no key in it"]
+    );
+}
+
+#[test]
+fn a_silent_node_s_last_word_about_itself_is_no_measurement() {
+    let mut status = status();
+    let mut channel = channel();
+    channel.nodes[0].reachable = false;
+    status.vrrp.as_mut().unwrap().channel = Some(channel);
+    let text = families::render(&status);
+    assert!(text.contains("lbd_peer_reachable{peer=\"lb2\"} 0"));
+    assert!(text.contains("lbd_peer_last_message_age_seconds"));
+    assert!(!text.contains("lbd_peer_vip_"));
 }
 
 #[test]
@@ -357,6 +425,11 @@ VIP kube  172.16.0.10/24 on eth0  vrid 60  version 2  advert every 1s
   proxy:kube-apiserver  ok     –
   rejected packets: ttl 3
 
+PEERS  2 keys  clients shared 24  clients woken 20
+  NODE  HEARD     VERSION  SERVES  CLIENTS  VIP   STATE   PRIORITY  HEARS US
+  lb2   0.0s ago  0.1.0    yes     7        kube  active  110       9.3s ago
+  messages not believed: forged 4
+
 PROXY kube-apiserver  0.0.0.0:6443  connections 24  queue 0 of 768
   accepted 6800  queued 0  in 2.0 KiB  out 1.5 MiB
   failed: client-abort 7
@@ -444,6 +517,12 @@ fn metrics_follow_the_status() {
         "lbd_vrrp_state{vip=\"kube\",state=\"active\"} 0",
         "lbd_vrrp_packets_rejected_total{vip=\"kube\",reason=\"ttl\"} 3",
         "lbd_vrrp_peer_last_advert_age_seconds{vip=\"kube\",peer=\"lb2\"} 0.412",
+        "lbd_peer_reachable{peer=\"lb2\"} 1",
+        "lbd_peer_info{peer=\"lb2\",version=\"0.1.0\"} 1",
+        "lbd_peer_vip_state{peer=\"lb2\",vip=\"kube\",state=\"active\"} 1",
+        "lbd_peer_vip_silence_seconds{peer=\"lb2\",vip=\"kube\"} 9.3",
+        "lbd_peer_messages_rejected_total{reason=\"forged\"} 4",
+        "lbd_peer_clients_known{peer=\"lb2\"} 7",
         "lbd_track_ok{vip=\"kube\",track=\"proxy:kube-apiserver\"} 1",
         "lbd_proxy_usable_servers{proxy=\"kube-apiserver\"} 2",
         "lbd_proxy_failed_total{proxy=\"kube-apiserver\",reason=\"client-abort\"} 7",

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::{Exit, color, out, run::read, talk};
+use crate::config::model::Config;
 use crate::config::{Host, Parsed, Problem, View, examine, render, render_json};
 use crate::net::{netlink, program, tcp};
+use crate::peer::task::keyfile;
 
 /// What to check, and how.
 #[derive(Debug, clap::Args)]
@@ -68,6 +70,9 @@ pub(super) fn run(arguments: &CheckArgs) -> ExitCode {
         Format::Text => {
             let problems = render(&parsed.problems, &shown, &text, color(&io::stdout()));
             let verdict = verdict(&parsed.problems, arguments.strict);
+            if let Some(note) = parsed.config.as_ref().and_then(note) {
+                talk(note);
+            }
             format!("{problems}{shown}: {verdict}\n")
         }
     };
@@ -108,11 +113,21 @@ fn look(arguments: &CheckArgs, text: &str) -> io::Result<Parsed> {
     let host = Host {
         facts: &facts,
         file_exists: &|path| path.exists(),
+        key_problem: &|path| keyfile::read(path).err().map(|error| error.to_string()),
         trouble: &|path, user| program::prepare(path, user).err(),
         port_held: &tcp::is_held,
         node: None,
     };
     Ok(examine(text, View::Here(host)))
+}
+
+/// What is off, though nothing is wrong with that.
+fn note(config: &Config) -> Option<&'static str> {
+    let pair = config.vips.iter().any(|vip| vip.nodes.len() > 1);
+    (pair && config.peer.is_none()).then_some(
+        "note[N0271]: no `[peer]` key file: one-way loss is not noticed, and idle clients of a node \
+         that dies are not woken; see docs/peer.md",
+    )
 }
 
 fn verdict(problems: &[Problem], strict: bool) -> String {

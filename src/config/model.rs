@@ -24,6 +24,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[peer]`; without it the channel is off.
+    pub peer: Option<Peer>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.
@@ -133,6 +135,17 @@ pub struct Limits {
     pub max_connections: Option<NonZeroU32>,
     /// `workers`; `None`: one per core.
     pub workers: Option<NonZeroU16>,
+}
+
+/// `[peer]`: the channel between nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// `key-file`.
+    pub key_file: PathBuf,
+    /// `port` (UDP), default 9634.
+    pub port: u16,
+    /// `interval` between two messages to a node, default 100ms.
+    pub interval: Duration,
 }
 
 /// `[vip.NAME]`: a virtual router and the addresses it holds.

@@ -199,6 +199,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("E0250", "a route that isn't to a host address"),
     ("W0251", "a route to an address of a LAN of this node"),
     ("W0252", "a route that a hung lbd would leave in place"),
+    ("E0270", "the key file of `[peer]` can't be used"),
     ("E0301", "two listeners on one address"),
     ("E0302", "a server is listed twice"),
     ("E0303", "a proxy would connect to itself"),

@@ -36,6 +36,8 @@ pub enum EventKind {
     Conflict,
     /// A failover by command has ended.
     Failover,
+    /// Another node says that it doesn't hear this one's adverts, or hears them again.
+    Peer,
     /// A track of a virtual router changed its verdict.
     Track,
     /// A proxy process started, hung, recovered or ended.
@@ -55,6 +57,7 @@ impl EventKind {
             Self::State => "state",
             Self::Conflict => "conflict",
             Self::Failover => "failover",
+            Self::Peer => "peer",
             Self::Track => "track",
             Self::Proxy => "proxy",
             Self::Runner => "runner",

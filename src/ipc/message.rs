@@ -46,6 +46,34 @@ pub enum ToKeeper {
         /// The order.
         command: Command,
     },
+    /// A piece of the list of client connections to virtual addresses; the first piece begins a
+    /// new list, and the last one completes it. Only where the nodes share it.
+    Clients {
+        /// Whether a new list begins here.
+        first: bool,
+        /// Whether it is complete with this.
+        last: bool,
+        /// At most [`FLOWS_PER_MESSAGE`].
+        flows: Vec<ClientFlow>,
+    },
+}
+
+/// Client connections in one message.
+pub const FLOWS_PER_MESSAGE: usize = 1024;
+/// Client connections that a node tells of; more are left out.
+pub const FLOWS_MAX: usize = 8192;
+
+/// One client's connection to a virtual address: its addresses and ports, nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClientFlow {
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The client.
+    pub client: IpAddr,
+    /// Its port.
+    pub client_port: u16,
 }
 
 /// From the keeper to the proxy.
@@ -179,6 +207,65 @@ pub struct VrrpStatus {
     pub proxy_hung: u64,
     /// Whether the keeper runs under real-time scheduling.
     pub realtime: bool,
+    /// The channel between nodes; `None`: no `[peer]` in the file.
+    pub channel: Option<ChannelStatus>,
+}
+
+/// The channel between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Why it is out of order, although the file asks for it.
+    pub fault: Option<String>,
+    /// Keys in force, 0 to 2.
+    pub keys: u8,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages believed.
+    pub received: u64,
+    /// Messages not believed, by reason; the reasons are constant words of the code.
+    pub rejected: Vec<(String, u64)>,
+    /// Client connections on this node that the others are told of.
+    pub clients: u64,
+    /// Packets sent to wake clients of a node that died.
+    pub tickles: u64,
+    /// The other nodes.
+    pub nodes: Vec<NodeView>,
+}
+
+/// Another node as it describes itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name in the file, or its address.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Whether it has spoken lately.
+    pub reachable: bool,
+    /// Milliseconds since its last message that was believed; `None`: never.
+    pub heard_ms: Option<u64>,
+    /// Its version of lbd; empty before its first message.
+    pub version: String,
+    /// Whether it can serve clients.
+    pub can_serve: bool,
+    /// Its client connections that this node knows of.
+    pub clients: u64,
+    /// Its virtual routers that this node has too.
+    pub routers: Vec<RouterView>,
+}
+
+/// One virtual router as another node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterView {
+    /// The table's name here.
+    pub vip: String,
+    /// The other node's state.
+    pub state: VrrpState,
+    /// Its priority with tracks applied.
+    pub priority: u8,
+    /// For so long it has listened and heard no advert of this node, milliseconds.
+    pub silence_ms: u64,
+    /// Whether this node is Active and the other one should have heard it by now.
+    pub unheard: bool,
 }
 
 /// One virtual router.

@@ -4,7 +4,7 @@
 use std::io;
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// SCHED_RR priority: above everything that isn't real-time, below the kernel's own threads.
 const PRIORITY: i32 = 10;
@@ -27,20 +27,15 @@ pub fn schedule() -> io::Result<()> {
     }
 }
 
-/// Keeps this process in memory. Asked for only where the limit can't make a later allocation
-/// fail: unlimited, or root.
+/// Keeps this process in memory. Only without a limit, which is lifted where that is permitted: the
+/// right to exceed it is given up later, and then an allocation beyond it would end the process.
 ///
 /// # Errors
-/// `PermissionDenied` when RLIMIT_MEMLOCK is limited and CAP_IPC_LOCK absent.
+/// `PermissionDenied` when RLIMIT_MEMLOCK is limited and can't be lifted (CAP_SYS_RESOURCE).
 pub fn lock_memory() -> io::Result<()> {
     let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
-    let capable = caps::has_cap(
-        None,
-        caps::CapSet::Effective,
-        caps::Capability::CAP_IPC_LOCK,
-    );
-    if soft != RLIM_INFINITY && !capable.unwrap_or(false) {
-        return Err(io::ErrorKind::PermissionDenied.into());
+    if soft != RLIM_INFINITY {
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
     }
     Ok(mlockall(
         MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE,

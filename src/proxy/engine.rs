@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::census::Census;
 use super::farm::Farm;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
@@ -278,6 +279,14 @@ impl Engine {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
+    }
+
+    /// Asks every worker which clients are connected to one of these addresses, at most so many.
+    #[must_use]
+    pub fn census(&self, vips: &[IpAddr], most: usize) -> Arc<Census> {
+        let census = Arc::new(Census::new(vips, most, self.shared.mailboxes.len()));
+        self.shared.post(&Message::Census(Arc::clone(&census)));
+        census
     }
 
     /// Stops accepting, lets connections finish for at most `grace`, resets what is left, and

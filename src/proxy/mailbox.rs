@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::census::Census;
 use super::dispatch::Notice;
 use crate::net::eventfd::Bell;
 
@@ -32,6 +33,8 @@ pub enum Message {
     Room,
     /// Reset every client connection to one of these local addresses.
     ResetLocal(Arc<[IpAddr]>),
+    /// Say which clients are connected to certain addresses.
+    Census(Arc<Census>),
     /// Stop accepting; reset what is left at this instant.
     Stop(Instant),
 }

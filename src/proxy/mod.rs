@@ -8,10 +8,11 @@
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
 //! them off the listeners, `connect` finds each a server, `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
-//! ended, `conn` is what is known of one. Workers share nothing on the path of the bytes; they meet
+//! ended, `conn` is what is known of one, [`census`] counts them. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
 pub mod balance;
+pub mod census;
 pub mod counters;
 pub mod dispatch;
 pub mod engine;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::accept::Listener;
+use super::census::LocalEnds;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
@@ -78,6 +79,7 @@ pub(super) struct Worker {
     /// spoken or ended are dropped when they come to the front.
     pub(super) silent: Vec<VecDeque<(u32, u32)>>,
     pub(super) kit: Kit,
+    local_ends: LocalEnds,
     wheel: Wheel,
     due: Vec<Entry>,
     /// Slots to free when the round ends.
@@ -121,6 +123,7 @@ impl Worker {
             listeners,
             silent: vec![VecDeque::new(); shared.farms.len()],
             kit: Kit::new(shared.mailboxes.len()),
+            local_ends: LocalEnds::default(),
             wheel: Wheel::new(0),
             due: Vec::new(),
             graves: Vec::new(),
@@ -308,6 +311,9 @@ impl Worker {
                 Message::ServerDown { proxy, server } => self.on_server_down(proxy, server),
                 Message::Room => self.resume_listeners(),
                 Message::ResetLocal(addresses) => self.reset_local(&addresses),
+                Message::Census(census) => {
+                    self.local_ends.answer(&self.conns, self.now, &census);
+                }
                 Message::Stop(deadline) => self.stop(deadline),
             }
         }

@@ -163,7 +163,7 @@ impl Host {
             host,
             interface,
             ip: ip.parse().unwrap(),
-            prefix: 24,
+            prefix: if ip.contains(':') { 64 } else { 24 },
         };
         wire.attach(&self.namespace, &plug).unwrap();
     }
@@ -215,7 +215,8 @@ impl Host {
         let to = std::net::SocketAddr::new(ip.parse().unwrap(), 9);
         within("a wire that forwards", secs(5.0), || {
             self.with(move |_| {
-                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = std::net::UdpSocket::bind(any).unwrap();
                 socket.set_read_timeout(Some(secs(0.2))).unwrap();
                 socket.connect(to).unwrap();
                 // Nobody listens there, which only a host that is reached can say.

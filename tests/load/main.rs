@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lab::cases::Case;
+use lbd::net::clock;
 
 fn main() -> ExitCode {
     let cases: Vec<Case> = [
@@ -50,23 +51,22 @@ fn is_long() -> bool {
 }
 
 /// Waits so long; every ten seconds it says how far it is.
-fn pass(time: Duration, mut look: impl FnMut() -> String) {
-    let begin = lbd::net::clock::now();
+fn pass(time: Duration, look: impl FnMut() -> String) {
+    work_for(time, || {}, look);
+}
+
+/// Does something each millisecond for so long; every ten seconds it says how far it is.
+fn work_for(time: Duration, mut work: impl FnMut(), mut look: impl FnMut() -> String) {
+    let begin = clock::now();
     let mut said = begin;
-    loop {
-        let now = lbd::net::clock::now();
-        if now >= begin + time {
-            return;
-        }
+    while clock::now() < begin + time {
+        work();
+        let now = clock::now();
         if now >= said + Duration::from_secs(10) {
             said = now;
-            println!(
-                "    {} of {} s: {}",
-                (now - begin).as_secs(),
-                time.as_secs(),
-                look()
-            );
+            let (passed, of) = ((now - begin).as_secs(), time.as_secs());
+            println!("    {passed} of {of} s: {}", look());
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -122,17 +122,19 @@ impl Spacing {
 
     pub fn describe(&self) -> String {
         format!(
-            "{} adverts, spacing p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+            "{} adverts, spacing p50 {:?}, p99 {:?}, longest {:?}",
             self.gaps.len() + 1,
-            ms(self.permille(500)),
-            ms(self.permille(990)),
-            ms(self.permille(1000)),
+            tenths(self.permille(500)),
+            tenths(self.permille(990)),
+            tenths(self.permille(1000)),
         )
     }
 }
 
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
+/// Rounded down to tenths of a millisecond.
+fn tenths(duration: Duration) -> Duration {
+    let tenths = duration.as_micros() / 100;
+    Duration::from_micros(u64::try_from(tenths).expect("short") * 100)
 }
 
 /// Lets IPv4 packets with VRRP through that pass one interface.
@@ -156,9 +158,11 @@ fn receive(socket: &Socket) -> Option<Advert> {
     let mut parts = [IoSliceMut::new(&mut frame)];
     let fd = socket.as_raw_fd();
     let message = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::MSG_TRUNC).ok()?;
-    let at = message.cmsgs().ok()?.find_map(|one| match one {
-        ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
-        _ => None,
+    let at = message.cmsgs().ok()?.find_map(|one| {
+        let ControlMessageOwned::ScmTimestampns(time) = one else {
+            return None;
+        };
+        Some(Duration::from(time))
     })?;
     let source = <[u8; 4]>::try_from(&frame[26..30]).ok()?;
     Some(Advert {

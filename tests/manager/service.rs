@@ -283,9 +283,11 @@ impl Manager {
                 return;
             };
             let sender = message.cmsgs().ok().and_then(|mut all| {
-                all.find_map(|one| match one {
-                    ControlMessageOwned::ScmCredentials(who) => Some(who.pid()),
-                    _ => None,
+                all.find_map(|one| {
+                    let ControlMessageOwned::ScmCredentials(who) = one else {
+                        return None;
+                    };
+                    Some(who.pid())
                 })
             });
             let length = message.bytes;

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Case;
-use super::routed_lab::{LB1, LB2, Routed, ask};
+use super::routed_lab::{CALL_TIMEOUT as PATIENCE, LB1, LB2, Routed, ask};
 
 pub const CASES: &[Case] = &[(
     "a_route_is_announced_joined_withdrawn_and_lost_with_the_nodes_ability_to_serve",
@@ -40,8 +40,13 @@ fn ms(from: Instant, to: Instant) -> u128 {
     to.saturating_duration_since(from).as_millis()
 }
 
-/// What the client saw since then.
+/// What the client saw since then, attempts that are still waiting included.
 fn tell(lab: &Routed, what: &str, since: Instant) -> usize {
+    let now = clock::now();
+    lab.until("the client goes on", 5_000, |lab| {
+        let served: usize = lab.used(now + PATIENCE).iter().sum();
+        served > 10
+    });
     let (all, failed, gap) = lab.tally(since);
     println!(
         "    {what}: {failed} of {all} attempts failed, gap {} ms",

@@ -28,7 +28,7 @@ const SERVER: &str = "10.9.0.4";
 const CALLERS: u32 = 4;
 const CALL_EVERY: Duration = Duration::from_millis(20);
 /// Before the first SYN would be sent again: a lost packet is a failure.
-const CALL_TIMEOUT: Duration = Duration::from_millis(400);
+pub const CALL_TIMEOUT: Duration = Duration::from_millis(400);
 
 const LBD: &str = r#"
 [log]

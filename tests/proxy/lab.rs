@@ -244,6 +244,7 @@ pub fn config(proxy: Proxy) -> Config {
             max_connections: None,
             workers: None,
         },
+        peer: None,
         vips: Vec::new(),
         routes: Vec::new(),
         proxies: vec![proxy],

@@ -44,6 +44,10 @@ const FACTS: &[Fact] = &[
         },
     },
     Fact {
+        key: "per-server-weight",
+        value: |vip| vip.per_server_weight.to_string(),
+    },
+    Fact {
         key: "garp",
         value: |vip| {
             let garp = &vip.garp;

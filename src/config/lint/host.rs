@@ -46,10 +46,29 @@ pub(super) fn lint(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
     }
     track::here(draft, host, problems);
     ports(draft, host, problems);
+    key_file(draft, host, problems);
     for proxy in &draft.config.proxies {
         if let CheckKind::Tls(tls) | CheckKind::Https(tls, HttpCheck { .. }) = &proxy.check.kind {
             certificates(draft, proxy, tls, host, problems);
         }
+    }
+}
+
+/// A key file that is there but can't be used.
+fn key_file(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) {
+    let Some(peer) = &draft.config.peer else {
+        return;
+    };
+    let path = "peer/key-file";
+    file(draft, &peer.key_file, path, host, problems);
+    if (host.file_exists)(&peer.key_file)
+        && let Some(problem) = (host.key_problem)(&peer.key_file)
+    {
+        problems.push(
+            Problem::error("E0270", "the key file of the peer channel cannot be used")
+                .at(&draft.spans.at(path), problem)
+                .help("one key per line, 32 characters or more, one or two of them, for owner and group alone"),
+        );
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Host<'a> {
     pub file_exists: &'a dyn Fn(&Path) -> bool,
     /// Why a program would not be run for a user, if there is a reason.
     pub trouble: &'a dyn Fn(&Path, Option<&RunAs>) -> Option<Trouble>,
+    /// What keeps a file from being used as the key file of `[peer]`; never what stands in it.
+    pub key_problem: &'a dyn Fn(&Path) -> Option<String>,
     /// Whether a process of this machine holds a port.
     pub port_held: &'a dyn Fn(Listen) -> bool,
     /// `--node`: which node this machine is, by name or address.

@@ -168,6 +168,7 @@ fn what_this_machine_lacks_is_said_only_when_it_is_looked_at() {
         View::Here(Host {
             facts: &facts,
             file_exists: &|_| true,
+            key_problem: &|_| None,
             trouble: &|_, _| None,
             port_held: &|_| false,
             node,

@@ -39,7 +39,7 @@ pub(super) use self::value::show_duration;
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Metrics, Script, TrackFile,
+    Metrics, Peer, Script, TrackFile,
 };
 use super::problem::Problem;
 use super::schema;
@@ -226,6 +226,9 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let admin = admin(root.table("admin", sink), sink);
     let metrics = metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
+    let peer = root
+        .table("peer", sink)
+        .and_then(|fields| peer(fields, sink));
 
     let (mut tracked, scripts, track_files) = tracks(root.table("track", sink), sink);
 
@@ -270,6 +273,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             admin,
             metrics,
             limits,
+            peer,
             vips,
             routes,
             proxies,
@@ -401,4 +405,18 @@ fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {
     };
     fields.finish(sink);
     limits
+}
+
+fn peer(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Peer> {
+    let port = fields
+        .integer("port", sink)
+        .or_else(|| fields.default_text("port").parse().ok());
+    let key_file = fields.absolute_path("key-file", sink);
+    let interval = fields.time("interval", sink);
+    fields.finish(sink);
+    Some(Peer {
+        key_file: key_file?,
+        port: u16::try_from(port?).ok()?,
+        interval,
+    })
 }

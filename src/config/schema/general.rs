@@ -1,6 +1,6 @@
 //! The keys outside `[vip.NAME]` and `[proxy.NAME]`.
 
-use super::{Fallback, Key, Kind, Section, Word};
+use super::{Fallback, Key, Kind, SECOND, Section, Word, ms};
 
 pub(super) const ROOT: Section = Section {
     path: "",
@@ -59,7 +59,12 @@ pub(super) const ROOT: Section = Section {
             Fallback::Words("none"),
             "What can be tracked beside proxies.",
         ),
-        Key::later("peer", "The channel between nodes."),
+        Key::new(
+            "peer",
+            Kind::Table("peer"),
+            Fallback::Words("off"),
+            "The channel between nodes.",
+        ),
         Key::later("state-dir", "Where admin states survive a restart."),
     ],
 };
@@ -206,5 +211,33 @@ pub(super) const LIMITS: Section = Section {
             "Threads of the data path.",
         )
         .called(&["nbthread", "threads", "nbproc"]),
+    ],
+};
+
+pub(super) const PEER: Section = Section {
+    path: "peer",
+    doc: "The channel between the nodes of all VIPs: each sees the other's view, one-way loss is noticed, idle clients of a node that died are freed. Off without a key file; see docs/peer.md.",
+    keys: &[
+        Key::new(
+            "key-file",
+            Kind::Form("absolute path"),
+            Fallback::Required,
+            "One key per line, 32 characters or more, the same on every node: the first signs, a second is accepted too. Not readable by others than its owner and group.",
+        ),
+        Key::new(
+            "port",
+            Kind::Integer {
+                min: 1_024,
+                max: 65_535,
+            },
+            Fallback::Value("9634"),
+            "The UDP port, on the nodes' own addresses.",
+        ),
+        Key::new(
+            "interval",
+            ms(20, 10 * SECOND),
+            Fallback::Value("\"100ms\""),
+            "Between two messages to each node; a change of state is told at once.",
+        ),
     ],
 };

@@ -117,6 +117,7 @@ pub const SECTIONS: &[Section] = &[
     general::ADMIN,
     general::METRICS,
     general::LIMITS,
+    general::PEER,
     vip::VIP,
     vip::NOTIFY,
     vip::AUTH,

@@ -249,6 +249,7 @@ impl Keeper {
                     ToKeeper::Hello(_)
                     | ToKeeper::Heartbeat(_)
                     | ToKeeper::Serving(_)
+                    | ToKeeper::Clients { .. }
                     | ToKeeper::Command { .. },
                 ) => {}
                 None => tracing::warn!("a message of the proxy was not understood"),

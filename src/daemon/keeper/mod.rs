@@ -15,12 +15,15 @@
 mod adoption;
 mod command;
 mod events;
+mod forgotten;
+mod groups;
 mod health;
 mod interfaces;
 mod link;
 mod listeners;
 mod notifier;
 mod notify;
+mod peers;
 mod proxies;
 mod publish;
 mod route;
@@ -162,6 +165,9 @@ const SOCKET: u64 = 1;
 const RUNNER: u64 = 2;
 const RUNNER_END: u64 = 3;
 const ROUTES: u64 = 4;
+/// The peer channel's sockets, so many at most.
+const PEERS: u64 = 8;
+const PEERS_MAX: usize = 8;
 const FIRST_FREE: u64 = 16;
 const ROUTERS: u64 = 1 << 32;
 
@@ -180,6 +186,7 @@ struct Keeper {
     supervisor: Supervisor,
     board: health::Board,
     routers: routers::Routers,
+    peers: peers::Peers,
     routes: route::Routes,
     proxies: proxies::Proxies,
     scripts: scripts::Scripts,
@@ -213,6 +220,7 @@ impl Keeper {
             self.routers.on_deadlines(now);
             self.routes.on_deadlines(now);
             self.tick(now)?;
+            self.tick_peers(now);
             self.publish(now);
             if self.is_over(now) {
                 return Ok(());
@@ -226,6 +234,7 @@ impl Keeper {
             SOCKET => self.accept(now),
             RUNNER => self.read_runner(now, event),
             RUNNER_END => self.runner_ended(now),
+            token if (PEERS..FIRST_FREE).contains(&token) => self.read_peers(token - PEERS, now),
             ROUTES => self.routes.on_readable(now),
             token if token >= ROUTERS => self.routers.on_readable(token - ROUTERS, now),
             token => return self.on_connection(now, token, event),
@@ -246,6 +255,7 @@ impl Keeper {
             self.tracks.deadline(),
             self.notifiers.deadline(&self.args.config),
             self.routers.deadline(),
+            self.peers.deadline(),
             self.routes.deadline(),
             self.proxies.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),

@@ -369,6 +369,9 @@ impl Keeper {
                 }
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
+            ToKeeper::Clients { first, last, flows } => {
+                self.peers.set_clients(first, last, &flows);
+            }
             ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
                 tracing::warn!("a message of the proxy came at the wrong time");
@@ -389,6 +392,7 @@ impl Keeper {
             self.record(EventKind::Proxy, (None, Some(&pid)), None, "lost");
         }
         self.board.new_process();
+        self.peers.forget_clients();
         self.commands.forget();
         self.supervise(now, Input::Ended);
     }

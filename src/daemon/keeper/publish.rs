@@ -11,6 +11,7 @@ use super::runtime_dir::{ProxyMark, State, boot_id};
 use super::wish::Wish;
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
+use crate::vrrp::fsm::FELL_SILENT;
 use crate::vrrp::stamp::Stamp;
 
 /// The proxy hears of the virtual routers at least this often.
@@ -107,9 +108,15 @@ impl Keeper {
     /// Does what a virtual router wants done.
     fn grant(&mut self, now: Instant, wish: Wish) {
         match wish {
-            Wish::Reset(addresses) => self.tell_proxy(now, &ToProxy::ResetLocal(addresses)),
+            Wish::Reset(addresses) => {
+                self.peers.left(&addresses);
+                self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+            }
             Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
             Wish::Changed(router, from, to, reason) => {
+                if reason == FELL_SILENT {
+                    self.peers.took_over(now, router);
+                }
                 self.router_changed(now, router, (from, to), reason);
             }
             Wish::Conflict(router, address, mac) => self.note_conflict(router, address, mac),
@@ -175,6 +182,7 @@ impl Keeper {
             proxy_starved: self.supervisor.starved,
             proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
+            channel: self.peers.status(now),
         }
     }
 

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::forgotten::{remove_devices, remove_forgotten};
+use super::groups::{groups, refused, union};
 use super::health::tracked_proxies;
 use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
@@ -15,15 +17,13 @@ use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, Vip};
 use crate::ipc::message::{PeerStatus, VipStatus, VrrpState};
-use crate::net::address;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
-use crate::net::virtual_mac;
 use crate::vrrp::fsm::NodeHealth;
 use crate::vrrp::stamp::{Resume, Stamp};
-use crate::vrrp::task::{OpenError, RouterEvent, VirtualRouter};
+use crate::vrrp::task::{RouterEvent, VirtualRouter};
 
 /// Messages of the kernel read in one turn of the loop.
 const LINK_READS_MAX: usize = 64;
@@ -117,27 +117,16 @@ impl Routers {
                 .watch(router, vips, tracked, epoll)
                 .map_err(failed)?;
         }
-        routers.remove_forgotten_devices(&shared);
-        Ok(routers)
-    }
-
-    /// Devices of virtual hardware addresses that the file no longer asks for.
-    fn remove_forgotten_devices(&self, netlink: &RefCell<Netlink>) {
-        let in_use = |name: &str| {
-            let mut all = self
+        let devices = || {
+            routers
                 .routers
                 .iter()
-                .flat_map(|router| router.inner.devices());
-            all.any(|device| device == name)
+                .flat_map(|router| router.inner.devices())
         };
-        match virtual_mac::remove_others(&mut netlink.borrow_mut(), in_use) {
-            Ok(removed) => {
-                for interface in removed {
-                    tracing::warn!(%interface, "removed a device that an earlier lbd left");
-                }
-            }
-            Err(error) => tracing::error!(%error, "left-over devices not removed"),
-        }
+        remove_devices(&mut shared.borrow_mut(), |name| {
+            devices().any(|device| device == name)
+        });
+        Ok(routers)
     }
 
     /// The stamp of a group is that of whichever member was its first.
@@ -295,6 +284,30 @@ impl Routers {
         router.is_some_and(|router| router.inner.holds())
     }
 
+    /// The routers themselves, in order.
+    pub(super) fn inner(&self) -> impl Iterator<Item = &VirtualRouter> {
+        self.routers.iter().map(|router| &router.inner)
+    }
+
+    /// Name of each router, and the positions of its members in the file.
+    pub(super) fn named_members(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let all = self.routers.iter();
+        all.map(|router| (router.name.as_str(), router.vips.as_slice()))
+    }
+
+    /// Whether this node is known to be able to serve clients at all of them.
+    pub(super) fn can_serve(&self) -> bool {
+        let told = |router: &Router| router.told.is_some_and(|told| told.known && told.can_serve);
+        self.routers.iter().all(told)
+    }
+
+    /// The other nodes say whether they hear a router's adverts.
+    pub(super) fn set_unheard(&mut self, index: usize, now: Instant, unheard: bool) {
+        if let Some(router) = self.routers.get_mut(index) {
+            router.inner.set_unheard(now, unheard);
+        }
+    }
+
     /// State of each router, and whether it holds its addresses.
     pub(super) fn states(&self) -> Vec<(VrrpState, bool)> {
         let all = self.routers.iter();
@@ -413,22 +426,6 @@ impl Drop for Routers {
     }
 }
 
-/// Removes what an earlier keeper held and the file no longer asks for. The routers see to the rest.
-pub(super) fn remove_forgotten(netlink: &mut Netlink, config: &Config) {
-    let of_routes = || config.routes.iter().flat_map(|route| &route.addresses);
-    let of_routers = || config.vips.iter().flat_map(|vip| &vip.addresses);
-    let addresses = || of_routers().chain(of_routes());
-    let wanted = |ip| addresses().any(|address| address.ip == ip);
-    match address::remove_tagged(netlink, wanted) {
-        Ok(removed) => {
-            for vip in removed {
-                tracing::warn!(%vip, "removed an address that an earlier lbd left");
-            }
-        }
-        Err(error) => tracing::error!(%error, "left-over addresses not removed"),
-    }
-}
-
 /// Waits for a member's new descriptor under the token of the old one, whose registration ended
 /// with it.
 fn watch_again(
@@ -454,31 +451,6 @@ fn watch_again(
     }
 }
 
-/// Positions of the virtual routers that move together, in the order of the file.
-fn groups(locals: &[LocalVip]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
-    for (position, local) in locals.iter().enumerate() {
-        let name = local.vip.sync_group.as_deref();
-        let same = |(other, _): &&mut (Option<&str>, Vec<usize>)| name.is_some() && *other == name;
-        match groups.iter_mut().find(same) {
-            Some((_, members)) => members.push(position),
-            None => groups.push((name, vec![position])),
-        }
-    }
-    groups.into_iter().map(|(_, members)| members).collect()
-}
-
-/// The first member with the tracks of all.
-fn union(members: &[LocalVip]) -> Option<Vip> {
-    let mut union = members.first()?.vip.clone();
-    for track in members.iter().flat_map(|local| &local.vip.track) {
-        if !union.track.contains(track) {
-            union.track.push(track.clone());
-        }
-    }
-    Some(union)
-}
-
 /// How users read a state.
 pub(super) fn word(state: VrrpState) -> &'static str {
     match state {
@@ -494,19 +466,4 @@ pub(super) fn check_interval(config: &Config, vip: &Vip) -> Duration {
     let tracked = tracked_proxies(vip).filter_map(|index| config.proxies.get(index));
     let intervals = tracked.map(|proxy| proxy.check.interval);
     intervals.max().unwrap_or(Duration::ZERO)
-}
-
-fn refused(error: &OpenError) -> KeeperError {
-    use std::error::Error;
-    let source = error.source();
-    let kernel = source.and_then(|cause| cause.downcast_ref::<io::Error>());
-    let permission = kernel.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
-    let mut reason = error.to_string();
-    if let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-    }
-    if permission {
-        reason.push_str(" (a VIP needs CAP_NET_ADMIN and CAP_NET_RAW)");
-    }
-    KeeperError::Router { reason, permission }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events, health, notify,
-    proxies, publish, route, routers, runtime_dir::RuntimeDir, scripts, tracks,
+    peers, proxies, publish, route, routers, runtime_dir::RuntimeDir, scripts, tracks,
 };
 use crate::config::{self, local};
 use crate::daemon::supervise::Supervisor;
@@ -54,6 +54,7 @@ impl Keeper {
                 .map_err(KeeperError::Local)?
         };
         let routers = routers::Routers::open(&locals, &state.stamps, &epoll, &args.config)?;
+        let peers = peers::Peers::open(&args.config, &locals, &routers, clock::now());
         let routes = route::Routes::open(&args.config, &epoll, clock::now())?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
         let config_fd = text.map_err(system("memory file"))?;
@@ -73,6 +74,7 @@ impl Keeper {
             board: health::Board::new(args.config.proxies.len()),
             tracks: tracks::Tracks::new(&args.config, &routers),
             routers,
+            peers,
             routes,
             proxies: proxies::Proxies::new(config_fd, workers),
             scripts: scripts::Scripts::new(&args.config.scripts, began),

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::ProxyError;
 use super::access::Access;
+use super::clients::Clients;
 use super::link::{Link, RECONNECT_EVERY};
 use super::news::{News, groups};
 use super::orders::{OUTSTANDING_MAX, Outstanding};
@@ -87,6 +88,7 @@ pub(super) struct Control {
     hurry: Vec<Vec<Arc<Notify>>>,
     serve_by: Instant,
     news: News,
+    clients: Clients,
     /// From the admin socket, and what it sends them with.
     orders: mpsc::Receiver<Order>,
     orders_sender: Orders,
@@ -150,6 +152,7 @@ impl Control {
             .map_err(ProxyError::Setup)?;
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let hurry = watch_all(&config, plan.probes, machines, &sender);
+        let clients = Clients::new(&config);
         let fixed = Fixed {
             workers: workers(&config),
             config,
@@ -179,6 +182,7 @@ impl Control {
             findings,
             hurry,
             news: News::default(),
+            clients,
             orders,
             orders_sender,
             outstanding: Outstanding::default(),
@@ -256,6 +260,11 @@ impl Control {
             }
         }
         self.doors.serve(source, &self.orders_sender, now);
+        if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
+            && let Err(error) = self.clients.tick(engine, link, now)
+        {
+            tracing::debug!(%error, "keeper cannot be told of clients");
+        }
     }
 
     /// Starts the data path once every server has a verdict, or none came in time.
@@ -310,6 +319,7 @@ impl Control {
                 }
                 self.keeper = Tie::Connected(link);
                 self.news.start_over();
+                self.clients.start_over();
                 self.shared.changing().keeper_heard = Some(clock::now());
             }
         }

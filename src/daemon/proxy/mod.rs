@@ -10,6 +10,7 @@
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
+mod clients;
 mod control;
 mod limits;
 mod link;

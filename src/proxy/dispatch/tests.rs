@@ -63,6 +63,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
             max_connections: None,
             workers: None,
         },
+        peer: None,
         vips: Vec::new(),
         routes: Vec::new(),
         proxies: vec![proxy],

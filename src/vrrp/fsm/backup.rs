@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::doubt::PROBE_PRIORITY;
-use super::{Action, Actions, Heard, Machine, NodeHealth, STARTUP_GRACE, State};
+use super::{Action, Actions, FELL_SILENT, Heard, Machine, NodeHealth, STARTUP_GRACE, State};
 use crate::config::model::Preempt;
 use crate::units::Priority;
 use crate::vrrp::timing;
@@ -133,7 +133,7 @@ impl Machine {
                 if now.saturating_duration_since(heard.at) < 3 * interval {
                     "stronger than the node that was active"
                 } else {
-                    "the active node fell silent"
+                    FELL_SILENT
                 }
             }
         };

@@ -28,6 +28,8 @@ use super::{priority, timing};
 use crate::ipc::message::VrrpState;
 use crate::units::{AdvertInterval, Priority};
 
+/// The reason of a take-over that nobody announced.
+pub const FELL_SILENT: &str = "the active node fell silent";
 /// Between two renewals of the address's lifetime.
 pub const RENEWAL: Duration = Duration::from_millis(500);
 /// A renewal that the kernel was too busy for is tried again after this.

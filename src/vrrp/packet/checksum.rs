@@ -9,16 +9,21 @@ use crate::units::Version;
 
 /// Whether `advert`, its checksum field included, has one of the sums that are accepted: version 2
 /// over the message alone; version 3 over IPv4 with the pseudo-header or without; version 3 over
-/// IPv6 with the pseudo-header.
+/// IPv6 with the pseudo-header and the trailer behind the advert.
 pub(super) fn is_right(
     version: Version,
-    advert: &[u8],
+    (advert, trailer): (&[u8], &[u8]),
     source: IpAddr,
     destination: IpAddr,
 ) -> bool {
     let message = add(0, advert);
     let alone = fold(message) == 0xffff;
-    let with_header = || fold(message + pseudo_header(source, destination, advert.len())) == 0xffff;
+    let (behind, length) = match source {
+        IpAddr::V4(_) => (0, advert.len()),
+        IpAddr::V6(_) => (add(0, trailer), advert.len() + trailer.len()),
+    };
+    let with_header =
+        || fold(message + behind + pseudo_header(source, destination, length)) == 0xffff;
     match version {
         Version::V2 => alone,
         Version::V3 => with_header() || (alone && source.is_ipv4()),

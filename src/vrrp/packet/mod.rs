@@ -236,6 +236,20 @@ impl<'a> Advertisement<'a> {
     /// # Errors
     /// The first [`Reject`] that applies.
     pub fn decode(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Reject> {
+        Self::decode_before(bytes, &[], source, destination)
+    }
+
+    /// The same of an advert that `trailer` follows in its packet: over IPv6 the checksum covers
+    /// both, as that of any transport does (draft-cassen-vrrp-auth-hmac); over IPv4 it doesn't.
+    ///
+    /// # Errors
+    /// The first [`Reject`] that applies.
+    pub fn decode_before(
+        bytes: &'a [u8],
+        trailer: &[u8],
+        source: IpAddr,
+        destination: IpAddr,
+    ) -> Result<Self, Reject> {
         let (header, rest) = bytes
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(Reject::Truncated)?;
@@ -261,7 +275,7 @@ impl<'a> Advertisement<'a> {
         if auth.len() != wanted_auth {
             return Err(Reject::Length);
         }
-        if !checksum::is_right(version, bytes, source, destination) {
+        if !checksum::is_right(version, (bytes, trailer), source, destination) {
             return Err(Reject::Checksum);
         }
         let (auth, interval) = match version {
@@ -351,10 +365,24 @@ impl<'a> Advertisement<'a> {
             (Version::V3, WireAuth::None | WireAuth::Pass(_)) => {}
         }
         let sum = checksum::of(self.version, out, source, destination);
-        if let Some(field) = out.get_mut(6..8) {
-            field.copy_from_slice(&sum.to_be_bytes());
-        }
+        set_checksum(out, sum);
         Ok(())
+    }
+}
+
+/// Sums an advert anew that a trailer was put behind, where the checksum covers that: over IPv6.
+pub fn cover_trailer(packet: &mut [u8], source: IpAddr, destination: IpAddr) {
+    if source.is_ipv4() {
+        return;
+    }
+    set_checksum(packet, 0);
+    let sum = checksum::of(Version::V3, packet, source, destination);
+    set_checksum(packet, sum);
+}
+
+fn set_checksum(advert: &mut [u8], sum: u16) {
+    if let Some(field) = advert.get_mut(6..8) {
+        field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 

@@ -145,3 +145,40 @@ fn a_list_of_the_largest_count_fits() {
     let read = Advertisement::decode(&out, source, destination);
     assert_eq!(read, Ok(full));
 }
+
+/// From keepalived 2.4.3 with `auth_hmac`, fd00::3 to fd00::2.
+#[test]
+fn over_ipv6_the_checksum_covers_the_trailer() {
+    let packet = bytes(
+        "313c6e01 0032bf73 fd000000000000000000000000000010\
+         01070000 6b030cdd eb750000 57156c25695fa01779e5defd150d0a61",
+    );
+    let (from, to) = (ip("fd00::3"), ip("fd00::2"));
+    let (message, trailer) = packet.split_at(24);
+    let advert = Advertisement::decode_before(message, trailer, from, to).unwrap();
+    assert_eq!(advert.priority, 110);
+    assert_eq!(
+        Advertisement::decode(message, from, to),
+        Err(Reject::Checksum)
+    );
+    let mut ours = Vec::new();
+    advert.encode(from, to, &mut ours).unwrap();
+    ours.extend_from_slice(trailer);
+    assert_ne!(ours, packet);
+    cover_trailer(&mut ours, from, to);
+    assert_eq!(ours, packet);
+}
+
+#[test]
+fn over_ipv4_the_checksum_does_not_cover_the_trailer() {
+    let packet = bytes(
+        "313c6e01 00325bd3 ac10000a\
+         01070000 6b030ccf f2e50000 b33b1228443e1b4704b49ee65491a77f",
+    );
+    let (from, to) = (ip("172.16.0.3"), ip("172.16.0.2"));
+    let (message, trailer) = packet.split_at(12);
+    assert!(Advertisement::decode_before(message, trailer, from, to).is_ok());
+    let mut ours = packet.clone();
+    cover_trailer(&mut ours, from, to);
+    assert_eq!(ours, packet);
+}

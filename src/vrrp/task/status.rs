@@ -56,6 +56,18 @@ impl VirtualRouter {
         })
     }
 
+    /// The priority in force.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.machine.effective_priority().get()
+    }
+
+    /// Our own advert interval.
+    #[must_use]
+    pub fn own_interval(&self) -> Duration {
+        self.machine.settings().interval.duration()
+    }
+
     /// Everything users see of it, one for each member. The keeper adds the tracks.
     pub fn status(&self, now: Instant) -> impl Iterator<Item = VipStatus> + '_ {
         self.members

@@ -16,7 +16,7 @@ use crate::net::virtual_mac::{self, VirtualMac};
 use crate::net::vrrp_socket::{Arrival, ArrivalV6, Filter, Receiver, Sender, Side};
 use crate::vrrp::hmac::{Clock, Seal, TRAILER_BYTES};
 use crate::vrrp::packet::{
-    ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
+    self, ADVERT_BYTES_MAX, Advertisement, Datagram, Reject, WireAuth, split_ipv4,
 };
 use crate::vrrp::rejects::{Claim, claim};
 use crate::vrrp::validate::{Accepted, Rules};
@@ -257,6 +257,7 @@ impl Wire {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         if let Some(seal) = &mut self.seal {
             seal.sign(&mut self.advert, rules.me, clock());
+            packet::cover_trailer(&mut self.advert, rules.me, destination);
         }
         self.sender.send(&self.advert, destination)
     }

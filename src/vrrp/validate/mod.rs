@@ -213,7 +213,9 @@ impl Rules {
         if trailer.is_some() && !matches!(self.auth, Auth::Hmac(_)) {
             return Err(Reject::AuthType);
         }
-        let advert = Advertisement::decode(message, header.source, header.destination)?;
+        let behind = trailer.map_or([].as_slice(), |trailer| trailer);
+        let advert =
+            Advertisement::decode_before(message, behind, header.source, header.destination)?;
         if advert.version != self.version {
             return Err(Reject::Version);
         }

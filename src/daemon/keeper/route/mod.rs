@@ -14,7 +14,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{KeeperError, ROUTES, routers};
+use super::{KeeperError, ROUTES, forgotten};
 use crate::config::model::{Config, RouteVip};
 use crate::ipc::message::{RouteCounters, RouteStatus};
 use crate::net::address::{self, Lease};
@@ -83,7 +83,7 @@ impl Routes {
         epoll.add(&links, ROUTES, Interest::READ).map_err(failed)?;
         let mut netlink = Netlink::open().map_err(failed)?;
         let loopback = netlink.link("lo").map_err(failed)?.index;
-        routers::remove_forgotten(&mut netlink, config);
+        forgotten::remove_forgotten(&mut netlink, config);
         for vip in &config.routes {
             let interface = netlink.link(&vip.interface);
             let interface = interface.map_err(|source| KeeperError::Router {
