@@ -587,6 +587,47 @@ fn a_host_that_answers_for_the_address_is_an_event() {
 }
 
 #[test]
+fn a_failover_by_command_is_an_event() {
+    let Some(lab) = Lab::new() else { return };
+    let lb1 = lab.start("lb1", "track = []");
+    lb1.wait_state(VrrpState::Active);
+    let done = Command::new(env!("CARGO_BIN_EXE_lbd"))
+        .args(["failover", "--socket"])
+        .arg(&lb1.socket)
+        .output()
+        .unwrap();
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let failover = |event: Event| (event.kind == EventKind::Failover).then_some(event);
+    let event = wait_for("its event", SOON, || {
+        lb1.events().into_iter().find_map(failover)
+    });
+    let said = (event.vip.as_deref(), event.reason.as_str());
+    assert_eq!(said, (Some("v"), "no other node took over"));
+}
+
+#[test]
+fn a_route_that_is_withdrawn_for_a_file_is_an_event() {
+    let Some(lab) = Lab::new() else { return };
+    let drain = lab.file("drain");
+    let route = format!(
+        "track = []\n[vip.any]\nannounce = \"route\"\naddress = \"10.1.1.10\"\nwithdraw-grace = \"off\"\n\
+         track = [\"file:drain\", \"interface:up1\"]\n[track.file.drain]\npath = \"{}\"",
+        drain.display()
+    );
+    let lb1 = lab.start("lb1", &route);
+    let wait = |change: &str| {
+        wait_for(change, SOON, || {
+            let events = lb1.events().into_iter();
+            let mut of_route = events.filter(|event| event.vip.as_deref() == Some("any"));
+            of_route.find(|event| event.to.as_deref() == Some(change))
+        })
+    };
+    wait("announced");
+    fs::write(&drain, "").unwrap();
+    wait("withdrawn");
+}
+
+#[test]
 fn a_program_that_hangs_is_ended_and_holds_up_nobody() {
     let Some(lab) = Lab::new() else { return };
     let told = lab.file("told");

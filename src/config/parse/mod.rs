@@ -230,7 +230,8 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         .table("peer", sink)
         .and_then(|fields| peer(fields, sink));
 
-    let (mut tracked, scripts, track_files) = watched(root.table("track", sink), sink);
+    let (mut tracked, scripts, track_files) = tracks(root.table("track", sink), sink);
+
     let mut proxy_names = Vec::new();
     let mut proxies = Vec::new();
     for fields in root.named("proxy", sink) {
@@ -287,30 +288,29 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     }
 }
 
-/// What `[track]` describes: every entry by name, and those that are sound.
-fn watched(
+/// `[track]`: the names in it, and its sound scripts and files.
+fn tracks(
     fields: Option<Fields<'_, '_>>,
     sink: &mut Sink,
 ) -> (Tracked, Vec<Script>, Vec<TrackFile>) {
     let mut tracked = Tracked::default();
-    let mut scripts = Vec::new();
-    let mut files = Vec::new();
-    let Some(mut track) = fields else {
+    let (mut scripts, mut files) = (Vec::new(), Vec::new());
+    let Some(mut fields) = fields else {
         return (tracked, scripts, files);
     };
-    for fields in track.named("script", sink) {
+    for fields in fields.named("script", sink) {
         let name = fields.own_name().to_owned();
         let (script, weight) = track::script(fields, sink);
         scripts.extend(script);
         tracked.scripts.push(TrackEntry { name, weight });
     }
-    for fields in track.named("file", sink) {
+    for fields in fields.named("file", sink) {
         let name = fields.own_name().to_owned();
         let (file, weight) = track::file(fields, sink);
         files.extend(file);
         tracked.files.push(TrackEntry { name, weight });
     }
-    track.finish(sink);
+    fields.finish(sink);
     (tracked, scripts, files)
 }
 

@@ -8,7 +8,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use super::Keeper;
 use crate::config::model::Vip;
 use crate::ipc::event::{Event, EventKind};
-use crate::ipc::message::{ToProxy, VrrpState};
+use crate::ipc::message::{RouteStatus, ToProxy, VrrpState};
 use crate::net::clock;
 
 /// Events kept; the oldest go first.
@@ -26,6 +26,8 @@ pub(super) struct Record {
     /// The proxy that was told last, and the first event it doesn't know.
     proxy: Option<i32>,
     untold: u64,
+    /// Which routes were announced when that was noted last.
+    announced: Vec<bool>,
 }
 
 impl Record {
@@ -36,6 +38,7 @@ impl Record {
             next: first,
             proxy: None,
             untold: first,
+            announced: Vec::new(),
         }
     }
 
@@ -113,6 +116,26 @@ impl Keeper {
         for vip in self.routers.members(router).to_vec() {
             let vip = self.args.config.vips.get(vip).map(|vip| vip.name.clone());
             self.record(EventKind::Failover, (vip.as_deref(), None), None, reason);
+        }
+    }
+
+    /// Makes events of the routes that were announced or withdrawn.
+    pub(super) fn note_routes(&mut self, routes: &[RouteStatus]) {
+        self.record.announced.resize(routes.len(), false);
+        for (index, route) in routes.iter().enumerate() {
+            let Some(noted) = self.record.announced.get_mut(index) else {
+                return;
+            };
+            if std::mem::replace(noted, route.announced) == route.announced {
+                continue;
+            }
+            let change = if route.announced {
+                ("withdrawn", "announced")
+            } else {
+                ("announced", "withdrawn")
+            };
+            let about = (Some(route.name.as_str()), None);
+            self.record(EventKind::State, about, Some(change), &route.reason);
         }
     }
 

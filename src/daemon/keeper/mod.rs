@@ -35,6 +35,7 @@ mod start;
 mod stop;
 mod tracks;
 mod watch;
+mod wish;
 
 use std::io;
 use std::path::PathBuf;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::health::{Names, Results};
-use super::routers::{Wish, word};
+use super::routers::word;
 use super::runtime_dir::{ProxyMark, State, boot_id};
+use super::wish::Wish;
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
 use crate::vrrp::fsm::FELL_SILENT;
@@ -95,6 +96,7 @@ impl Keeper {
             self.published.changes = changes;
             self.published.status_at = now + STATUS_EVERY;
             let status = self.status(now, standing);
+            self.note_routes(&status.routes);
             self.notify_manager(now, standing, &status);
             if self.proxy_reads() {
                 self.tell_proxy(now, &ToProxy::Vrrp(status));

@@ -12,6 +12,7 @@ use super::groups::{groups, refused, union};
 use super::health::tracked_proxies;
 use super::interfaces::Interfaces;
 use super::runtime_dir::boot_id;
+use super::wish::Wish;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
 use crate::config::model::{Config, Vip};
@@ -31,26 +32,6 @@ const SAME_STAMP: Duration = Duration::from_millis(3);
 
 /// Between two looks for new stamps where there is no router to leave any.
 const STAMP_SPACING_MAX: Duration = Duration::from_secs(1);
-
-/// What the routers want done by others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// These addresses are about to leave this node: connections to them are to be reset.
-    Reset(Vec<IpAddr>),
-    /// Whether this node takes over depends on a probe.
-    Probe,
-    /// Another host answers for an address of the router at this position.
-    Conflict(usize, IpAddr, [u8; 6]),
-    /// A router has changed its state: its position, from where, to where, why.
-    Changed(usize, VrrpState, VrrpState, &'static str),
-    /// A failover by command has ended.
-    FailedOver {
-        /// The router's position.
-        index: usize,
-        /// Whether another node took over.
-        taken: bool,
-    },
-}
 
 /// All of them.
 #[derive(Debug)]
