@@ -20,21 +20,18 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::cases::Case;
 use lab::{LB1, LB2, Pair};
 use lbd::net::clock;
 use lbd::net::netns::Namespace;
-use lbd::net::netns::sandbox::{self, Sandbox};
 use lbd::net::netns::wire::{Plug, Wire};
 use lbd::net::tickle::Tickler;
 use socket2::{Domain, Protocol, Socket, Type};
-
-type Case = (&'static str, &'static [&'static str], fn());
 
 const CASES: &[Case] = &[
     (
@@ -86,50 +83,7 @@ const CLIENTS: usize = 20;
 const FAST: &str = "version = 3\nadvert-interval = \"100ms\"\npreempt = true";
 
 fn main() -> ExitCode {
-    if !nix::unistd::geteuid().is_root() {
-        println!("peer: skipped: making namespaces with other daemons in them needs root");
-        return ExitCode::SUCCESS;
-    }
-    match sandbox::enter() {
-        Ok(Sandbox::Inside(_)) => {}
-        Ok(Sandbox::Ended(code)) => return code.into(),
-        Err(error) => {
-            println!("peer: skipped: {error}");
-            return ExitCode::SUCCESS;
-        }
-    }
-    if let Err(error) = Wire::new() {
-        println!("peer: skipped: {error}");
-        return ExitCode::SUCCESS;
-    }
-    let parts: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let chosen = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
-    let mut failed = Vec::new();
-    let mut ran = 0;
-    for (name, needs, case) in CASES.iter().filter(|(name, ..)| chosen(name)) {
-        if let Some(missing) = needs.iter().find(|needed| !lab::peers::installed(needed)) {
-            println!("peer: {name} ... skipped: {missing} is not installed");
-            continue;
-        }
-        let start = clock::now();
-        ran += 1;
-        let passed = catch_unwind(AssertUnwindSafe(case)).is_ok();
-        let seconds = (clock::now() - start).as_secs_f32();
-        let verdict = if passed { "ok" } else { "FAILED" };
-        println!("peer: {name} ... {verdict} ({seconds:.1} s)");
-        if !passed {
-            failed.push(name);
-        }
-    }
-    println!("peer: {ran} cases, {} failed {failed:?}", failed.len());
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    lab::cases::run("peer", CASES)
 }
 
 /// The pair, lb2 in charge; with the channel if there is a key.
