@@ -17,24 +17,21 @@
 mod lab;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::cases::Case;
 use lab::{LB1, LB2, Pair};
 use lbd::net::clock;
 use lbd::net::netns::Namespace;
-use lbd::net::netns::sandbox::{self, Sandbox};
 use lbd::net::netns::wire::{Plug, Wire};
 use lbd::net::tickle::Tickler;
 use socket2::{Domain, Protocol, Socket, Type};
-
-type Case = (&'static str, &'static [&'static str], fn());
 
 const CASES: &[Case] = &[
     (
@@ -86,50 +83,7 @@ const CLIENTS: usize = 20;
 const FAST: &str = "version = 3\nadvert-interval = \"100ms\"\npreempt = true";
 
 fn main() -> ExitCode {
-    if !nix::unistd::geteuid().is_root() {
-        println!("peer: skipped: making namespaces with other daemons in them needs root");
-        return ExitCode::SUCCESS;
-    }
-    match sandbox::enter() {
-        Ok(Sandbox::Inside(_)) => {}
-        Ok(Sandbox::Ended(code)) => return code.into(),
-        Err(error) => {
-            println!("peer: skipped: {error}");
-            return ExitCode::SUCCESS;
-        }
-    }
-    if let Err(error) = Wire::new() {
-        println!("peer: skipped: {error}");
-        return ExitCode::SUCCESS;
-    }
-    let parts: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let chosen = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
-    let mut failed = Vec::new();
-    let mut ran = 0;
-    for (name, needs, case) in CASES.iter().filter(|(name, ..)| chosen(name)) {
-        if let Some(missing) = needs.iter().find(|needed| !lab::peers::installed(needed)) {
-            println!("peer: {name} ... skipped: {missing} is not installed");
-            continue;
-        }
-        let start = clock::now();
-        ran += 1;
-        let passed = catch_unwind(AssertUnwindSafe(case)).is_ok();
-        let seconds = (clock::now() - start).as_secs_f32();
-        let verdict = if passed { "ok" } else { "FAILED" };
-        println!("peer: {name} ... {verdict} ({seconds:.1} s)");
-        if !passed {
-            failed.push(name);
-        }
-    }
-    println!("peer: {ran} cases, {} failed {failed:?}", failed.len());
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    lab::cases::run("peer", CASES)
 }
 
 /// The pair, lb2 in charge; with the channel if there is a key.
@@ -153,7 +107,7 @@ fn pair(key: Option<&str>) -> Pair {
     });
     if key.is_some() {
         pair.until("the nodes see each other", 5_000, |pair| {
-            (0..2).all(|node| metric(pair, node, "lbd_peer_reachable{") == Some(1.0))
+            (0..2).all(|node| pair.metric(node, "lbd_peer_reachable{") == Some(1))
         });
     }
     pair
@@ -167,26 +121,6 @@ fn write_key(pair: &Pair, node: usize, keys: &str) {
         fs::rename("/run/lbd/peer.key.new", "/run/lbd/peer.key")
     };
     pair.lab.nodes[node].host.run(write).unwrap().unwrap();
-}
-
-/// The first sample of /metrics on a node that begins so.
-fn metric(pair: &Pair, node: usize, start: &str) -> Option<f64> {
-    sample(pair, node, start)?.parse().ok()
-}
-
-/// The same, as it is written.
-fn sample(pair: &Pair, node: usize, start: &str) -> Option<String> {
-    let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", 9633)).ok()?;
-        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
-    };
-    let text = pair.lab.nodes[node].host.run(ask).unwrap()?;
-    let line = text.lines().find(|line| line.starts_with(start))?;
-    line.rsplit(' ').next().map(str::to_owned)
 }
 
 fn ip(last: u8) -> Ipv4Addr {
@@ -239,7 +173,7 @@ fn clients_are_woken() {
     let mut pair = pair(Some(KEY));
     let ends = idle_clients(&pair);
     pair.until("lb1 knows of the clients", 10_000, |pair| {
-        metric(pair, LB1, "lbd_peer_clients_known{") == Some(20.0)
+        pair.metric(LB1, "lbd_peer_clients_known{") == Some(20)
     });
     let (cut, moved) = lb2_vanishes(&mut pair);
     let mut noticed: Vec<Duration> = (0..CLIENTS)
@@ -257,7 +191,7 @@ fn clients_are_woken() {
     assert!(first > Duration::from_millis(250), "{noticed:?}");
     assert!(last < moved + Duration::from_millis(100), "{noticed:?}");
     pair.until("it is counted", 2_000, |pair| {
-        metric(pair, LB1, "lbd_peer_tickles_sent_total") == Some(20.0)
+        pair.metric(LB1, "lbd_peer_tickles_sent_total") == Some(20)
     });
 }
 
@@ -327,7 +261,7 @@ fn one_way_without_channel() {
         pair.double(since) > Duration::from_secs(2)
     });
     pair.until("the channel is seen to be silent", 2_000, |pair| {
-        metric(pair, LB1, "lbd_peer_reachable{") == Some(0.0)
+        pair.metric(LB1, "lbd_peer_reachable{") == Some(0)
     });
     nft(&pair, LB1, "delete table inet deaf");
     pair.until("lb2 alone holds it", 3_000, |pair| {
@@ -409,7 +343,7 @@ fn send_as(from: &Namespace, source: IpAddr, to: IpAddr, bytes: &[u8]) {
 
 fn rejected(pair: &Pair, node: usize, reason: &str) -> u64 {
     let start = format!("lbd_peer_messages_rejected_total{{reason=\"{reason}\"}}");
-    sample(pair, node, &start).map_or(0, |count| count.parse().unwrap())
+    pair.metric(node, &start).unwrap_or_default()
 }
 
 fn forged() {
@@ -424,7 +358,7 @@ fn forged() {
         .run(|| fs::read_to_string("/run/lbd/lb.toml"));
     pair.start_lbd(LB1, &config.unwrap().unwrap());
     pair.until("lb1 is back", 10_000, |pair| {
-        metric(pair, LB1, "lbd_peer_reachable{") == Some(1.0)
+        pair.metric(LB1, "lbd_peer_reachable{") == Some(1)
     });
     let before: Vec<u64> = (0..2)
         .flat_map(|node| {
@@ -457,9 +391,9 @@ fn forged() {
             && more("malformed", 3) >= to_lb2
             && more("stranger", 4) >= to_lb2
     });
-    assert_eq!(metric(&pair, LB1, "lbd_peer_reachable{"), Some(1.0));
-    assert_eq!(metric(&pair, LB2, "lbd_peer_reachable{"), Some(1.0));
-    assert_eq!(metric(&pair, LB2, "lbd_peer_vip_unheard{"), Some(0.0));
+    assert_eq!(pair.metric(LB1, "lbd_peer_reachable{"), Some(1));
+    assert_eq!(pair.metric(LB2, "lbd_peer_reachable{"), Some(1));
+    assert_eq!(pair.metric(LB2, "lbd_peer_vip_unheard{"), Some(0));
     assert_eq!(pair.only_holder(), Some(LB2));
     assert_eq!(pair.double(calm), Duration::ZERO);
 }
@@ -476,7 +410,7 @@ fn keeper_time(pair: &Pair) -> Duration {
 fn flood() {
     let pair = pair(Some(KEY));
     let (_, _, message) = overhear(&pair, 1).remove(0);
-    let moves = metric(&pair, LB2, "lbd_vrrp_became_active_total");
+    let moves = pair.metric(LB2, "lbd_vrrp_became_active_total");
     let (calm, before) = (clock::now(), keeper_time(&pair));
     let attacker = &pair.lab.client;
     // As if from lb1, looking like a message.
@@ -501,9 +435,9 @@ fn flood() {
     assert!(spent < Duration::from_millis(1_500), "{spent:?}");
     assert_eq!(pair.only_holder(), Some(LB2));
     assert_eq!(pair.double(calm), Duration::ZERO);
-    assert_eq!(metric(&pair, LB2, "lbd_vrrp_became_active_total"), moves);
+    assert_eq!(pair.metric(LB2, "lbd_vrrp_became_active_total"), moves);
     pair.until("the channel works again", 5_000, |pair| {
-        metric(pair, LB2, "lbd_peer_reachable{") == Some(1.0)
+        pair.metric(LB2, "lbd_peer_reachable{") == Some(1)
     });
 }
 
@@ -600,13 +534,13 @@ fn roll_over() {
     let pair = pair(Some(KEY));
     let keys = |pair: &Pair, node, count| {
         pair.until("the key file is read again", 5_000, |pair| {
-            metric(pair, node, "lbd_peer_keys") == Some(count)
+            pair.metric(node, "lbd_peer_keys") == Some(count)
         });
-        assert_eq!(metric(pair, node, "lbd_peer_reachable{"), Some(1.0));
+        assert_eq!(pair.metric(node, "lbd_peer_reachable{"), Some(1));
     };
     for node in [LB1, LB2] {
         write_key(&pair, node, &format!("{KEY}\n{NEXT_KEY}\n"));
-        keys(&pair, node, 2.0);
+        keys(&pair, node, 2);
     }
     for node in [LB1, LB2] {
         write_key(&pair, node, &format!("{NEXT_KEY}\n{KEY}\n"));
@@ -614,24 +548,24 @@ fn roll_over() {
         pair.until("the file was looked at", 5_000, |_| {
             clock::now() - look > Duration::from_millis(2_500)
         });
-        keys(&pair, node, 2.0);
+        keys(&pair, node, 2);
     }
     for node in [LB1, LB2] {
         write_key(&pair, node, NEXT_KEY);
-        keys(&pair, node, 1.0);
+        keys(&pair, node, 1);
     }
     let look = clock::now();
     pair.until("a second passes", 5_000, |_| {
         clock::now() - look > Duration::from_secs(1)
     });
     for node in [LB1, LB2] {
-        assert_eq!(metric(&pair, node, "lbd_peer_reachable{"), Some(1.0));
+        assert_eq!(pair.metric(node, "lbd_peer_reachable{"), Some(1));
         assert_eq!(rejected(&pair, node, "forged"), 0);
     }
     // The old key is worth nothing now.
     write_key(&pair, LB1, KEY);
     pair.until("they lose each other", 10_000, |pair| {
-        metric(pair, LB2, "lbd_peer_reachable{") == Some(0.0)
+        pair.metric(LB2, "lbd_peer_reachable{") == Some(0)
     });
     assert!(rejected(&pair, LB2, "forged") > 0);
     for (node, key) in [(LB1, KEY), (LB2, NEXT_KEY)] {

@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "src/ipc/event.rs",
     "src/ipc/runner.rs",
     "src/log/access.rs",
+    "src/log/spacing.rs",
     "src/health/fsm",
     "src/proxy/balance.rs",
     "src/proxy/dispatch",

@@ -66,6 +66,7 @@ families! {
     TRACK_OK = Gauge "lbd_track_ok" ["vip", "track"], "Whether what is tracked succeeds; absent: no result yet.";
     CHANNEL_KEYS = Gauge "lbd_peer_keys" [], "Keys of the peer channel in force; 0: it is out of order.";
     CHANNEL_SENT = Counter "lbd_peer_messages_sent_total" [], "Messages sent to other nodes.";
+    CHANNEL_FAILED = Counter "lbd_peer_messages_failed_total" [], "Messages to other nodes that the kernel did not take.";
     CHANNEL_RECEIVED = Counter "lbd_peer_messages_received_total" [], "Messages of other nodes that were believed.";
     CHANNEL_REJECTED = Counter "lbd_peer_messages_rejected_total" ["reason"], "Messages that were not believed, by reason.";
     CHANNEL_CLIENTS = Gauge "lbd_peer_clients_shared" [], "Client connections of this node that the others are told of.";
@@ -165,6 +166,7 @@ fn keeper(out: &mut Families, vrrp: &VrrpStatus) {
 fn channel(out: &mut Families, channel: &ChannelStatus) {
     out.add(&CHANNEL_KEYS, &[], f64::from(channel.keys));
     out.add(&CHANNEL_SENT, &[], number(channel.sent));
+    out.add(&CHANNEL_FAILED, &[], number(channel.failed));
     out.add(&CHANNEL_RECEIVED, &[], number(channel.received));
     for (reason, count) in &channel.rejected {
         out.add(&CHANNEL_REJECTED, &[reason], number(*count));

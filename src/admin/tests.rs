@@ -157,6 +157,7 @@ fn channel() -> ChannelStatus {
         fault: None,
         keys: 2,
         sent: 400,
+        failed: 3,
         received: 390,
         rejected: vec![("forged".to_owned(), 4), ("replayed".to_owned(), 0)],
         clients: 24,

@@ -220,6 +220,8 @@ pub struct ChannelStatus {
     pub keys: u8,
     /// Messages sent.
     pub sent: u64,
+    /// Messages that could not be sent.
+    pub failed: u64,
     /// Messages believed.
     pub received: u64,
     /// Messages not believed, by reason; the reasons are constant words of the code.

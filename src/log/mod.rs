@@ -9,6 +9,7 @@ pub mod access;
 mod event;
 mod format;
 mod sink;
+pub mod spacing;
 mod time;
 
 use std::io::{self, Write};

@@ -1,5 +1,6 @@
-//! Link and address events from netlink.
+//! Link and address events from netlink, and hardware addresses in words.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -53,6 +54,17 @@ pub enum LinkEvent {
     },
     /// Events were lost because too many came at once: read the present state anew.
     Lost,
+}
+
+/// A hardware address as people write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, last] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{last:02x}")
+    }
 }
 
 /// A socket that hears them.

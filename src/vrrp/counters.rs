@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::packet::Reject;
 use crate::ipc::message::VrrpCounters;
+use crate::log::spacing::is_due;
 
 /// At most one warning of a kind in this time.
 const WARNING_SPACING: Duration = Duration::from_secs(60);
@@ -77,36 +78,28 @@ pub struct Warnings {
 impl Warnings {
     /// Whether to warn about a differing list of addresses now.
     pub fn about_addresses(&mut self, now: Instant) -> bool {
-        spaced(&mut self.addresses, now)
+        is_due(&mut self.addresses, WARNING_SPACING, now)
     }
 
     /// Whether to warn about an interval that is too long to be learned now.
     pub fn about_interval(&mut self, now: Instant) -> bool {
-        spaced(&mut self.interval, now)
+        is_due(&mut self.interval, WARNING_SPACING, now)
     }
 
     /// Whether to warn about an address that somebody else deletes now.
     pub fn about_deletion(&mut self, now: Instant) -> bool {
-        spaced(&mut self.deleted, now)
+        is_due(&mut self.deleted, WARNING_SPACING, now)
     }
 
     /// Whether to warn about a clock that is apart now.
     pub fn about_skew(&mut self, now: Instant) -> bool {
-        spaced(&mut self.skew, now)
+        is_due(&mut self.skew, WARNING_SPACING, now)
     }
 
     /// Whether to warn about an error of the kernel now.
     pub fn about_kernel(&mut self, now: Instant) -> bool {
-        spaced(&mut self.kernel, now)
+        is_due(&mut self.kernel, WARNING_SPACING, now)
     }
-}
-
-fn spaced(last: &mut Option<Instant>, now: Instant) -> bool {
-    if last.is_some_and(|last| now.saturating_duration_since(last) < WARNING_SPACING) {
-        return false;
-    }
-    *last = Some(now);
-    true
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::packet::Reject;
+use crate::log::spacing::is_due;
 use crate::units::Vrid;
 
 /// At most one line in this time for each node and reason, and for each stranger.
@@ -32,7 +33,9 @@ impl Refused {
         if let Some(count) = self.counts.get_mut(place) {
             *count += 1;
         }
-        self.said.get_mut(place).is_some_and(|said| due(said, now))
+        self.said
+            .get_mut(place)
+            .is_some_and(|said| is_due(said, SPACING, now))
     }
 
     /// By reason; reasons that never happened are left out.
@@ -70,13 +73,13 @@ impl Strangers {
         let is = |entry: &&mut Option<Stranger>| entry.is_some_and(|known| known.source == source);
         let mut said = match self.known.iter_mut().find(is) {
             Some(Some(known)) => {
-                let due = due(&mut known.said, now);
+                let due = is_due(&mut known.said, SPACING, now);
                 self.lines += u32::from(due);
                 return due;
             }
             Some(None) | None => None,
         };
-        let due = due(&mut said, now);
+        let due = is_due(&mut said, SPACING, now);
         // The one that was named longest ago makes room.
         let oldest = |entry: &&mut Option<Stranger>| entry.and_then(|known| known.said);
         if let Some(place) = self.known.iter_mut().min_by_key(oldest) {
@@ -85,14 +88,6 @@ impl Strangers {
         self.lines += u32::from(due);
         due
     }
-}
-
-fn due(said: &mut Option<Instant>, now: Instant) -> bool {
-    if said.is_some_and(|said| now.saturating_duration_since(said) < SPACING) {
-        return false;
-    }
-    *said = Some(now);
-    true
 }
 
 /// What a packet claims, whatever is wrong with it otherwise.

@@ -260,12 +260,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     }
     root.finish(sink);
 
-    if !spans.has("vip") && !spans.has("proxy") && !sink.recovering && sink.errors() == 0 {
-        sink.push(
-            Problem::error("E0003", "the file asks for nothing")
-                .help("add `[vip.NAME]`, `[proxy.NAME]` or both; conf/lb.toml is a whole example"),
-        );
-    }
+    ask_for_something(&spans, sink);
     Draft {
         config: Config {
             log,
@@ -285,6 +280,15 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         tracked,
         vip_count,
         spans,
+    }
+}
+
+fn ask_for_something(spans: &Spans, sink: &mut Sink) {
+    if !spans.has("vip") && !spans.has("proxy") && !sink.recovering && sink.errors() == 0 {
+        sink.push(
+            Problem::error("E0003", "the file asks for nothing")
+                .help("add `[vip.NAME]`, `[proxy.NAME]` or both; conf/lb.toml is a whole example"),
+        );
     }
 }
 

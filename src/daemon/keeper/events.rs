@@ -10,6 +10,7 @@ use crate::config::model::Vip;
 use crate::ipc::event::{Event, EventKind};
 use crate::ipc::message::{RouteStatus, ToProxy, VrrpState};
 use crate::net::clock;
+use crate::net::link::Mac;
 
 /// Events kept; the oldest go first.
 const EVENTS_MAX: usize = 512;
@@ -101,8 +102,7 @@ impl Keeper {
         let members = self.routers.members(router).iter();
         let mut vips = members.filter_map(|vip| self.args.config.vips.get(*vip));
         let vip = vips.find(owner).map(|vip| vip.name.clone());
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        let reason = format!("{address} is answered for by {mac} too");
+        let reason = format!("{address} is answered for by {} too", Mac(mac));
         self.record(EventKind::Conflict, (vip.as_deref(), None), None, &reason);
     }
 

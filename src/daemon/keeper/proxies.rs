@@ -17,6 +17,7 @@ use super::{Keeper, KeeperError, SOCKET};
 use crate::daemon::supervise::Input;
 use crate::ipc::event::EventKind;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
+use crate::log::spacing::is_due;
 use crate::net::epoll::{Event, Interest};
 use crate::net::process::{self, Process};
 use crate::net::seqpacket::Received;
@@ -155,9 +156,7 @@ impl Keeper {
 
     /// Whoever waits, waits: a listener that stays ready would have the loop spin.
     fn pause_accepting(&mut self, now: Instant, error: &io::Error) {
-        let last = self.proxies.complained;
-        if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAIN_EVERY) {
-            self.proxies.complained = Some(now);
+        if is_due(&mut self.proxies.complained, COMPLAIN_EVERY, now) {
             tracing::warn!(%error, "keeper.sock does not accept");
         }
         self.proxies.accept_at = Some(now + ACCEPT_PAUSE);

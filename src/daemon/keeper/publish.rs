@@ -11,6 +11,7 @@ use super::runtime_dir::{ProxyMark, State, boot_id};
 use super::wish::Wish;
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
+use crate::log::spacing::is_due;
 use crate::vrrp::fsm::FELL_SILENT;
 use crate::vrrp::stamp::Stamp;
 
@@ -211,12 +212,10 @@ impl Keeper {
             proxy: published.proxy,
             stamps: published.stamps.clone(),
         };
-        if let Err(error) = self.dir.write(&state) {
-            let last = published.complained;
-            if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAIN_EVERY) {
-                published.complained = Some(now);
-                tracing::warn!(%error, "state for the next keeper not written");
-            }
+        if let Err(error) = self.dir.write(&state)
+            && is_due(&mut published.complained, COMPLAIN_EVERY, now)
+        {
+            tracing::warn!(%error, "state for the next keeper not written");
         }
     }
 

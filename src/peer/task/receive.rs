@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::view::{Peer, Reported, View};
 use super::{Channel, boottime};
+use crate::log::spacing::is_due;
 use crate::net::peer_socket::PeerSocket;
 use crate::peer::message::{self, Body, MESSAGE_BYTES_MAX, Reject, Report, Routers};
 use crate::peer::session::Verdict;
@@ -99,9 +100,7 @@ impl Counts {
     }
 
     fn complain(&mut self, now: Instant, from: IpAddr, reason: &'static str) {
-        let last = self.complained;
-        if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAIN_EVERY) {
-            self.complained = Some(now);
+        if is_due(&mut self.complained, COMPLAIN_EVERY, now) {
             tracing::warn!(peer = %from, reason, "message of the peer channel not believed");
         }
     }

@@ -24,6 +24,7 @@ impl Channel {
                 .as_ref()
                 .map_or(0, crate::peer::key::Keys::count),
             sent: self.counts.sent,
+            failed: self.counts.failed,
             received: self.counts.received,
             rejected: rejected.map(|(reason, n)| (reason.to_owned(), n)).to_vec(),
             clients: wide(self.clients.len()),

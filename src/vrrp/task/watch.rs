@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::member::Member;
 use crate::net::arp_watch::Watcher;
+use crate::net::link::Mac;
 use crate::vrrp::conflict::{Conflict, Owner};
 
 /// Answers read in one call.
@@ -132,15 +133,5 @@ fn cause(node: Option<usize>) -> &'static str {
     match node {
         Some(_) => "the other node holds it, too: split brain",
         None => "another host uses the address",
-    }
-}
-
-/// A hardware address, for people.
-struct Mac([u8; 6]);
-
-impl std::fmt::Display for Mac {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [a, b, c, d, e, last] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{last:02x}")
     }
 }

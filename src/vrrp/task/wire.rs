@@ -115,15 +115,8 @@ impl Wire {
             netlink,
             vmac,
             home,
-            leases: vip
-                .addresses
-                .iter()
-                .map(|address| Lease::new(placed(*address, vip.virtual_mac), home, vip.lease))
-                .collect(),
-            destinations: match rules.mode {
-                Mode::Unicast => rules.peers.iter().map(|peer| peer.address).collect(),
-                Mode::Multicast => vec![rules.group()],
-            },
+            leases: leases(vip, home),
+            destinations: destinations(rules),
             interface: interface.to_owned(),
             index: link.index,
             buffer: vec![0; PACKET_BYTES],
@@ -365,6 +358,20 @@ impl Wire {
 
     fn ours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.leases.iter().map(|lease| lease.address().ip)
+    }
+}
+
+fn leases(vip: &Vip, home: u32) -> Vec<Lease> {
+    let lease =
+        |address: &VipAddress| Lease::new(placed(*address, vip.virtual_mac), home, vip.lease);
+    vip.addresses.iter().map(lease).collect()
+}
+
+/// Where adverts go.
+fn destinations(rules: &Rules) -> Vec<IpAddr> {
+    match rules.mode {
+        Mode::Unicast => rules.peers.iter().map(|peer| peer.address).collect(),
+        Mode::Multicast => vec![rules.group()],
     }
 }
 

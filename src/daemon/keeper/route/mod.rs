@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::{KeeperError, ROUTES, forgotten};
 use crate::config::model::{Config, RouteVip};
 use crate::ipc::message::{RouteCounters, RouteStatus};
+use crate::log::spacing::is_due;
 use crate::net::address::{self, Lease};
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
@@ -372,9 +373,7 @@ impl Route {
 
     fn complain(&mut self, now: Instant, operation: &'static str, error: &io::Error) {
         self.counters.errors += 1;
-        let last = self.complained;
-        if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAIN_EVERY) {
-            self.complained = Some(now);
+        if is_due(&mut self.complained, COMPLAIN_EVERY, now) {
             let vip = &self.config.name;
             tracing::warn!(vip, interface = self.config.interface, operation, %error, "the kernel refused");
         }
