@@ -12,18 +12,23 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use caps::{CapSet, Capability};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
 use nix::unistd::{
-    Gid, Group, Uid, User, getegid, geteuid, getgrouplist, pipe2, setgroups, setresgid, setresuid,
-    setsid,
+    Gid, Group, Uid, User, getegid, geteuid, getgrouplist, pipe2, read, setgroups, setresgid,
+    setresuid, setsid, write,
 };
 
 use super::privileges;
 use super::process::Process;
 use crate::config::Trouble;
 use crate::config::model::RunAs;
+
+/// What a program may lock in memory, bytes: the kernel's own old default.
+const LOCKED_BYTES_MAX: u64 = 64 << 10;
 
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_GROUP: u32 = 0o020;
@@ -135,7 +140,7 @@ pub struct Running {
 }
 
 /// Starts a program: own session and process group, stdin from /dev/null, stdout and stderr into
-/// one pipe, working directory `/`, no signal blocked, no capability, no_new_privs. It is killed
+/// one pipe, working directory `/`, no signal blocked, no capability, no_new_privs, not real-time. It is killed
 /// when the thread that started it ends.
 ///
 /// # Errors
@@ -158,6 +163,7 @@ pub fn start(run: Run<'_>) -> io::Result<Running> {
     let identity = run.identity;
     let between = move || {
         setsid()?;
+        be_ordinary()?;
         SigSet::empty().thread_set_mask()?;
         if let Some(identity) = &identity {
             setgroups(&identity.groups)?;
@@ -179,6 +185,24 @@ pub fn start(run: Run<'_>) -> io::Result<Running> {
         process: Process::open(pid)?,
         output,
     })
+}
+
+/// Takes back what a service manager gives the keeper alone: the rights to be real-time and to lock
+/// memory, and to be spared when memory runs out. Before the change of user, behind which /proc/self
+/// may be root's.
+fn be_ordinary() -> io::Result<()> {
+    setrlimit(Resource::RLIMIT_RTPRIO, 0, 0)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+    let most = most.min(LOCKED_BYTES_MAX);
+    setrlimit(Resource::RLIMIT_MEMLOCK, most, most)?;
+    // Where there is no /proc nothing was given either.
+    if let Ok(score) = open(c"/proc/self/oom_score_adj", OFlag::O_RDWR, Mode::empty()) {
+        let mut sign = [0];
+        if read(&score, &mut sign)? == 1 && sign == *b"-" {
+            write(&score, b"0")?;
+        }
+    }
+    Ok(())
 }
 
 /// Marks every descriptor beyond stderr to be closed by exec, also those that we inherited.
@@ -203,7 +227,7 @@ fn keep_nothing_open() {
 /// # Errors
 /// The kernel's.
 pub fn read_output(output: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    match nix::unistd::read(output, buffer) {
+    match read(output, buffer) {
         Ok(length) => Ok(Some(length)),
         Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(None),
         Err(error) => Err(error.into()),

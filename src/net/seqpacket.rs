@@ -11,16 +11,20 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    UnixAddr, accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, setsockopt, socket,
-    socketpair, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
+    SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, setsockopt,
+    shutdown, socket, socketpair, sockopt,
 };
+use socket2::SockRef;
 
 /// The most descriptors beside one message.
 pub const FDS_MAX: usize = 64;
 
 /// The most the kernel passes beside one message (SCM_MAX_FD).
 const KERNEL_FDS_MAX: usize = 253;
+
+/// Unread messages looked into when a connection is given up: more than its buffer has room for.
+const UNREAD_MAX: usize = 4096;
 
 /// Send buffer asked for, bytes: room for the longest message and for a burst of short ones.
 const SEND_BUFFER: usize = 1 << 20;
@@ -196,12 +200,28 @@ impl Connection {
                 }
             }
         }
+        fds.iter().for_each(never_wait_at_close);
         let too_many = fds.len() > FDS_MAX;
         if control_cut || too_many || message.flags.contains(MsgFlags::MSG_TRUNC) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let len = message.bytes;
         Ok(Some(Received { len, fds }))
+    }
+
+    /// Takes what is unread and closes the descriptors beside it, for good: nothing more comes in.
+    pub fn abandon(&self) {
+        if shutdown(self.0.as_raw_fd(), Shutdown::Both).is_err() {
+            return;
+        }
+        for _ in 0..UNREAD_MAX {
+            match self.receive(&mut [0]) {
+                Ok(Some(received)) if received.len > 0 => {}
+                // A longer message was consumed, too.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 
     /// Who is at the other end.
@@ -215,6 +235,16 @@ impl Connection {
             uid: credentials.uid(),
             gid: credentials.gid(),
         })
+    }
+}
+
+/// Whoever sent a socket may have told it to linger (`SO_LINGER`): closing its last descriptor would
+/// wait then, although it is non-blocking.
+fn never_wait_at_close(fd: &OwnedFd) {
+    match SockRef::from(fd).set_linger(None) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {}
+        Err(error) => tracing::debug!(%error, "a socket may linger"),
     }
 }
 
@@ -319,6 +349,38 @@ mod tests {
         let (a, _b) = Connection::pair().unwrap();
         let blocked = (0..100_000).find_map(|_| a.send(&[0; 4096], &[]).err());
         assert_eq!(blocked.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    /// A socket with unsent bytes, whose close waits for two seconds, non-blocking or not.
+    fn lingering() -> (std::net::TcpStream, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sending = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (reads_nothing, _) = listener.accept().unwrap();
+        sending.set_nonblocking(true).unwrap();
+        while Write::write(&mut sending, &[0; 65536]).is_ok() {}
+        let linger = Some(std::time::Duration::from_secs(2));
+        SockRef::from(&sending).set_linger(linger).unwrap();
+        (sending, reads_nothing)
+    }
+
+    #[test]
+    fn a_descriptor_beside_a_message_never_holds_up_who_closes_it() {
+        for read in [true, false] {
+            let (a, b) = Connection::pair().unwrap();
+            let (sending, _reads_nothing) = lingering();
+            a.send(b"long", &[sending.as_fd()]).unwrap();
+            drop(sending);
+            let began = crate::net::clock::now();
+            if read {
+                let received = b.receive(&mut [0; 8]).unwrap().unwrap();
+                assert_eq!(received.fds.len(), 1);
+            } else {
+                b.abandon();
+            }
+            drop(b);
+            let took = crate::net::clock::now() - began;
+            assert!(took < std::time::Duration::from_millis(500), "{took:?}");
+        }
     }
 
     #[test]

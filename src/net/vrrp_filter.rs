@@ -10,6 +10,8 @@ const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_BYTE_AT_X: u16 = 0x50;
 const LOAD_X_HEADER_BYTES: u16 = 0xb1;
+const LOAD_LENGTH: u16 = 0x80;
+const SUBTRACT_X: u16 = 0x1c;
 const IF_EQUAL: u16 = 0x15;
 const IF_AT_LEAST: u16 = 0x35;
 const IF_ANY_BIT: u16 = 0x45;
@@ -81,8 +83,12 @@ impl Filter {
             IpAddr::V4(destination) => (self.tests_v4(destination), self.senders_v4()?),
             IpAddr::V6(destination) => (self.tests_v6(destination), self.senders_v6()?),
         };
-        let mut program = vec![SockFilter::new(LOAD_X_HEADER_BYTES, 0, 0, 0)];
+        let mut program = Vec::new();
+        if self.destination.is_ipv4() {
+            program.push(SockFilter::new(LOAD_X_HEADER_BYTES, 0, 0, 0));
+        }
         if side == Side::Rejected {
+            program.extend(self.too_short(drop));
             program.extend(self.unseen());
         }
         let length = program.len() + 2 * tests.len() + senders.len();
@@ -96,6 +102,17 @@ impl Filter {
         program.push(SockFilter::new(RETURN, 0, 0, drop));
         program.push(SockFilter::new(RETURN, 0, 0, pass));
         Ok(program)
+    }
+
+    /// A load beyond the packet's end drops it: one without a whole VRID is told from the others first.
+    fn too_short(&self, verdict: u32) -> Vec<SockFilter> {
+        let mut program = vec![SockFilter::new(LOAD_LENGTH, 0, 0, 0)];
+        if self.destination.is_ipv4() {
+            program.push(SockFilter::new(SUBTRACT_X, 0, 0, 0));
+        }
+        program.push(SockFilter::new(IF_AT_LEAST, 1, 0, 2));
+        program.push(SockFilter::new(RETURN, 0, 0, verdict));
+        program
     }
 
     /// What is of no interest at all: adverts of `passed_over`, and by unicast other routers' adverts
@@ -209,4 +226,62 @@ fn jump(from: usize, to: usize) -> io::Result<u8> {
 fn words(address: Ipv6Addr) -> [u32; 4] {
     let bits = address.to_bits();
     [96, 64, 32, 0].map(|shift| u32::try_from((bits >> shift) & 0xffff_ffff).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    use super::*;
+    use crate::net::vrrp_socket::Receiver;
+
+    /// How many of the packets the diagnostic socket sees, over loopback.
+    fn seen(to: IpAddr, packets: &[&[u8]]) -> usize {
+        let filter = Filter {
+            senders: vec![to],
+            destination: to,
+            min_ttl: 255,
+            version: 3,
+            vrid: 60,
+            passed_over: vec![61],
+        };
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        let mut receiver = Receiver::open("lo", lo, &filter, Side::Rejected).unwrap();
+        let domain = if to.is_ipv4() {
+            Domain::IPV4
+        } else {
+            Domain::IPV6
+        };
+        let sender = Socket::new(domain, Type::RAW, Some(Protocol::from(112))).unwrap();
+        for packet in packets {
+            let to = std::net::SocketAddr::new(to, 0);
+            sender.send_to(packet, &to.into()).unwrap();
+        }
+        let mut buffer = [0; 256];
+        let mut count = 0;
+        while receiver.read(&mut buffer).unwrap().is_some() {
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn the_shortest_packet_is_counted_and_one_of_our_other_routers_is_not() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: needs raw sockets");
+            return;
+        }
+        let junk: [&[u8]; 5] = [&[], &[0x31], &[0x31, 60], &[0x31, 60, 100], &[0xff; 100]];
+        for to in ["127.11.60.1", "::1"] {
+            let to: IpAddr = to.parse().unwrap();
+            for packet in junk {
+                // By IPv6 a packet without a payload is not sent at all.
+                if packet.is_empty() && to.is_ipv6() {
+                    continue;
+                }
+                assert_eq!(seen(to, &[packet]), 1, "{to} {packet:?}");
+            }
+            assert_eq!(seen(to, &[&[0x31, 61, 100, 1, 0, 100, 0, 0]]), 0, "{to}");
+        }
+    }
 }

@@ -275,6 +275,29 @@ fn surplus(node: &Node) -> Connection {
 }
 
 #[test]
+fn surplus_proxies_that_stay_cost_a_bounded_number_of_descriptors() {
+    let folder = Folder::new("surplus");
+    let (address, config) = single();
+    let node = Node::start(&folder, "lb", &config, None);
+    wait_served(address);
+    let keeper = node.keeper.as_ref().unwrap().id();
+    let open = || fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count();
+    let before = open();
+    let mut stay = Vec::new();
+    for told in 1..=60 {
+        stay.push(surplus(&node));
+        wait_for("it to be told", SOON, || {
+            let said = node.log().matches("surplus proxy told to end").count();
+            (said == told).then_some(())
+        });
+    }
+    let now = open();
+    assert!(now <= before + 16, "{before}, then {now}");
+    wait_served(address);
+    drop(stay);
+}
+
+#[test]
 fn a_keeper_without_a_free_descriptor_does_not_spin() {
     let folder = Folder::new("emfile");
     let (address, config) = single();

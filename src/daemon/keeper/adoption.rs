@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::link::{Link, MESSAGES_MAX};
+use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::proxies::{Proxies, decode, pid_of};
 use super::runtime_dir::ProxyMark;
@@ -28,6 +28,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// A proxy with an older configuration drains once its successor serves, or after this long.
 pub(super) const REPLACE_WITHIN: Duration = Duration::from_secs(2);
+/// Listening sockets taken back: some dozen entries on as many cores as there are.
+const INHERITED_MAX: usize = 8192;
+
 #[derive(Debug)]
 pub(super) enum Phase {
     /// A proxy may come back; `process` when the last keeper left word of it.
@@ -132,7 +135,9 @@ impl Keeper {
             if ready {
                 // It sees from the configuration that its time is over, and is kept until it leaves.
                 let told = self.welcome(now, link, true);
-                self.proxies.leaving.extend(told);
+                if let Some(link) = told {
+                    self.let_leave(link);
+                }
             } else {
                 self.proxies.replaced = Some((link, since));
             }
@@ -224,7 +229,8 @@ impl Keeper {
     }
 
     pub(super) fn read_inherited(&mut self, now: Instant) -> Result<(), KeeperError> {
-        for _ in 0..MESSAGES_MAX {
+        let mut turn = Turn::default();
+        while turn.goes_on() {
             let Phase::Inheriting {
                 link, listeners, ..
             } = &mut self.proxies.phase
@@ -240,8 +246,16 @@ impl Keeper {
                     return Ok(());
                 }
             };
+            turn.took(&received);
             match decode(&self.buffer, &received) {
-                Some(ToKeeper::Listeners(_)) => listeners.extend(received.fds),
+                Some(ToKeeper::Listeners(_)) if listeners.len() < INHERITED_MAX => {
+                    listeners.extend(received.fds);
+                }
+                Some(ToKeeper::Listeners(_)) => {
+                    tracing::warn!("the proxy of the last keeper has too many listeners");
+                    self.give_up_inheriting(now);
+                    return Ok(());
+                }
                 Some(ToKeeper::ListenersDone) => return self.inherit(now),
                 Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
                 // None of these comes before the listeners.

@@ -10,11 +10,43 @@ use crate::ipc::message::{ToProxy, VrrpState};
 
 /// Orders that wait for their end; a further one is refused. The proxy bounds them, too.
 const PENDING_MAX: usize = 16;
+/// Failovers that may be ordered in a row, and the time after which one more is free: a proxy process
+/// that serves somebody else by now must not play ping-pong with the addresses.
+const FAILOVERS_MAX: u32 = 16;
+const FAILOVER_SPACING: Duration = Duration::from_secs(5);
 
 /// Orders that were begun.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     pending: Vec<Pending>,
+    allowance: Allowance,
+}
+
+/// The failovers of late.
+#[derive(Debug, Default)]
+struct Allowance {
+    used: u32,
+    since: Option<Instant>,
+}
+
+impl Allowance {
+    /// Whether one more may be begun; if so it counts.
+    fn take(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let passed =
+            now.saturating_duration_since(since).as_millis() / FAILOVER_SPACING.as_millis();
+        let freed = u32::try_from(passed).unwrap_or(u32::MAX);
+        if freed >= self.used {
+            self.used = 0;
+            self.since = Some(now);
+        } else {
+            self.used -= freed;
+            self.since = Some(since + FAILOVER_SPACING * freed);
+        }
+        let free = self.used < FAILOVERS_MAX;
+        self.used += u32::from(free);
+        free
+    }
 }
 
 #[derive(Debug)]
@@ -97,6 +129,13 @@ impl Keeper {
             return self.answer(now, id, Outcome::Refused("too many orders at once".into()));
         }
         match command {
+            Command::Failover(_) if !self.commands.allowance.take(now) => {
+                self.answer(
+                    now,
+                    id,
+                    Outcome::Refused("too many failovers of late".into()),
+                );
+            }
             Command::Failover(failover) => {
                 tracing::info!(vips = ?failover.vips, hold_ms = failover.hold_ms, "failover ordered");
                 let hold = failover.hold_ms.map(Duration::from_millis);
@@ -204,5 +243,25 @@ fn outcome(
         active,
         node,
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failovers_in_a_row_are_bounded_and_come_back_one_each_five_seconds() {
+        let base = crate::net::clock::now();
+        let at = |ms| base + Duration::from_millis(ms);
+        let mut allowance = Allowance::default();
+        let taken =
+            |allowance: &mut Allowance, now| (0..100).filter(|_| allowance.take(now)).count();
+        assert_eq!(taken(&mut allowance, base), 16);
+        assert_eq!(taken(&mut allowance, at(4_999)), 0);
+        assert_eq!(taken(&mut allowance, at(5_000)), 1);
+        assert_eq!(taken(&mut allowance, at(9_999)), 0);
+        assert_eq!(taken(&mut allowance, at(20_000)), 3);
+        assert_eq!(taken(&mut allowance, at(600_000)), 16);
     }
 }

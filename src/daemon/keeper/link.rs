@@ -10,10 +10,34 @@ use crate::net::seqpacket::{Connection, Received};
 
 /// Messages that wait for a process that doesn't read. More: the connection counts as broken.
 const QUEUE_MAX: usize = 1024;
+/// The same in bytes.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// Messages taken from one process in one turn of the loop, so that none can keep the keeper from
 /// the others. The rest waits: epoll tells of it again.
 pub(super) const MESSAGES_MAX: usize = 64;
+/// The same in bytes: long messages take long to decode.
+const TURN_BYTES_MAX: usize = 256 << 10;
+
+/// What is taken from one process in one turn.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Turn {
+    /// Whether there is room for one more message.
+    pub(super) fn goes_on(&self) -> bool {
+        self.messages < MESSAGES_MAX && self.bytes < TURN_BYTES_MAX
+    }
+
+    /// One was taken.
+    pub(super) fn took(&mut self, received: &Received) {
+        self.messages += 1;
+        self.bytes += received.len;
+    }
+}
 
 /// A connection watched by the keeper's epoll instance under `token`.
 #[derive(Debug)]
@@ -21,6 +45,7 @@ pub(super) struct Link {
     connection: Connection,
     pub(super) token: u64,
     queue: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    queued_bytes: usize,
 }
 
 impl Link {
@@ -34,6 +59,7 @@ impl Link {
             connection,
             token,
             queue: VecDeque::new(),
+            queued_bytes: 0,
         })
     }
 
@@ -62,12 +88,14 @@ impl Link {
                 Interest::READ | Interest::WRITE,
             )?;
         }
-        if self.queue.len() >= QUEUE_MAX {
+        let queued_bytes = self.queued_bytes + bytes.len();
+        if self.queue.len() >= QUEUE_MAX || queued_bytes > QUEUE_BYTES_MAX {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let fds: io::Result<Vec<OwnedFd>> =
             fds.iter().map(BorrowedFd::try_clone_to_owned).collect();
         self.queue.push_back((bytes, fds?));
+        self.queued_bytes = queued_bytes;
         Ok(())
     }
 
@@ -88,6 +116,7 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
+            self.queued_bytes -= bytes.len();
             self.queue.pop_front();
         }
         epoll.modify(&self.connection, self.token, Interest::READ)
@@ -115,6 +144,14 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+/// What the other end has sent beside messages that nobody read would be closed with the socket, and
+/// might hold that up.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.connection.abandon();
     }
 }
 
@@ -167,5 +204,40 @@ mod tests {
             }
         }
         assert!(!link.is_congested());
+    }
+
+    #[test]
+    fn a_turn_ends_with_64_messages_or_256_kib() {
+        let taken = |len| {
+            let mut turn = Turn::default();
+            let received = Received {
+                len,
+                fds: Vec::new(),
+            };
+            (0..1_000)
+                .take_while(|_| {
+                    let goes_on = turn.goes_on();
+                    turn.took(&received);
+                    goes_on
+                })
+                .count()
+        };
+        assert_eq!((taken(100), taken(160 * 1024)), (64, 2));
+    }
+
+    #[test]
+    fn who_does_not_read_costs_a_bounded_amount_of_memory() {
+        let epoll = Epoll::new().unwrap();
+        let (ours, _theirs) = Connection::pair().unwrap();
+        let mut link = Link::new(&epoll, ours, 1).unwrap();
+        let mut held = 0;
+        let error = loop {
+            match link.send(&epoll, vec![0; 100_000], &[]) {
+                Ok(()) => held += usize::from(link.is_congested()) * 100_000,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert!(held <= 4 << 20, "{held}");
     }
 }

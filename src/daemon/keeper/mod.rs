@@ -35,6 +35,7 @@ mod start;
 mod stop;
 mod tracks;
 mod watch;
+mod welcome;
 mod wish;
 
 use std::io;

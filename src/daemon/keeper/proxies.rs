@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
-use super::link::{Link, MESSAGES_MAX};
+use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
 use super::watch::{Looks, kill};
+use super::welcome;
 use super::{Keeper, KeeperError, SOCKET};
 use crate::daemon::supervise::Input;
 use crate::ipc::event::EventKind;
@@ -24,6 +25,8 @@ use crate::net::seqpacket::Received;
 
 /// Connections that haven't said `Hello`; when one more comes the oldest is closed.
 const STRANGERS_MAX: usize = 8;
+/// Proxies on their way out that are watched; when one more comes the oldest is let go.
+const LEAVING_MAX: usize = 16;
 /// A listener that can't accept, as a rule for want of descriptors, is left alone for this long,
 /// and complained of this often.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -261,9 +264,17 @@ impl Keeper {
             grace_ms: SURPLUS_GRACE_MS,
         };
         match send(&self.epoll, &mut link, &stop, &[]) {
-            Ok(()) => self.proxies.leaving.push(link),
+            Ok(()) => self.let_leave(link),
             Err(error) => tracing::debug!(%error, "surplus proxy not reached"),
         }
+    }
+
+    pub(super) fn let_leave(&mut self, link: Link) {
+        let leaving = &mut self.proxies.leaving;
+        if leaving.len() >= LEAVING_MAX {
+            leaving.remove(0);
+        }
+        leaving.push(link);
     }
 
     /// Makes this the proxy of the node.
@@ -300,13 +311,13 @@ impl Keeper {
         mut link: Link,
         has_listeners: bool,
     ) -> Option<Link> {
-        let welcome = ToProxy::Welcome(Welcome {
+        let welcome = Welcome {
             node: self.args.node.clone(),
             config_path: self.args.config_path.to_string_lossy().into_owned(),
             generation: self.supervisor.started,
             snapshot: self.proxies.aged_snapshot(now),
-        });
-        let outcome = self.try_welcome(&mut link, &welcome, has_listeners);
+        };
+        let outcome = self.try_welcome(&mut link, welcome, has_listeners);
         if let Err(error) = outcome {
             tracing::warn!(%error, "proxy not welcomed");
             return None;
@@ -314,13 +325,9 @@ impl Keeper {
         Some(link)
     }
 
-    fn try_welcome(&self, link: &mut Link, welcome: &ToProxy, done: bool) -> io::Result<()> {
-        send(
-            &self.epoll,
-            link,
-            welcome,
-            &[self.proxies.config_fd.as_fd()],
-        )?;
+    fn try_welcome(&self, link: &mut Link, welcome: Welcome, done: bool) -> io::Result<()> {
+        let welcome = welcome::encode(welcome).map_err(io::Error::other)?;
+        link.send(&self.epoll, welcome, &[self.proxies.config_fd.as_fd()])?;
         let Phase::Settled(listeners) = &self.proxies.phase else {
             return Ok(());
         };
@@ -335,12 +342,14 @@ impl Keeper {
     }
 
     pub(super) fn read_proxy(&mut self, now: Instant) {
-        for _ in 0..MESSAGES_MAX {
+        let mut turn = Turn::default();
+        while turn.goes_on() {
             let Some(current) = &self.proxies.current else {
                 return;
             };
             match current.link.receive(&mut self.buffer) {
                 Ok(Some(received)) => {
+                    turn.took(&received);
                     if let Some(message) = decode(&self.buffer, &received) {
                         self.proxy_says(now, message);
                     } else {

@@ -194,6 +194,43 @@ fn a_program_has_no_capability_gains_none_and_inherits_no_descriptor() {
 }
 
 #[test]
+fn a_program_may_not_be_real_time_nor_lock_memory_nor_outlive_a_shortage_of_it() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: limits are raised by root");
+        return;
+    }
+    // What the unit gives the keeper, or its like.
+    let limits = [
+        (Resource::RLIMIT_RTPRIO, 10),
+        (Resource::RLIMIT_MEMLOCK, 1 << 40),
+    ];
+    let before = limits.map(|(limit, _)| (limit, getrlimit(limit).unwrap()));
+    for (limit, most) in limits {
+        if setrlimit(limit, most, most).is_err() {
+            println!("not permitted here: {limit:?}");
+        }
+    }
+    let score = std::fs::read("/proc/self/oom_score_adj").unwrap();
+    let spared = std::fs::write("/proc/self/oom_score_adj", "-500").is_ok();
+    println!("spared when memory runs out: {spared}");
+    let (keeper, thread) = runner();
+    let script = "ulimit -H -r; ulimit -H -l; cat /proc/self/oom_score_adj";
+    let bash = ["/bin/bash", "-c", script];
+    order(&keeper, 1, &bash, 5_000);
+    let FromRunner::Ended { output, .. } = next(&keeper) else {
+        panic!("no end");
+    };
+    std::fs::write("/proc/self/oom_score_adj", score).unwrap();
+    for (limit, (soft, hard)) in before {
+        setrlimit(limit, soft, hard).unwrap();
+    }
+    assert_eq!(output, "0\n64\n0");
+    drop(keeper);
+    thread.join().unwrap();
+}
+
+#[test]
 fn what_a_program_writes_comes_back_however_much_it_is() {
     let (keeper, thread) = runner();
     let said = output(&keeper, 1, "echo out; echo err >&2", None);

@@ -20,6 +20,11 @@ mod tests;
 const SAMPLE_AFTER: Duration = Duration::from_millis(150);
 /// A silent thread is judged. Heartbeats are due each 50 ms, worker ticks each 100 ms.
 const JUDGE_AFTER: Duration = Duration::from_millis(250);
+/// Workers of one proxy that are watched; one that names more is not what it should be, and must
+/// not have the keeper read /proc for each.
+const WORKERS_MAX: usize = 256;
+/// Between two looks at workers that heartbeats call silent.
+const EXAMINE_SPACING: Duration = Duration::from_millis(40);
 /// A hung proxy is killed this long after the verdict.
 const KILL_AFTER: Duration = Duration::from_secs(2);
 /// A proxy that has gone may be replaced for this long before the node counts as unable to serve.
@@ -124,6 +129,8 @@ struct Alive {
     sample: Option<(Instant, Vec<Finding>)>,
     /// When to look again.
     look_at: Option<Instant>,
+    /// The last look that a heartbeat led to.
+    examined_at: Option<Instant>,
     starved: bool,
 }
 
@@ -134,6 +141,7 @@ impl Alive {
             workers: Vec::new(),
             sample: None,
             look_at: None,
+            examined_at: None,
             starved: false,
         }
     }
@@ -298,7 +306,8 @@ impl Supervisor {
             self.looping = false;
         }
         let silence = |(tid, ms): &(u32, u32)| (*tid, Duration::from_millis(u64::from(*ms)));
-        let workers: Vec<(u32, Duration)> = workers.iter().map(silence).collect();
+        let workers = workers.iter().take(WORKERS_MAX);
+        let workers: Vec<(u32, Duration)> = workers.map(silence).collect();
         let all_well = workers.iter().all(|(_, silence)| *silence < SAMPLE_AFTER);
         let was_hung = matches!(self.phase, Phase::Hung { .. });
         if was_hung && !all_well {
@@ -320,7 +329,14 @@ impl Supervisor {
         match (was_hung, all_well) {
             (true, _) => vec![Action::Recovered],
             (false, true) => Vec::new(),
-            (false, false) => vec![Action::Examine(alive.silent(now, SAMPLE_AFTER))],
+            (false, false) => {
+                let last = alive.examined_at;
+                if last.is_some_and(|at| now.saturating_duration_since(at) < EXAMINE_SPACING) {
+                    return Vec::new();
+                }
+                alive.examined_at = Some(now);
+                vec![Action::Examine(alive.silent(now, SAMPLE_AFTER))]
+            }
         }
     }
 

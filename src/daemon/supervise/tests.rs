@@ -284,3 +284,27 @@ fn silly_inputs_change_nothing() {
     machine.handle(base, Input::Heartbeat(&[(7, age)]));
     assert_eq!(machine.standing(base), Standing::Fine);
 }
+
+#[test]
+fn a_proxy_that_names_thousands_of_workers_costs_256_looks_each_40_ms_at_most() {
+    let base = crate::net::clock::now();
+    let mut machine = serving(base);
+    let lies: Vec<(u32, u32)> = (1..=40_000).map(|tid| (tid, 60_000)).collect();
+    let looked = |actions: &[Action]| -> usize {
+        let threads = actions.iter().filter_map(|action| {
+            let Action::Examine(threads) = action else {
+                return None;
+            };
+            Some(threads.len())
+        });
+        threads.sum()
+    };
+    let actions = machine.handle(at(base, 1_000), Input::Heartbeat(&lies));
+    assert_eq!(looked(&actions), 256);
+    let looks: usize = (0..64)
+        .map(|_| looked(&machine.handle(at(base, 1_001), Input::Heartbeat(&lies))))
+        .sum();
+    assert_eq!(looks, 0);
+    let actions = machine.handle(at(base, 1_040), Input::Heartbeat(&lies));
+    assert_eq!(looked(&actions), 256);
+}
