@@ -430,7 +430,7 @@ pub struct VrrpCounters {
     pub became_active: u64,
     /// Times it left Active.
     pub left_active: u64,
-    /// Priority-0 adverts sent and received.
+    /// Priority-0 adverts sent (one per destination).
     pub resigns_sent: u64,
     /// Priority-0 adverts accepted.
     pub resigns_received: u64,

@@ -12,24 +12,8 @@ const WARNING_SPACING: Duration = Duration::from_secs(60);
 /// Numbers of one virtual router, since the keeper began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Adverts sent, one per destination.
-    pub adverts_sent: u64,
-    /// Adverts accepted.
-    pub adverts_received: u64,
-    /// Gratuitous ARP frames sent.
-    pub garps_sent: u64,
-    /// Times this node became Active.
-    pub became_active: u64,
-    /// Times it left Active.
-    pub left_active: u64,
-    /// Priority-0 adverts sent, one per destination.
-    pub resigns_sent: u64,
-    /// Priority-0 adverts accepted.
-    pub resigns_received: u64,
-    /// Times an address was put back.
-    pub restored: u64,
-    /// Errors of the kernel.
-    pub errors: u64,
+    /// Those that users see as they are; its list of rejected packets stays empty.
+    pub shown: VrrpCounters,
     /// Accepted adverts that list other addresses than ours.
     pub other_addresses: u64,
     /// Accepted adverts whose interval was too long to be learned as it is.
@@ -74,16 +58,8 @@ impl Counters {
             }
         }
         VrrpCounters {
-            adverts_sent: self.adverts_sent,
-            adverts_received: self.adverts_received,
-            garps_sent: self.garps_sent,
-            became_active: self.became_active,
-            left_active: self.left_active,
-            resigns_sent: self.resigns_sent,
-            resigns_received: self.resigns_received,
-            restored: self.restored,
-            errors: self.errors,
             rejected,
+            ..self.shown.clone()
         }
     }
 }

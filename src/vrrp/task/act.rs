@@ -54,8 +54,8 @@ impl VirtualRouter {
                     member.end_watch();
                 }
             }
-            member.counters.became_active += u64::from(to == VrrpState::Active);
-            member.counters.left_active += u64::from(from == VrrpState::Active);
+            member.counters.shown.became_active += u64::from(to == VrrpState::Active);
+            member.counters.shown.left_active += u64::from(from == VrrpState::Active);
             tracing::info!(
                 vip = %member.local.vip.name,
                 vrid = %member.rules.vrid,
@@ -88,7 +88,7 @@ impl VirtualRouter {
                 Action::Renew => self.renew(now)?,
                 Action::Restore => {
                     for member in &mut self.members {
-                        member.counters.restored += 1;
+                        member.counters.shown.restored += 1;
                     }
                     self.renew(now)?;
                 }

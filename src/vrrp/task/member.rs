@@ -123,8 +123,8 @@ impl Member {
     pub(super) fn note(&mut self, now: Instant, advert: &Accepted) {
         let vrid = self.rules.vrid;
         tracing::trace!(%vrid, peer = %advert.sender, priority = advert.priority, "advert received");
-        self.counters.adverts_received += 1;
-        self.counters.resigns_received += u64::from(advert.priority == 0);
+        self.counters.shown.adverts_received += 1;
+        self.counters.shown.resigns_received += u64::from(advert.priority == 0);
         if let Some(peer) = self.peers.get_mut(advert.peer) {
             peer.last = Some(now);
             peer.priority = Some(advert.priority);
@@ -201,8 +201,8 @@ impl Member {
             match self.wire.advertise(&self.rules, priority, place) {
                 Ok(()) => {
                     worked = true;
-                    self.counters.adverts_sent += 1;
-                    self.counters.resigns_sent += u64::from(priority == 0);
+                    self.counters.shown.adverts_sent += 1;
+                    self.counters.shown.resigns_sent += u64::from(priority == 0);
                 }
                 Err(error) => self.kernel_error(now, "send an advert", &error),
             }
@@ -216,7 +216,7 @@ impl Member {
 
     pub(super) fn announce(&mut self, now: Instant, frames: u8) {
         match self.wire.announce(frames) {
-            Ok(sent) => self.counters.garps_sent += sent,
+            Ok(sent) => self.counters.shown.garps_sent += sent,
             Err(error) => self.kernel_error(now, "send gratuitous ARP", &error),
         }
     }
@@ -243,7 +243,7 @@ impl Member {
         operation: &'static str,
         error: &io::Error,
     ) {
-        self.counters.errors += 1;
+        self.counters.shown.errors += 1;
         if self.warnings.about_kernel(now) {
             let vrid = self.rules.vrid;
             let interface = &self.local.interface;
