@@ -391,7 +391,9 @@ impl Hogs {
         let hogs = Self((0..count).map(hog).collect());
         for child in &hogs.0 {
             let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
-            wait("a session of its own", 5_000, || getsid(Some(pid)) == Ok(pid));
+            wait("a session of its own", 5_000, || {
+                getsid(Some(pid)) == Ok(pid)
+            });
             share(pid, -10);
         }
         hogs
