@@ -308,3 +308,30 @@ fn the_daemon_refuses_a_bad_file_with_78_and_says_why_on_stderr() {
         stderr(&output)
     );
 }
+
+#[test]
+fn another_user_than_root_s_runs_no_program_as_a_third_whatever_it_may() {
+    let caps = "+setuid,+setgid,+kill";
+    let program = std::env::temp_dir().join(format!("lbd-as-nobody-{}", std::process::id()));
+    let copied = std::fs::copy(env!("CARGO_BIN_EXE_lbd"), &program);
+    let copy = Scratch(program);
+    assert!(copied.is_ok(), "{copied:?}");
+    let config = b"[vip.v]\naddress = \"10.9.0.100/24\"\nnodes = [\"10.9.0.1\", \"10.9.0.2\"]\n\
+        track = [\"script:s\"]\n[track.script.s]\ncommand = [\"/bin/true\"]\nuser = \"daemon\"\n";
+    let file = Scratch::new("as-nobody", config);
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(["--inh-caps", caps, "--ambient-caps", caps])
+        .args([copy.path(), "check", file.path()])
+        .output();
+    let Ok(output) = output else {
+        println!("skipped: no setpriv");
+        return;
+    };
+    if stderr(&output).contains("setpriv:") {
+        println!("skipped: {}", stderr(&output));
+        return;
+    }
+    let said = stdout(&output);
+    assert!(said.contains("W0263"), "{said}");
+}

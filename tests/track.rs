@@ -606,6 +606,29 @@ fn a_failover_by_command_is_an_event() {
 }
 
 #[test]
+fn every_member_of_a_group_is_told_to_be_held_back_no_longer() {
+    let Some(lab) = Lab::new() else { return };
+    let group = "track = []\nsync-group = \"both\"\n";
+    let other = "[vip.w]\naddress = \"10.9.0.101/24\"\nvrid = 78\nadvert-interval = \"100ms\"\n\
+        nodes = [\"10.9.0.1\", \"10.9.0.2\"]\npreempt = true\n";
+    let config = format!("{group}\n{other}{group}");
+    let lb1 = lab.start("lb1", &config);
+    let _lb2 = lab.start("lb2", &config);
+    lb1.wait_state(VrrpState::Active);
+    let order = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
+        command.arg("failover").args(more).arg("--socket");
+        let output = command.arg(&lb1.socket).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    wait_for("a hand-over", SOON, || {
+        order(&[]).contains("w: 10.9.0.2 took over").then_some(())
+    });
+    let released = "v: no longer held back\nw: no longer held back\n";
+    assert_eq!(order(&["--cancel"]), released);
+}
+
+#[test]
 fn a_route_that_is_withdrawn_for_a_file_is_an_event() {
     let Some(lab) = Lab::new() else { return };
     let drain = lab.file("drain");

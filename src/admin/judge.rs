@@ -216,7 +216,8 @@ fn vip_problems(vip: &VipStatus) -> Vec<String> {
     }
     let silent_after = u64::from(vip.advert_interval_ms) * 4;
     let silent = |age: Option<u64>| age.is_some_and(|age| age > silent_after);
-    if vip.state == VrrpState::Backup {
+    // One that has only just taken over has not said so on every wire yet.
+    if vip.state == VrrpState::Backup && vip.since_ms > silent_after {
         let holder = vip
             .peers
             .iter()

@@ -273,6 +273,19 @@ fn each_trouble_is_named() {
 }
 
 #[test]
+fn a_node_that_just_left_does_not_miss_its_successors_adverts() {
+    let missed = |since_ms| {
+        let mut status = status();
+        let vip = &mut status.vrrp.as_mut().unwrap().vips[0];
+        vip.since_ms = since_ms;
+        vip.peers[0].last_advert_age_ms = Some(60_000);
+        status.judged().problems
+    };
+    assert_eq!(missed(4_000), [""; 0]);
+    assert_eq!(missed(4_001), ["no advert from lb2 (172.16.0.3) in time"]);
+}
+
+#[test]
 fn troubles_of_the_peer_channel_are_named() {
     let problems = |change: &dyn Fn(&mut ChannelStatus)| {
         let mut status = status();

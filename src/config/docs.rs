@@ -38,7 +38,7 @@ pub fn markdown() -> String {
     for section in SECTIONS {
         append(&mut out, section);
     }
-    out.push_str("\n## Codes\n\n`E…` refuses the file, `W…` is a warning.\n\n| code | meaning |\n|---|---|\n");
+    out.push_str("\n## Codes\n\n`E…` refuses the file, `W…` is a warning. A note, N0271, goes to stderr alone: a pair without `[peer]`.\n\n| code | meaning |\n|---|---|\n");
     for (code, meaning) in CODES {
         line(&mut out, &[code, meaning]);
     }

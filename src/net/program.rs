@@ -92,9 +92,10 @@ fn identity_of(run_as: &RunAs) -> Result<Identity, Trouble> {
     })
 }
 
+/// Only root's runner has what it takes: another user's lost every capability when it was started.
 fn may_change_identity() -> bool {
     let held = |cap| caps::has_cap(None, CapSet::Effective, cap).unwrap_or(false);
-    held(Capability::CAP_SETUID) && held(Capability::CAP_SETGID)
+    geteuid().is_root() && held(Capability::CAP_SETUID) && held(Capability::CAP_SETGID)
 }
 
 /// Refuses what somebody beside root could exchange: the file, and every directory above it, both

@@ -3,17 +3,16 @@
 //! Version 2, an advert each second, a password, as in the users' guide.
 
 use std::collections::BTreeSet;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fs;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lbd::net::clock;
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
 use super::lab::cases::Case;
 use super::lab::{self, LB1, LB2, Pair, Role, SEED};
@@ -299,9 +298,9 @@ fn worker_stuck() {
 
 /// The id of one worker thread.
 fn worker_of(proxy: Pid) -> Pid {
-    let tasks = std::fs::read_dir(format!("/proc/{proxy}/task")).expect("it runs");
+    let tasks = fs::read_dir(format!("/proc/{proxy}/task")).expect("it runs");
     let mut workers = tasks.flatten().filter(|task| {
-        let name = std::fs::read_to_string(task.path().join("comm"));
+        let name = fs::read_to_string(task.path().join("comm"));
         name.is_ok_and(|name| name.starts_with("lbd-w"))
     });
     let worker = workers.next().expect("a worker");
@@ -325,7 +324,7 @@ fn proxy_starved() {
     let lb = Managed::start();
     let before = lb.proxy();
     let at = clock::now();
-    // Behind three threads that never sleep, on one processor.
+    // Behind three processes that never sleep, on one processor.
     let hogs = Hogs::start(0, 3);
     starve(before, true);
     lb.hears("proxy gets no processor time", 5_000);
@@ -346,10 +345,10 @@ fn proxy_starved() {
 
 /// All threads of a process as idle-class threads on processor 0, or back to normal.
 fn starve(pid: Pid, starve: bool) {
-    let (class, cpus) = if starve {
-        ("--idle", "0")
+    let (class, cpus, nice) = if starve {
+        ("--idle", "0", 19)
     } else {
-        ("--other", "0-1023")
+        ("--other", "0-1023", 0)
     };
     for (program, arguments) in [
         ("chrt", ["--all-tasks", class, "--pid", "0"].as_slice()),
@@ -363,38 +362,49 @@ fn starve(pid: Pid, starve: bool) {
         let output = output.expect("util-linux is installed");
         assert!(output.status.success(), "{program}: {output:?}");
     }
+    share(pid, nice);
 }
 
-/// Threads that keep one processor busy until dropped.
-struct Hogs {
-    stop: std::sync::Arc<AtomicBool>,
-    threads: Vec<thread::JoinHandle<()>>,
+/// The nice value of a process's session. Where the kernel groups tasks by session (sched(7),
+/// "The autogroup feature"), class and nice of a thread count among the threads of its session
+/// alone, and a session of idle-class threads gets as much as any other.
+fn share(pid: Pid, nice: i32) {
+    let path = format!("/proc/{pid}/autogroup");
+    // Not there: the kernel has no such groups. Empty: this process is in none.
+    if fs::read_to_string(&path).is_ok_and(|group| !group.is_empty()) {
+        fs::write(&path, nice.to_string()).expect("root may weigh sessions");
+    }
 }
+
+/// Processes that keep one processor busy until dropped, in a session of their own.
+struct Hogs(Vec<Child>);
 
 impl Hogs {
     fn start(cpu: usize, count: usize) -> Self {
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
+        let cpu = cpu.to_string();
         let hog = |_| {
-            let stop = std::sync::Arc::clone(&stop);
-            thread::spawn(move || {
-                let mut set = CpuSet::new();
-                set.set(cpu).expect("a processor");
-                sched_setaffinity(Pid::from_raw(0), &set).expect("a processor");
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            })
+            let mut command = Command::new("taskset");
+            command.args(["--cpu-list", &cpu, "setsid"]);
+            command.args(["sh", "-c", "while :; do :; done"]);
+            command.spawn().expect("util-linux is installed")
         };
-        let threads = (0..count).map(hog).collect();
-        Self { stop, threads }
+        let hogs = Self((0..count).map(hog).collect());
+        for child in &hogs.0 {
+            let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+            wait("a session of its own", 5_000, || {
+                getsid(Some(pid)) == Ok(pid)
+            });
+            share(pid, -10);
+        }
+        hogs
     }
 }
 
 impl Drop for Hogs {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            drop(thread.join());
+        for hog in &mut self.0 {
+            drop(hog.kill());
+            drop(hog.wait());
         }
     }
 }

@@ -184,7 +184,7 @@ pub fn summary(stage: &Stage<'_>, failover: &Failover) -> Vec<String> {
             after.cut,
             after.timed_out
         ),
-        format!("  long-lived    {lost} of {HELD} broke"),
+        format!("  long-lived    {HELD} at a time, {lost} broke"),
         format!("  VIP           held by {holder}; {stayed}"),
         format!(
             "  two holders   {} ms{}",

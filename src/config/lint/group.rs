@@ -93,10 +93,17 @@ fn place(draft: &Draft, vip: &Vip, key: &str) -> std::ops::Range<usize> {
     draft.spans.at(&format!("vip/{}/{key}", vip.name))
 }
 
+/// Whether the file has the key for one of them: a default that follows another key is no mistake
+/// of its own.
+fn given_by(draft: &Draft, vips: [&Vip; 2], key: &str) -> bool {
+    let has = |vip: &Vip| draft.spans.has(&format!("vip/{}/{key}", vip.name));
+    vips.into_iter().any(has)
+}
+
 fn facts(draft: &Draft, group: &str, first: &Vip, vip: &Vip, problems: &mut Vec<Problem>) {
     for Fact { key, value } in FACTS {
         let (wanted, given) = (value(first), value(vip));
-        if wanted == given {
+        if wanted == given || (*key == "advert-spacing" && !given_by(draft, [first, vip], key)) {
             continue;
         }
         let span = place(draft, vip, key);

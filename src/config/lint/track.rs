@@ -193,7 +193,7 @@ fn program(
         Trouble::NoSuchGroup(name) => ("user", format!("there is no group {name}"), None),
         Trouble::NotPermitted => (
             "user",
-            "another user needs root, or CAP_SETUID, CAP_SETGID and CAP_KILL".to_owned(),
+            "another user takes an lbd that runs as root".to_owned(),
             Some("leave `user` out if lbd itself has a user of its own"),
         ),
         Trouble::ChangeableByOthers(place) => (

@@ -481,3 +481,22 @@ fn hmac_keys_are_bytes_or_hexadecimal_and_the_first_signs() {
         (32, 0, 0xff, 1)
     );
 }
+
+#[test]
+fn keepalived_s_words_that_need_more_than_another_name_are_answered() {
+    let text = "[vip.v]\naddress = \"10.0.0.9/24\"\nnodes = [\"10.0.0.1\", \"10.0.0.2\"]\n\
+        auth_hmac = 1\ntrack_interface = [\"eth1\"]\nnotify_master = \"/bin/x\"\n\
+        [vrrp_sync_group.g]\ngroup = [\"v\"]\n[vrrp_track_file.f]\nfile = \"/x\"\n";
+    let problems = parse(text).problems;
+    let said = |wanted: &str| {
+        let labels = problems.iter().flat_map(|problem| &problem.labels);
+        let mut texts = labels.map(|label| label.text.as_str());
+        assert!(texts.any(|text| text.contains(wanted)), "{wanted}");
+    };
+    said("keys = [{ id = 1,");
+    said("track = [\"interface:NAME\"]");
+    said("notify = { active = [");
+    said("`sync-group = \"NAME\"` in each");
+    said("`[track.file.NAME]`");
+    assert_eq!(problems.len(), 5);
+}

@@ -303,6 +303,31 @@ pub const REMARKS: &[(&str, &str, &str)] = &[
     ),
     (
         "vip.NAME",
+        "auth_hmac",
+        "write `auth = { type = \"hmac\", keys = [{ id = 1, key = \"…\" }] }`",
+    ),
+    (
+        "vip.NAME",
+        "notify_master",
+        "write `notify = { active = [\"/path\", \"argument\"] }`",
+    ),
+    (
+        "vip.NAME",
+        "notify_backup",
+        "write `notify = { backup = [\"/path\", \"argument\"] }`",
+    ),
+    (
+        "vip.NAME",
+        "notify_fault",
+        "write `notify = { fault = [\"/path\", \"argument\"] }`",
+    ),
+    (
+        "vip.NAME",
+        "notify_stop",
+        "write `notify = { stop = [\"/path\", \"argument\"] }`",
+    ),
+    (
+        "vip.NAME",
         "state",
         "leave it out: the priorities in `nodes` decide who is active",
     ),
@@ -319,7 +344,7 @@ pub const REMARKS: &[(&str, &str, &str)] = &[
     (
         "vip.NAME",
         "track_interface",
-        "leave it out: the own interface is always tracked",
+        "the own interface is always tracked; for another one write `track = [\"interface:NAME\"]`",
     ),
     (
         "vip.NAME",
@@ -398,6 +423,13 @@ pub const REMARKS: &[(&str, &str, &str)] = &[
         "write its servers into `backends` of `[proxy.NAME]`, beside `listen`",
     ),
     ("", "vrrp_script", "write `[track.script.NAME]`"),
+    ("", "vrrp_track_file", "write `[track.file.NAME]`"),
+    ("", "track_file", "write `[track.file.NAME]`"),
+    (
+        "",
+        "vrrp_sync_group",
+        "write `sync-group = \"NAME\"` in each `[vip.NAME]` of the group",
+    ),
     (
         "",
         "daemon",

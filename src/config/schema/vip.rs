@@ -196,7 +196,7 @@ pub(super) const NOTIFY: Section = Section {
 
 const USER_KIND: Kind = Kind::Form("`\"user\"` or `\"user:group\"`");
 const USER_DEFAULT: Fallback = Fallback::Words("the one lbd runs as");
-const USER_DOC: &str = "Whose rights it gets, with the user's supplementary groups and without any capability. Another one than lbd's takes root, or CAP_SETUID, CAP_SETGID and CAP_KILL. As root a program is run only if nobody but root can change it or its directories.";
+const USER_DOC: &str = "Whose rights it gets, with the user's supplementary groups and without any capability. Another one than lbd's takes an lbd that runs as root, with CAP_SETUID, CAP_SETGID and CAP_KILL. As root a program is run only if nobody but root can change it or its directories.";
 
 pub(super) const AUTH: Section = Section {
     path: "vip.NAME.auth",

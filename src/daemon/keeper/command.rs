@@ -146,8 +146,15 @@ impl Keeper {
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");
                 let named = self.named(now, &release.vips);
+                // Two names of one router are held back and released together.
+                let mut released = Vec::new();
                 let outcomes = named.into_iter().map(|(name, index)| {
-                    let held = index.is_some_and(|index| self.routers.release_hold(index, now));
+                    let held = index.is_some_and(|index| {
+                        if self.routers.release_hold(index, now) {
+                            released.push(index);
+                        }
+                        released.contains(&index)
+                    });
                     let result = match (index, held) {
                         (None, _) => VipResult::Unknown,
                         (Some(_), true) => VipResult::Released,
