@@ -394,7 +394,7 @@ impl Hogs {
             wait("a session of its own", 5_000, || {
                 getsid(Some(pid)) == Ok(pid)
             });
-            share(pid, -10);
+            share(pid, -5);
         }
         hogs
     }
