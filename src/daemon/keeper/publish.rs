@@ -12,7 +12,7 @@ use super::wish::Wish;
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
 use crate::vrrp::fsm::FELL_SILENT;
-use crate::vrrp::stamp::Stamp;
+use crate::vrrp::stamp::{HoldMark, Stamp};
 
 /// The proxy hears of the virtual routers at least this often.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -33,6 +33,7 @@ pub(super) struct Published {
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
     stamps: Vec<Stamp>,
+    holds: Vec<HoldMark>,
     /// Stamps alone are not written before.
     save_after: Instant,
     complained: Option<Instant>,
@@ -45,7 +46,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(stamps: Vec<Stamp>, now: Instant) -> Self {
+    pub(super) fn new(stamps: Vec<Stamp>, holds: Vec<HoldMark>, now: Instant) -> Self {
         Self {
             boot_id: boot_id(),
             states: Vec::new(),
@@ -53,6 +54,7 @@ impl Published {
             proxy: None,
             marked: None,
             stamps,
+            holds,
             save_after: now,
             complained: None,
             status_at: now,
@@ -196,7 +198,8 @@ impl Keeper {
         }
         published.save_after = now + self.routers.stamp_spacing();
         let stamps = self.routers.news(&published.stamps);
-        if published.marked == connected && stamps.is_none() {
+        let holds = self.routers.hold_news(&published.holds);
+        if published.marked == connected && stamps.is_none() && holds.is_none() {
             return;
         }
         if published.marked != connected {
@@ -206,10 +209,14 @@ impl Keeper {
         if let Some(stamps) = stamps {
             published.stamps = stamps;
         }
+        if let Some(holds) = holds {
+            published.holds = holds;
+        }
         let state = State {
             boot_id: published.boot_id.clone(),
             proxy: published.proxy,
             stamps: published.stamps.clone(),
+            holds: published.holds.clone(),
         };
         if let Err(error) = self.dir.write(&state) {
             let last = published.complained;

@@ -132,7 +132,7 @@ impl Machine {
             Input::NotRenewed => self.not_renewed(now, &mut out),
             Input::Resign => self.resign(now, &mut out),
             Input::Failover { hold } => self.failover(now, hold, &mut out),
-            Input::ReleaseHold => self.stand_down = None,
+            Input::ReleaseHold => self.release_hold(),
             // What follows from these follows when another Active is heard.
             Input::Unheard(unheard) => self.doubt.set_unheard(unheard),
             Input::Mute(mute) => self.doubt.set_mute(mute, now),
