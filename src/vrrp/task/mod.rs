@@ -137,6 +137,9 @@ impl VirtualRouter {
         }
         if self.usable {
             self.run(now, Input::Up);
+        } else {
+            self.note_cut_off();
+            self.run(now, Input::Down);
         }
     }
 
