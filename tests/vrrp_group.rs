@@ -99,6 +99,9 @@ fn a_link_lost_on_one_wire_moves_all_addresses_of_the_group() {
     net.inside.plug("a", false).unwrap();
     only_on(&net.b, &net.a);
     assert_eq!(net.a.state(), Some(VrrpState::Initialize));
+    for status in net.a.status() {
+        assert_eq!(status.reason, "an interface of the group is down");
+    }
     net.inside.plug("a", true).unwrap();
     only_on(&net.a, &net.b);
     for status in net.b.status() {
@@ -121,6 +124,9 @@ fn a_missing_source_address_on_one_wire_moves_all_addresses_of_the_group() {
     let net = gateway();
     net.a.run("ip address del 10.2.0.2/24 dev eth1");
     only_on(&net.b, &net.a);
+    for status in net.a.status() {
+        assert_eq!(status.reason, "an own address of the group is missing");
+    }
     net.a.run("ip address add 10.2.0.2/24 dev eth1");
     only_on(&net.a, &net.b);
 }

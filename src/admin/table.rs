@@ -101,6 +101,8 @@ fn virtual_router(out: &mut String, vip: &VipStatus) {
     let holder = match (vip.holds, vip.active) {
         (true, _) => "this node".to_owned(),
         (false, Some(active)) => peer_label(vip, active),
+        // It may well hear somebody, and doesn't listen.
+        (false, None) if vip.state == VrrpState::Initialize => "unknown".to_owned(),
         (false, None) => "nobody this node hears".to_owned(),
     };
     push_line(

@@ -18,6 +18,17 @@ pub struct Stamp {
     pub advertised_at: Duration,
 }
 
+/// A router that preempts nobody after a failover by command, as written to the same file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldMark {
+    /// The table's name.
+    pub name: String,
+    /// `VRID`.
+    pub vrid: u8,
+    /// `CLOCK_BOOTTIME` of its end; `None`: until it is released.
+    pub until: Option<Duration>,
+}
+
 /// The stamp of the previous keeper, with the present as the new one sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {

@@ -46,6 +46,16 @@ pub const CASES: &[Case] = &[
         &[],
         keeper_killed_meanwhile,
     ),
+    (
+        "a_node_held_back_stays_so_when_its_keeper_is_killed",
+        &[],
+        keeper_killed_under_a_hold,
+    ),
+    (
+        "a_failover_cancelled_while_it_waits_is_followed_by_no_hold",
+        &[],
+        cancelled_meanwhile,
+    ),
 ];
 
 /// Starts `lbd` with these arguments on a node, as root or as another user.
@@ -219,6 +229,41 @@ fn keeper_killed_meanwhile() {
     assert_eq!(said.code, Some(1), "{}", pair.report());
     let lost = "nobody knows how it ended: the keeper ended before it said how it ended\n";
     assert_eq!(said.out, lost);
+}
+
+/// A service manager starts it again after 100 ms.
+fn keeper_killed_under_a_hold() {
+    let mut pair = Pair::of_lbd(&lab::config(SEED));
+    let said = order(&pair, LB2, &["failover", "--for", "1h"]);
+    assert_eq!(said.code, Some(0), "{}", pair.report());
+    pair.until("lb1 alone holds the VIP", 1_000, |pair| {
+        pair.only_holder() == Some(LB1)
+    });
+    kill(keeper(&pair, LB2), Signal::SIGKILL).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    pair.start_lbd(LB2, &lab::config(SEED));
+    // A preferred node that is not held back would be there after 3.6 s.
+    stays_for(&pair, LB1, Duration::from_secs(6));
+    let status = order(&pair, LB2, &["status"]);
+    assert!(
+        status.out.contains("held back after a failover: 59m"),
+        "{status:?}"
+    );
+    let said = order(&pair, LB2, &["failover", "--cancel"]);
+    assert_eq!(said.out, "haproxy-vip: no longer held back\n");
+    lb2_comes_back(&pair);
+}
+
+fn cancelled_meanwhile() {
+    let pair = Pair::of_lbd(&lab::config(SEED));
+    let waiting = spawn(&pair, LB2, &["failover"], None);
+    // The successor needs 0.6 s.
+    std::thread::sleep(Duration::from_millis(200));
+    let said = order(&pair, LB2, &["failover", "--cancel"]);
+    assert_eq!(said.out, "haproxy-vip: no longer held back\n");
+    let said = Said::from(waiting.wait_with_output());
+    assert_eq!(said.code, Some(0), "{}", pair.report());
+    lb2_comes_back(&pair);
 }
 
 /// The file's mode lets this user in, as it lets the socket's group in.

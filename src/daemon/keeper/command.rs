@@ -58,12 +58,6 @@ struct Pending {
     done: Vec<VipOutcome>,
 }
 
-impl Pending {
-    fn waits_for(&self, index: usize) -> bool {
-        self.waiting.iter().any(|(router, _)| *router == index)
-    }
-}
-
 impl Commands {
     /// Who waited is gone.
     pub(super) fn forget(&mut self) {
@@ -146,15 +140,13 @@ impl Keeper {
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");
                 let named = self.named(now, &release.vips);
-                // Two names of one router are held back and released together.
-                let mut released = Vec::new();
+                // What is said of one member of a group is true of all.
+                let mut released: Vec<usize> = Vec::new();
                 let outcomes = named.into_iter().map(|(name, index)| {
                     let held = index.is_some_and(|index| {
-                        if self.routers.release_hold(index, now) {
-                            released.push(index);
-                        }
-                        released.contains(&index)
+                        released.contains(&index) || self.routers.release_hold(index, now)
                     });
+                    released.extend(index.filter(|_| held));
                     let result = match (index, held) {
                         (None, _) => VipResult::Unknown,
                         (Some(_), true) => VipResult::Released,
@@ -202,12 +194,10 @@ impl Keeper {
                 pending.done.push(done);
                 continue;
             };
-            let others = &self.commands.pending;
-            let begun = others.iter().any(|other| other.waits_for(index));
-            if begun || pending.waits_for(index) {
-                // A second order, or a second name of one router: one failover.
-                pending.waiting.push((index, name));
-            } else if self.routers.state_of(index) == Some(VrrpState::Active) {
+            let state = self.routers.state_of(index);
+            if matches!(state, Some(VrrpState::Active | VrrpState::Leaving)) {
+                // A second order, or a second name of one router: one failover, held back for as
+                // long as the last order says. A hand-off becomes one.
                 self.routers.failover(index, now, hold);
                 pending.waiting.push((index, name));
             } else {

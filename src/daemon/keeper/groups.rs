@@ -2,10 +2,14 @@
 //! is said when one can't start.
 
 use std::io;
+use std::time::Instant;
 
 use super::KeeperError;
 use crate::config::local::LocalVip;
 use crate::config::model::Vip;
+use crate::net::clock;
+use crate::vrrp::fsm::StandDown;
+use crate::vrrp::stamp::HoldMark;
 use crate::vrrp::task::OpenError;
 
 /// Positions of the virtual routers that move together, in the order of the file.
@@ -47,6 +51,25 @@ pub(super) fn refused(error: &OpenError) -> KeeperError {
         reason.push_str(" (a VIP needs CAP_NET_ADMIN and CAP_NET_RAW)");
     }
     KeeperError::Router { reason, permission }
+}
+
+/// The hold that a previous keeper's router of these members was under, if it has not ended.
+pub(super) fn hold_left(
+    members: &[LocalVip],
+    holds: &[HoldMark],
+    now: Instant,
+) -> Option<StandDown> {
+    let same = |hold: &&HoldMark| {
+        members
+            .iter()
+            .any(|local| hold.name == local.vip.name && hold.vrid == local.vip.vrid.get())
+    };
+    let Some(until) = holds.iter().find(same)?.until else {
+        return Some(StandDown::UntilReleased);
+    };
+    let left = until.checked_sub(clock::boottime())?;
+    let until = now.checked_add(left);
+    Some(until.map_or(StandDown::UntilReleased, StandDown::Until))
 }
 
 #[cfg(test)]

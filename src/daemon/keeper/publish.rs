@@ -13,7 +13,7 @@ use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ToProxy, VrrpState, VrrpStatus};
 use crate::log::spacing::is_due;
 use crate::vrrp::fsm::FELL_SILENT;
-use crate::vrrp::stamp::Stamp;
+use crate::vrrp::stamp::{HoldMark, Stamp};
 
 /// The proxy hears of the virtual routers at least this often.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -34,6 +34,7 @@ pub(super) struct Published {
     /// The process id that `proxy` is the mark of.
     marked: Option<i32>,
     stamps: Vec<Stamp>,
+    holds: Vec<HoldMark>,
     /// Stamps alone are not written before.
     save_after: Instant,
     complained: Option<Instant>,
@@ -46,7 +47,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(stamps: Vec<Stamp>, now: Instant) -> Self {
+    pub(super) fn new(stamps: Vec<Stamp>, holds: Vec<HoldMark>, now: Instant) -> Self {
         Self {
             boot_id: boot_id(),
             states: Vec::new(),
@@ -54,6 +55,7 @@ impl Published {
             proxy: None,
             marked: None,
             stamps,
+            holds,
             save_after: now,
             complained: None,
             status_at: now,
@@ -197,7 +199,8 @@ impl Keeper {
         }
         published.save_after = now + self.routers.stamp_spacing();
         let stamps = self.routers.news(&published.stamps);
-        if published.marked == connected && stamps.is_none() {
+        let holds = self.routers.hold_news(&published.holds);
+        if published.marked == connected && stamps.is_none() && holds.is_none() {
             return;
         }
         if published.marked != connected {
@@ -207,10 +210,14 @@ impl Keeper {
         if let Some(stamps) = stamps {
             published.stamps = stamps;
         }
+        if let Some(holds) = holds {
+            published.holds = holds;
+        }
         let state = State {
             boot_id: published.boot_id.clone(),
             proxy: published.proxy,
             stamps: published.stamps.clone(),
+            holds: published.holds.clone(),
         };
         if let Err(error) = self.dir.write(&state)
             && is_due(&mut published.complained, COMPLAIN_EVERY, now)

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::forgotten::{remove_devices, remove_forgotten};
-use super::groups::{groups, refused, union};
+use super::groups::{groups, hold_left, refused, union};
 use super::health::tracked_proxies;
 use super::interfaces::Interfaces;
-use super::runtime_dir::boot_id;
+use super::runtime_dir::{State, boot_id};
 use super::wish::Wish;
 use super::{KeeperError, ROUTERS};
 use crate::config::local::LocalVip;
@@ -22,7 +22,7 @@ use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
 use crate::vrrp::fsm::NodeHealth;
-use crate::vrrp::stamp::{Resume, Stamp};
+use crate::vrrp::stamp::{HoldMark, Resume, Stamp};
 use crate::vrrp::task::{RouterEvent, VirtualRouter};
 
 /// Messages of the kernel read in one turn of the loop.
@@ -70,7 +70,7 @@ impl Routers {
     /// [`KeeperError`] when one of them can't start: better no node than half a node.
     pub(super) fn open(
         locals: &[LocalVip],
-        stamps: &[Stamp],
+        left: &State,
         epoll: &Epoll,
         config: &Config,
     ) -> Result<Self, KeeperError> {
@@ -104,13 +104,17 @@ impl Routers {
                 .iter()
                 .filter_map(|vip| locals.get(*vip).cloned())
                 .collect();
-            let resume = routers.resume(&members, stamps);
+            let resume = routers.resume(&members, &left.stamps);
             let now = clock::now();
             let opened = VirtualRouter::open(&members, Rc::clone(&netlink), now, resume);
             let mut router = opened.map_err(|error| refused(&error))?;
             let Some(tracked) = union(&members) else {
                 continue;
             };
+            if let Some(hold) = hold_left(&members, &left.holds, now) {
+                tracing::info!(vip = %tracked.name, "still held back after a failover");
+                router.hold_back(hold);
+            }
             router.set_recovery_delay(check_interval(config, &tracked));
             router.set_siblings(now, locals);
             routers
@@ -352,12 +356,7 @@ impl Routers {
         let Some(router) = self.routers.get_mut(index) else {
             return false;
         };
-        let held = router
-            .inner
-            .status(now)
-            .any(|status| status.held_back.is_some());
-        router.inner.release_hold(now);
-        held
+        router.inner.release_hold(now)
     }
 
     /// Who is Active for the `[vip.NAME]` called so, as far as its router knows: address and name.
@@ -390,6 +389,25 @@ impl Routers {
         };
         let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
         (!unchanged).then_some(stamps)
+    }
+
+    /// Which routers preempt nobody after a failover; `None` while they are those of `before`.
+    pub(super) fn hold_news(&self, before: &[HoldMark]) -> Option<Vec<HoldMark>> {
+        let now = clock::now();
+        let boottime = clock::boottime();
+        let holds = self.routers.iter();
+        let holds: Vec<HoldMark> = holds
+            .filter_map(|router| router.inner.hold_mark(now, boottime))
+            .collect();
+        let same = |(a, b): (&HoldMark, &HoldMark)| {
+            let until = match (a.until, b.until) {
+                (Some(a), Some(b)) => a.abs_diff(b) < SAME_STAMP,
+                (a, b) => a == b,
+            };
+            a.name == b.name && until
+        };
+        let unchanged = holds.len() == before.len() && holds.iter().zip(before).all(same);
+        (!unchanged).then_some(holds)
     }
 
     /// How much older than the last advert a stamp may be: a part of what would be lost by it.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::KeeperError;
 use crate::config;
 use crate::net::clock;
-use crate::vrrp::stamp::Stamp;
+use crate::vrrp::stamp::{HoldMark, Stamp};
 
 /// The longest state file that is read, bytes.
 const STATE_BYTES_MAX: usize = 64 * 1024;
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) proxy: Option<ProxyMark>,
     /// When each router last advertised as Active.
     pub(super) stamps: Vec<Stamp>,
+    /// Which routers preempt nobody after a failover by command.
+    pub(super) holds: Vec<HoldMark>,
 }
 
 /// One process of one boot.
@@ -149,6 +151,7 @@ mod tests {
                 start_time: 4711,
             }),
             stamps: Vec::new(),
+            holds: Vec::new(),
         }
     }
 

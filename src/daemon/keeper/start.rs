@@ -53,7 +53,7 @@ impl Keeper {
             local::resolve(&args.config, &facts, args.node.as_deref())
                 .map_err(KeeperError::Local)?
         };
-        let routers = routers::Routers::open(&locals, &state.stamps, &epoll, &args.config)?;
+        let routers = routers::Routers::open(&locals, &state, &epoll, &args.config)?;
         let peers = peers::Peers::open(&args.config, &locals, &routers, clock::now());
         let routes = route::Routes::open(&args.config, &epoll, clock::now())?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
@@ -80,7 +80,7 @@ impl Keeper {
             scripts: scripts::Scripts::new(&args.config.scripts, began),
             notifiers: notify::Notifiers::new(&locals),
             record: events::Record::new(),
-            published: publish::Published::new(state.stamps, began),
+            published: publish::Published::new(state.stamps, state.holds, began),
             commands: command::Commands::default(),
             stopping: None,
             notify: Notify::from_env().unwrap_or_else(|error| {

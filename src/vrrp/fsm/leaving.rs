@@ -226,10 +226,39 @@ impl Machine {
             Purpose::HandOff => self.follow(now, advert, "handed off", out),
             Purpose::Failover { hold } => {
                 let until = hold.and_then(|hold| now.checked_add(hold));
-                self.stand_down = Some(until.map_or(StandDown::UntilReleased, StandDown::Until));
+                let stand_down = until.map_or(StandDown::UntilReleased, StandDown::Until);
+                self.stand_down = (hold != Some(Duration::ZERO)).then_some(stand_down);
                 self.follow(now, advert, "failed over by command", out);
                 out.push(Action::FailedOver { taken: true });
             }
+        }
+    }
+
+    /// Whether a failover by command is under way that will be followed by a time to preempt nobody.
+    pub fn will_stand_down(&self) -> bool {
+        match self.state {
+            State::Leaving(leaving) => match leaving.purpose {
+                Purpose::Failover { hold } => hold != Some(Duration::ZERO),
+                Purpose::Resign | Purpose::HandOff => false,
+            },
+            State::Initialize(_) | State::Backup(_) | State::Active(_) => false,
+        }
+    }
+
+    /// A previous keeper of this node preempted nobody, and so does this one.
+    pub fn hold_back(&mut self, stand_down: StandDown) {
+        if !self.holds() {
+            self.stand_down = Some(stand_down);
+        }
+    }
+
+    /// No time to preempt nobody, neither the present one nor that of a failover under way.
+    pub(super) fn release_hold(&mut self) {
+        self.stand_down = None;
+        if let State::Leaving(leaving) = &mut self.state
+            && let Purpose::Failover { hold } = &mut leaving.purpose
+        {
+            *hold = Some(Duration::ZERO);
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Machine {
     state: State,
     /// Why it is in this state, in a few words.
     reason: &'static str,
+    /// What [`Input::Down`] means.
+    cut_off: &'static str,
     /// Since when this node takes part.
     started: Instant,
     /// Since when nothing has kept it from serving: its start, or a recovery since. A node that
@@ -95,6 +97,7 @@ impl Machine {
             settings,
             state: State::Initialize(Idle::Starting),
             reason: "starting",
+            cut_off: "interface down",
             started: now,
             sound_since: now,
             health: NodeHealth::UNKNOWN,
@@ -132,7 +135,7 @@ impl Machine {
             Input::NotRenewed => self.not_renewed(now, &mut out),
             Input::Resign => self.resign(now, &mut out),
             Input::Failover { hold } => self.failover(now, hold, &mut out),
-            Input::ReleaseHold => self.stand_down = None,
+            Input::ReleaseHold => self.release_hold(),
             // What follows from these follows when another Active is heard.
             Input::Unheard(unheard) => self.doubt.set_unheard(unheard),
             Input::Mute(mute) => self.doubt.set_mute(mute, now),
@@ -238,6 +241,11 @@ impl Machine {
         &self.settings
     }
 
+    /// Says what the next [`Input::Down`] means, in a few constant words.
+    pub fn set_cut_off(&mut self, reason: &'static str) {
+        self.cut_off = reason;
+    }
+
     /// Changes how much later than a holder a Backup counts its own recovery.
     pub fn set_recovery_delay(&mut self, delay: Duration) {
         self.settings.recovery_delay = delay;
@@ -303,7 +311,7 @@ impl Machine {
         }
         self.failover_ends(out);
         self.state = State::Initialize(next);
-        self.reason = "interface down";
+        self.reason = self.cut_off;
         self.heard = None;
     }
 

@@ -22,7 +22,11 @@ impl VirtualRouter {
         if let Some(worked) = self.round.take()
             && worked == self.machine.is_mute()
         {
-            tracing::warn!(vip = %self.name(), mute = !worked, "whether adverts can be sent has changed");
+            if worked {
+                tracing::info!(vip = %self.name(), "adverts can be sent again");
+            } else {
+                tracing::warn!(vip = %self.name(), "no advert can be sent, on no interface");
+            }
             self.give_way(now, Input::Mute(!worked));
         }
         self.note_change(now, from, active);

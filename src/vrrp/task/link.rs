@@ -227,8 +227,22 @@ impl VirtualRouter {
             self.usable = usable;
             if usable {
                 self.greet(now);
+            } else {
+                self.note_cut_off();
             }
             self.run(now, if usable { Input::Up } else { Input::Down });
         }
+    }
+
+    /// Says which of the two keeps this node from taking part, and that it may be another member's.
+    pub(super) fn note_cut_off(&mut self) {
+        let all = self.members.iter();
+        let linked = all.clone().all(|member| member.attachment.link_up);
+        self.machine.set_cut_off(match (linked, all.len() > 1) {
+            (false, false) => "interface down",
+            (false, true) => "an interface of the group is down",
+            (true, false) => "this node's own address is missing",
+            (true, true) => "an own address of the group is missing",
+        });
     }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub use event::{OpenError, RouterEvent};
 use member::Member;
 
-use super::fsm::{Action, Actions, Input, Machine, Settings};
+use super::fsm::{Action, Actions, Input, Machine, Settings, StandDown};
 use super::stamp::Resume;
 use crate::config::local::LocalVip;
 use crate::ipc::message::VrrpState;
@@ -137,6 +137,9 @@ impl VirtualRouter {
         }
         if self.usable {
             self.run(now, Input::Up);
+        } else {
+            self.note_cut_off();
+            self.run(now, Input::Down);
         }
     }
 
@@ -252,9 +255,17 @@ impl VirtualRouter {
         self.run(now, Input::Failover { hold });
     }
 
-    /// Preempting is allowed again after a failover.
-    pub fn release_hold(&mut self, now: Instant) {
+    /// Preempting is allowed again after a failover, also one that is under way; whether it was
+    /// not, or would not have been.
+    pub fn release_hold(&mut self, now: Instant) -> bool {
+        let held = self.machine.hold_until().is_some() || self.machine.will_stand_down();
         self.run(now, Input::ReleaseHold);
+        held
+    }
+
+    /// Takes up the hold that a previous keeper was under. Who holds the address is under none.
+    pub fn hold_back(&mut self, stand_down: StandDown) {
+        self.machine.hold_back(stand_down);
     }
 
     /// A peer says whether it hears our adverts, see [`Input::Unheard`].

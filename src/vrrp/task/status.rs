@@ -7,7 +7,7 @@ use super::VirtualRouter;
 use super::member::Member;
 use crate::ipc::message::{HeldBack, PeerStatus, VipStatus, VrrpState};
 use crate::vrrp::fsm::StandDown;
-use crate::vrrp::stamp::Stamp;
+use crate::vrrp::stamp::{HoldMark, Stamp};
 
 impl VirtualRouter {
     /// What the keeper writes down for its successor: the last advert sent on any wire, while
@@ -25,6 +25,21 @@ impl VirtualRouter {
             vrid: first.local.vip.vrid.get(),
             boot_id: boot_id.to_owned(),
             advertised_at: boottime.checked_sub(age)?,
+        })
+    }
+
+    /// What the keeper writes down of a time to preempt nobody.
+    #[must_use]
+    pub fn hold_mark(&self, now: Instant, boottime: Duration) -> Option<HoldMark> {
+        let until = match self.machine.hold_until()? {
+            StandDown::UntilReleased => None,
+            StandDown::Until(until) => Some(boottime + until.saturating_duration_since(now)),
+        };
+        let vip = &self.members.first()?.local.vip;
+        Some(HoldMark {
+            name: vip.name.clone(),
+            vrid: vip.vrid.get(),
+            until,
         })
     }
 

@@ -191,6 +191,40 @@ fn a_node_that_failed_over_preempts_nobody_until_it_is_released() {
 }
 
 #[test]
+fn a_failover_cancelled_while_it_waits_leaves_no_hold_behind() {
+    for (seconds, again) in [(0, None), (30, None), (0, Some(60))] {
+        let mut rig = Rig::active(Rig::v3());
+        rig.tell(failover(seconds));
+        rig.pass(100);
+        assert!(rig.machine.will_stand_down());
+        assert_eq!(rig.tell(Input::ReleaseHold), []);
+        assert!(!rig.machine.will_stand_down());
+        if let Some(seconds) = again {
+            // The last word counts.
+            assert_eq!(rig.tell(failover(seconds)), []);
+            assert!(rig.machine.will_stand_down());
+        }
+        assert!(rig.hear(LOWER, 100).contains(&TAKEN));
+        assert_eq!(rig.machine.hold_until().is_some(), again.is_some());
+        assert!(!rig.machine.will_stand_down());
+    }
+}
+
+#[test]
+fn the_hold_of_a_previous_keeper_is_taken_up_by_all_but_a_holder() {
+    let mut rig = Rig::backup(Rig::v3());
+    rig.machine.hold_back(StandDown::UntilReleased);
+    for _ in 0..10 {
+        rig.pass(1_000);
+        assert_eq!(rig.hear(LOWER, 100), []);
+    }
+    assert_eq!(rig.machine.reason(), "holding back after a failover");
+    let mut rig = Rig::active(Rig::v3());
+    rig.machine.hold_back(StandDown::UntilReleased);
+    assert_eq!(rig.machine.hold_until(), None);
+}
+
+#[test]
 fn a_node_that_failed_over_preempts_when_its_time_has_passed() {
     let ten = Preempt::After(Duration::from_secs(10));
     for preempt in [Preempt::Always, ten] {
