@@ -54,7 +54,7 @@ pub(super) const VIP: Section = Section {
             "advert-spacing",
             seconds_or_off(10, 255 * SECOND),
             Fallback::Words("a fifth of `advert-interval`, at least 10ms"),
-            "Time between two adverts sent, so that lost ones don't move the address; \"off\" = `advert-interval`, as the RFC says.",
+            "Time between two adverts sent, so that lost ones don't move the address; \"off\" = `advert-interval`, as the RFC says. A node that hears an Active twice an interval or more often believes its silence half an interval sooner.",
         ),
         Key::new(
             "auth",

@@ -96,7 +96,15 @@ impl Machine {
         let version = self.settings.version;
         let priority = self.effective_priority();
         let span = match backup.wait {
-            Wait::ActiveDown => timing::active_down_interval(version, self.interval, priority),
+            Wait::ActiveDown => {
+                // TODO-correctness(RFC 9568 §6.4.2): there it is the same however often the Active
+                // advertises.
+                let sooner = self.heard.map_or(Duration::ZERO, |heard| {
+                    let interval = self.interval.duration();
+                    self.rhythm.head_start(heard.sender, interval)
+                });
+                timing::active_down_interval(version, self.interval, priority) - sooner
+            }
             Wait::Skew => timing::skew_time(version, self.interval, priority),
         };
         let due = (backup.since + span).max(backup.not_before);
@@ -130,7 +138,7 @@ impl Machine {
             (Wait::Skew, _) => "the active node resigned or cannot serve",
             (Wait::ActiveDown, None) => "no active node was heard",
             (Wait::ActiveDown, Some(heard)) => {
-                if now.saturating_duration_since(heard.at) < 3 * interval {
+                if now.saturating_duration_since(heard.at) < 2 * interval {
                     "stronger than the node that was active"
                 } else {
                     FELL_SILENT
@@ -177,6 +185,8 @@ impl Machine {
             }
             return;
         }
+        self.rhythm
+            .note(advert.sender, now, advert.interval.duration());
         backup.restart(Wait::ActiveDown, now);
         backup.held_back = bar.filter(|_| weaker);
         self.state = State::Backup(backup);

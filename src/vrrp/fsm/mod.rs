@@ -13,6 +13,7 @@ mod backup;
 mod doubt;
 mod hold;
 mod leaving;
+mod rhythm;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use active::Active;
 use backup::{Backup, Bar};
 use doubt::Doubt;
 use leaving::Leaving;
+use rhythm::Rhythm;
 
 use super::validate::Accepted;
 use super::{priority, timing};
@@ -80,6 +82,7 @@ pub struct Machine {
     /// When a recovery begins to count.
     raise_at: Option<Instant>,
     heard: Option<Heard>,
+    rhythm: Rhythm,
     /// The interval of the present Active.
     interval: AdvertInterval,
     /// Preempts nobody after a failover by command.
@@ -103,6 +106,7 @@ impl Machine {
             health: NodeHealth::UNKNOWN,
             raise_at: None,
             heard: None,
+            rhythm: Rhythm::default(),
             stand_down: None,
             doubt: Doubt::NONE,
         }

@@ -210,3 +210,27 @@ fn the_interval_of_the_active_is_learned_and_forgotten_on_take_over() {
     rig.run_to_deadline();
     assert_eq!(rig.machine.interval().centiseconds(), 100);
 }
+
+#[test]
+fn an_active_that_advertises_densely_is_missed_half_an_interval_sooner() {
+    let mut rig = Rig::backup(Rig::v3());
+    rig.hear(HIGHER, 200);
+    for _ in 0..3 {
+        rig.pass(200);
+        rig.hear(HIGHER, 200);
+    }
+    assert_eq!(rig.wait(), 3_414_062, "three times is no habit");
+    rig.pass(200);
+    rig.hear(HIGHER, 200);
+    assert_eq!(rig.wait(), 2_914_062);
+    rig.pass(1000);
+    rig.hear(HIGHER, 200);
+    assert_eq!(rig.wait(), 3_414_062, "it has slowed down");
+    for _ in 0..4 {
+        rig.pass(200);
+        rig.hear(HIGHER, 200);
+    }
+    rig.run_to_deadline();
+    assert_eq!(rig.machine.state(), VrrpState::Active);
+    assert_eq!(rig.machine.reason(), "the active node fell silent");
+}
