@@ -116,7 +116,7 @@ fn a_mute_backup_asks_with_back_off_whether_it_is_heard_and_preempts_when_a_send
     rig.tell(Input::Mute(false));
     rig.pass(100);
     rig.hear(LOWER, 100);
-    assert_eq!(rig.wait(), 3_314_062, "the timer runs on");
+    assert_eq!(rig.wait(), 2_814_062, "the timer runs on");
     rig.run_to_deadline();
     assert_eq!(rig.machine.state(), VrrpState::Active);
 }
