@@ -423,16 +423,21 @@ pub(super) fn judge(
     match found.state {
         'T' | 't' => Some("stopped"),
         'X' | 'Z' => Some("ended"),
-        'D' => Some("blocked in the kernel"),
         'R' => {
             let (window, before) = earlier?;
             let ran = found.run_ns.saturating_sub(before.run_ns);
             (u128::from(ran) * 2 >= window.as_nanos()).then_some("busy without progress")
         }
-        _ => {
+        state => {
             let (window, before) = earlier?;
             let waited = found.wait_ns.saturating_sub(before.wait_ns);
-            (u128::from(waited) * 2 < window.as_nanos()).then_some("asleep without progress")
+            let why = if state == 'D' {
+                "blocked in the kernel"
+            } else {
+                "asleep without progress"
+            };
+            // One that starves is seen asleep or blocked now and then, too.
+            (u128::from(waited) * 2 < window.as_nanos()).then_some(why)
         }
     }
 }

@@ -115,6 +115,7 @@ fn a_starved_proxy_is_warned_about_once_and_never_killed() {
         (control('R', 10, 0), control('R', 12, 98)),
         (control('R', 10, 0), control('R', 10, 0)),
         (control('S', 10, 0), control('S', 12, 90)),
+        (control('R', 10, 0), control('D', 12, 90)),
     ];
     for (first, second) in cases {
         let (mut machine, actions, base) = silence(first, second);
