@@ -1,13 +1,13 @@
 //! The keeper process: VRRP, addresses, listening sockets, and the watch over the proxy. One thread,
 //! one epoll loop; it reads no byte from a TCP client and waits for nobody.
 //!
-//! `start` brings it up, this file holds the loop, `routers` the virtual routers, `route` the addresses without
-//! an election, `proxies` the
-//! proxy processes, `adoption` the one an earlier keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish` what
-//! others learn of it (health to the routers, state to proxy, next keeper and service manager),
-//! `command` what operators order, `stop` how it leaves. `health` reduces what is known to what a router needs, `tracks` and
-//! `interfaces` know files and interfaces, `notify` and `notifier` tell programs, `events` keeps the
-//! record.
+//! `start` brings it up, this file holds the loop, `routers` the virtual routers, `route` the
+//! addresses without an election, `proxies` the proxy processes, `adoption` the one an earlier
+//! keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish`
+//! what others learn of it (health to the routers, state to proxy, next keeper and service
+//! manager), `command` what operators order, `stop` how it leaves. `health` reduces what is
+//! known to what a router needs, `tracks` and `interfaces` know files and interfaces, `notify`
+//! and `notifier` tell programs, `events` keeps the record.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
