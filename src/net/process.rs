@@ -234,6 +234,20 @@ pub fn thread_state(pid: i32, tid: i32) -> io::Result<ThreadState> {
     parse_thread_state(&stat, &schedstat).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// The thread ids of process `pid`, in no order, at most `max` of them.
+///
+/// # Errors
+/// `NotFound` when it has ended.
+pub fn threads(pid: i32, max: usize) -> io::Result<Vec<i32>> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+    let tid = |task: std::fs::DirEntry| task.file_name().to_str()?.parse().ok();
+    Ok(tasks
+        .map_while(Result::ok)
+        .filter_map(tid)
+        .take(max)
+        .collect())
+}
+
 /// Fields of proc(5): the state follows the command name, which ends at the last parenthesis.
 fn parse_thread_state(stat: &str, schedstat: &str) -> Option<ThreadState> {
     let (_, after) = stat.rsplit_once(") ")?;
@@ -330,6 +344,16 @@ mod tests {
         child.signal(Signal::SIGKILL).unwrap();
         await_end(&child);
         assert!(stopped);
+    }
+
+    #[test]
+    fn threads_are_listed_up_to_a_bound_and_none_of_a_process_that_has_gone() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let own = nix::unistd::gettid().as_raw();
+        let all = threads(pid, 4096).unwrap();
+        assert!(all.contains(&pid) && all.contains(&own), "{all:?}");
+        assert_eq!(threads(pid, 1).unwrap().len(), 1);
+        assert!(threads(0, 1).is_err());
     }
 
     #[test]
