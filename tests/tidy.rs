@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "src/log/access.rs",
     "src/log/spacing.rs",
     "src/health/fsm",
+    "src/health/late",
     "src/proxy/balance.rs",
     "src/proxy/dispatch",
     "src/proxy/queue.rs",

@@ -130,6 +130,12 @@ impl Probe {
         self.tls.as_ref().is_some_and(|tls| !tls.verified)
     }
 
+    /// How long a probe may take.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Probes once; never takes longer than the check's timeout.
     pub async fn run(&self) -> Report {
         let end = Deadline::from_std(clock::now() + self.timeout);
