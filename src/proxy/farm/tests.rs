@@ -178,6 +178,8 @@ impl Storm<'_> {
                 && let Some(server) = held.pop()
             {
                 self.leave(server);
+            } else {
+                thread::yield_now();
             }
         }
     }
