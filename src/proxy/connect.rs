@@ -146,7 +146,7 @@ impl Worker {
         let Some(addr) = settings.addresses.get(server).copied() else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let (options, client_first) = (settings.options, settings.client_first);
+        let client_first = settings.client_first;
         let recycled = self.socks.reuse(proxy, addr, slot, self.round);
         let sock = match recycled {
             Some(sock) => sock,
@@ -154,19 +154,20 @@ impl Worker {
         };
         if let Some(conn) = self.conn_mut(slot) {
             conn.sock = Maybe::some(sock);
+            conn.server_side.recycled = recycled.is_some();
         }
         let Some(fd) = self.socks.fd(sock) else {
             return Err(io::ErrorKind::NotFound.into());
         };
         if recycled.is_none() {
-            tcp::set_options(fd, options)?;
+            tcp::set_options(fd, tcp::Options { keepalive: None })?;
+            if client_first {
+                tcp::defer_handshake(fd)?;
+            }
         } else if let Some((_, settings)) = self.conn_and_settings(slot) {
             settings
                 .counters
                 .add_server(server, ServerCount::Recycled, 1);
-        }
-        if client_first {
-            tcp::set_quickack(fd, false)?;
         }
         let finished = tcp::connect(fd, addr)?;
         if recycled.is_none() {
