@@ -24,7 +24,7 @@ const TRIM_EVERY: u64 = 1_000_000;
 struct Sock {
     fd: OwnedFd,
     /// Where it goes when it is spare: the options of its proxy are set on it.
-    pool: u32,
+    pool: u16,
     /// The connection that uses it.
     user: Maybe,
     /// The round in which that connection got it, until a later one brings an event: those of that
@@ -84,12 +84,12 @@ impl Sockets {
         sock.user.value()
     }
 
-    fn pool(proxy: u16, addr: SocketAddr) -> u32 {
-        2 * u32::from(proxy) + u32::from(addr.is_ipv6())
+    fn pool(proxy: u16, addr: SocketAddr) -> u16 {
+        2 * proxy + u16::from(addr.is_ipv6())
     }
 
-    fn pool_mut(&mut self, pool: u32) -> Option<&mut Pool> {
-        self.pools.get_mut(usize::try_from(pool).ok()?)
+    fn pool_mut(&mut self, pool: u16) -> Option<&mut Pool> {
+        self.pools.get_mut(usize::from(pool))
     }
 
     /// A recycled socket for `user`, a connection of `proxy` to `addr`.
@@ -165,10 +165,7 @@ impl Sockets {
         else {
             return false;
         };
-        let Some(pool) = usize::try_from(entry.pool)
-            .ok()
-            .and_then(|pool| self.pools.get_mut(pool))
-        else {
+        let Some(pool) = self.pools.get_mut(usize::from(entry.pool)) else {
             return false;
         };
         if pool.spare.len() >= SPARE_SOCKETS
