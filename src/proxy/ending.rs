@@ -55,7 +55,7 @@ impl Worker {
         conn.up.cut(&mut self.kit);
         conn.down.cut(&mut self.kit);
         let (client, sock) = (conn.client.take(), conn.sock.take());
-        let received = conn.down.bytes;
+        let received = conn.down.bytes();
         let ticket = Ticket {
             worker: number,
             slot,
@@ -136,7 +136,7 @@ impl Worker {
             beconn: feconn,
             srv_conn,
             srv_queue: 0,
-            backend_queue: conn.queued_behind,
+            backend_queue: conn.rare().queued_behind,
         }
     }
 }
@@ -165,11 +165,11 @@ fn record(
             .value()
             .map(|t| Duration::from_micros(t.into())),
         total,
-        bytes_in: conn.up.bytes,
-        bytes_out: conn.down.bytes,
+        bytes_in: conn.up.bytes(),
+        bytes_out: conn.down.bytes(),
         end,
-        retries: conn.retries,
-        redispatched: conn.redispatched,
+        retries: conn.rare().retries,
+        redispatched: conn.rare().redispatched,
         counts,
     }
 }
