@@ -1,7 +1,8 @@
-//! Taking connections off the listeners. Each socket of a group has an owner that is told of
-//! every connection; the other workers look at it on their ticks, so that no backlog is stranded
-//! when its owner is busy or stuck. At a limit the listeners rest, and the kernel's backlog holds
-//! the newcomers.
+//! Taking connections off the listeners. Each socket of a group has an owner, and workers that
+//! stand in line behind it: the kernel wakes the first of the line that waits for events. So a
+//! worker alone with its work takes its own connections, and those of a busy or stuck one are
+//! taken by an idle one at once. Ticks catch what slips through. At a limit the listeners rest,
+//! and the kernel's backlog holds the newcomers.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -28,6 +29,25 @@ const ABSENT_MS: u64 = 150;
 const GIVE_WAY_AFTER: u64 = 1_000_000;
 /// Silent connections that give way to newcomers of other workers in one tick.
 const GIVE_WAY_PER_TICK: usize = 16;
+/// Workers in a listener's line, its owner included. Each connection of a busy owner asks along
+/// the line, so it is not everybody's.
+const LINE: usize = 8;
+/// After a rest helpers step back into the line so much later than the owner, microseconds.
+const HELPERS_LATER: u64 = 100_000;
+/// So often helpers go to the end of the line, microseconds: rests may have put one before the
+/// owner, who then would get nothing while that helper is idle.
+const LINE_UP_EVERY: u64 = 10_000_000;
+
+/// How a worker hears of a listener's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It is its own.
+    Owner,
+    /// It is told while all before it in the line are busy; its place there, from 1.
+    Helper(usize),
+    /// It looks on its ticks alone.
+    Distant,
+}
 
 /// One listening socket as a worker sees it.
 #[derive(Debug)]
@@ -37,7 +57,11 @@ pub(super) struct Listener {
     socket: usize,
     /// The worker that is told of its connections.
     owner: usize,
-    mine: bool,
+    role: Role,
+    /// Several workers stand in its line, and one of them is told.
+    exclusive: bool,
+    /// When this worker last stepped into the line.
+    lined_up: u64,
     /// Connections to take this time.
     batch: u32,
     /// The last round in which it used up its batch.
@@ -57,18 +81,15 @@ impl Listener {
             for (listen, group) in groups.iter().enumerate() {
                 for socket in 0..group.len() {
                     let owner = socket % workers;
-                    // With fewer sockets than workers, several workers watch the same one.
-                    let mine = if group.len() < workers {
-                        number % group.len() == socket
-                    } else {
-                        owner == number
-                    };
+                    let role = role(group.len(), workers, socket, number);
                     all.push(Self {
                         proxy: u16::try_from(proxy).unwrap_or(u16::MAX),
                         listen,
                         socket,
                         owner,
-                        mine,
+                        role,
+                        exclusive: workers > 1 && group.len() >= workers,
+                        lined_up: 0,
                         batch: 1,
                         eager: 0,
                         rests_until: None,
@@ -80,9 +101,47 @@ impl Listener {
         all
     }
 
+    /// Its place in the line; `None`: it doesn't stand there.
+    const fn place_in_line(&self) -> Option<usize> {
+        match self.role {
+            Role::Owner => Some(0),
+            Role::Helper(place) => Some(place),
+            Role::Distant => None,
+        }
+    }
+
+    fn interest(&self) -> Interest {
+        if self.exclusive {
+            Interest::READ | Interest::EXCLUSIVE
+        } else {
+            Interest::READ
+        }
+    }
+
+    const fn is_owned(&self) -> bool {
+        matches!(self.role, Role::Owner)
+    }
+
     fn fd<'a>(&self, shared: &'a Shared) -> Option<BorrowedFd<'a>> {
         let groups = shared.listeners.get(usize::from(self.proxy))?;
         Some(groups.get(self.listen)?.get(self.socket)?.as_fd())
+    }
+}
+
+/// What `socket`, one of `sockets`, is to worker `number`.
+fn role(sockets: usize, workers: usize, socket: usize, number: usize) -> Role {
+    if sockets < workers {
+        // Several workers watch the same one.
+        return if number % sockets == socket {
+            Role::Owner
+        } else {
+            Role::Distant
+        };
+    }
+    match (number + workers - socket % workers) % workers {
+        0 => Role::Owner,
+        place if place < LINE => Role::Helper(place),
+        _ => Role::Distant,
     }
 }
 
@@ -95,14 +154,17 @@ enum Taken {
 }
 
 impl Worker {
-    /// Begins to watch this worker's listeners.
-    pub(super) fn open_listeners(&mut self) -> io::Result<()> {
+    /// Begins to watch the listeners in whose line this worker has that place. Owners must have
+    /// stepped in before the first helper does.
+    pub(super) fn open_listeners(&mut self, place_in_line: usize) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
-            let Some(fd) = listener.fd(&self.shared).filter(|_| listener.mine) else {
+            if listener.place_in_line() != Some(place_in_line) {
                 continue;
-            };
-            let token = Token::Listener(u32::try_from(index).unwrap_or(u32::MAX));
-            self.epoll.add(fd, token.pack(), Interest::READ)?;
+            }
+            if let Some(fd) = listener.fd(&self.shared) {
+                let token = Token::Listener(u32::try_from(index).unwrap_or(u32::MAX));
+                self.epoll.add(fd, token.pack(), listener.interest())?;
+            }
         }
         Ok(())
     }
@@ -110,7 +172,9 @@ impl Worker {
     /// Stops watching for good.
     pub(super) fn close_listeners(&mut self) {
         for listener in self.listeners.drain(..) {
-            if let Some(fd) = listener.fd(&self.shared).filter(|_| listener.mine)
+            let rests = listener.exclusive && listener.rests_until.is_some();
+            let watched = listener.place_in_line().is_some() && !rests;
+            if let Some(fd) = listener.fd(&self.shared).filter(|_| watched)
                 && let Err(error) = self.epoll.remove(fd)
             {
                 tracing::debug!(%error, "listener was not watched");
@@ -125,6 +189,10 @@ impl Worker {
         let Some(listener) = self.listeners.get(place) else {
             return;
         };
+        let owned = listener.is_owned();
+        if !owned && (self.crowded || !self.has_waiting(place)) {
+            return;
+        }
         let stays_ready = self.round == listener.eager + 1;
         let batch = if stays_ready { listener.batch } else { 1 };
         let mut taken = 0;
@@ -142,10 +210,27 @@ impl Worker {
                 }
             }
         }
+        if !owned {
+            self.count_helped(place, taken);
+        }
         let round = self.round;
         if let Some(listener) = self.listeners.get_mut(place).filter(|_| taken == batch) {
             listener.eager = round;
             listener.batch = (batch * 2).min(BATCH_MAX);
+        }
+    }
+
+    /// Whether a connection waits there. Cheaper than an accept in vain.
+    fn has_waiting(&self, place: usize) -> bool {
+        let listener = self.listeners.get(place);
+        let fd = listener.and_then(|listener| listener.fd(&self.shared));
+        fd.is_some_and(|fd| tcp::is_readable(fd).unwrap_or(false))
+    }
+
+    fn count_helped(&self, place: usize, taken: u32) {
+        let proxy = self.listeners.get(place).map(|l| usize::from(l.proxy));
+        if let Some(settings) = proxy.and_then(|proxy| self.proxies.get(proxy)) {
+            settings.counters.add(ProxyCount::Helped, taken.into());
         }
     }
 
@@ -233,37 +318,93 @@ impl Worker {
         {
             settings.counters.add(ProxyCount::LimitReached, 1);
         }
-        if !listener.mine || listener.rests_until.is_some() {
-            return;
+        let later = match listener.role {
+            Role::Owner => 0,
+            Role::Helper(_) => HELPERS_LATER,
+            Role::Distant => return,
+        };
+        if listener.rests_until.is_none() {
+            listener.rests_until = Some(self.now + how_long + later);
+            self.unwatch(place);
         }
-        listener.rests_until = Some(self.now + how_long);
-        self.watch(place, Interest::NONE);
     }
 
-    fn watch(&self, place: usize, interest: Interest) {
-        let Some(listener) = self.listeners.get(place) else {
+    /// Steps into the line, at its end.
+    fn watch(&mut self, place: usize) {
+        let now = self.now;
+        let Some(listener) = self.listeners.get_mut(place) else {
             return;
         };
-        let token = Token::Listener(u32::try_from(place).unwrap_or(u32::MAX));
-        if let Some(fd) = listener.fd(&self.shared)
-            && let Err(error) = self.epoll.modify(fd, token.pack(), interest)
-        {
+        listener.lined_up = now;
+        let listener = &*listener;
+        let token = Token::Listener(u32::try_from(place).unwrap_or(u32::MAX)).pack();
+        let Some(fd) = listener.fd(&self.shared) else {
+            return;
+        };
+        let watched = if listener.exclusive {
+            self.epoll.add(fd, token, listener.interest())
+        } else {
+            self.epoll.modify(fd, token, listener.interest())
+        };
+        if let Err(error) = watched {
             tracing::error!(%error, "listener can't be watched");
         }
     }
 
-    /// Places came free: resting listeners are watched again.
-    pub(super) fn resume_listeners(&mut self) {
-        self.resume(|_| true);
+    /// Steps out of the line.
+    fn unwatch(&self, place: usize) {
+        let Some(listener) = self.listeners.get(place) else {
+            return;
+        };
+        let token = Token::Listener(u32::try_from(place).unwrap_or(u32::MAX)).pack();
+        let Some(fd) = listener.fd(&self.shared) else {
+            return;
+        };
+        let outcome = if listener.exclusive {
+            self.epoll.remove(fd)
+        } else {
+            self.epoll.modify(fd, token, Interest::NONE)
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, "listener can't rest");
+        }
     }
 
-    fn resume(&mut self, wanted: impl Fn(u64) -> bool) {
+    /// Places came free: resting listeners are watched again, by helpers a little later.
+    pub(super) fn resume_listeners(&mut self) {
+        let soon = self.now + HELPERS_LATER;
+        for listener in &mut self.listeners {
+            let until = match listener.role {
+                Role::Owner => 0,
+                Role::Helper(_) | Role::Distant => soon,
+            };
+            listener.rests_until = listener.rests_until.map(|rests| rests.min(until));
+        }
+        self.end_rests();
+    }
+
+    fn end_rests(&mut self) {
         for place in 0..self.listeners.len() {
+            let now = self.now;
             if let Some(listener) = self.listeners.get_mut(place)
-                && listener.rests_until.is_some_and(&wanted)
+                && listener.rests_until.is_some_and(|until| until <= now)
             {
                 listener.rests_until = None;
-                self.watch(place, Interest::READ);
+                self.watch(place);
+            }
+        }
+    }
+
+    /// Lets those stand before this worker who own the listeners.
+    fn line_up(&mut self) {
+        for place in 0..self.listeners.len() {
+            let Some(listener) = self.listeners.get(place) else {
+                return;
+            };
+            let helps = matches!(listener.role, Role::Helper(_)) && listener.rests_until.is_none();
+            if helps && self.now - listener.lined_up >= LINE_UP_EVERY {
+                self.unwatch(place);
+                self.watch(place);
             }
         }
     }
@@ -271,8 +412,8 @@ impl Worker {
     /// On each tick: ends rests, lets silent connections give way to newcomers of any worker, and
     /// takes what stays too long in others' backlogs.
     pub(super) fn tend_listeners(&mut self) {
-        let now = self.now;
-        self.resume(|until| until <= now);
+        self.end_rests();
+        self.line_up();
         for proxy in 0..self.silent.len() {
             for _ in 0..GIVE_WAY_PER_TICK {
                 let Some(slot) = self.oldest_silent(proxy) else {
@@ -291,12 +432,10 @@ impl Worker {
     /// Takes over from another worker's listener what has waited there for a whole tick, or at
     /// once when that worker does not come round.
     fn look_after(&mut self, place: usize) {
-        let Some(listener) = self.listeners.get(place).filter(|l| !l.mine) else {
+        let waiting = self.has_waiting(place);
+        let Some(listener) = self.listeners.get(place).filter(|l| !l.is_owned()) else {
             return;
         };
-        let waiting = listener
-            .fd(&self.shared)
-            .is_some_and(|fd| tcp::is_readable(fd).unwrap_or(false));
         let absent = self
             .shared
             .ticks
@@ -307,11 +446,11 @@ impl Worker {
             listener.aged = waiting;
         }
         if take {
-            for _ in 0..BATCH_MAX {
-                if !matches!(self.accept_one(place), Taken::One) {
-                    break;
-                }
+            let mut taken = 0;
+            while taken < BATCH_MAX && matches!(self.accept_one(place), Taken::One) {
+                taken += 1;
             }
+            self.count_helped(place, taken);
         }
     }
 

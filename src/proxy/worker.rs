@@ -31,6 +31,9 @@ use crate::net::{clock, tcp};
 const TICK: u64 = 50_000;
 /// Events taken in one wait.
 const EVENTS: usize = 256;
+/// A round with more events than this leaves other workers' listeners alone, and accepts before
+/// it does the rest.
+const FEW_EVENTS: usize = 8;
 /// log2 of a timer tick in microseconds: about 4 ms.
 const TIMER_SHIFT: u32 = 12;
 
@@ -92,12 +95,14 @@ pub(super) struct Worker {
     pub(super) now: u64,
     /// Counts the rounds.
     pub(super) round: u64,
+    /// This round has more than a few events.
+    pub(super) crowded: bool,
     next_tick: u64,
     pub(super) stopping: Option<Instant>,
 }
 
 impl Worker {
-    /// A worker with its listeners, not running yet.
+    /// A worker that watches no listener yet and isn't running.
     pub(super) fn new(
         shared: Arc<Shared>,
         number: usize,
@@ -114,7 +119,7 @@ impl Worker {
             .map(|(farm, counters)| Settings::new(farm, counters))
             .collect();
         let listeners = Listener::all(&shared, number);
-        let mut worker = Self {
+        Ok(Self {
             number: u16::try_from(number).unwrap_or(u16::MAX),
             epoll,
             proxies,
@@ -132,12 +137,11 @@ impl Worker {
             next_serial: 0,
             now: 0,
             round: 0,
+            crowded: false,
             next_tick: 0,
             stopping: None,
             shared,
-        };
-        worker.open_listeners()?;
-        Ok(worker)
+        })
     }
 
     /// Serves until told to stop.
@@ -154,6 +158,11 @@ impl Worker {
             }
             self.look_at_the_clock();
             self.round += 1;
+            self.crowded = events.len() > FEW_EVENTS;
+            if self.crowded {
+                // Nobody else was told of these connections: they don't wait for a long round.
+                events.iter().for_each(|event| self.on_newcomers(event));
+            }
             for event in events.iter() {
                 self.on_event(event);
             }
@@ -209,8 +218,15 @@ impl Worker {
         match Token::unpack(event.token) {
             Some(Token::Client(slot)) => self.on_client(slot, event),
             Some(Token::Server(sock)) => self.on_server(sock, event),
+            Some(Token::Listener(_)) if self.crowded => {}
             Some(Token::Listener(index)) => self.accept_from(index),
             Some(Token::Bell) | None => {}
+        }
+    }
+
+    fn on_newcomers(&mut self, event: Event) {
+        if let Some(Token::Listener(index)) = Token::unpack(event.token) {
+            self.accept_from(index);
         }
     }
 
