@@ -5,17 +5,18 @@
 //! and the kernel's backlog holds the newcomers.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::conn::{Conn, State};
 use super::counters::ProxyCount;
 use super::ending::Leave;
 use super::engine::Shared;
+use super::shortage::Shortage;
 use super::termination::{Cause, Termination};
 use super::worker::{Token, Worker};
 use crate::net::epoll::Interest;
-use crate::net::tcp;
+use crate::net::eventfd::Bell;
+use crate::net::{clock, tcp};
 
 /// Connections taken from one listener in one round, at most.
 const BATCH_MAX: u32 = 64;
@@ -148,6 +149,8 @@ fn role(sockets: usize, workers: usize, socket: usize, number: usize) -> Role {
 /// How an attempt to take one connection ended.
 enum Taken {
     One,
+    /// One, and no other before descriptors are given back.
+    Last,
     None,
     Full,
     Exhausted,
@@ -193,12 +196,24 @@ impl Worker {
         if !owned && (self.crowded || !self.has_waiting(place)) {
             return;
         }
+        if self.short && !self.has_descriptors() {
+            self.rest(place, EXHAUSTED_REST);
+            return;
+        }
+        let Some(listener) = self.listeners.get(place) else {
+            return;
+        };
         let stays_ready = self.round == listener.eager + 1;
         let batch = if stays_ready { listener.batch } else { 1 };
         let mut taken = 0;
         while taken < batch {
             match self.accept_one(place) {
                 Taken::One => taken += 1,
+                Taken::Last => {
+                    taken += 1;
+                    self.rest(place, EXHAUSTED_REST);
+                    break;
+                }
                 Taken::None => break,
                 Taken::Full => {
                     self.rest(place, FULL_REST);
@@ -252,9 +267,14 @@ impl Worker {
         };
         match accepted {
             Ok((client, peer)) => {
+                let last = client.as_raw_fd() >= self.shared.placement.descriptors.accept_below;
                 let serial = self.new_serial();
                 let conn = Conn::new(client, peer, proxy, serial, self.now);
                 self.begin(conn);
+                if last {
+                    self.run_short(proxy, None, Shortage::Files);
+                    return Taken::Last;
+                }
                 Taken::One
             }
             Err(error) => {
@@ -269,11 +289,37 @@ impl Worker {
                     }
                     _ => {
                         self.count_accept_error(proxy, &error);
+                        if let Some(what) = Shortage::of(&error) {
+                            self.run_short(proxy, None, what);
+                        }
                         Taken::Exhausted
                     }
                 }
             }
         }
+    }
+
+    /// Something ran out: it is counted and said, and what is only kept for later is given up.
+    pub(super) fn run_short(&mut self, proxy: u16, server: Option<usize>, what: Shortage) {
+        if let Some(settings) = self.proxies.get(usize::from(proxy)) {
+            let servers = &settings.farm.config().servers;
+            let server = server.and_then(|server| servers.get(server));
+            let (name, server) = (settings.farm.name(), server.map(|s| s.name.as_str()));
+            let shortages = &self.shared.shortages;
+            shortages.note(what, name, server, clock::now());
+        }
+        if what == Shortage::Files {
+            self.short = true;
+            self.socks.close_spares();
+        }
+    }
+
+    /// Whether a client and its server would have descriptors again.
+    fn has_descriptors(&mut self) -> bool {
+        let bound = self.shared.placement.descriptors.accept_below;
+        // The lowest number that is free.
+        self.short = Bell::new().map_or(true, |bell| bell.as_fd().as_raw_fd() >= bound);
+        !self.short
     }
 
     fn count_accept_error(&self, proxy: u16, error: &io::Error) {
@@ -447,7 +493,7 @@ impl Worker {
         }
         if take {
             let mut taken = 0;
-            while taken < BATCH_MAX && matches!(self.accept_one(place), Taken::One) {
+            while taken < BATCH_MAX && !self.short && matches!(self.accept_one(place), Taken::One) {
                 taken += 1;
             }
             self.count_helped(place, taken);

@@ -97,6 +97,8 @@ pub(super) struct Worker {
     pub(super) round: u64,
     /// This round has more than a few events.
     pub(super) crowded: bool,
+    /// Descriptors ran out, and were not seen to be there again.
+    pub(super) short: bool,
     next_tick: u64,
     pub(super) stopping: Option<Instant>,
 }
@@ -119,15 +121,16 @@ impl Worker {
             .map(|(farm, counters)| Settings::new(farm, counters))
             .collect();
         let listeners = Listener::all(&shared, number);
+        let descriptors = shared.placement.descriptors;
         Ok(Self {
             number: u16::try_from(number).unwrap_or(u16::MAX),
             epoll,
             proxies,
             conns: Slab::new(),
-            socks: Sockets::new(shared.farms.len()),
+            socks: Sockets::new(shared.farms.len(), descriptors.connect_below),
             listeners,
             silent: vec![VecDeque::new(); shared.farms.len()],
-            kit: Kit::new(shared.mailboxes.len()),
+            kit: Kit::new(shared.mailboxes.len(), descriptors.accept_below),
             local_ends: LocalEnds::default(),
             wheel: Wheel::new(0),
             due: Vec::new(),
@@ -138,6 +141,7 @@ impl Worker {
             now: 0,
             round: 0,
             crowded: false,
+            short: false,
             next_tick: 0,
             stopping: None,
             shared,
