@@ -1,4 +1,5 @@
-//! The real daemon when something runs out: it goes on, says what to change, and answers questions.
+//! The real daemon and what the machine gives it: CPUs for its workers, descriptors, ports. When
+//! something runs out it goes on, says what to change, and answers questions.
 
 #![cfg(test)]
 
@@ -10,8 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use lbd::net::clock;
 use lbd::net::netns::Namespace;
+use lbd::net::{clock, cpus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use socket2::{Domain, Socket, Type};
@@ -208,6 +209,65 @@ fn a_data_path_that_has_used_every_descriptor_leaves_some_to_those_who_ask() {
         client.read_exact(&mut answer).unwrap();
         drop(client);
     }
+}
+
+/// The CPUs that each worker thread of this daemon may use.
+fn cpus_of_workers(daemon: &Daemon) -> Vec<String> {
+    let text = String::from_utf8(daemon.status().stdout).unwrap();
+    let pid = text.split_once("  pid ").unwrap().1;
+    let pid = pid.split(' ').next().unwrap();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let mut found: Vec<String> = threads
+        .map(|thread| fs::read_to_string(thread.path().join("status")).unwrap())
+        .filter(|status| status.starts_with("Name:\tlbd-w"))
+        .map(|status| {
+            let line = status.lines().find(|l| l.starts_with("Cpus_allowed_list:"));
+            line.unwrap().replace("Cpus_allowed_list:\t", "")
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn workers_are_as_many_as_the_process_has_cpus_and_stay_on_one_each_when_asked() {
+    let config = |limits: &str| {
+        format!(
+            "[limits]\n{limits}\n[proxy.p]\nlisten = \"{}\"\nbackends = [\"{}\"]\n\
+             check = {{ type = \"tcp\" }}\n",
+            free(),
+            serve(any(), echo),
+        )
+    };
+    let all = cpus::allowed().unwrap();
+    let numbers: Vec<String> = all.iter().map(usize::to_string).collect();
+    let workers = all.len();
+    let pinned = format!("workers = {workers}\npin-workers = true");
+    let daemon = Daemon::start("pinned", 4_096, free(), &config(&pinned));
+    assert_eq!(cpus_of_workers(&daemon), numbers);
+    let said = String::from_utf8(daemon.status().stdout).unwrap();
+    let expected = format!("  workers {workers} (on CPU {})  ", numbers.join(", "));
+    assert!(said.contains(&expected), "{said}");
+    drop(daemon);
+    // What a process started from this thread inherits.
+    let last = *all.last().unwrap();
+    cpus::stay_on(last).unwrap();
+    let auto = config("workers = \"auto\"\npin-workers = true");
+    let daemon = Daemon::start("one-cpu", 4_096, free(), &auto);
+    assert_eq!(cpus_of_workers(&daemon), [last.to_string()]);
+    assert_eq!(daemon.metric("lbd_process_workers"), Some(1));
+    drop(daemon);
+    let daemon = Daemon::start(
+        "crowd",
+        4_096,
+        free(),
+        &config("workers = 3\npin-workers = true"),
+    );
+    assert_eq!(daemon.metric("lbd_process_workers"), Some(3));
+    assert_eq!(daemon.metric("lbd_process_workers_pinned"), Some(0));
+    let log = daemon.log();
+    assert!(log.contains("workers are not pinned"), "{log}");
+    assert!(log.contains("more workers than CPUs"), "{log}");
 }
 
 /// Connects from a port of its own, so that the namespace's few remain for the proxy.
