@@ -6,7 +6,7 @@
 //!
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
-//! them off the listeners, `connect` finds each a server, `transfer` and `relay` move the bytes,
+//! them off the listeners (`line` says who watches which), `connect` finds each a server, `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
 //! ended, `conn` is what is known of one, [`census`] counts them, [`shortage`] is
 //! what they can run out of. Workers share nothing on the path of the bytes; they meet
@@ -31,6 +31,7 @@ mod accept;
 mod conn;
 mod connect;
 mod ending;
+mod line;
 mod relay;
 mod settings;
 mod sockets;

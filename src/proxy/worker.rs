@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::accept::Listener;
 use super::census::LocalEnds;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
 use super::ending::Leave;
 use super::engine::Shared;
+use super::line::Listener;
 use super::mailbox::Message;
 use super::queue::Ticket;
 use super::relay::Kit;
@@ -31,9 +31,6 @@ use crate::net::{clock, tcp};
 const TICK: u64 = 50_000;
 /// Events taken in one wait.
 const EVENTS: usize = 256;
-/// A round with more events than this leaves other workers' listeners alone, and accepts before
-/// it does the rest.
-const FEW_EVENTS: usize = 8;
 /// log2 of a timer tick in microseconds: about 4 ms.
 const TIMER_SHIFT: u32 = 12;
 
@@ -56,7 +53,7 @@ impl Token {
         }
     }
 
-    fn unpack(token: u64) -> Option<Self> {
+    pub(super) fn unpack(token: u64) -> Option<Self> {
         let place = u32::try_from(token & u64::from(u32::MAX)).ok()?;
         match token >> 32 {
             0 => Some(Self::Client(place)),
@@ -162,11 +159,7 @@ impl Worker {
             }
             self.look_at_the_clock();
             self.round += 1;
-            self.crowded = events.len() > FEW_EVENTS;
-            if self.crowded {
-                // Nobody else was told of these connections: they don't wait for a long round.
-                events.iter().for_each(|event| self.on_newcomers(event));
-            }
+            self.accept_first(&events);
             for event in events.iter() {
                 self.on_event(event);
             }
@@ -225,12 +218,6 @@ impl Worker {
             Some(Token::Listener(_)) if self.crowded => {}
             Some(Token::Listener(index)) => self.accept_from(index),
             Some(Token::Bell) | None => {}
-        }
-    }
-
-    fn on_newcomers(&mut self, event: Event) {
-        if let Some(Token::Listener(index)) = Token::unpack(event.token) {
-            self.accept_from(index);
         }
     }
 
