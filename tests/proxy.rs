@@ -13,6 +13,8 @@ mod limits;
 mod relaying;
 #[path = "proxy/servers.rs"]
 mod servers;
+#[path = "proxy/spread.rs"]
+mod spread;
 #[path = "proxy/stalls.rs"]
 mod stalls;
 #[path = "proxy/storms.rs"]

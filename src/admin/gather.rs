@@ -63,6 +63,7 @@ fn totals(counters: &Counters) -> ProxyTotals {
             .into_iter()
             .map(|(reason, count)| (reason.to_owned(), count))
             .collect(),
+        helped: counters.helped,
         limit_reached: counters.limit_reached,
     }
 }

@@ -133,8 +133,10 @@ pub struct Metrics {
 pub struct Limits {
     /// `max-connections` over all proxies; `None`: derived from `RLIMIT_NOFILE`.
     pub max_connections: Option<NonZeroU32>,
-    /// `workers`; `None`: one per core.
+    /// `workers`; `None` ("auto"): one per CPU that the process may use.
     pub workers: Option<NonZeroU16>,
+    /// `pin-workers`: each worker stays on a CPU of its own.
+    pub pin_workers: bool,
 }
 
 /// `[peer]`: the channel between nodes.

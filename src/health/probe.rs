@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use super::patience::patiently;
 use super::tls::{Tls, TlsSetupError};
 use crate::config::model::{Check, CheckKind, HttpCheck};
 use crate::net::clock;
@@ -139,7 +140,7 @@ impl Probe {
     /// Probes once; never takes longer than the check's timeout.
     pub async fn run(&self) -> Report {
         let end = Deadline::from_std(clock::now() + self.timeout);
-        let tcp = match timeout_at(end, TcpStream::connect(self.address)).await {
+        let tcp = match patiently(end, || TcpStream::connect(self.address)).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) => return Verdict::unresponsive(&io_reason(&error)).into(),
             Err(_elapsed) => return Verdict::unresponsive("connect timed out").into(),

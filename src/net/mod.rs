@@ -7,6 +7,7 @@ pub mod arp;
 pub mod arp_watch;
 mod capset;
 pub mod clock;
+pub mod cpus;
 pub mod epoll;
 pub mod eventfd;
 pub mod link;

@@ -9,7 +9,7 @@ use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
 use super::queue::Ticket;
-use super::sockets::is_exhausted;
+use super::shortage::Shortage;
 use super::termination::{Cause, Phase, Termination};
 use super::worker::{Token, Worker};
 use crate::net::epoll::{Epoll, Interest};
@@ -225,8 +225,13 @@ impl Worker {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return false;
         };
-        let again = conn.rare().retries < settings.retries;
-        if let Some(server) = conn.server.map(usize::from) {
+        let (proxy, server) = (conn.proxy, conn.server.map(usize::from));
+        let mut again = conn.rare().retries < settings.retries;
+        let shortage = Shortage::of(error);
+        if let Some(what) = shortage {
+            again &= what.is_of_one_server();
+            self.run_short(proxy, server, what);
+        } else if let Some(server) = server {
             let what = if cause == Cause::ServerTimeout {
                 ServerCount::ConnectTimeout
             } else {
@@ -242,12 +247,9 @@ impl Worker {
             );
         }
         if !again {
-            let cause = if is_exhausted(error) {
-                Cause::Resource
-            } else {
-                cause
-            };
-            if cause == Cause::Resource {
+            let cause = shortage.map_or(cause, |_| Cause::Resource);
+            if let Some((_, settings)) = self.conn_and_settings(slot).filter(|_| shortage.is_some())
+            {
                 settings.counters.add(ProxyCount::Resource, 1);
             }
             self.end(slot, Termination::new(cause, Phase::Connect), Leave::Reset);

@@ -65,6 +65,8 @@ counters! {
     Resource resource_errors,
     /// Accepts that failed.
     AcceptErrors accept_errors,
+    /// Connections taken from the listener of another worker that was busy.
+    Helped helped,
     /// Times listeners rested because a limit of connections was reached.
     LimitReached limit_reached,
     /// Ended without any fault.

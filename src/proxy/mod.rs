@@ -6,9 +6,10 @@
 //!
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
-//! them off the listeners, `connect` finds each a server, `transfer` and `relay` move the bytes,
+//! them off the listeners (`line` says who watches which), `connect` finds each a server, `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
-//! ended, `conn` is what is known of one, [`census`] counts them. Workers share nothing on the path of the bytes; they meet
+//! ended, `conn` is what is known of one, [`census`] counts them, [`shortage`] is
+//! what they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
 pub mod balance;
@@ -21,6 +22,7 @@ pub mod gate;
 pub mod mailbox;
 pub mod queue;
 pub mod server;
+pub mod shortage;
 pub mod slowstart;
 pub mod termination;
 pub mod timer;
@@ -30,6 +32,7 @@ mod atomic;
 mod conn;
 mod connect;
 mod ending;
+mod line;
 mod relay;
 mod settings;
 mod sockets;

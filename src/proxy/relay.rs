@@ -6,7 +6,7 @@
 //! last byte.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use super::conn::Side;
 use crate::net::splice::{PIPE_BYTES, Pipe};
@@ -120,6 +120,8 @@ pub(super) struct Kit {
     pipes_out: usize,
     /// How many may.
     pipes_max: usize,
+    /// No pipe has a descriptor from here.
+    below: RawFd,
     /// No new pipe is asked of the kernel until trimmed: it has refused one.
     refused: bool,
     /// Bytes spliced since last asked.
@@ -128,12 +130,13 @@ pub(super) struct Kit {
 
 impl Kit {
     /// For one of `workers` workers.
-    pub(super) fn new(workers: usize) -> Self {
+    pub(super) fn new(workers: usize, below: RawFd) -> Self {
         Self {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             pipes: Vec::new(),
             pipes_out: 0,
             pipes_max: (PIPES / workers.max(1)).max(2),
+            below,
             refused: false,
             spliced: 0,
         }
@@ -147,7 +150,11 @@ impl Kit {
             return None;
         }
         match Pipe::new() {
-            Ok(pipe) => Some(pipe),
+            Ok(pipe) if pipe.is_below(self.below) => Some(pipe),
+            Ok(_too_dear) => {
+                self.refused = true;
+                None
+            }
             Err(error) => {
                 tracing::debug!(%error, "no pipe to splice with");
                 self.refused = true;

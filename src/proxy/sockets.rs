@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use slab::Slab;
@@ -51,17 +51,20 @@ pub(super) struct Sockets {
     pools: Vec<Pool>,
     trimmed: u64,
     graves: Vec<u32>,
+    /// No socket has a descriptor from here.
+    below: RawFd,
     /// Held back so that a connection that was accepted still finds a descriptor.
     reserve: Option<Bell>,
 }
 
 impl Sockets {
-    pub(super) fn new(proxies: usize) -> Self {
+    pub(super) fn new(proxies: usize, below: RawFd) -> Self {
         Self {
             socks: Slab::new(),
             pools: (0..2 * proxies).map(|_| Pool::default()).collect(),
             trimmed: 0,
             graves: Vec::new(),
+            below,
             reserve: reserve(),
         }
     }
@@ -123,6 +126,9 @@ impl Sockets {
             }
             outcome => outcome?,
         };
+        if fd.as_raw_fd() >= self.below {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         let sock = Sock {
             fd,
             pool: Self::pool(proxy, addr),
@@ -202,6 +208,15 @@ impl Sockets {
         true
     }
 
+    /// Closes every spare socket when the round ends: their descriptors are wanted.
+    pub(super) fn close_spares(&mut self) {
+        let spares = self.pools.iter_mut().flat_map(|pool| {
+            pool.unused = 0;
+            pool.spare.drain(..)
+        });
+        self.graves.extend(spares);
+    }
+
     /// Frees the places of what was closed in this round.
     pub(super) fn bury(&mut self) {
         for sock in self.graves.drain(..) {
@@ -222,6 +237,6 @@ fn reserve() -> Option<Bell> {
     Bell::new().ok()
 }
 
-pub(super) fn is_exhausted(error: &io::Error) -> bool {
+fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::accept::Listener;
 use super::census::LocalEnds;
 use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
 use super::ending::Leave;
 use super::engine::Shared;
+use super::line::Listener;
 use super::mailbox::Message;
 use super::queue::Ticket;
 use super::relay::Kit;
@@ -53,7 +53,7 @@ impl Token {
         }
     }
 
-    fn unpack(token: u64) -> Option<Self> {
+    pub(super) fn unpack(token: u64) -> Option<Self> {
         let place = u32::try_from(token & u64::from(u32::MAX)).ok()?;
         match token >> 32 {
             0 => Some(Self::Client(place)),
@@ -92,12 +92,16 @@ pub(super) struct Worker {
     pub(super) now: u64,
     /// Counts the rounds.
     pub(super) round: u64,
+    /// This round has more than a few events.
+    pub(super) crowded: bool,
+    /// Descriptors ran out, and were not seen to be there again.
+    pub(super) short: bool,
     next_tick: u64,
     pub(super) stopping: Option<Instant>,
 }
 
 impl Worker {
-    /// A worker with its listeners, not running yet.
+    /// A worker that watches no listener yet and isn't running.
     pub(super) fn new(
         shared: Arc<Shared>,
         number: usize,
@@ -114,15 +118,16 @@ impl Worker {
             .map(|(farm, counters)| Settings::new(farm, counters))
             .collect();
         let listeners = Listener::all(&shared, number);
-        let mut worker = Self {
+        let descriptors = shared.placement.descriptors;
+        Ok(Self {
             number: u16::try_from(number).unwrap_or(u16::MAX),
             epoll,
             proxies,
             conns: Slab::new(),
-            socks: Sockets::new(shared.farms.len()),
+            socks: Sockets::new(shared.farms.len(), descriptors.connect_below),
             listeners,
             silent: vec![VecDeque::new(); shared.farms.len()],
-            kit: Kit::new(shared.mailboxes.len()),
+            kit: Kit::new(shared.mailboxes.len(), descriptors.accept_below),
             local_ends: LocalEnds::default(),
             wheel: Wheel::new(0),
             due: Vec::new(),
@@ -132,12 +137,12 @@ impl Worker {
             next_serial: 0,
             now: 0,
             round: 0,
+            crowded: false,
+            short: false,
             next_tick: 0,
             stopping: None,
             shared,
-        };
-        worker.open_listeners()?;
-        Ok(worker)
+        })
     }
 
     /// Serves until told to stop.
@@ -154,6 +159,7 @@ impl Worker {
             }
             self.look_at_the_clock();
             self.round += 1;
+            self.accept_first(&events);
             for event in events.iter() {
                 self.on_event(event);
             }
@@ -209,6 +215,7 @@ impl Worker {
         match Token::unpack(event.token) {
             Some(Token::Client(slot)) => self.on_client(slot, event),
             Some(Token::Server(sock)) => self.on_server(sock, event),
+            Some(Token::Listener(_)) if self.crowded => {}
             Some(Token::Listener(index)) => self.accept_from(index),
             Some(Token::Bell) | None => {}
         }

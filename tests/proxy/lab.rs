@@ -243,6 +243,7 @@ pub fn config(proxy: Proxy) -> Config {
         limits: Limits {
             max_connections: None,
             workers: None,
+            pin_workers: false,
         },
         peer: None,
         vips: Vec::new(),

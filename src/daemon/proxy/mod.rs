@@ -6,7 +6,7 @@
 //! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it). `report` gathers the status for the admin socket and HTTP, `access` writes the
-//! access log on its own thread, `limits` derives the connection limit. The data path itself is
+//! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
@@ -16,6 +16,7 @@ mod limits;
 mod link;
 mod news;
 mod orders;
+mod placement;
 mod report;
 mod setup;
 mod start;
@@ -103,7 +104,8 @@ async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
     let probes = start::probes(&config)?;
     let access = access::start(&config).map_err(ProxyError::Log)?;
     let doors = report::Doors::open(&config, &args.runtime_dir);
-    let max_connections = limits::max_connections(&config);
+    let workers = placement::Workers::of(&config);
+    let limits = limits::Limits::of(&config, workers.count);
     confine(&config, &args.runtime_dir);
     let plan = control::Plan {
         keeper_socket: args.keeper_socket,
@@ -111,7 +113,8 @@ async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
         probes,
         access,
         doors,
-        max_connections,
+        limits,
+        workers,
     };
     let control = control::Control::new(config, plan, clock::now())?;
     control.run(signals).await

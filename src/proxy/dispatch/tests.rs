@@ -62,6 +62,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
         limits: model::Limits {
             max_connections: None,
             workers: None,
+            pin_workers: false,
         },
         peer: None,
         vips: Vec::new(),
