@@ -17,6 +17,8 @@ mod servers;
 mod stalls;
 #[path = "proxy/storms.rs"]
 mod storms;
+#[path = "proxy/streams.rs"]
+mod streams;
 #[path = "proxy/timeouts.rs"]
 mod timeouts;
 #[path = "proxy/traps.rs"]
