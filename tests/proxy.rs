@@ -9,8 +9,12 @@
 mod lab;
 #[path = "proxy/limits.rs"]
 mod limits;
+#[path = "proxy/manners.rs"]
+mod manners;
 #[path = "proxy/relaying.rs"]
 mod relaying;
+#[path = "proxy/resets.rs"]
+mod resets;
 #[path = "proxy/servers.rs"]
 mod servers;
 #[path = "proxy/stalls.rs"]

@@ -124,7 +124,8 @@ pub struct Options {
     pub keepalive: Option<Duration>,
 }
 
-/// Sets TCP_NODELAY and keepalive. Never TCP_USER_TIMEOUT: with it the kernel cuts a peer that
+/// Sets TCP_NODELAY, keepalive, and that an urgent byte keeps its place in the stream, as RFC 6093
+/// advises. Never TCP_USER_TIMEOUT: with it the kernel cuts a peer that
 /// answers, but keeps its window shut, and one that misses a single keepalive probe.
 ///
 /// # Errors
@@ -132,6 +133,7 @@ pub struct Options {
 pub fn set_options(fd: impl AsFd, options: Options) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     match options.keepalive {
         Some(idle) => {
             let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
