@@ -244,9 +244,12 @@ impl Worker {
             } else {
                 cause
             };
-            if cause == Cause::Resource {
-                settings.counters.add(ProxyCount::Resource, 1);
-            }
+            let count = if cause == Cause::Resource {
+                ProxyCount::Resource
+            } else {
+                ProxyCount::Unreachable
+            };
+            settings.counters.add(count, 1);
             self.end(slot, Termination::new(cause, Phase::Connect), Leave::Reset);
             return false;
         }
