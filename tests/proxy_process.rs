@@ -50,7 +50,12 @@ impl Keeper {
         let dir = std::env::temp_dir().join(format!("lbd-proxy-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let listener = Listener::bind(&dir.join("keeper.sock")).unwrap();
-        let proxy = Command::new(std::env::current_exe().unwrap())
+        // tests/sanitize runs it under valgrind.
+        let under = std::env::var("LBD_UNDER").unwrap_or_default();
+        let own = std::env::current_exe().unwrap();
+        let mut words = under.split_whitespace().chain(own.to_str());
+        let proxy = Command::new(words.next().unwrap())
+            .args(words)
             .args(["--exact", "the_process_under_test", "--nocapture"])
             .env("LBD_TEST_RUNTIME_DIR", &dir)
             .stdout(Stdio::null())

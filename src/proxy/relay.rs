@@ -352,3 +352,6 @@ impl Path<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,7 @@ fn idle_clients_and_servers_are_probed_also_on_recycled_sockets() {
     let backend = Backend::echo(1);
     let mut config = proxy(vec![server(backend.addr)]);
     config.keepalive = Some(Duration::from_secs(100));
+    config.user_timeout = Some(Duration::from_secs(1));
     let lab = Lab::start(config, 1);
     for recycled in [false, true] {
         if recycled {
