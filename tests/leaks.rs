@@ -1,7 +1,7 @@
 //! What connections leave behind in the real processes: descriptors, pipes, watches, memory,
-//! counts. The cases run one at a time. `LBD_LONG=1` runs ten times as many connections;
-//! `LBD_UNDER` starts lbd under another program, as tests/sanitize does, with `LBD_CONNECTIONS`
-//! connections, `LBD_PROGRAM` as lbd, and nothing said of memory.
+//! counts. The cases run one at a time. `LBD_LONG=1` makes ten times as many connections,
+//! `LBD_CONNECTIONS` as many as it says; with `LBD_SANITIZED`, which tests/sanitize sets, lbd has a
+//! sanitizer in it, and nothing is said of memory.
 #![expect(
     clippy::unwrap_used,
     unreachable_pub,
@@ -18,7 +18,7 @@ mod readers;
 use std::env::var;
 
 use crowd::{Crowd, Servers};
-use daemon::{Census, Daemon, is_watched_by_another, wait_until};
+use daemon::{Census, Daemon, is_instrumented, wait_until};
 
 /// Connections of the crowd.
 fn connections() -> u64 {
@@ -45,7 +45,7 @@ fn a_hundred_thousand_connections_of_every_kind_leave_nothing_behind() {
     asked += run(&crowd, count / 10, count);
     settled(&daemon, &fresh);
     let grown = daemon.pss().saturating_sub(warm);
-    if !is_watched_by_another() {
+    if !is_instrumented() {
         assert!(grown <= 768 << 10, "{} KiB more", grown >> 10);
     }
     every_connection_is_counted(&daemon, asked);

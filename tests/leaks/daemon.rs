@@ -24,9 +24,9 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether lbd runs under a program that has descriptors and memory of its own.
-pub fn is_watched_by_another() -> bool {
-    var("LBD_UNDER").is_ok() || var("LBD_PROGRAM").is_ok()
+/// Whether lbd is one with a sanitizer in it, which has memory of its own.
+pub fn is_instrumented() -> bool {
+    var("LBD_SANITIZED").is_ok()
 }
 
 /// Whether the condition comes true in time.
@@ -65,11 +65,7 @@ impl Daemon {
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("lb.toml"), config).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
-        let program = var("LBD_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_lbd").to_owned());
-        let under = var("LBD_UNDER").unwrap_or_default();
-        let mut words = under.split_whitespace().chain([program.as_str()]);
-        let keeper = Command::new(words.next().unwrap())
-            .args(words)
+        let keeper = Command::new(env!("CARGO_BIN_EXE_lbd"))
             .arg("--config")
             .arg(dir.join("lb.toml"))
             .arg("--runtime-dir")

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lbd::net::tcp;
 
-use super::daemon::{self, Daemon, is_watched_by_another, wait_until};
+use super::daemon::{self, Daemon, is_instrumented, wait_until};
 
 const PEERS: usize = 100;
 /// What each would have to take.
@@ -92,7 +92,7 @@ fn nobody_reads(name: &str, clients_write: bool) {
         assert!(moved < (count * BYTES) as u64, "{moved} bytes were taken");
         grown.push(daemon.pss().saturating_sub(before));
     }
-    if !is_watched_by_another() {
+    if !is_instrumented() {
         // One may take a pipe's worth and what a first connection sets up; each of the hundred no
         // more than the rest of one read.
         assert!(grown[0] <= 1 << 20, "{grown:?}");
