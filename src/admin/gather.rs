@@ -38,7 +38,9 @@ pub fn proxy_status(
 
 fn totals(counters: &Counters) -> ProxyTotals {
     let failed = [
+        ("client-left", counters.clients_left),
         ("no-server", counters.no_server),
+        ("unreachable", counters.unreachable),
         ("queue-full", counters.queue_full),
         ("queue-timeout", counters.queue_timeouts),
         ("client-abort", counters.client_aborts),

@@ -124,7 +124,8 @@ pub struct Options {
     pub keepalive: Option<Duration>,
 }
 
-/// Sets TCP_NODELAY and keepalive. Never TCP_USER_TIMEOUT: with it the kernel cuts a peer that
+/// Sets TCP_NODELAY, keepalive, and that an urgent byte keeps its place in the stream, as RFC 6093
+/// advises. Never TCP_USER_TIMEOUT: with it the kernel cuts a peer that
 /// answers, but keeps its window shut, and one that misses a single keepalive probe.
 ///
 /// # Errors
@@ -132,6 +133,7 @@ pub struct Options {
 pub fn set_options(fd: impl AsFd, options: Options) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     options
         .keepalive
         .map_or(Ok(()), |idle| set_keepalive(&fd, idle))
@@ -248,7 +250,7 @@ pub struct Answers {
     pub missing: u8,
     /// Time since it acknowledged anything.
     pub last: Duration,
-    /// Its window is shut: nothing is on the way to it.
+    /// It takes nothing: its window is shut, or what was sent to it is being repeated.
     pub shut: bool,
 }
 
@@ -275,15 +277,19 @@ pub fn answers(fd: impl AsFd) -> io::Result<Answers> {
     Errno::result(outcome).map_err(io::Error::from)?;
     // SAFETY: it was zeroed, and zeros are a value of a struct of integers.
     let info = unsafe { info.assume_init() };
+    // A peer that is short of memory drops what it offered to take and answers each repetition,
+    // which the kernel goes on counting.
+    let answered = info.tcpi_last_ack_recv <= info.tcpi_last_data_sent;
+    let repetitions = if answered { 0 } else { info.tcpi_retransmits };
     Ok(Answers {
-        missing: info.tcpi_probes.saturating_add(info.tcpi_retransmits),
+        missing: info.tcpi_probes.saturating_add(repetitions),
         last: Duration::from_millis(info.tcpi_last_ack_recv.into()),
-        shut: info.tcpi_unacked == 0,
+        shut: info.tcpi_unacked == 0 || info.tcpi_backoff > 0,
     })
 }
 
-/// Bounds the time between two probes of a shut window, which else grows to two minutes
-/// (`TCP_RTO_MAX_MS`, Linux 6.15).
+/// Bounds the time between two probes of a shut window, or two repetitions of what was sent,
+/// which else grows to two minutes (`TCP_RTO_MAX_MS`, Linux 6.15).
 ///
 /// # Errors
 /// The kernel's, from `setsockopt`; ENOPROTOOPT when it is too old.

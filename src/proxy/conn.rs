@@ -263,6 +263,11 @@ impl Conn {
         self.up.bytes() == 0
     }
 
+    /// Whether the server is there and the client has not spoken.
+    pub(super) fn awaits_first_byte(&self) -> bool {
+        self.state == State::Relaying && self.silent()
+    }
+
     /// Whether exactly one direction has come to its end.
     pub(super) const fn half_closed(&self) -> bool {
         self.up.ended() != self.down.ended()

@@ -248,9 +248,13 @@ impl Worker {
         }
         if !again {
             let cause = shortage.map_or(cause, |_| Cause::Resource);
-            if let Some((_, settings)) = self.conn_and_settings(slot).filter(|_| shortage.is_some())
-            {
-                settings.counters.add(ProxyCount::Resource, 1);
+            let count = if shortage.is_some() {
+                ProxyCount::Resource
+            } else {
+                ProxyCount::Unreachable
+            };
+            if let Some((_, settings)) = self.conn_and_settings(slot) {
+                settings.counters.add(count, 1);
             }
             self.end(slot, Termination::new(cause, Phase::Connect), Leave::Reset);
             return false;

@@ -31,8 +31,12 @@ counters! {
     ProxyCount, ProxyTotals:
     /// Connections accepted.
     Accepted accepted,
+    /// Clients that broke off before they had a server.
+    ClientLeft clients_left,
     /// Refused at once: no server was usable.
     NoServer no_server,
+    /// Given up: every server that was tried failed it.
+    Unreachable unreachable,
     /// Refused at once: the queue was full.
     QueueFull queue_full,
     /// Gave up waiting for a slot.

@@ -403,3 +403,6 @@ impl Path<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,11 @@ const FLUSH_POLL: u64 = 5_000;
 /// Looks that fall within a time of this mask (65 ms) are one, microseconds.
 const LOOK_TOGETHER: u64 = 0xffff;
 
+/// How long the last acknowledgement of a server's handshake may wait for the first bytes of a
+/// client that should speak first, to ride on them; a server that speaks first after all waits as
+/// long. Microseconds.
+const ACK_WAITS: u64 = 20_000;
+
 impl Settings {
     pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>) -> Self {
         let config = farm.config();
@@ -109,8 +114,17 @@ pub(super) fn next_look(conn: &Conn, settings: &Settings, now: u64) -> u64 {
         let passed = now.saturating_sub(conn.since);
         return now + FLUSH_POLL.max(passed / 8);
     }
+    let acks = conn.since.saturating_add(ACK_WAITS);
+    if settings.client_first && conn.awaits_first_byte() && now < acks {
+        return acks;
+    }
     // Rounded up, so that one wake-up looks at many.
     (now + settings.look_every) | LOOK_TOGETHER
+}
+
+/// Whether a client that should speak first had its time to do so.
+pub(super) fn ack_is_due(conn: &Conn, settings: &Settings, now: u64) -> bool {
+    settings.client_first && conn.awaits_first_byte() && now >= conn.since.saturating_add(ACK_WAITS)
 }
 
 fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {

@@ -8,6 +8,7 @@ use super::conn::{Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
 use super::relay::{Path, Turn};
+use super::settings::ack_is_due;
 use super::stall;
 use super::termination::{Cause, Termination};
 use super::worker::{Token, Worker};
@@ -294,7 +295,8 @@ impl Worker {
     }
 
     /// Looks at a connection on which nothing may have happened: is everything flushed that was
-    /// to be, and do the peers that have bytes to acknowledge still answer?
+    /// to be, do the peers that have bytes to acknowledge still answer, and does a server still
+    /// wait for the end of its handshake?
     pub(super) fn look_at(&mut self, slot: u32) {
         let now = self.now / 1000;
         let Some(conn) = usize::try_from(slot)
@@ -308,6 +310,12 @@ impl Worker {
             && let Err(error) = self.socks.keep_alive(sock, idle)
         {
             tracing::debug!(%error, "a dead server will go unnoticed for long");
+        }
+        if settings.is_some_and(|settings| ack_is_due(conn, settings, self.now))
+            && let Some(server) = conn.sock.value().and_then(|sock| self.socks.fd(sock))
+            && let Err(error) = tcp::set_quickack(server, true)
+        {
+            tracing::debug!(%error, "a handshake ends as late as the kernel likes");
         }
         if let Some(timeout) = settings.and_then(|s| s.user_timeout)
             && let Some(client) = conn.client.as_ref().map(AsFd::as_fd)

@@ -248,6 +248,7 @@ impl Worker {
             Some(_) | None => false,
         };
         if gone {
+            settings.counters.add(ProxyCount::ClientLeft, 1);
             let phase = conn.phase();
             self.end(slot, Termination::new(Cause::Client, phase), Leave::Reset);
         }

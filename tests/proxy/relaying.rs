@@ -207,6 +207,11 @@ static BLOCK: [u8; 1 << 20] = [7; 1 << 20];
 fn a_hundred_clients_that_do_not_read_cost_little_memory() {
     let backend = Backend::start(|mut stream| {
         stream.set_write_timeout(None).unwrap();
+        // Else these alone fill the memory that the kernel gives to all TCP sockets together; what
+        // it then drops is repeated by the servers' kernel after up to two minutes.
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_send_buffer_size(64 << 10).unwrap();
+        tcp::set_probe_interval(&stream, Duration::from_secs(1)).unwrap_or(());
         for _ in 0..16 {
             if stream.write_all(&BLOCK).is_err() {
                 return;

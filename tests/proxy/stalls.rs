@@ -55,6 +55,39 @@ fn a_client_that_rests_for_four_times_the_user_timeout_gets_every_byte() {
 }
 
 #[test]
+fn a_client_that_dropped_what_it_had_offered_to_take_is_not_kept_waiting_when_it_takes_again() {
+    // Its kernel is short of memory: each repetition is answered and dropped, and the time
+    // between two of them is doubled each time, far beyond the user timeout.
+    let backend = Backend::start(move |mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        for block in Pattern::bytes(7, 60_000).chunks(1_000) {
+            stream.write_all(block).unwrap();
+            wait_until("acknowledged", || tcp::unsent(&stream).unwrap() == 0);
+        }
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let lab = lab(&backend, 1);
+    let mut client = lab.connect();
+    let buffer = socket2::SockRef::from(&client);
+    buffer.set_recv_buffer_size(1).unwrap();
+    client.write_all(b"x").unwrap();
+    wait_until("the server has sent everything", || {
+        lab.stats().totals.bytes_out == 60_000
+    });
+    thread::sleep(5 * TIMEOUT);
+    let buffer = socket2::SockRef::from(&client);
+    buffer.set_recv_buffer_size(1 << 20).unwrap();
+    let began = clock::now();
+    let mut answer = vec![0; 60_000];
+    client.read_exact(&mut answer).unwrap();
+    let took = clock::now() - began;
+    assert!(answer == Pattern::bytes(7, 60_000));
+    // An older kernel has no bound.
+    let bounded = tcp::set_probe_interval(&client, TIMEOUT).is_ok();
+    assert!(took < 2 * TIMEOUT || !bounded, "{took:?}");
+}
+
+#[test]
 fn a_client_that_rests_while_a_few_bytes_wait_gets_every_byte() {
     // Its window is shut, and the proxy's send buffer far from full.
     let backend = Backend::start(|mut stream| {
