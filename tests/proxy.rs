@@ -5,6 +5,8 @@
     reason = "helpers of tests panic like tests"
 )]
 
+#[path = "proxy/headers.rs"]
+mod headers;
 #[path = "proxy/lab.rs"]
 mod lab;
 #[path = "proxy/limits.rs"]

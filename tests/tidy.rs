@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "src/health/fsm",
     "src/proxy/balance.rs",
     "src/proxy/dispatch",
+    "src/proxy/pp",
     "src/proxy/queue.rs",
     "src/proxy/server.rs",
     "src/proxy/slowstart.rs",

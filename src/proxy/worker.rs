@@ -18,6 +18,7 @@ use super::dispatch::Notice;
 use super::ending::Leave;
 use super::engine::Shared;
 use super::mailbox::Message;
+use super::origin::Refused;
 use super::queue::Ticket;
 use super::relay::Kit;
 use super::settings::{Settings, deadline, micros, next_look};
@@ -225,6 +226,7 @@ impl Worker {
         side.urgent |= event.urgent();
         side.broken |= event.error();
         match conn.state {
+            State::Header => self.read_header(slot),
             State::Queued | State::Connecting => self.check_on_client(slot),
             State::Relaying => self.relay(slot),
             State::Flushing => self.flush_on(slot),
@@ -281,7 +283,7 @@ impl Worker {
                     self.flush_on(slot);
                 }
             }
-            State::Queued | State::Dead => {}
+            State::Header | State::Queued | State::Dead => {}
         }
     }
 
@@ -294,7 +296,7 @@ impl Worker {
                 match conn.state {
                     State::Relaying => self.relay(slot),
                     State::Flushing => self.flush_on(slot),
-                    State::Queued | State::Connecting | State::Dead => {}
+                    State::Header | State::Queued | State::Connecting | State::Dead => {}
                 }
             }
         }
@@ -404,6 +406,10 @@ impl Worker {
         }
         if conn.state == State::Connecting {
             self.connect_failed(slot, Cause::ServerTimeout);
+            return;
+        }
+        if conn.state == State::Header {
+            self.refuse_header(slot, &Refused::Timeout);
             return;
         }
         if let Some(count) = count {
