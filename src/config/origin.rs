@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use super::model::Config;
+
 /// `proxy-protocol`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyProtocol {
@@ -39,6 +41,15 @@ pub enum Source {
     },
     /// `"client"`: the client's own address.
     Client,
+}
+
+impl Config {
+    /// Whether some proxy connects from its clients' addresses, which takes a right.
+    #[must_use]
+    pub fn has_client_source(&self) -> bool {
+        let mut proxies = self.proxies.iter();
+        proxies.any(|proxy| proxy.source == Source::Client)
+    }
 }
 
 impl Source {
