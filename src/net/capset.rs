@@ -65,15 +65,18 @@ pub(super) fn pass_on_net_raw() -> io::Result<()> {
     if low.permitted & 1 << NET_RAW == 0 {
         return Ok(());
     }
-    let low = Data {
-        inheritable: low.inheritable | 1 << NET_RAW,
-        ..low
-    };
-    let sets = [low, high];
-    // SAFETY: capset reads a header and, for version 3, two data structures; both outlive the call.
-    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
-    if done != 0 {
-        return Err(io::Error::last_os_error());
+    // A service manager that grants it has made it inheritable, and may forbid capset(2).
+    if low.inheritable & 1 << NET_RAW == 0 {
+        let low = Data {
+            inheritable: low.inheritable | 1 << NET_RAW,
+            ..low
+        };
+        let sets = [low, high];
+        // SAFETY: capset reads a header and, for version 3, two data structures; both outlive it.
+        let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     let number = libc::c_ulong::from(NET_RAW);
     // SAFETY: this prctl takes numbers and touches no memory.

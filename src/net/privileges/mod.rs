@@ -82,19 +82,19 @@ pub enum RunnerNeeds {
 /// the proxy.
 #[must_use]
 pub fn confine_runner(needs: RunnerNeeds) -> Report {
-    let network = [
+    let mut network = vec![
         Capability::CAP_NET_ADMIN,
-        Capability::CAP_NET_RAW,
         Capability::CAP_NET_BIND_SERVICE,
         Capability::CAP_NET_BROADCAST,
     ];
+    match needs {
+        RunnerNeeds::Nothing => network.push(Capability::CAP_NET_RAW),
+        // It stays in the bounding set, too: beyond that nothing can be passed on.
+        RunnerNeeds::ClientSource => {}
+    }
     let outcome = drop_bounding(&network).and_then(|()| {
         let mut left = caps::read(None, CapSet::Permitted)?;
-        let kept = |cap: &Capability| match needs {
-            RunnerNeeds::Nothing => false,
-            RunnerNeeds::ClientSource => *cap == Capability::CAP_NET_RAW,
-        };
-        left.retain(|cap| kept(cap) || !network.contains(cap));
+        left.retain(|cap| !network.contains(cap));
         reduce_to(&left)
     });
     Report {
