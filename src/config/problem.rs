@@ -213,4 +213,5 @@ pub const CODES: &[(&str, &str)] = &[
     ("E0311", "connections would come from a virtual address"),
     ("W0312", "the source address is not on this machine"),
     ("W0313", "no server is of the source address's family"),
+    ("W0314", "servers that don't know the PROXY protocol"),
 ];

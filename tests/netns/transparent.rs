@@ -232,7 +232,7 @@ fn transparent() {
     );
     run(&lab.gateway, rules);
     run(&lab.gateway, routes);
-    let as_nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let as_nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs";
     // As root, and as a user with this one right: the way a service manager starts it.
     for user in [
         "",

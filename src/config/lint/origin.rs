@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Host;
+use super::proxy::kubernetes_like;
 use crate::config::model::{Config, Proxy, Source};
 use crate::config::parse::Draft;
 use crate::config::problem::Problem;
@@ -10,6 +11,7 @@ use crate::config::problem::Problem;
 pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
     for proxy in &draft.config.proxies {
         everybody(draft, proxy, problems);
+        apiservers(draft, proxy, problems);
         for (ip, path) in sources(draft, proxy) {
             source(draft, proxy, ip, &path, problems);
         }
@@ -58,6 +60,29 @@ fn everybody(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
             .help("name the load balancers that stand before this one"),
         );
     }
+}
+
+fn apiservers(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
+    let sends = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
+    if sends.is_none() || !kubernetes_like(proxy) {
+        return;
+    }
+    problems.push(
+        Problem::warning(
+            "W0314",
+            format!(
+                "the servers of `proxy.{}` don't know the PROXY protocol",
+                proxy.name
+            ),
+        )
+        .at(
+            &draft
+                .spans
+                .at(&format!("proxy/{}/proxy-protocol/send", proxy.name)),
+            "kube-apiserver takes the header for a broken TLS handshake",
+        )
+        .help("`source = \"client\"` shows it the client's address where this node is its gateway"),
+    );
 }
 
 fn source(draft: &Draft, proxy: &Proxy, ip: IpAddr, path: &str, problems: &mut Vec<Problem>) {
