@@ -7,6 +7,8 @@
 
 #[path = "proxy/fairness.rs"]
 mod fairness;
+#[path = "proxy/headers.rs"]
+mod headers;
 #[path = "proxy/lab.rs"]
 mod lab;
 #[path = "proxy/limits.rs"]

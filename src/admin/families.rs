@@ -96,6 +96,7 @@ families! {
     PROXY_BYTES_OUT = Counter "lbd_proxy_sent_bytes_total" ["proxy"], "Bytes to clients.";
     PROXY_SPLICED = Counter "lbd_proxy_spliced_bytes_total" ["proxy"], "Bytes of both kinds that went through splice(2).";
     PROXY_HELPED = Counter "lbd_proxy_helped_total" ["proxy"], "Connections that a worker accepted for another one that was busy.";
+    PROXY_HEADERS = Counter "lbd_proxy_headers_accepted_total" ["proxy"], "PROXY headers that were believed.";
     PROXY_LIMITED = Counter "lbd_proxy_limit_reached_total" ["proxy"], "Times listeners rested because a limit was reached.";
     SERVER_STATE = Gauge "lbd_server_state" ["proxy", "server", "state"], "1 for the state of the server, 0 for the others.";
     SERVER_STATE_AGE = Gauge "lbd_server_state_age_seconds" ["proxy", "server"], "Time since checks last changed their verdict.";
@@ -321,6 +322,7 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
         (&PROXY_BYTES_OUT, number(totals.bytes_out)),
         (&PROXY_SPLICED, number(totals.bytes_spliced)),
         (&PROXY_HELPED, number(totals.helped)),
+        (&PROXY_HEADERS, number(totals.headers)),
         (&PROXY_LIMITED, number(totals.limit_reached)),
     ];
     for (family, value) in single {

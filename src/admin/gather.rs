@@ -47,6 +47,11 @@ fn totals(counters: &Counters) -> ProxyTotals {
         ("server-abort", counters.server_aborts),
         ("idle-timeout", counters.idle_timeouts),
         ("first-byte-timeout", counters.first_byte_timeouts),
+        ("header-missing", counters.header_missing),
+        ("header-malformed", counters.header_malformed),
+        ("header-too-long", counters.header_too_long),
+        ("header-closed", counters.header_closed),
+        ("header-timeout", counters.header_timeouts),
         ("half-close-timeout", counters.half_close_timeouts),
         ("gave-way", counters.gave_way),
         ("killed", counters.killed),
@@ -67,6 +72,7 @@ fn totals(counters: &Counters) -> ProxyTotals {
             .collect(),
         helped: counters.helped,
         limit_reached: counters.limit_reached,
+        headers: counters.headers,
     }
 }
 

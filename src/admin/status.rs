@@ -115,6 +115,9 @@ pub struct ProxyTotals {
     pub helped: u64,
     /// Times listeners rested because a limit was reached.
     pub limit_reached: u64,
+    /// PROXY headers that were believed.
+    #[serde(default)]
+    pub headers: u64,
 }
 
 /// A server's state as users read it: what the operator wants stands before what checks say.

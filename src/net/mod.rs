@@ -26,6 +26,7 @@ pub mod readiness;
 pub mod realtime;
 pub mod seqpacket;
 pub mod signal;
+pub mod source;
 pub mod splice;
 pub mod tcp;
 pub mod tickle;

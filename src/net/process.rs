@@ -123,12 +123,14 @@ pub struct Launch<'a> {
     pub fd3: Option<BorrowedFd<'a>>,
     /// True: stdout and stderr go to /dev/null (stdin always does).
     pub quiet: bool,
+    /// It gets CAP_NET_RAW, if the thread that starts it has it.
+    pub net_raw: bool,
     /// Sent to the new process when the thread that started it ends.
     pub on_parent_death: Option<Signal>,
 }
 
 /// Starts a program as the leader of its own session and process group, with no signal blocked and
-/// no ambient capability. (In its parent's session it would be sent SIGHUP and SIGCONT if it is
+/// no ambient capability but the one it is given. (In its parent's session it would be sent SIGHUP and SIGCONT if it is
 /// stopped when the parent ends.)
 ///
 /// # Errors
@@ -147,10 +149,14 @@ pub fn launch(what: &Launch<'_>) -> io::Result<Process> {
     }
     let fd3 = what.fd3.map(|fd| fd.as_raw_fd());
     let on_parent_death = what.on_parent_death;
+    let net_raw = what.net_raw;
     let between = move || {
         nix::unistd::setsid()?;
         SigSet::empty().thread_set_mask()?;
         super::privileges::leave_nothing_ambient()?;
+        if net_raw {
+            super::privileges::pass_on_net_raw()?;
+        }
         if on_parent_death.is_some() {
             nix::sys::prctl::set_pdeathsig(on_parent_death)?;
         }
@@ -291,6 +297,7 @@ mod tests {
             env: Some(&[("PATH", "/usr/bin:/bin")]),
             fd3: None,
             quiet: true,
+            net_raw: false,
             on_parent_death: Some(Signal::SIGKILL),
         })
         .unwrap()
@@ -322,6 +329,7 @@ mod tests {
             env: None,
             fd3: Some(write.as_fd()),
             quiet: true,
+            net_raw: false,
             on_parent_death: Some(Signal::SIGKILL),
         })
         .unwrap();
@@ -372,6 +380,7 @@ mod tests {
             env: None,
             fd3: None,
             quiet: true,
+            net_raw: false,
             on_parent_death: None,
         });
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotFound);

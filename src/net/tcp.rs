@@ -359,6 +359,15 @@ pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(nix::sys::socket::recv(raw, buffer, MsgFlags::empty())?)
 }
 
+/// The same, but leaves it to be read again.
+///
+/// # Errors
+/// The kernel's; "would block" when there is nothing.
+pub fn peek(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let raw = fd.as_fd().as_raw_fd();
+    Ok(nix::sys::socket::recv(raw, buffer, MsgFlags::MSG_PEEK)?)
+}
+
 /// Whether the peer has finished without a byte left to read. Takes nothing from the stream.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::origin::Told;
 use super::queue::Tried;
 use super::relay::Flow;
 use super::stall::Silence;
@@ -69,6 +70,8 @@ impl Peer {
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
+    /// Waits for the PROXY header, before anything else.
+    Header,
     /// Waits for a slot on a server.
     Queued,
     /// A connect to its server is under way.
@@ -159,8 +162,10 @@ pub(super) struct Conn {
     pub(super) client: Option<OwnedFd>,
     /// The server's socket, by its place in the worker's table.
     pub(super) sock: Maybe,
-    /// The client's address.
+    /// Who connected: the client, or a sender that tells who that is.
     pub(super) peer: Peer,
+    /// What its PROXY header said, if it had one.
+    pub(super) told: Option<Box<Told>>,
     /// Tells this user of the slot from earlier ones.
     pub(super) serial: u32,
     /// Position of the proxy.
@@ -207,6 +212,7 @@ impl Conn {
             client: Some(client),
             sock: Maybe::NONE,
             peer: Peer::new(peer),
+            told: None,
             serial,
             proxy,
             server: None,
@@ -258,6 +264,23 @@ impl Conn {
         whose(self.rare_mut()).look(answers, user_timeout, now)
     }
 
+    /// The client: who its header says it is, else who connected.
+    pub(super) fn client_addr(&self) -> SocketAddr {
+        let told = self.told.as_ref().and_then(|told| told.addrs);
+        told.map_or_else(|| self.peer.addr(), |(client, _)| client)
+    }
+
+    /// Where its header says that the client connected to.
+    pub(super) fn told_local(&self) -> Option<SocketAddr> {
+        let (_, local) = self.told.as_ref()?.addrs?;
+        Some(local)
+    }
+
+    /// When the client's own bytes could begin: behind the header, if there was one.
+    pub(super) fn begun(&self) -> u64 {
+        self.told.as_ref().map_or(self.accepted, |told| told.at)
+    }
+
     /// Whether the client has not sent a byte.
     pub(super) const fn silent(&self) -> bool {
         self.up.bytes() == 0
@@ -276,6 +299,7 @@ impl Conn {
     /// Where it stands, for its termination code.
     pub(super) const fn phase(&self) -> Phase {
         match self.state {
+            State::Header => Phase::Header,
             State::Queued => Phase::Queue,
             State::Connecting => Phase::Connect,
             State::Relaying if self.down.ended() => Phase::Last,

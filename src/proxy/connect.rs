@@ -28,7 +28,9 @@ impl Worker {
         };
         settings.counters.add(ProxyCount::Accepted, 1);
         let client_first = settings.client_first;
-        self.seek(slot, Place::First);
+        if !self.expects_header(slot) {
+            self.seek(slot, Place::First);
+        }
         let Some(conn) = self.conn(slot).filter(|c| c.state != State::Dead) else {
             return;
         };
@@ -55,7 +57,7 @@ impl Worker {
     }
 
     /// Looks for a server, as often as connects fail at once and there is another try.
-    fn seek(&mut self, slot: u32, place: Place) {
+    pub(super) fn seek(&mut self, slot: u32, place: Place) {
         let mut place = place;
         loop {
             let Some((conn, settings)) = self.conn_and_settings(slot) else {
@@ -128,7 +130,7 @@ impl Worker {
             return Ok(());
         };
         if conn.queue_time == Maybe::NONE {
-            let waited = now.saturating_sub(conn.accepted);
+            let waited = now.saturating_sub(conn.begun());
             conn.queue_time = Maybe::span(waited);
         }
         if !conn.rare().tried.is_empty() {
@@ -139,7 +141,7 @@ impl Worker {
         conn.since = now;
         conn.server_side = Side::default();
         let proxy = conn.proxy;
-        let Some((_, settings)) = self.conn_and_settings(slot) else {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return Ok(());
         };
         settings
@@ -149,10 +151,14 @@ impl Worker {
             return Err(io::ErrorKind::NotFound.into());
         };
         let client_first = settings.client_first;
+        let source = settings.origin.source_of(conn, addr);
+        let recyclable = settings.origin.recyclable();
         let recycled = self.socks.reuse(proxy, addr, slot, self.round);
         let sock = match recycled {
             Some(sock) => sock,
-            None => self.socks.create(proxy, addr, slot, self.round)?,
+            None => self
+                .socks
+                .create(proxy, addr, slot, self.round, recyclable)?,
         };
         if let Some(conn) = self.conn_mut(slot) {
             conn.sock = Maybe::some(sock);
@@ -166,6 +172,7 @@ impl Worker {
             if client_first {
                 tcp::defer_handshake(fd)?;
             }
+            source.bind(fd)?;
         } else if let Some((_, settings)) = self.conn_and_settings(slot) {
             settings
                 .counters
@@ -204,6 +211,7 @@ impl Worker {
                 .counters
                 .add_server(server, ServerCount::ConnectMicros, took);
         }
+        self.send_header(slot);
         self.relay(slot);
     }
 
@@ -243,7 +251,7 @@ impl Worker {
                 .add_server(server, ServerCount::Retries, u64::from(again));
             settings.farm.suspect(server);
             tracing::debug!(
-                proxy = settings.farm.name(), server, client = %conn.peer.addr(), %error, "connect failed"
+                proxy = settings.farm.name(), server, client = %conn.client_addr(), %error, "connect failed"
             );
         }
         if !again {

@@ -59,6 +59,18 @@ counters! {
     IdleTimeout idle_timeouts,
     /// Closed because the client sent nothing at all.
     FirstByteTimeout first_byte_timeouts,
+    /// PROXY headers that were believed.
+    Headers headers,
+    /// Closed because a sender's bytes began without a header.
+    HeaderMissing header_missing,
+    /// Closed because a header broke a rule.
+    HeaderMalformed header_malformed,
+    /// Closed because a header was too long.
+    HeaderTooLong header_too_long,
+    /// Closed by the sender before its header was whole.
+    HeaderClosed header_closed,
+    /// Closed because the header was not there in time.
+    HeaderTimeout header_timeouts,
     /// Closed because the second side did not finish.
     HalfCloseTimeout half_close_timeouts,
     /// Silent connections that gave way to newcomers at a limit.

@@ -154,8 +154,8 @@ fn record(
         accepted_at: wall.checked_sub(total).unwrap_or(wall),
         proxy: usize::from(conn.proxy),
         server: conn.server.map(usize::from),
-        client: conn.peer.addr(),
-        local: canonical(local),
+        client: conn.client_addr(),
+        local: conn.told_local().unwrap_or_else(|| canonical(local)),
         queue: conn
             .queue_time
             .value()

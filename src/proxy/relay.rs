@@ -82,6 +82,11 @@ impl Flow {
         self.held.is_none()
     }
 
+    /// These bytes go to the destination before any of the source's.
+    pub(super) fn begin_with(&mut self, bytes: Box<[u8]>) {
+        self.held = Some(Box::new(Held::Bytes { data: bytes, at: 0 }));
+    }
+
     /// Whether every byte up to the source's end has been passed on.
     pub(super) const fn is_done(&self) -> bool {
         self.ended() && self.is_empty()
@@ -140,6 +145,11 @@ impl Kit {
             refused: false,
             spliced: 0,
         }
+    }
+
+    /// Room to read into; what is in it is nobody's.
+    pub(super) fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
     }
 
     fn pipe(&mut self) -> Option<Pipe> {

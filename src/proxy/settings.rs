@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
+use super::origin::Origin;
 use super::stall;
 use super::termination::Cause;
 
@@ -27,6 +28,8 @@ pub(super) struct Settings {
     pub(super) queue_timeout: u64,
     pub(super) first_byte_timeout: Option<u64>,
     pub(super) user_timeout: Option<Duration>,
+    /// Who the client is, for us and for servers.
+    pub(super) origin: Origin,
     /// How often a connection is looked at, whether or not something happens on it. At the first look
     /// its server's socket gets keepalive.
     pub(super) look_every: u64,
@@ -64,6 +67,7 @@ impl Settings {
                 .filter(|_| config.client_first)
                 .map(micros),
             user_timeout: config.user_timeout,
+            origin: Origin::new(config),
             look_every: micros(
                 [config.user_timeout.map(stall::look_every), config.keepalive]
                     .into_iter()
@@ -82,6 +86,12 @@ pub(super) fn micros(duration: Duration) -> u64 {
 /// When the connection's patience ends, what that counts as, and whom it waited for.
 pub(super) fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
     match conn.state {
+        // Counted by its reason where it is refused.
+        State::Header => (
+            conn.since + settings.origin.timeout,
+            None,
+            Cause::ClientTimeout,
+        ),
         State::Queued => (
             conn.since + settings.queue_timeout,
             Some(ProxyCount::QueueTimeout),
@@ -138,7 +148,7 @@ fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause
         .filter(|_| conn.silent())
         .map(|limit| {
             (
-                conn.accepted.saturating_add(limit),
+                conn.begun().saturating_add(limit),
                 Some(ProxyCount::FirstByteTimeout),
                 Cause::ClientTimeout,
             )

@@ -14,6 +14,8 @@ use super::conn::Maybe;
 use crate::net::eventfd::Bell;
 use crate::net::tcp;
 
+/// The pool of sockets that are not used again.
+const NO_POOL: u16 = u16::MAX;
 /// Spare sockets a worker keeps for each proxy and address family.
 const SPARE_SOCKETS: usize = 256;
 /// How often spare sockets that nobody needed are closed, microseconds.
@@ -112,13 +114,15 @@ impl Sockets {
         Some(sock)
     }
 
-    /// A new socket for `user`; with no descriptor left, the reserve makes room for it.
+    /// A new socket for `user`; with no descriptor left, the reserve makes room for it. One that is
+    /// not `recyclable` goes when its connection does.
     pub(super) fn create(
         &mut self,
         proxy: u16,
         addr: SocketAddr,
         user: u32,
         round: u64,
+        recyclable: bool,
     ) -> io::Result<u32> {
         let fd = match tcp::stream_socket(addr) {
             Err(error) if is_exhausted(&error) && self.reserve.take().is_some() => {
@@ -131,7 +135,11 @@ impl Sockets {
         }
         let sock = Sock {
             fd,
-            pool: Self::pool(proxy, addr),
+            pool: if recyclable {
+                Self::pool(proxy, addr)
+            } else {
+                NO_POOL
+            },
             user: Maybe::some(user),
             fresh: short(round),
             kept: false,

@@ -335,7 +335,9 @@ impl Worker {
         match conn.state {
             State::Relaying if client || server => self.broke_off(slot, client, server),
             State::Flushing => self.flush_on(slot),
-            State::Relaying | State::Queued | State::Connecting | State::Dead => self.arm(slot),
+            State::Relaying | State::Header | State::Queued | State::Connecting | State::Dead => {
+                self.arm(slot)
+            }
         }
     }
 }

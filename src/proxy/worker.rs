@@ -18,6 +18,7 @@ use super::ending::Leave;
 use super::engine::Shared;
 use super::line::Listener;
 use super::mailbox::Message;
+use super::origin::Refused;
 use super::queue::Ticket;
 use super::relay::Kit;
 use super::settings::{Settings, deadline, micros, next_look};
@@ -227,6 +228,7 @@ impl Worker {
         };
         note(&mut conn.client_side, event);
         match conn.state {
+            State::Header => self.read_header(slot),
             State::Queued | State::Connecting => self.check_on_client(slot),
             State::Relaying => self.relay(slot),
             State::Flushing => self.flush_on(slot),
@@ -280,7 +282,7 @@ impl Worker {
                     self.flush_on(slot);
                 }
             }
-            State::Queued | State::Dead => {}
+            State::Header | State::Queued | State::Dead => {}
         }
     }
 
@@ -293,7 +295,7 @@ impl Worker {
                 match conn.state {
                     State::Relaying => self.relay(slot),
                     State::Flushing => self.flush_on(slot),
-                    State::Queued | State::Connecting | State::Dead => {}
+                    State::Header | State::Queued | State::Connecting | State::Dead => {}
                 }
             }
         }
@@ -403,6 +405,10 @@ impl Worker {
         }
         if conn.state == State::Connecting {
             self.connect_failed(slot, Cause::ServerTimeout);
+            return;
+        }
+        if conn.state == State::Header {
+            self.refuse_header(slot, &Refused::Timeout);
             return;
         }
         if let Some(count) = count {

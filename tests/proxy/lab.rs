@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lbd::config::model::{
     Admin, Balance, Check, CheckKind, Config, Facility, Level, Limits, Listen, Log, LogFormat,
-    LogTarget, MaxQueue, Metrics, Proxy, Server,
+    LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
 };
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};
@@ -167,6 +167,8 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
         slowstart: Duration::ZERO,
         keepalive: Some(Duration::from_secs(30)),
         user_timeout: Some(Duration::from_secs(20)),
+        proxy_protocol: None,
+        source: Source::Any,
         check: Check {
             kind: CheckKind::Tcp,
             interval: Duration::from_secs(2),

@@ -12,6 +12,7 @@ mod family;
 mod fields;
 mod given;
 mod notify;
+mod origin;
 mod proxy;
 mod route;
 mod syntax;

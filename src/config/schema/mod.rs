@@ -138,6 +138,7 @@ pub const SECTIONS: &[Section] = &[
     vip::FILE,
     proxy::PROXY,
     proxy::CHECK,
+    proxy::PROXY_PROTOCOL,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
 ];

@@ -120,7 +120,7 @@ impl Keeper {
         } else {
             KeeperNeeds::Nothing
         };
-        let report = privileges::confine_keeper(needs);
+        let report = privileges::confine_keeper(needs, self.args.config.has_client_source());
         let elapsed = clock::now().saturating_duration_since(self.began);
         tracing::info!(
             rights = %report,

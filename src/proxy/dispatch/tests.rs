@@ -34,6 +34,8 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
         slowstart: Duration::from_secs(60),
         keepalive: None,
         user_timeout: None,
+        proxy_protocol: None,
+        source: model::Source::Any,
         check: model::Check {
             kind: model::CheckKind::Tcp,
             interval: Duration::from_secs(2),
