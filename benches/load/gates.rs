@@ -90,7 +90,7 @@ const GATES: [Gate; 23] = [
     gate((W::Bulk16, Metric::Cpu), SPLICE, "CPU per GB × haproxy-splice, 16 streams", newest(0.9)),
     gate((W::Storm, Metric::Speed), HAPROXY, "storm: time until all are answered", newest(0.66)),
     gate((W::Idle, Metric::Memory), Against::Itself, "user memory per idle connection, bytes", both(200.0)),
-    gate((W::Idle, Metric::BaseRss), Against::Itself, "RSS of all processes idle, bytes", both(12e6)),
+    gate((W::Idle, Metric::BaseRss), Against::Itself, "RSS of all processes idle, MB", both(12.0)),
     gate((W::Mixed, Metric::Growth), Against::Itself, "p99 of requests beside bulk × alone", both(2.0)),
 ];
 

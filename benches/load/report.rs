@@ -24,7 +24,7 @@ pub(crate) enum Metric {
     Machine,
     /// User memory per connection (PSS).
     Memory,
-    /// RSS of all processes before the first connection.
+    /// RSS of all processes before the first connection, in megabytes.
     BaseRss,
     /// The median latency less that of `direct`, in microseconds.
     AddedP50,
@@ -118,7 +118,7 @@ impl Results {
                 Metric::Cpu => cell.cpu_each(),
                 Metric::Capacity => cell.cpu_each().recip(),
                 Metric::Memory => cell.pss_each,
-                Metric::BaseRss => cell.rss_base,
+                Metric::BaseRss => cell.rss_base / 1e6,
                 Metric::Machine => cell.machine_each() - beside(cell)?.machine_each(),
                 Metric::AddedP50 => latency?.p50 - beside(cell)?.latency.as_ref()?.p50,
                 Metric::P50 => latency?.p50,

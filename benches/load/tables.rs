@@ -102,10 +102,12 @@ impl Results {
     }
 
     fn rate_row(&self, place: Place<'_>, cells: &[&Cell], words: &Words, text: &mut String) {
-        let speed = match place.workload {
-            Workload::Storm => median(cells, |c| c.seconds * 1e3),
-            _ if place.workload.is_bulk() => median(cells, Cell::rate),
-            _ => median(cells, Cell::rate).round(),
+        let speed = if place.workload == Workload::Storm {
+            median(cells, |c| c.seconds * 1e3)
+        } else if place.workload.is_bulk() {
+            median(cells, Cell::rate)
+        } else {
+            median(cells, Cell::rate).round()
         };
         let decimals = if speed < 100.0 { 2 } else { 0 };
         let cpu = median(cells, |c| c.cpu_each() * words.scale);

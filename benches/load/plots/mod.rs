@@ -55,9 +55,10 @@ impl Results {
                 Some(if is_time { inverse(ratio) } else { ratio })
             }
         };
-        let what = match metric {
-            Metric::Cpu => "CPU time of the proxy per unit (less is better)",
-            _ => "Rate; storm: 1 / time (more is better)",
+        let what = if metric == Metric::Cpu {
+            "CPU time of the proxy per unit (less is better)"
+        } else {
+            "Rate; storm: 1 / time (more is better)"
         };
         self.bars(section, &workloads, ratio, |bars| {
             bars.title = format!("{what}, ratio to HAProxy in the same round");
