@@ -22,6 +22,8 @@ pub(crate) struct Bars {
     pub(crate) series: Vec<Series>,
     /// A line across: what equals the reference.
     pub(crate) mark: Option<f64>,
+    /// What goes beyond is cut off there, so that one wild round leaves the others readable.
+    pub(crate) most: Option<f64>,
     pub(crate) is_log: bool,
 }
 
@@ -49,6 +51,7 @@ impl Bars {
     pub(crate) fn draw(&self) -> String {
         let values = || self.series.iter().flat_map(|s| s.values.iter().flatten());
         let most = values().map(|v| v.max).fold(0.0, f64::max);
+        let most = self.most.map_or(most, |limit| most.min(limit));
         let least = values().map(|v| v.min.max(1.0)).fold(most, f64::min);
         let scale = match self.is_log {
             true => Scale::log(least, most, BOTTOM, TOP),
@@ -62,7 +65,7 @@ impl Bars {
         let bar = (group * 0.84 / self.series.len().max(1) as f64).min(40.0);
         for (index, category) in self.categories.iter().enumerate() {
             let middle = LEFT + group * (index as f64 + 0.5);
-            svg.text((middle, BOTTOM + 18.0), 12.0, Anchor::Middle, category);
+            svg.text((middle, BOTTOM + 18.0), 11.0, Anchor::Middle, category);
             let present = self
                 .series
                 .iter()
@@ -92,10 +95,9 @@ fn one_bar(svg: &mut Svg, scale: &Scale, (left, width): (f64, f64), colour: &str
     for y in [low, high] {
         svg.line((middle - 3.0, y), (middle + 3.0, y), INK);
     }
-    if width >= 14.0 {
-        let text = label(value.median);
-        svg.text((middle, high.min(top) - 4.0), 9.0, Anchor::Middle, &text);
-    }
+    let size = if width >= 20.0 { 10.0 } else { 7.5 };
+    let text = label(value.median);
+    svg.text((middle, high.min(top) - 4.0), size, Anchor::Middle, &text);
 }
 
 impl Curves {
@@ -109,7 +111,7 @@ impl Curves {
         let least = micros().fold(most, f64::min);
         let up = Scale::log(least, most, BOTTOM, TOP);
         // The rarer, the further right: 90 %, 99 % and 99.9 % at equal distances.
-        let across = Scale::log(1.0, 100_000.0, RIGHT, LEFT);
+        let across = Scale::log(10.0, 100_000.0, RIGHT, LEFT);
         let mut svg = Svg::new(WIDTH, HEIGHT);
         let legend = self
             .lines
@@ -154,7 +156,7 @@ fn frame<'a>(
     legend: impl Iterator<Item = (&'a str, &'static str)>,
 ) {
     svg.text((LEFT, 24.0), 16.0, Anchor::Start, title);
-    svg.text((LEFT - 8.0, TOP - 12.0), 11.0, Anchor::End, unit);
+    svg.text((8.0, TOP - 8.0), 11.0, Anchor::Start, unit);
     let mut x = LEFT;
     for (name, colour) in legend {
         svg.rect((x, 38.0), (12.0, 12.0), colour);

@@ -13,6 +13,9 @@ use crate::report::{Metric, Place, REFERENCE, Results, Section};
 use crate::stats::{Spread, spread};
 use crate::workload::{Family, Workload};
 
+/// Where ratios are cut off.
+const MOST_RATIO: f64 = 5.0;
+
 /// Draws all that was measured into `folder`.
 pub(crate) fn draw(results: &Results, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
@@ -64,6 +67,7 @@ impl Results {
             bars.title = format!("{what}, ratio to HAProxy in the same round");
             bars.unit = "× HAProxy".to_owned();
             bars.mark = Some(1.0);
+            bars.most = Some(MOST_RATIO);
         })
     }
 
@@ -162,6 +166,7 @@ impl Results {
             categories: workloads.iter().map(|w| w.name().to_owned()).collect(),
             series,
             mark: None,
+            most: None,
             is_log: false,
         };
         finish(&mut bars);

@@ -15,6 +15,7 @@ fn bars(values: Vec<Option<Spread>>) -> String {
         categories: vec!["short".to_owned(), "bulk".to_owned()],
         series: vec![series],
         mark: Some(1.0),
+        most: Some(2.0),
         is_log: false,
     };
     bars.draw()
@@ -63,4 +64,15 @@ fn a_slower_program_is_drawn_higher() {
     };
     assert_eq!(lines.len(), 2);
     assert!(height(lines[1]) < height(lines[0]));
+}
+
+#[test]
+fn one_wild_round_does_not_shrink_the_others() {
+    let wild = Spread {
+        median: 1.0,
+        min: 1.0,
+        max: 150.0,
+    };
+    // The axis ends at 2: half of it is still half the height.
+    assert!(bars(vec![Some(wild), None]).contains("y=\"218\" width=\"36\" height=\"146\""));
 }
