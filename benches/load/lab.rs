@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, sched_getaffinity, unshare};
 use nix::unistd::Pid;
 
 use crate::backend::{Lie, Report};
-use crate::roles;
+use crate::roles::{self, Scheduling};
 
 /// Where the servers listen.
 const BACKEND_PORT: u16 = 9_000;
@@ -51,13 +51,9 @@ impl Cpus {
     }
 
     /// Apart as far as the machine has CPUs: with two and one thread, the proxy has one of its own.
-    fn plan(threads: usize, shared: bool) -> io::Result<Self> {
-        let set = sched_getaffinity(Pid::from_raw(0))?;
-        let all: Vec<usize> = (0..nix::sched::CpuSet::count())
-            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-            .collect();
+    fn plan(all: &[usize], threads: usize, shared: bool) -> Self {
         let pick = |from: usize, count: usize| all.iter().skip(from).take(count).copied().collect();
-        Ok(if all.len() >= threads + 2 && !shared {
+        if all.len() >= threads + 2 && !shared {
             Self {
                 client: pick(0, 1),
                 proxy: pick(1, threads),
@@ -78,15 +74,31 @@ impl Cpus {
                 count: all.len(),
                 backend: Vec::new(),
             }
-        })
+        }
     }
+}
+
+/// The CPUs this process may use; to be asked before a lab pins it to some of them.
+pub(crate) fn usable_cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    let all = 0..nix::sched::CpuSet::count();
+    Ok(all
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect())
 }
 
 impl Lab {
     /// As root in namespaces, else on loopback. This process becomes the client: with namespaces
     /// it has left the host's network when this returns.
-    pub(crate) fn open(threads: usize, shared: bool, lie: Option<Lie>) -> io::Result<Self> {
-        let cpus = Cpus::plan(threads, shared)?;
+    pub(crate) fn open(
+        usable: &[usize],
+        threads: usize,
+        shared: bool,
+        lie: Option<Lie>,
+    ) -> io::Result<Self> {
+        let cpus = Cpus::plan(usable, threads, shared);
+        // An earlier lab may have pinned us; what we start inherits that.
+        roles::pin(usable)?;
         let isolated = nix::unistd::geteuid().is_root();
         let unit = u16::try_from(std::process::id() % 1_000).unwrap_or(0);
         let (proxy_network, backend_network) = match isolated {
@@ -138,7 +150,15 @@ impl Lab {
             cpus,
             next_port: if isolated { 7_000 } else { 20_001 + unit * 10 },
         };
+        // With its first answer the backend is what it will be.
         lab.report()?;
+        let share_one = !lab.cpus.client.is_empty() && lab.cpus.client == lab.cpus.backend;
+        let scheduling = match share_one {
+            true => Scheduling::Batch,
+            false => Scheduling::Usual,
+        };
+        roles::schedule(std::process::id(), scheduling);
+        roles::schedule(lab.backend.id(), scheduling);
         Ok(lab)
     }
 
