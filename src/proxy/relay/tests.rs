@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -115,9 +115,9 @@ struct Relay {
 }
 
 fn note(side: &mut Side, event: Event) {
-    side.readable |= event.readable();
-    side.writable |= event.writable();
-    side.read_closed |= event.read_closed();
+    side.add_if(Side::READABLE, event.readable());
+    side.add_if(Side::WRITABLE, event.writable());
+    side.add_if(Side::READ_CLOSED, event.read_closed());
 }
 
 impl Relay {
@@ -131,20 +131,16 @@ impl Relay {
             stream.set_nonblocking(true).unwrap();
             epoll.add(stream, token, interest).unwrap();
         }
-        let side = || Side {
-            writable: true,
-            ..Side::default()
-        };
         Self {
             client,
             server,
-            sides: [side(), side()],
+            sides: [Side::WRITABLE; 2],
             up: Flow::default(),
             down: Flow::default(),
             epoll,
             watches_write: false,
             runnable: false,
-            kit: Kit::new(1),
+            kit: Kit::new(1, RawFd::MAX),
         }
     }
 
@@ -171,14 +167,14 @@ impl Relay {
             assert!(matches!(turn, Turn::Blocked | Turn::More), "{turn:?}");
         }
         self.runnable = up == Turn::More || down == Turn::More;
-        if !client_side.writable && !self.watches_write {
+        if !client_side.has(Side::WRITABLE) && !self.watches_write {
             self.watches_write = true;
             let all = Interest::READ | Interest::WRITE | Interest::READ_CLOSED | Interest::EDGE;
             self.epoll.modify(&self.client, CLIENT, all).unwrap();
         }
         for (flow, to) in [(&mut self.up, &self.server), (&mut self.down, &self.client)] {
-            if flow.is_done() && !flow.finished {
-                flow.finished = true;
+            if flow.is_done() && !flow.finished() {
+                flow.finish();
                 to.shutdown(Shutdown::Write).unwrap();
             }
         }
@@ -216,7 +212,7 @@ fn run(seed: u64) -> u64 {
     // In some runs one application rests for long, so that the other side fills up.
     let rests = dice.below(4);
     let mut idle = 0;
-    while !(apps.iter().all(App::done) && relay.up.finished && relay.down.finished) {
+    while !(apps.iter().all(App::done) && relay.up.finished() && relay.down.finished()) {
         let mut busy = false;
         let steps = dice.below(6);
         for _ in 0..steps {
