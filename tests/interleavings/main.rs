@@ -91,7 +91,7 @@ static PROXY: LazyLock<model::Proxy> = LazyLock::new(|| {
     lbd::config::load(file).unwrap().proxies.remove(0)
 });
 
-/// `src/proxy/farm.rs`, as far as admission goes; news is kept rather than sent.
+/// `src/proxy/farm/mod.rs`, as far as admission goes; news is kept rather than sent.
 struct Farm {
     board: Arc<Board>,
     dispatch: Mutex<Dispatch>,
