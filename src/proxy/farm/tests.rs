@@ -100,7 +100,7 @@ fn shares_among_servers_with_room_are_exact_while_another_is_full() {
             taken[server].fetch_add(1, Ordering::Relaxed);
         }
     });
-    assert_eq!(taken.map(|t| t.into_inner()), [0, 4_000, 8_000]);
+    assert_eq!(taken.map(AtomicU32::into_inner), [0, 4_000, 8_000]);
 }
 
 /// What the clients of [`storm`] did and saw.
