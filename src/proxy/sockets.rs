@@ -16,6 +16,9 @@ use crate::net::tcp;
 
 /// Spare sockets a worker keeps for each proxy and address family.
 const SPARE_SOCKETS: usize = 256;
+/// An answer of more bytes than this comes in more than one segment, and is acknowledged before the
+/// next request.
+const SEGMENT: u64 = 1_400;
 /// How often spare sockets that nobody needed are closed, microseconds.
 const TRIM_EVERY: u64 = 1_000_000;
 
@@ -40,6 +43,8 @@ struct Pool {
     spare: VecDeque<u32>,
     /// The fewest spares since the last trim.
     unused: usize,
+    /// The last one that became spare had received more than one segment.
+    talkative: bool,
 }
 
 /// A worker's sockets towards servers, in use and spare. A spare one stays registered under its
@@ -157,8 +162,16 @@ impl Sockets {
         }
     }
 
-    /// Keeps a socket whose connection is over for another; `false`: it can't be kept.
-    pub(super) fn recycle(&mut self, sock: u32) -> bool {
+    /// Whether the answers to this socket's proxy are likely to come in several segments.
+    pub(super) fn expects_segments(&self, sock: u32) -> bool {
+        self.sock(sock)
+            .and_then(|entry| self.pools.get(usize::from(entry.pool)))
+            .is_some_and(|pool| pool.talkative)
+    }
+
+    /// Keeps a socket whose connection is over, after so many received bytes, for another; `false`:
+    /// it can't be kept.
+    pub(super) fn recycle(&mut self, sock: u32, received: u64) -> bool {
         let Some(entry) = usize::try_from(sock)
             .ok()
             .and_then(|index| self.socks.get_mut(index))
@@ -176,6 +189,7 @@ impl Sockets {
         }
         entry.user = Maybe::NONE;
         pool.spare.push_back(sock);
+        pool.talkative = received > SEGMENT;
         true
     }
 
