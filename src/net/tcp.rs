@@ -420,6 +420,31 @@ pub fn is_readable(fd: impl AsFd) -> io::Result<bool> {
     Ok(poll(&mut set, PollTimeout::ZERO)? > 0)
 }
 
+/// log2 of the unit in which a connected socket announces its receive window.
+#[cfg(test)]
+pub(crate) fn window_scale(fd: impl AsFd) -> u8 {
+    let mut info = [0_u8; 7]; // the beginning of struct tcp_info
+    let mut len: libc::socklen_t = 7;
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: `info` has room for the `len` = 7 bytes that the kernel may write, both outlive the
+    // call, and `raw` is open for as long as `fd` is borrowed.
+    let outcome = unsafe {
+        libc::getsockopt(
+            raw,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    assert_eq!(outcome, 0);
+    if cfg!(target_endian = "little") {
+        info[6] >> 4
+    } else {
+        info[6] & 15
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -239,3 +239,55 @@ fn reserve() -> Option<Bell> {
 pub(super) fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn connected(socks: &Sockets, sock: u32, listener: &TcpListener) -> std::net::TcpStream {
+        let fd = socks.fd(sock).unwrap();
+        tcp::connect(fd, listener.local_addr().unwrap()).unwrap();
+        listener.accept().unwrap().0
+    }
+
+    #[test]
+    fn a_recycled_socket_is_like_a_new_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut socks = Sockets::new(1);
+        let sock = socks.create(0, addr, 7, 1).unwrap();
+        let mut peer = connected(&socks, sock, &listener);
+        let scale = tcp::window_scale(socks.fd(sock).unwrap());
+        assert!(scale > 0);
+        assert!(!socks.recycle(sock, 0), "its connection is not over");
+        let fd = socks.fd(sock).unwrap();
+        tcp::send(fd, b"x").unwrap();
+        tcp::finish(fd).unwrap();
+        peer.read_to_end(&mut Vec::new()).unwrap();
+        peer.write_all(&[0; 2048]).unwrap();
+        drop(peer);
+        let mut received = 0;
+        while received < 2048 {
+            let fd = socks.fd(sock).unwrap();
+            received += tcp::recv(fd, &mut [0; 4096]).unwrap_or(0);
+        }
+        while !socks.recycle(sock, 2048) {
+            std::thread::yield_now();
+        }
+        assert!(socks.expects_segments(sock));
+        assert_eq!(socks.reuse(0, addr, 8, 2), Some(sock));
+        assert_eq!(socks.user_of(sock, 2), None, "an event of its predecessor");
+        assert_eq!(socks.user_of(sock, 3), Some(8));
+        let _peer = connected(&socks, sock, &listener);
+        // Without it a download would be held to 64 kB a round trip.
+        assert_eq!(tcp::window_scale(socks.fd(sock).unwrap()), scale);
+    }
+
+    #[test]
+    fn a_spare_socket_costs_sixteen_bytes() {
+        assert_eq!(size_of::<Sock>(), 16);
+    }
+}
