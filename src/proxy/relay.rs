@@ -14,8 +14,9 @@ use crate::net::tcp;
 
 /// Size of a worker's read buffer, bytes.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
-/// Bytes one direction may move in a round before others get their turn.
-const BUDGET: usize = 256 * 1024;
+/// Bytes one direction may move in a round before others get their turn: about 0.2 ms. With a
+/// quarter of it requests beside streams were as quick, and streams cost 8 % more CPU.
+const BUDGET: usize = 1024 * 1024;
 /// A direction that moves less in a turn is no stream, and goes back to the buffer.
 const QUIET_BYTES: usize = 16 * 1024;
 /// Empty pipes a worker keeps for the next stream.
