@@ -66,7 +66,7 @@ impl Worker {
                 Leave::InOrder if received > RECYCLE_RECEIVED_MAX => Leave::Close,
                 Leave::InOrder | Leave::Reset | Leave::Close => leave,
             };
-            self.leave_sock(sock, sock_leave);
+            self.leave_sock(sock, sock_leave, received);
         }
         let local = self.close_client(client, leave);
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
@@ -95,10 +95,10 @@ impl Worker {
         self.dig(slot);
     }
 
-    fn leave_sock(&mut self, sock: u32, leave: Leave) {
+    fn leave_sock(&mut self, sock: u32, leave: Leave, received: u64) {
         match leave {
             Leave::InOrder => {
-                if self.socks.recycle(sock) {
+                if self.socks.recycle(sock, received) {
                     return;
                 }
             }

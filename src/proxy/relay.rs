@@ -14,7 +14,8 @@ use crate::net::tcp;
 
 /// Size of a worker's read buffer, bytes.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
-/// Bytes one direction may move before others get their turn.
+/// Bytes one direction may move in a round before others get their turn: about 0.2 ms. With a
+/// quarter of it requests beside streams were as quick, and streams cost 8 % more CPU.
 const BUDGET: usize = 1024 * 1024;
 /// A direction that moves less in a turn is no stream, and goes back to the buffer.
 const QUIET_BYTES: usize = 16 * 1024;
@@ -48,6 +49,8 @@ impl Flow {
     const SPLICING: u64 = 1 << 2;
     /// The last read filled the buffer.
     const FULL_READ: u64 = 1 << 3;
+    /// Its last turn ended because its budget was spent.
+    const SPENT: u64 = 1 << 4;
     const FLAGS: u32 = 8;
 
     const fn has(&self, flag: u64) -> bool {
@@ -234,6 +237,7 @@ impl Path<'_> {
                 return (moved, Turn::Blocked);
             }
             if moved >= BUDGET {
+                self.flow.word |= Flow::SPENT;
                 return (moved, Turn::More);
             }
             // splice(2) does not get past an urgent mark, and calls it the end before a FIN.
@@ -300,7 +304,7 @@ impl Path<'_> {
             self.back_to_buffer();
             return Step::Again;
         };
-        let read = match pipe.fill(self.from, PIPE_BYTES) {
+        let read = match pipe.fill(self.from, PIPE_BYTES.min(BUDGET.saturating_sub(*moved))) {
             Ok(0) => {
                 kit.put_back(pipe);
                 // The end, or an urgent mark before it: a read can tell.
@@ -314,9 +318,11 @@ impl Path<'_> {
                     self.back_to_buffer();
                     return Step::Again;
                 }
-                if *moved < QUIET_BYTES {
+                // What a stream had just before its budget was spent counts, too.
+                if *moved < QUIET_BYTES && !self.flow.has(Flow::SPENT) {
                     self.back_to_buffer();
                 }
+                self.flow.word &= !Flow::SPENT;
                 return self.source_failed(&error);
             }
         };

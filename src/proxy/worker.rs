@@ -161,10 +161,11 @@ impl Worker {
             self.look_at_the_clock();
             self.round += 1;
             self.accept_first(&events);
+            let unfinished = std::mem::take(&mut self.runnable);
             for event in events.iter() {
                 self.on_event(event);
             }
-            self.run_on();
+            self.run_on(unfinished);
             self.read_mail();
             self.on_timers();
             if self.now >= self.next_tick {
@@ -230,6 +231,7 @@ impl Worker {
         match conn.state {
             State::Header => self.read_header(slot),
             State::Queued | State::Connecting => self.check_on_client(slot),
+            State::Relaying | State::Flushing if conn.runnable => {}
             State::Relaying => self.relay(slot),
             State::Flushing => self.flush_on(slot),
             State::Dead => {}
@@ -276,6 +278,9 @@ impl Worker {
             }
             State::Relaying | State::Flushing => {
                 note(&mut conn.server_side, event);
+                if conn.runnable {
+                    return;
+                }
                 if conn.state == State::Relaying {
                     self.relay(slot);
                 } else {
@@ -286,9 +291,9 @@ impl Worker {
         }
     }
 
-    /// Gives those that had more to do their next turn.
-    fn run_on(&mut self) {
-        for slot in std::mem::take(&mut self.runnable) {
+    /// Gives those that had more to do their next turn: one a round, after those who had news.
+    fn run_on(&mut self, unfinished: Vec<u32>) {
+        for slot in unfinished {
             if let Some(conn) = self.conn_mut(slot)
                 && std::mem::take(&mut conn.runnable)
             {
