@@ -17,9 +17,9 @@ use crate::net::epoll::Interest;
 const LINE: usize = 8;
 /// After a rest helpers step back into the line so much later than the owner, microseconds.
 const HELPERS_LATER: u64 = 100_000;
-/// So often helpers go to the end of the line, microseconds: rests may have put one before the
-/// owner, who then would get nothing while that helper is idle.
-const LINE_UP_EVERY: u64 = 10_000_000;
+/// So often helpers go to the end of the line, microseconds: a rest may have put the owner behind
+/// them, who then would get nothing while they are idle.
+const LINE_UP_EVERY: u64 = 5_000_000;
 
 /// How a worker hears of a listener's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,15 +218,23 @@ impl Worker {
         }
     }
 
-    /// Places came free: resting listeners are watched again, by helpers a little later.
+    /// Places came free: resting listeners are watched again. Helpers step out of the line and back
+    /// a little later, also those that did not rest: owners that did come back behind them.
     pub(super) fn resume_listeners(&mut self) {
         let soon = self.now + HELPERS_LATER;
-        for listener in &mut self.listeners {
-            let until = match listener.role {
-                Role::Owner => 0,
-                Role::Helper(_) | Role::Distant => soon,
+        for place in 0..self.listeners.len() {
+            let Some(listener) = self.listeners.get_mut(place) else {
+                break;
             };
-            listener.rests_until = listener.rests_until.map(|rests| rests.min(until));
+            match (listener.role, &mut listener.rests_until) {
+                (Role::Owner, Some(until)) => *until = 0,
+                (Role::Helper(_), Some(until)) => *until = soon.min(*until),
+                (Role::Helper(_), rests @ None) => {
+                    *rests = Some(soon);
+                    self.unwatch(place);
+                }
+                (Role::Owner, None) | (Role::Distant, _) => {}
+            }
         }
         self.end_rests();
     }
@@ -255,5 +263,26 @@ impl Worker {
                 self.watch(place);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_has_one_owner_and_the_next_workers_help() {
+        let of = |socket| [0, 1, 2].map(|number| role(3, 3, socket, number));
+        assert_eq!(of(0), [Role::Owner, Role::Helper(1), Role::Helper(2)]);
+        assert_eq!(of(2), [Role::Helper(1), Role::Helper(2), Role::Owner]);
+        // More sockets than workers: an earlier process had more.
+        assert_eq!(role(5, 2, 4, 0), Role::Owner);
+        assert_eq!(role(5, 2, 4, 1), Role::Helper(1));
+        // Fewer: each is watched by some.
+        assert_eq!(role(1, 2, 0, 1), Role::Owner);
+        assert_eq!(role(2, 3, 1, 0), Role::Distant);
+        // A long line is nobody's.
+        assert_eq!(role(32, 32, 0, 7), Role::Helper(7));
+        assert_eq!(role(32, 32, 0, 8), Role::Distant);
     }
 }
