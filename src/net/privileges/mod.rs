@@ -324,7 +324,8 @@ mod tests {
         let needs = ProxyNeeds::ClientSource;
         let report = confined_with(needs, |report| {
             source::try_foreign().unwrap();
-            let kinds = [libc::SOCK_RAW, libc::SOCK_DGRAM, libc::SOCK_PACKET];
+            const SOCK_PACKET: libc::c_int = 10;
+            let kinds = [libc::SOCK_RAW, libc::SOCK_DGRAM, SOCK_PACKET];
             for (family, kind) in [libc::AF_INET, libc::AF_INET6]
                 .into_iter()
                 .flat_map(|family| kinds.map(|kind| (family, kind)))
