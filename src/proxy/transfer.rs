@@ -340,7 +340,7 @@ impl Worker {
             State::Relaying if client || server => self.broke_off(slot, client, server),
             State::Flushing => self.flush_on(slot),
             State::Relaying | State::Header | State::Queued | State::Connecting | State::Dead => {
-                self.arm(slot)
+                self.arm(slot);
             }
         }
     }

@@ -324,8 +324,8 @@ mod tests {
         let needs = ProxyNeeds::ClientSource;
         let report = confined_with(needs, |report| {
             source::try_foreign().unwrap();
-            // 10 is SOCK_PACKET, which the kernel still knows.
-            let kinds = [libc::SOCK_RAW, libc::SOCK_DGRAM, 10];
+            const SOCK_PACKET: libc::c_int = 10;
+            let kinds = [libc::SOCK_RAW, libc::SOCK_DGRAM, SOCK_PACKET];
             for (family, kind) in [libc::AF_INET, libc::AF_INET6]
                 .into_iter()
                 .flat_map(|family| kinds.map(|kind| (family, kind)))
