@@ -354,4 +354,5 @@ impl Path<'_> {
 }
 
 #[cfg(test)]
+#[path = "relay_tests.rs"]
 mod tests;
