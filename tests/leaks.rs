@@ -3,6 +3,7 @@
 //! `LBD_CONNECTIONS` as many as it says; with `LBD_SANITIZED`, which tests/sanitize sets, lbd has a
 //! sanitizer in it, and nothing is said of memory.
 #![expect(
+    clippy::print_stderr,
     clippy::unwrap_used,
     unreachable_pub,
     reason = "helpers of tests panic like tests"

@@ -421,4 +421,5 @@ impl Path<'_> {
 }
 
 #[cfg(test)]
+#[path = "relay_tests.rs"]
 mod tests;
