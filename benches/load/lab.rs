@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, sched_getaffinity, unshare};
 use nix::unistd::Pid;
 
 use crate::backend::{Lie, Report};
-use crate::roles::{self, Scheduling};
+use crate::roles;
 
 /// Where the servers listen.
 const BACKEND_PORT: u16 = 9_000;
@@ -150,15 +150,7 @@ impl Lab {
             cpus,
             next_port: if isolated { 7_000 } else { 20_001 + unit * 10 },
         };
-        // With its first answer the backend is what it will be.
         lab.report()?;
-        let share_one = !lab.cpus.client.is_empty() && lab.cpus.client == lab.cpus.backend;
-        let scheduling = match share_one {
-            true => Scheduling::Batch,
-            false => Scheduling::Usual,
-        };
-        roles::schedule(std::process::id(), scheduling);
-        roles::schedule(lab.backend.id(), scheduling);
         Ok(lab)
     }
 

@@ -108,30 +108,6 @@ pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
-/// How the scheduler treats a process.
-#[derive(Clone, Copy)]
-pub(crate) enum Scheduling {
-    Usual,
-    /// It finishes its turn when it wakes another one. Client and servers on one CPU would
-    /// otherwise interrupt each other for every segment, and the load would cost 3–8 % more.
-    Batch,
-}
-
-/// Says so when it can't be set.
-pub(crate) fn schedule(pid: u32, scheduling: Scheduling) {
-    let policy = match scheduling {
-        Scheduling::Usual => "--other",
-        Scheduling::Batch => "--batch",
-    };
-    let pid = pid.to_string();
-    let chrt = Command::new("chrt")
-        .args([policy, "--pid", "0", &pid])
-        .status();
-    if !chrt.is_ok_and(|status| status.success()) {
-        eprintln!("note: no `chrt {policy}` for process {pid} (util-linux)");
-    }
-}
-
 /// The settings every measurement is made with, on both sides and for every program. What a
 /// kernel does not know or does not allow here is left as it is.
 pub(crate) fn tune_network() {
@@ -167,8 +143,6 @@ fn run_within(within: Within) -> io::Result<()> {
         )?;
     }
     pin(&within.cpus)?;
-    // The client's way is inherited, and is for the load alone.
-    schedule(std::process::id(), Scheduling::Usual);
     let program: Vec<CString> = within
         .program
         .into_iter()
