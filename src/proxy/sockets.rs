@@ -280,8 +280,8 @@ mod tests {
     fn a_recycled_socket_is_like_a_new_one() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let mut socks = Sockets::new(1);
-        let sock = socks.create(0, addr, 7, 1).unwrap();
+        let mut socks = Sockets::new(1, RawFd::MAX);
+        let sock = socks.create(0, addr, 7, 1, true).unwrap();
         let mut peer = connected(&socks, sock, &listener);
         let scale = tcp::window_scale(socks.fd(sock).unwrap());
         assert!(scale > 0);
