@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     let dropped = sink.dropped();
     drop(sink);
-    let read = reader.join().map_err(|_| "the reader panicked")?;
+    let read = reader.join().map_err(|_panic| "the reader panicked")?;
     println!("records read {read}, dropped {dropped}");
     Ok(())
 }
@@ -125,7 +125,7 @@ fn round(threads: u16, work: &(impl Fn(u16) + Sync)) -> Result<Cost, Box<dyn Err
         let began = clock::now();
         let mut cpu = Duration::ZERO;
         for thread in running {
-            cpu += thread.join().map_err(|_| "a thread panicked")??;
+            cpu += thread.join().map_err(|_panic| "a thread panicked")??;
         }
         Ok::<_, Box<dyn Error>>((cpu, clock::now().saturating_duration_since(began)))
     })?;

@@ -60,8 +60,10 @@ pub struct Dispatch {
     board: Arc<Board>,
     /// The weights that the plan in force is made of.
     weights: Vec<u32>,
-    /// Picks where a plan would be too long; `None`: the plan does.
-    rotation: Option<Rotation>,
+    /// Whether the board has a plan; a longer one than it can have is left to `rotation`.
+    planned: bool,
+    /// Picks where the plan doesn't, and for retries: they leave everybody's turn as it is.
+    rotation: Rotation,
     queue: Queue,
     max_queue: MaxQueue,
     slowstart: Duration,
@@ -78,7 +80,8 @@ impl Dispatch {
             servers: config.servers.iter().map(Server::new).collect(),
             board: Arc::new(Board::new(config.servers.len())),
             weights: vec![0; config.servers.len()],
-            rotation: None,
+            planned: false,
+            rotation: Rotation::new(config.servers.len()),
             queue: Queue::default(),
             max_queue: config.max_queue,
             slowstart: config.slowstart,
@@ -146,10 +149,10 @@ impl Dispatch {
                 .enumerate()
                 .any(|(i, s)| s.usable() && !tried.contains(i));
         let allowed = |index| !(untried_left && tried.contains(index));
-        let Some(rotation) = &mut self.rotation else {
-            return self.board.take_for_queue(allowed);
-        };
-        let (weights, board) = (&self.weights, &self.board);
+        if self.planned && !untried_left {
+            return self.board.take_for_queue();
+        }
+        let (weights, board, rotation) = (&self.weights, &self.board, &mut self.rotation);
         loop {
             let picked = rotation.pick(|index| {
                 let free = allowed(index) && board.slots(index).is_some_and(Slots::has_room);
@@ -246,11 +249,8 @@ impl Dispatch {
             .iter()
             .filter(|s| s.usable())
             .all(Server::ramping);
-        if was_ramping
-            && !self.ramping
-            && let Some(rotation) = &mut self.rotation
-        {
-            rotation.restart();
+        if was_ramping && !self.ramping {
+            self.rotation.restart();
         }
         self.publish();
         if !self.queue.is_empty() {
@@ -279,14 +279,11 @@ impl Dispatch {
             return;
         }
         self.weights = weights;
-        let (weights, rotation) = (&self.weights, &mut self.rotation);
+        let (weights, planned) = (&self.weights, &mut self.planned);
         self.board.replace(|from| {
-            if let Some(plan) = Plan::new(weights, from) {
-                *rotation = None;
-                return plan;
-            }
-            rotation.get_or_insert_with(|| Rotation::new(weights.len()));
-            Plan::empty(from)
+            let plan = Plan::new(weights, from);
+            *planned = plan.is_some();
+            plan.unwrap_or_else(|| Plan::empty(from))
         });
     }
 
