@@ -104,8 +104,9 @@ counters! {
     Recycled recycled,
 }
 
-/// Counters with one writer.
+/// Counters with one writer, on cache lines of their own: two, as processors fetch them in pairs.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Cells<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> Cells<N> {
@@ -169,6 +170,20 @@ impl WorkerCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cache_line_has_two_writers() {
+        let workers = [0, 1].map(|_| std::sync::Arc::new(WorkerCounters::new(3)));
+        let mut owners = std::collections::HashMap::new();
+        for (worker, counters) in workers.iter().enumerate() {
+            let servers = counters.servers.iter().flat_map(|cells| &cells.0);
+            for cell in counters.proxy.0.iter().chain(servers) {
+                let line = std::ptr::from_ref(cell).addr() / 64;
+                assert_eq!(*owners.entry(line).or_insert(worker), worker);
+            }
+        }
+        assert!(owners.len() > 2);
+    }
 
     #[test]
     fn the_sum_over_workers_is_what_each_counted() {

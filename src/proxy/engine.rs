@@ -101,8 +101,10 @@ pub enum EngineError {
     },
 }
 
-/// When a worker last came round, as it tells it itself.
+/// When a worker last came round, as it tells it itself; on cache lines of its own, for it is
+/// written in each round.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct Tick {
     tid: AtomicU32,
     millis: AtomicU64,

@@ -26,6 +26,7 @@ pub mod termination;
 pub mod timer;
 
 mod accept;
+mod atomic;
 mod conn;
 mod connect;
 mod ending;

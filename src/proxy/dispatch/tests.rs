@@ -328,7 +328,7 @@ fn seeded_runs_keep_every_invariant() {
             }
             assert_eq!(dispatch.queue().len(), waiting.len());
             for (index, limit) in limits.into_iter().enumerate() {
-                let used = dispatch.servers()[index].used();
+                let used = dispatch.board().slots(index).unwrap().used();
                 assert!(used <= limit);
                 assert_eq!(used as usize, held.iter().filter(|s| **s == index).count());
             }
