@@ -132,7 +132,9 @@ pub struct Options {
 pub fn set_options(fd: impl AsFd, options: Options) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     socket.set_tcp_nodelay(true)?;
-    options.keepalive.map_or(Ok(()), |idle| set_keepalive(&fd, idle))
+    options
+        .keepalive
+        .map_or(Ok(()), |idle| set_keepalive(&fd, idle))
 }
 
 /// Has the kernel probe a peer that has been silent for `idle`.

@@ -1,0 +1,112 @@
+//! What a worker does in user space for a whole connection and for a request: slab, sockets,
+//! timers, counters and all. One client and one server on 127.0.0.1, one thing at a time, so that
+//! nearly every run has the same rounds. The system calls themselves are counted by tests/syscalls.
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lbd::net::{clock, tcp};
+use lbd::proxy::engine::{Engine, EngineOptions};
+use lbd::proxy::farm::Farm;
+
+use super::{Case, Outcome, config};
+
+/// A worker's loop, wherever the optimiser has put the function itself.
+const WORKER: &str = "lbd::proxy::worker::Worker::run";
+
+pub(super) const CASES: [Case; 2] = [
+    Case {
+        name: "engine: a short connection",
+        counted: WORKER,
+        times: 600,
+        empty: 100,
+        run: connections,
+    },
+    Case {
+        name: "engine: a request",
+        counted: WORKER,
+        times: 1_200,
+        empty: 200,
+        run: requests,
+    },
+];
+
+struct Lab {
+    engine: Engine,
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Lab {
+    fn start() -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let config = config(&format!(
+            "[proxy.test]\nlisten = \"127.0.0.1:0\"\nbackends = [\"{}\"]\nclient-first = true\n",
+            listener.local_addr()?
+        ))?;
+        let proxy = config.proxies.first().ok_or("no proxy")?;
+        let farm = Arc::new(Farm::new(proxy));
+        farm.set_up(0, true, clock::now());
+        let listen = *proxy.listen.first().ok_or("no listener")?;
+        let group = tcp::listener_group(listen, 1)?;
+        let addr = tcp::local_addr(group.first().ok_or("no socket")?)?;
+        let options = EngineOptions {
+            workers: 1,
+            max_connections: 100,
+            access: None,
+        };
+        let engine = Engine::start(&config, &[farm], vec![vec![group]], options)?;
+        Ok(Self {
+            engine,
+            listener,
+            addr,
+        })
+    }
+
+    /// Client and server of one connection.
+    fn connect(&self) -> Result<(TcpStream, TcpStream), Box<dyn Error>> {
+        let mut client = TcpStream::connect(self.addr)?;
+        client.set_nodelay(true)?;
+        client.write_all(&[1; 256])?;
+        let (server, _) = self.listener.accept()?;
+        server.set_nodelay(true)?;
+        Ok((client, server))
+    }
+
+    fn stop(self) {
+        self.engine.stop(Duration::from_secs(10));
+    }
+}
+
+fn connections(times: u32) -> Outcome {
+    let lab = Lab::start()?;
+    for _ in 0..times {
+        let (mut client, mut server) = lab.connect()?;
+        server.read_exact(&mut [0; 256])?;
+        server.write_all(&[2; 512])?;
+        client.read_exact(&mut [0; 512])?;
+        drop(client);
+        // Its end, and so the end of the one before is over when the next begins.
+        server.read(&mut [0])?;
+    }
+    lab.stop();
+    Ok(())
+}
+
+fn requests(times: u32) -> Outcome {
+    let lab = Lab::start()?;
+    let (mut client, mut server) = lab.connect()?;
+    server.read_exact(&mut [0; 256])?;
+    for _ in 0..times {
+        server.write_all(&[2; 512])?;
+        client.read_exact(&mut [0; 512])?;
+        client.write_all(&[1; 256])?;
+        server.read_exact(&mut [0; 256])?;
+    }
+    drop((client, server));
+    lab.stop();
+    Ok(())
+}
