@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 
-use super::conn::{Conn, State};
+use super::conn::{Conn, Side, State};
 use super::counters::ProxyCount;
 use super::ending::Leave;
 use super::engine::Shared;
@@ -347,7 +347,7 @@ impl Worker {
             let quiet = conn.is_some_and(|conn| {
                 conn.serial == serial && conn.state != State::Dead && conn.silent()
                     // One whose bytes wait for a server to read them has spoken.
-                    && !conn.client_side.readable
+                    && !conn.client_side.has(Side::READABLE)
             });
             if quiet {
                 return Some(slot);

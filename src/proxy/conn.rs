@@ -2,10 +2,14 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use super::queue::Tried;
 use super::relay::Flow;
+use super::stall::Silence;
 use super::termination::Phase;
+use super::timer::Due;
+use crate::net::tcp::Answers;
 
 /// A number that may be missing; the highest one can't be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,23 +81,75 @@ pub(super) enum State {
     Dead,
 }
 
-/// The readiness of one side's socket, as far as events told.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Side {
+/// What is known of one side's socket: its readiness, as far as events told, and what it owes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Side(u8);
+
+impl Side {
     /// A read may bring something.
-    pub(super) readable: bool,
+    pub(super) const READABLE: Self = Self(1);
     /// A write may be taken.
-    pub(super) writable: bool,
+    pub(super) const WRITABLE: Self = Self(1 << 1);
     /// The peer's FIN has arrived, perhaps behind data.
-    pub(super) read_closed: bool,
+    pub(super) const READ_CLOSED: Self = Self(1 << 2);
     /// Urgent data came: reads stop at its mark, so a short read is no sign of an empty socket.
-    pub(super) urgent: bool,
+    pub(super) const URGENT: Self = Self(1 << 3);
     /// The peer is gone: RST, or it does not answer any more.
-    pub(super) broken: bool,
+    pub(super) const BROKEN: Self = Self(1 << 4);
     /// Something was written to it since it was last known to have acknowledged everything.
-    pub(super) owes: bool,
+    pub(super) const OWES: Self = Self(1 << 5);
     /// The socket's probes are paced: it is not like a new one.
-    pub(super) paced: bool,
+    pub(super) const PACED: Self = Self(1 << 6);
+    /// The socket served another connection before, and its window is as the kernel chose it.
+    pub(super) const RECYCLED: Self = Self(1 << 7);
+
+    pub(super) const fn has(self, what: Self) -> bool {
+        self.0 & what.0 != 0
+    }
+
+    pub(super) const fn add(&mut self, what: Self) {
+        self.0 |= what.0;
+    }
+
+    pub(super) const fn add_if(&mut self, what: Self, condition: bool) {
+        if condition {
+            self.add(what);
+        }
+    }
+
+    pub(super) const fn remove(&mut self, what: Self) {
+        self.0 &= !what.0;
+    }
+}
+
+/// What only few connections have to remember: those that met a queue, a server that failed them,
+/// or a peer that does not answer.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// Servers that failed it.
+    pub(super) tried: Tried,
+    /// How many stood before it in the queue.
+    pub(super) queued_behind: u32,
+    /// Connects that failed.
+    pub(super) retries: u8,
+    /// Whether it went to another server than the first.
+    pub(super) redispatched: bool,
+    /// Since when the client answers nothing.
+    pub(super) client_silence: Silence,
+    /// Since when the server answers nothing.
+    pub(super) server_silence: Silence,
+}
+
+impl Rare {
+    /// What a connection remembers for which nothing happened.
+    const NONE: Self = Self {
+        tried: Tried::NONE,
+        queued_behind: 0,
+        retries: 0,
+        redispatched: false,
+        client_silence: Silence::NONE,
+        server_silence: Silence::NONE,
+    };
 }
 
 /// One connection. Times are microseconds since the engine's start.
@@ -128,15 +184,9 @@ pub(super) struct Conn {
     /// Time of the connect that succeeded, microseconds.
     pub(super) connect_time: Maybe,
     /// The earliest tick at which its timer comes due.
-    pub(super) armed: u64,
-    /// Servers that failed it.
-    pub(super) tried: Tried,
-    /// How many stood before it in the queue.
-    pub(super) queued_behind: u32,
-    /// Connects that failed.
-    pub(super) retries: u8,
-    /// Whether it went to another server than the first.
-    pub(super) redispatched: bool,
+    pub(super) armed: Due,
+    /// Missing for most.
+    rare: Option<Box<Rare>>,
     /// Where it stood when one side broke off.
     pub(super) broke_in: Phase,
     /// Readiness to write is watched on the client's socket too.
@@ -161,10 +211,7 @@ impl Conn {
             proxy,
             server: None,
             state: State::Queued,
-            client_side: Side {
-                writable: true,
-                ..Side::default()
-            },
+            client_side: Side::WRITABLE,
             server_side: Side::default(),
             up: Flow::default(),
             down: Flow::default(),
@@ -173,25 +220,52 @@ impl Conn {
             active: now,
             queue_time: Maybe::NONE,
             connect_time: Maybe::NONE,
-            armed: u64::MAX,
-            tried: Tried::default(),
-            queued_behind: 0,
-            retries: 0,
-            redispatched: false,
+            armed: Due::NEVER,
+            rare: None,
             broke_in: Phase::Data,
             watches_write: false,
             runnable: false,
         }
     }
 
+    /// What only few connections have to remember.
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&Rare::NONE)
+    }
+
+    /// The same, to change it.
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Whether a peer has long stopped to answer; `answers` is `None` when it has nothing to.
+    pub(super) fn is_gone(
+        &mut self,
+        whose: impl Fn(&mut Rare) -> &mut Silence,
+        answers: Option<Answers>,
+        user_timeout: Duration,
+        now: u64,
+    ) -> bool {
+        let Some(answers) = answers else {
+            if let Some(rare) = self.rare.as_deref_mut() {
+                whose(rare).broken();
+            }
+            return false;
+        };
+        if answers.missing == 0 && self.rare.is_none() {
+            return false;
+        }
+        whose(self.rare_mut()).look(answers, user_timeout, now)
+    }
+
     /// Whether the client has not sent a byte.
     pub(super) const fn silent(&self) -> bool {
-        self.up.bytes == 0
+        self.up.bytes() == 0
     }
 
     /// Whether exactly one direction has come to its end.
     pub(super) const fn half_closed(&self) -> bool {
-        self.up.ended != self.down.ended
+        self.up.ended() != self.down.ended()
     }
 
     /// Where it stands, for its termination code.
@@ -199,7 +273,7 @@ impl Conn {
         match self.state {
             State::Queued => Phase::Queue,
             State::Connecting => Phase::Connect,
-            State::Relaying if self.down.ended => Phase::Last,
+            State::Relaying if self.down.ended() => Phase::Last,
             State::Relaying | State::Dead => Phase::Data,
             State::Flushing => self.broke_in,
         }
@@ -212,6 +286,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little_more_than_its_facts() {
-        assert!(size_of::<Conn>() <= 160, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 120, "{}", size_of::<Conn>());
     }
 }

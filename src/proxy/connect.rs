@@ -8,7 +8,7 @@ use super::conn::{Conn, Maybe, Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
-use super::queue::{Ticket, Tried};
+use super::queue::Ticket;
 use super::sockets::is_exhausted;
 use super::termination::{Cause, Phase, Termination};
 use super::worker::{Token, Worker};
@@ -63,7 +63,7 @@ impl Worker {
             };
             let admission = settings
                 .farm
-                .admit(self.ticket(slot, conn), conn.tried, place);
+                .admit(self.ticket(slot, conn), conn.rare().tried, place);
             match admission {
                 Admission::Server(server) => match self.connect(slot, server) {
                     Ok(()) => return,
@@ -79,7 +79,7 @@ impl Worker {
                     if let Some(conn) = self.conn_mut(slot) {
                         conn.state = State::Queued;
                         conn.since = now;
-                        conn.queued_behind = u32::try_from(before).unwrap_or(u32::MAX);
+                        conn.rare_mut().queued_behind = u32::try_from(before).unwrap_or(u32::MAX);
                     }
                     self.arm(slot);
                     return;
@@ -131,7 +131,9 @@ impl Worker {
             let waited = now.saturating_sub(conn.accepted);
             conn.queue_time = Maybe::span(waited);
         }
-        conn.redispatched |= conn.tried != Tried::default();
+        if !conn.rare().tried.is_empty() {
+            conn.rare_mut().redispatched = true;
+        }
         conn.server = u16::try_from(server).ok();
         conn.state = State::Connecting;
         conn.since = now;
@@ -154,7 +156,7 @@ impl Worker {
         };
         if let Some(conn) = self.conn_mut(slot) {
             conn.sock = Maybe::some(sock);
-            conn.server_side.recycled = recycled.is_some();
+            conn.server_side.add_if(Side::RECYCLED, recycled.is_some());
         }
         let Some(fd) = self.socks.fd(sock) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -192,7 +194,7 @@ impl Worker {
         conn.since = now;
         conn.active = now;
         conn.connect_time = Maybe::span(took);
-        conn.server_side.writable = true;
+        conn.server_side.add(Side::WRITABLE);
         let server = conn.server.map(usize::from);
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
             settings
@@ -223,7 +225,7 @@ impl Worker {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return false;
         };
-        let again = conn.retries < settings.retries;
+        let again = conn.rare().retries < settings.retries;
         if let Some(server) = conn.server.map(usize::from) {
             let what = if cause == Cause::ServerTimeout {
                 ServerCount::ConnectTimeout
@@ -252,7 +254,8 @@ impl Worker {
             return false;
         }
         if let Some(conn) = self.conn_mut(slot) {
-            conn.retries = conn.retries.saturating_add(1);
+            let rare = conn.rare_mut();
+            rare.retries = rare.retries.saturating_add(1);
         }
         self.leave_server(slot);
         true
@@ -272,7 +275,7 @@ impl Worker {
         let (sock, server) = (conn.sock.take(), conn.server.take().map(usize::from));
         conn.state = State::Queued;
         if let Some(server) = server {
-            conn.tried.mark(server);
+            conn.rare_mut().tried.mark(server);
         }
         if let Some(sock) = sock {
             self.socks.close(sock);

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::conn::{Conn, State};
+use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
 use super::stall;
 use super::termination::Cause;
-use crate::net::tcp;
 
 /// A proxy's configuration as the data path wants it. Durations are microseconds.
 #[derive(Debug)]
@@ -18,7 +17,8 @@ pub(super) struct Settings {
     pub(super) farm: Arc<Farm>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) addresses: Vec<SocketAddr>,
-    pub(super) options: tcp::Options,
+    /// Silence after which the kernel probes a peer.
+    pub(super) keepalive: Option<Duration>,
     pub(super) client_first: bool,
     pub(super) retries: u8,
     pub(super) connect_timeout: u64,
@@ -27,7 +27,8 @@ pub(super) struct Settings {
     pub(super) queue_timeout: u64,
     pub(super) first_byte_timeout: Option<u64>,
     pub(super) user_timeout: Option<Duration>,
-    /// How often a connection is looked at, whether or not something happens on it.
+    /// How often a connection is looked at, whether or not something happens on it. At the first look
+    /// its server's socket gets keepalive.
     pub(super) look_every: u64,
 }
 
@@ -46,9 +47,7 @@ impl Settings {
             farm: Arc::clone(farm),
             counters,
             addresses: config.servers.iter().map(|s| s.address).collect(),
-            options: tcp::Options {
-                keepalive: config.keepalive,
-            },
+            keepalive: config.keepalive,
             client_first: config.client_first,
             retries: config.retries,
             connect_timeout: micros(config.connect_timeout),
@@ -60,9 +59,12 @@ impl Settings {
                 .filter(|_| config.client_first)
                 .map(micros),
             user_timeout: config.user_timeout,
-            look_every: micros(config.user_timeout.map_or(LOOK_EVERY, |timeout| {
-                stall::look_every(timeout).min(LOOK_EVERY)
-            })),
+            look_every: micros(
+                [config.user_timeout.map(stall::look_every), config.keepalive]
+                    .into_iter()
+                    .flatten()
+                    .fold(LOOK_EVERY, Duration::min),
+            ),
         }
     }
 }
@@ -88,7 +90,7 @@ pub(super) fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCo
         State::Flushing => (
             conn.since + settings.half_close_timeout,
             None,
-            if conn.client_side.broken {
+            if conn.client_side.has(Side::BROKEN) {
                 Cause::Client
             } else {
                 Cause::Server
@@ -131,7 +133,7 @@ fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause
         (
             conn.active.saturating_add(settings.half_close_timeout),
             Some(ProxyCount::HalfCloseTimeout),
-            if conn.up.ended {
+            if conn.up.ended() {
                 Cause::ServerTimeout
             } else {
                 Cause::ClientTimeout

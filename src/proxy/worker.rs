@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::accept::Listener;
 use super::census::LocalEnds;
-use super::conn::{Conn, State};
+use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
 use super::ending::Leave;
@@ -23,7 +23,7 @@ use super::relay::Kit;
 use super::settings::{Settings, deadline, micros, next_look};
 use super::sockets::Sockets;
 use super::termination::{Cause, Termination};
-use super::timer::{Entry, Wheel};
+use super::timer::{Due, Entry, Wheel};
 use crate::net::epoll::{Epoll, Event, Events, Interest};
 use crate::net::{clock, tcp};
 
@@ -154,10 +154,11 @@ impl Worker {
             }
             self.look_at_the_clock();
             self.round += 1;
+            let unfinished = std::mem::take(&mut self.runnable);
             for event in events.iter() {
                 self.on_event(event);
             }
-            self.run_on();
+            self.run_on(unfinished);
             self.read_mail();
             self.on_timers();
             if self.now >= self.next_tick {
@@ -218,14 +219,10 @@ impl Worker {
         let Some(conn) = self.conn_mut(slot) else {
             return;
         };
-        let side = &mut conn.client_side;
-        side.readable |= event.readable();
-        side.writable |= event.writable();
-        side.read_closed |= event.read_closed();
-        side.urgent |= event.urgent();
-        side.broken |= event.error();
+        note(&mut conn.client_side, event);
         match conn.state {
             State::Queued | State::Connecting => self.check_on_client(slot),
+            State::Relaying | State::Flushing if conn.runnable => {}
             State::Relaying => self.relay(slot),
             State::Flushing => self.flush_on(slot),
             State::Dead => {}
@@ -238,9 +235,9 @@ impl Worker {
             return;
         };
         let gone = match &conn.client {
-            _ if conn.client_side.broken => true,
+            _ if conn.client_side.has(Side::BROKEN) => true,
             // A client that must speak first and closed without a word wants nothing.
-            Some(fd) if conn.client_side.read_closed && settings.client_first => {
+            Some(fd) if conn.client_side.has(Side::READ_CLOSED) && settings.client_first => {
                 tcp::ended(fd).unwrap_or(true)
             }
             Some(_) | None => false,
@@ -263,18 +260,17 @@ impl Worker {
                 if event.error() || event.hung_up() {
                     self.connect_failed(slot, Cause::Server);
                 } else if event.writable() {
-                    conn.server_side.readable |= event.readable();
-                    conn.server_side.read_closed |= event.read_closed();
+                    conn.server_side.add_if(Side::READABLE, event.readable());
+                    conn.server_side
+                        .add_if(Side::READ_CLOSED, event.read_closed());
                     self.connected(slot);
                 }
             }
             State::Relaying | State::Flushing => {
-                let side = &mut conn.server_side;
-                side.readable |= event.readable();
-                side.writable |= event.writable();
-                side.read_closed |= event.read_closed();
-                side.urgent |= event.urgent();
-                side.broken |= event.error();
+                note(&mut conn.server_side, event);
+                if conn.runnable {
+                    return;
+                }
                 if conn.state == State::Relaying {
                     self.relay(slot);
                 } else {
@@ -285,9 +281,9 @@ impl Worker {
         }
     }
 
-    /// Gives those that had more to do their next turn.
-    fn run_on(&mut self) {
-        for slot in std::mem::take(&mut self.runnable) {
+    /// Gives those that had more to do their next turn: one a round, after those who had news.
+    fn run_on(&mut self, unfinished: Vec<u32>) {
+        for slot in unfinished {
             if let Some(conn) = self.conn_mut(slot)
                 && std::mem::take(&mut conn.runnable)
             {
@@ -386,7 +382,7 @@ impl Worker {
                 continue;
             };
             if entry.is_for(conn.armed) {
-                conn.armed = u64::MAX;
+                conn.armed = Due::NEVER;
                 self.on_deadline(entry.key);
             }
         }
@@ -422,7 +418,7 @@ impl Worker {
         let (deadline, _, _) = deadline(conn, settings);
         let at = deadline.min(next_look(conn, settings, self.now));
         let tick = (at >> TIMER_SHIFT).saturating_add(1);
-        if tick < conn.armed {
+        if conn.armed.is_after(tick, self.now >> TIMER_SHIFT) {
             let at = self.wheel.arm(slot, tick);
             if let Some(conn) = self.conn_mut(slot) {
                 conn.armed = at;
@@ -477,4 +473,13 @@ impl Worker {
             .filter_map(|(slot, _)| u32::try_from(slot).ok())
             .collect()
     }
+}
+
+/// Remembers what an event tells.
+fn note(side: &mut Side, event: Event) {
+    side.add_if(Side::READABLE, event.readable());
+    side.add_if(Side::WRITABLE, event.writable());
+    side.add_if(Side::READ_CLOSED, event.read_closed());
+    side.add_if(Side::URGENT, event.urgent());
+    side.add_if(Side::BROKEN, event.error());
 }

@@ -1,7 +1,8 @@
 //! Peers that stop reading, and peers that vanish.
 
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -206,4 +207,28 @@ fn an_idle_client_may_miss_a_keepalive_probe() {
     let began = clock::now();
     lab.settle();
     assert!(clock::now() - began < Duration::from_secs(6));
+}
+
+/// The kernel's timer of the established connection to `addr`: 2 stands for keepalive, 0 for none.
+fn timer_of(addr: SocketAddr) -> Option<u32> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", addr.port());
+    let line = table.lines().find(|line| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next().is_some_and(|remote| remote.ends_with(&port)) && fields.next() == Some("01")
+    })?;
+    let timer = line.split_whitespace().nth(5)?;
+    timer.split(':').next()?.parse().ok()
+}
+
+#[test]
+fn the_server_of_a_lasting_connection_is_probed_too() {
+    let backend = Backend::echo(1);
+    let mut proxy = proxy(vec![server(backend.addr)]);
+    proxy.keepalive = Some(Duration::from_secs(1));
+    let lab = Lab::start(proxy, 1);
+    let mut client = lab.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0; 2]).unwrap();
+    wait_until("keepalive runs", || timer_of(backend.addr) == Some(2));
 }
