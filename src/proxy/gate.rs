@@ -1,6 +1,6 @@
 //! A count of connections that never exceeds its limit, shared by all workers.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// One place. The upper half of the word counts those taken.
 const ONE: u64 = 1 << 32;
@@ -20,7 +20,7 @@ pub struct Gate {
 impl Gate {
     /// An empty gate for at most `limit` connections.
     #[must_use]
-    pub const fn new(limit: u32) -> Self {
+    pub fn new(limit: u32) -> Self {
         Self {
             word: AtomicU64::new(0),
             most: AtomicU32::new(0),

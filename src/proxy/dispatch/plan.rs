@@ -121,3 +121,84 @@ fn gcd(a: u32, b: u32) -> u32 {
     }
     a
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(limits: &[u32]) -> Vec<Slots> {
+        limits
+            .iter()
+            .map(|limit| {
+                let slots = Slots::new();
+                slots.set_limit(*limit);
+                slots
+            })
+            .collect()
+    }
+
+    fn picks(plan: &Plan, slots: &[Slots], count: usize) -> Vec<usize> {
+        (0..count)
+            .filter_map(|_| plan.pick(slots, Door::Front, |_| true))
+            .collect()
+    }
+
+    #[test]
+    fn the_sequence_is_smooth_and_goes_on_where_it_is_told_to() {
+        let slots = slots(&[9, 9, 9]);
+        let plan = Plan::new(&[100, 200, 300], 0).unwrap();
+        assert_eq!(picks(&plan, &slots, 8), [2, 1, 0, 2, 1, 2, 2, 1]);
+        let next = Plan::new(&[100, 200, 300], plan.position()).unwrap();
+        assert_eq!(picks(&next, &slots, 4), [0, 2, 1, 2]);
+    }
+
+    #[test]
+    fn a_full_server_is_passed_over_and_the_others_keep_their_shares() {
+        let slots = slots(&[1, 90, 90]);
+        let plan = Plan::new(&[5, 1, 2], 0).unwrap();
+        let taken = picks(&plan, &slots, 31);
+        let count = |server| taken.iter().filter(|s| **s == server).count();
+        assert_eq!([count(0), count(1), count(2)], [1, 10, 20]);
+    }
+
+    #[test]
+    fn where_all_are_full_or_held_for_others_nobody_is_picked() {
+        let slots = slots(&[1, 1]);
+        let plan = Plan::new(&[1, 1], 0).unwrap();
+        assert_eq!(picks(&plan, &slots, 3), [0, 1]);
+        assert_eq!(
+            slots[0].give_back(),
+            super::super::slots::Returned {
+                left: 0,
+                wanted: false
+            }
+        );
+        slots.iter().for_each(Slots::hold);
+        assert!(picks(&plan, &slots, 3).is_empty());
+        assert_eq!(plan.pick(&slots, Door::Queue, |_| true), Some(0));
+        assert!(slots[1].give_back().wanted);
+        assert_eq!(plan.pick(&slots, Door::Queue, |server| server != 1), None);
+    }
+
+    #[test]
+    fn sixteen_servers_of_any_weights_fit_and_a_longer_turn_is_left_to_the_lock() {
+        let mut weights = [256; 16];
+        weights[15] = 255;
+        assert_eq!(Plan::new(&weights, 0).unwrap().sequence.len(), 4095);
+        assert!(Plan::new(&[4096, 1], 0).is_none());
+        assert!(Plan::new(&[8192, 2], 0).is_none());
+        assert_eq!(Plan::new(&[0, 65_536], 0).unwrap().sequence.len(), 1);
+        assert!(Plan::new(&[0, 0], 0).unwrap().sequence.is_empty());
+    }
+
+    #[test]
+    fn a_slot_given_back_twice_leaves_the_count_right() {
+        let slots = &slots(&[1])[0];
+        assert_eq!(slots.take(Door::Front), Take::Taken);
+        slots.give_back();
+        slots.give_back();
+        assert_eq!(slots.used(), 0);
+        assert_eq!(slots.take(Door::Front), Take::Taken);
+        assert_eq!(slots.take(Door::Front), Take::Full);
+    }
+}

@@ -116,6 +116,29 @@ fn shares_follow_the_weights_exactly() {
 }
 
 #[test]
+fn shares_of_a_turn_too_long_for_a_plan_are_exact_too() {
+    // One whole share and two of a sixteenth: 251 × 16 + 241 + 239 picks a turn.
+    let (mut dispatch, now) = dispatch(vec![server(251, 0), server(241, 0), server(239, 0)], 0);
+    for index in [1, 2] {
+        dispatch.set_up(index, false, now);
+        dispatch.set_up(index, true, now);
+    }
+    let turn = 251 * 16 + 241 + 239;
+    let mut got = [0; 3];
+    for slot in 0..turn {
+        assert_eq!(dispatch.board().take(), None);
+        let Admission::Server(server) = admit(&mut dispatch, slot) else {
+            panic!("refused");
+        };
+        got[server] += 1;
+    }
+    assert_eq!(got, [4016, 241, 239]);
+    // Warm again, there is a plan.
+    dispatch.advance(now + Duration::from_secs(60));
+    assert!(dispatch.board().take().is_some());
+}
+
+#[test]
 fn the_excess_waits_in_order_and_the_next_is_refused() {
     let (mut dispatch, _) = dispatch(vec![server(1, 1)], 2);
     assert_eq!(admit(&mut dispatch, 1), Admission::Server(0));
