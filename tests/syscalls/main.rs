@@ -1,4 +1,4 @@
-//! System calls of the data path, counted: how many a worker of the real daemon makes for a short
+//! System calls of the data path, counted: how many a worker makes for a short
 //! connection and for a request, call by call. Each has its reason in docs/datapath.md; one more
 //! than that turns this red. Needs strace; says so when it skips.
 #![cfg(test)]
@@ -19,20 +19,19 @@ const EACH: usize = 100;
 /// The calls that wait: how many depends on how much arrives meanwhile.
 const WAITS: [&str; 2] = ["epoll_wait", "epoll_pwait"];
 /// What a call that has no limit of its own may come to: ticks, trims, the clock of the log.
-const STRAY: u64 = 5;
+const STRAY: u64 = 10;
 
 /// A short connection, at most, hundredths of calls: the request's bytes up, the answer's down, the
 /// client closes first, on a recycled socket.
-const CONNECTION: [(&str, u64); 9] = [
-    ("accept4", 110),
+const CONNECTION: [(&str, u64); 8] = [
+    ("accept4", 125),
+    ("close", 110),
     ("connect", 205),
     ("epoll_ctl", 110),
     ("recvfrom", 410),
     ("sendto", 205),
+    ("setsockopt", 210),
     ("shutdown", 105),
-    ("close", 110),
-    ("getsockopt", 105),
-    ("setsockopt", 10),
 ];
 /// The same for a request over a connection that lasts.
 const REQUEST: [(&str, u64); 2] = [("recvfrom", 205), ("sendto", 205)];
@@ -97,10 +96,11 @@ fn a_short_connection_and_a_request_cost_lbd_the_calls_that_are_justified_and_no
     ] {
         assert!(counts.of(call) >= least, "{lbd}");
     }
-    // A read or write that finds nothing to do is a call too many.
+    // A read or write that finds nothing to do is a call too many; an accept may be now and then,
+    // when many came at once.
     for counts in [&lbd.connection, &lbd.request] {
-        for call in ["accept4", "recvfrom", "sendto"] {
-            assert!(counts.failed(call) <= 10, "{call} in vain:\n{lbd}");
+        for (call, most) in [("accept4", 25), ("recvfrom", 5), ("sendto", 5)] {
+            assert!(counts.failed(call) <= most, "{call} in vain:\n{lbd}");
         }
     }
 }

@@ -1,17 +1,49 @@
-//! A proxy under strace: lbd's real daemon, or another program for comparison.
+//! A proxy under strace: lbd's engine in a process of its own, or another program for comparison.
+//! Not the whole daemon: its keeper takes a worker that ptrace stops for one that hangs.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use lbd::net::clock;
+use lbd::net::{clock, tcp};
+use lbd::proxy::engine::{Engine, EngineOptions};
+use lbd::proxy::farm::Farm;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::trace::Trace;
+
+/// Names the configuration of [`the_engine_under_test`].
+const CONFIG: &str = "LBD_TEST_SYSCALLS_CONFIG";
+
+/// Not a test of its own: the engine that the tests watch is this binary again.
+#[test]
+fn the_engine_under_test() {
+    let Some(path) = std::env::var_os(CONFIG) else {
+        return;
+    };
+    let config = lbd::config::load(&fs::read_to_string(path).unwrap()).unwrap();
+    let proxy = &config.proxies[0];
+    let farm = Arc::new(Farm::new(proxy));
+    for server in 0..proxy.servers.len() {
+        farm.set_up(server, true, clock::now());
+    }
+    let group = tcp::listener_group(proxy.listen[0], 1).unwrap();
+    let options = EngineOptions {
+        workers: 1,
+        max_connections: 1000,
+        access: None,
+    };
+    let _engine = Engine::start(&config, &[farm], vec![vec![group]], options).unwrap();
+    // Until it is told to end, by a signal.
+    loop {
+        thread::park();
+    }
+}
 
 /// Which program.
 #[derive(Debug)]
@@ -51,9 +83,8 @@ impl Kind {
         };
         match self {
             Self::Lbd => format!(
-                "[log]\ntarget = \"stderr\"\n[metrics]\nlisten = \"off\"\n[limits]\nworkers = 1\n\
-                 [proxy.test]\nlisten = \"{addr}\"\nclient-first = true\n\
-                 check = {{ type = \"tcp\" }}\nslowstart = \"0s\"\n[proxy.test.backends]\n{}",
+                "[limits]\nworkers = 1\n[proxy.test]\nlisten = \"{addr}\"\nclient-first = true\n\
+                 [proxy.test.backends]\n{}",
                 list(&|at, addr| format!("s{at} = \"{addr}\"\n"))
             ),
             Self::Haproxy(_) => format!(
@@ -71,14 +102,12 @@ impl Kind {
         }
     }
 
-    fn command(&self, config: &PathBuf, dir: &PathBuf) -> Vec<std::ffi::OsString> {
+    fn command(&self, config: &Path, dir: &Path) -> Vec<std::ffi::OsString> {
         match self {
             Self::Lbd => vec![
-                env!("CARGO_BIN_EXE_lbd").into(),
-                "--config".into(),
-                config.into(),
-                "--runtime-dir".into(),
-                dir.into(),
+                std::env::current_exe().unwrap().into(),
+                "--exact".into(),
+                "program::the_engine_under_test".into(),
             ],
             Self::Haproxy(path) => vec![path.into(), "-db".into(), "-f".into(), config.into()],
             Self::Nginx => vec![
@@ -131,6 +160,7 @@ impl Program {
             .arg(dir.join("trace"))
             .args(command)
             .current_dir(&dir)
+            .env(CONFIG, &config)
             .stdin(Stdio::null())
             .stdout(said.try_clone().unwrap())
             .stderr(said)
