@@ -74,8 +74,7 @@ fn main() -> ExitCode {
 
 fn act(options: &Options) -> Result<bool, Box<dyn Error>> {
     if let (Some(name), Some(times)) = (&options.run, options.times) {
-        let case = cases::all().into_iter().find(|case| case.name == *name);
-        let case = case.ok_or_else(|| format!("no case {name}"))?;
+        let case = cases::find(name).ok_or_else(|| format!("no case {name}"))?;
         (case.run)(times)?;
         return Ok(true);
     }

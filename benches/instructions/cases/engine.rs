@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lbd::config::model::Listen;
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{Engine, EngineOptions};
 use lbd::proxy::farm::Farm;
@@ -16,6 +17,9 @@ use super::{Case, Outcome, config};
 
 /// A worker's loop, wherever the optimiser has put the function itself.
 const WORKER: &str = "lbd::proxy::worker::Worker::run";
+
+/// A worker that has something to do is at it long before this is over.
+const REST: Duration = Duration::from_millis(1);
 
 pub(super) const CASES: [Case; 2] = [
     Case {
@@ -44,14 +48,14 @@ impl Lab {
     fn start() -> Result<Self, Box<dyn Error>> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let config = config(&format!(
-            "[proxy.test]\nlisten = \"127.0.0.1:0\"\nbackends = [\"{}\"]\nclient-first = true\n",
+            "[proxy.test]\nlisten = \":6443\"\nbackends = [\"{}\"]\nclient-first = true\n",
             listener.local_addr()?
         ))?;
         let proxy = config.proxies.first().ok_or("no proxy")?;
         let farm = Arc::new(Farm::new(proxy));
         farm.set_up(0, true, clock::now());
-        let listen = *proxy.listen.first().ok_or("no listener")?;
-        let group = tcp::listener_group(listen, 1)?;
+        // Not where the configuration says: on any free port.
+        let group = tcp::listener_group(Listen::Addr("127.0.0.1:0".parse()?), 1)?;
         let addr = tcp::local_addr(group.first().ok_or("no socket")?)?;
         let options = EngineOptions {
             workers: 1,
@@ -70,10 +74,20 @@ impl Lab {
     fn connect(&self) -> Result<(TcpStream, TcpStream), Box<dyn Error>> {
         let mut client = TcpStream::connect(self.addr)?;
         client.set_nodelay(true)?;
+        // At once: the handshake's last ACK waits for it.
         client.write_all(&[1; 256])?;
         let (server, _) = self.listener.accept()?;
         server.set_nodelay(true)?;
         Ok((client, server))
+    }
+
+    /// Lets the worker come to rest, so that each connection has the same rounds: what arrives in
+    /// one wait or in two makes a tenth of the instructions.
+    fn settle(&self, connections: usize) {
+        while self.engine.connections() > connections {
+            std::thread::sleep(REST);
+        }
+        std::thread::sleep(REST);
     }
 
     fn stop(self) {
@@ -86,11 +100,15 @@ fn connections(times: u32) -> Outcome {
     for _ in 0..times {
         let (mut client, mut server) = lab.connect()?;
         server.read_exact(&mut [0; 256])?;
+        lab.settle(1);
         server.write_all(&[2; 512])?;
         client.read_exact(&mut [0; 512])?;
         drop(client);
-        // Its end, and so the end of the one before is over when the next begins.
-        server.read(&mut [0])?;
+        if server.read(&mut [0])? != 0 {
+            return Err("more than the request".into());
+        }
+        drop(server);
+        lab.settle(0);
     }
     lab.stop();
     Ok(())

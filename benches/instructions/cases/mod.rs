@@ -56,9 +56,15 @@ impl Case {
     }
 }
 
+/// The case of this name.
+pub(crate) fn find(name: &str) -> Option<Case> {
+    let mut all = all().into_iter().chain([Case::NOTHING]);
+    all.find(|case| case.name == name)
+}
+
 /// Every case.
 pub(crate) fn all() -> Vec<Case> {
-    let mut all = vec![Case::NOTHING];
+    let mut all = Vec::new();
     all.extend(farm::CASES);
     all.extend(vrrp::CASES);
     all.extend(text::CASES);
