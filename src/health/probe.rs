@@ -325,9 +325,10 @@ fn http_verdict(error: &hyper::Error) -> Verdict {
 
 /// Without the kernel's number, by which a connect says that it has no port.
 fn not_here(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::AddrNotAvailable => io::Error::other("source address not on this machine"),
-        _other => error,
+    if error.kind() == io::ErrorKind::AddrNotAvailable {
+        io::Error::other("source address not on this machine")
+    } else {
+        error
     }
 }
 
