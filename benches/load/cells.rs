@@ -57,7 +57,7 @@ impl Workload {
         match kind {
             Kind::Direct => self != Self::Idle,
             Kind::HaproxySplice => bulk,
-            Kind::Haproxy | Kind::Lbd => true,
+            Kind::Haproxy | Kind::Lbd | Kind::Extra(_) => true,
         }
     }
 }

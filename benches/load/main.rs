@@ -14,6 +14,7 @@
 mod backend;
 mod cells;
 mod client;
+mod extra;
 mod gates;
 mod lab;
 mod options;
@@ -92,9 +93,10 @@ fn compare(options: &Options) -> Result<bool, Box<dyn Error>> {
         sizes: options.sizes(),
     };
     let mut targets = Vec::new();
-    for kind in &options.targets {
+    let extras = extra::register(options.extra.clone()).map(Kind::Extra);
+    for kind in options.targets.iter().copied().chain(extras) {
         let (lab, programs) = (&mut bench.lab, &bench.programs);
-        targets.push(Target::start(*kind, lab, programs, &pattern)?);
+        targets.push(Target::start(kind, lab, programs, &pattern)?);
     }
     for round in 0..options.rounds() {
         if clock::now().duration_since(begun) > options.budget() {
@@ -195,7 +197,7 @@ fn measure_in_turn(
 
 fn publish(options: &Options, results: &Results) -> Result<(), Box<dyn Error>> {
     let table = results.table(&options.workloads);
-    print!("{table}");
+    print!("{table}\n{}", extra::against_lbd(&results.cells));
     let failures = results.failures();
     if !failures.is_empty() {
         print!("\nfailures:\n{failures}");

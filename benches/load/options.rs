@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::cells::{Sizes, Workload};
+use crate::extra::Extra;
 use crate::gates::Limits;
 use crate::roles::Role;
 use crate::targets::Kind;
@@ -35,6 +36,9 @@ pub(crate) struct Options {
     /// What to compare
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = default_targets())]
     pub(crate) targets: Vec<Kind>,
+    /// Another program to compare; it gets the address to listen on and those of the servers
+    #[arg(long, value_name = "NAME=COMMAND")]
+    pub(crate) extra: Vec<Extra>,
     /// Rounds [default: 8, quick 6]
     #[arg(long)]
     rounds: Option<usize>,

@@ -92,7 +92,8 @@ impl Results {
                 ),
             );
         }
-        for target in ["direct", "haproxy", "haproxy-splice", "lbd"] {
+        let usual = ["direct", "haproxy", "haproxy-splice", "lbd"];
+        for target in usual.into_iter().chain(crate::extra::names()) {
             let cells: Vec<&Cell> = self.of(workload, target).collect();
             if !cells.is_empty() {
                 self.row(workload, target, &cells, scale, text);

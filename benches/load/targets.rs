@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use lbd::net::clock;
 
 use crate::client::{Load, Plan, Talk, Then};
+use crate::extra;
 use crate::lab::Lab;
 use crate::pattern::Pattern;
 use crate::usage::{Memory, Processes};
@@ -26,6 +27,9 @@ pub(crate) enum Kind {
     /// HAProxy with `option splice-auto`; bulk only.
     HaproxySplice,
     Lbd,
+    /// One given on the command line.
+    #[value(skip)]
+    Extra(usize),
 }
 
 impl Kind {
@@ -35,6 +39,7 @@ impl Kind {
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
             Self::Lbd => "lbd",
+            Self::Extra(place) => extra::name(place),
         }
     }
 }
@@ -86,6 +91,7 @@ impl Target {
                 let program = programs.haproxy.clone();
                 vec![program, "-db".into(), "-f".into(), path]
             }
+            Kind::Extra(place) => extra::command_line(place, listen, &lab.servers),
             Kind::Lbd => {
                 let path = folder.join("lb.toml");
                 fs::write(&path, lb_toml(listen, &lab.servers, programs))?;
@@ -197,7 +203,7 @@ fn haproxy_cfg(
     let (max, threads) = (programs.max_connections, programs.threads);
     let (pipes, splice) = match kind {
         Kind::HaproxySplice => ("    maxpipes 64\n", "    option splice-auto\n"),
-        Kind::Haproxy | Kind::Direct | Kind::Lbd => ("", ""),
+        Kind::Haproxy | Kind::Direct | Kind::Lbd | Kind::Extra(_) => ("", ""),
     };
     let mut text = format!(
         "global\n    maxconn {max}\n    nbthread {threads}\n{pipes}\

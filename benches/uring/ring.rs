@@ -1,0 +1,212 @@
+//! The ring and its buffers: requests in, completions out. Everything unsafe of this program is
+//! here.
+#![expect(
+    unsafe_code,
+    reason = "what a request points to must outlive it, which the compiler cannot see"
+)]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, SubmitArgs, Timespec};
+use io_uring::{IoUring, squeue};
+
+/// The group of the provided buffers.
+pub(crate) const GROUP: u16 = 0;
+/// No buffer.
+pub(crate) const NONE: u16 = u16::MAX;
+const REQUESTS: u32 = 1024;
+const COMPLETIONS: u32 = 16 * 1024;
+/// Descriptors that the ring may hold without the process having them in its table.
+const DIRECT: u32 = 19_000;
+
+/// What came of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Done {
+    pub(crate) token: u64,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+#[repr(align(4096))]
+#[derive(Clone)]
+struct Page {
+    _bytes: [u8; 4096],
+}
+
+/// One ring and the buffers it reads into.
+pub(crate) struct Ring {
+    ring: IoUring,
+    entries: Vec<Page>,
+    memory: Vec<u8>,
+    size: usize,
+    /// For each buffer: how much is in it, and which one follows it in its flow.
+    pub(crate) fill: Vec<u32>,
+    pub(crate) next: Vec<u16>,
+    tail: u16,
+    pub(crate) free: usize,
+    /// What can be lent without the kernel's choice.
+    spare: Vec<u16>,
+}
+
+impl Ring {
+    /// A ring with `count` buffers (a power of two) of `size` bytes. `lend`: the kernel chooses
+    /// among them.
+    pub(crate) fn new(count: u16, size: usize, lend: bool, direct: bool) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_cqsize(COMPLETIONS);
+        if lend {
+            // Not beside epoll, which is not told of work that waits for the next call.
+            builder.setup_defer_taskrun();
+        }
+        let ring = builder.build(REQUESTS)?;
+        if direct {
+            ring.submitter().register_files_sparse(DIRECT)?;
+        }
+        let bytes = usize::from(count) * size_of::<BufRingEntry>();
+        let mut this = Self {
+            ring,
+            entries: vec![Page { _bytes: [0; 4096] }; bytes.div_ceil(4096)],
+            memory: vec![0; usize::from(count) * size],
+            size,
+            fill: vec![0; usize::from(count)],
+            next: vec![NONE; usize::from(count)],
+            tail: 0,
+            free: 0,
+            spare: Vec::new(),
+        };
+        if lend {
+            let address = this.entries.as_ptr() as u64;
+            // SAFETY: `address` is page-aligned and has room for `count` entries; both it and what
+            // the entries point to live as long as the ring, which is dropped before them.
+            unsafe {
+                this.ring
+                    .submitter()
+                    .register_buf_ring_with_flags(address, count, GROUP, 0)
+            }?;
+            (0..count).for_each(|buffer| this.give_back(buffer));
+            this.publish();
+        } else {
+            this.spare = (0..count).rev().collect();
+            this.free = usize::from(count);
+        }
+        Ok(this)
+    }
+
+    /// Lends a buffer to the kernel, from the next [`Self::publish`] on.
+    pub(crate) fn give_back(&mut self, buffer: u16) {
+        self.free += 1;
+        let count = self.fill.len();
+        let place = usize::from(self.tail) & (count - 1);
+        let base = self.entries.as_mut_ptr().cast::<BufRingEntry>();
+        // SAFETY: `place` is below the number of entries that `entries` was made for; zeros are a
+        // value of an entry, and the kernel does not touch those at and beyond the tail.
+        let entry = unsafe { &mut *base.add(place) };
+        entry.set_addr(self.at(buffer) as u64);
+        entry.set_len(u32::try_from(self.size).unwrap_or(0));
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Lets the kernel see what was lent.
+    pub(crate) fn publish(&mut self) {
+        let base = self.entries.as_ptr().cast::<BufRingEntry>();
+        // SAFETY: `base` is the first, initialised entry of the buffer ring.
+        let tail = unsafe { BufRingEntry::tail(base) };
+        // SAFETY: it is aligned, lives as long as `entries`, and is written here alone.
+        let shared = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        shared.store(self.tail, Ordering::Release);
+    }
+
+    /// A buffer that was not lent.
+    pub(crate) fn take(&mut self) -> Option<u16> {
+        let buffer = self.spare.pop()?;
+        self.free -= 1;
+        Some(buffer)
+    }
+
+    pub(crate) fn put(&mut self, buffer: u16) {
+        self.free += 1;
+        self.spare.push(buffer);
+    }
+
+    /// Where a buffer is.
+    pub(crate) fn at(&self, buffer: u16) -> *const u8 {
+        let offset = usize::from(buffer) * self.size;
+        self.memory.as_ptr().wrapping_add(offset)
+    }
+
+    /// A buffer that was taken.
+    pub(crate) fn bytes(&mut self, buffer: u16) -> &mut [u8] {
+        let offset = usize::from(buffer) * self.size;
+        self.memory
+            .get_mut(offset..offset + self.size)
+            .unwrap_or_default()
+    }
+
+    /// Queues a request. What it points to must not move or end before its completion: buffers of
+    /// this ring, and addresses that live as long as the program.
+    pub(crate) fn push(&mut self, request: &squeue::Entry) -> io::Result<()> {
+        loop {
+            // SAFETY: as this function's description demands of its callers.
+            let pushed = unsafe { self.ring.submission().push(request) };
+            match pushed {
+                Ok(()) => return Ok(()),
+                Err(_full) => self.ring.submit().map(drop)?,
+            }
+        }
+    }
+
+    /// Hands over what is queued and waits for at least one completion, for at most `patience`.
+    pub(crate) fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        let outcome = match patience {
+            None => self.ring.submit(),
+            Some(limit) => {
+                let limit = Timespec::from(limit);
+                let arguments = SubmitArgs::new().timespec(&limit);
+                self.ring.submitter().submit_with_args(1, &arguments)
+            }
+        };
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Whether requests wait to be handed over.
+    pub(crate) fn has_requests(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// What has completed since.
+    pub(crate) fn completed(&mut self, into: &mut Vec<Done>) {
+        into.extend(self.ring.completion().map(|entry| Done {
+            token: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
+    }
+}
+
+impl std::os::fd::AsFd for Ring {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the ring's descriptor is open for as long as `self` is borrowed.
+        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
+/// The descriptor that an accept answered.
+pub(crate) fn accepted(result: i32) -> OwnedFd {
+    // SAFETY: a completed accept gives a new descriptor to the process, and it is claimed once.
+    unsafe { OwnedFd::from_raw_fd(result) }
+}
