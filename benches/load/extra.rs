@@ -11,6 +11,9 @@ use crate::stats::spread;
 
 static PROGRAMS: OnceLock<Vec<Extra>> = OnceLock::new();
 
+/// A value of a cell.
+type Metric = fn(&Cell) -> f64;
+
 /// One of them.
 #[derive(Clone)]
 pub(crate) struct Extra {
@@ -55,7 +58,7 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 /// Each of them against lbd: the median of the ratios within a round, for every workload.
 pub(crate) fn against_lbd(cells: &[Cell]) -> String {
     let mut text = String::new();
-    let metrics: [(&str, fn(&Cell) -> f64); 4] = [
+    let metrics: [(&str, Metric); 4] = [
         ("rate", Cell::rate),
         ("CPU per unit", Cell::cpu_each),
         ("machine's CPU per unit", Cell::machine_each),

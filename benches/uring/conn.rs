@@ -89,6 +89,7 @@ pub(crate) struct Conn {
     pub(crate) server: usize,
     pub(crate) state: State,
     pub(crate) reset: bool,
+    pub(crate) recycled: bool,
     /// Requests under way.
     pub(crate) pending: u32,
     pub(crate) up: Flow,
@@ -114,6 +115,7 @@ impl Conn {
             server,
             state: State::Connecting,
             reset: false,
+            recycled: false,
             pending: 0,
             up: Flow::new(),
             down: Flow::new(),

@@ -105,9 +105,11 @@ impl Ring {
         let count = self.fill.len();
         let place = usize::from(self.tail) & (count - 1);
         let base = self.entries.as_mut_ptr().cast::<BufRingEntry>();
-        // SAFETY: `place` is below the number of entries that `entries` was made for; zeros are a
-        // value of an entry, and the kernel does not touch those at and beyond the tail.
-        let entry = unsafe { &mut *base.add(place) };
+        // SAFETY: `place` is below the number of entries that `entries` was made for.
+        let entry = unsafe { base.add(place) };
+        // SAFETY: it is aligned and lives as long as `self`, zeros are a value of an entry, and the
+        // kernel does not touch those at and beyond the tail.
+        let entry = unsafe { &mut *entry };
         entry.set_addr(self.at(buffer) as u64);
         entry.set_len(u32::try_from(self.size).unwrap_or(0));
         entry.set_bid(buffer);
@@ -203,6 +205,20 @@ impl std::os::fd::AsFd for Ring {
         // SAFETY: the ring's descriptor is open for as long as `self` is borrowed.
         unsafe { std::os::fd::BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
+}
+
+/// Sets an option of TCP. As lbd does it: `TCP_DEFER_ACCEPT` lets the last ACK of a handshake ride
+/// on data, `TCP_WINDOW_CLAMP` of 0 is taken by a closed socket alone.
+pub(crate) fn set_option(fd: &OwnedFd, option: i32, value: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let length = libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?;
+    let value = (&raw const value).cast();
+    // SAFETY: `value` points to `length` bytes that outlive the call; the descriptor is open.
+    let outcome =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, option, value, length) };
+    nix::errno::Errno::result(outcome)
+        .map(drop)
+        .map_err(Into::into)
 }
 
 /// The descriptor that an accept answered.
