@@ -116,6 +116,7 @@ fn occurrences<'t>(
             }),
             Kind::Bool
             | Kind::Integer { .. }
+            | Kind::IntegerOr { .. }
             | Kind::Duration { .. }
             | Kind::Choice(_)
             | Kind::Form(_) => None,

@@ -225,6 +225,62 @@ fn a_listening_port_is_ready_for_tcp_and_a_closed_one_is_unresponsive() {
     );
 }
 
+/// A probe that comes from 127.0.0.77 and begins with a header.
+fn headed(kind: CheckKind, address: SocketAddr) -> Report {
+    let probe = Probe::new(&check(kind), address, Path::new("/nonexistent")).unwrap();
+    let probe = probe
+        .from_source(Some([127, 0, 0, 77].into()))
+        .beginning_with(b"PROXY UNKNOWN\r\n");
+    block_on(probe.run())
+}
+
+#[test]
+fn every_kind_of_check_begins_with_the_header_and_comes_from_the_source_address() {
+    let pki = Pki::new();
+    let accept = pki.accept();
+    let behind_header = |serve: Box<dyn Fn(TcpStream) + Send + Sync>| {
+        server(move |mut tcp| {
+            assert_eq!(tcp.peer_addr().unwrap().ip().to_string(), "127.0.0.77");
+            let mut header = [0; 15];
+            tcp.read_exact(&mut header).unwrap();
+            assert_eq!(&header, b"PROXY UNKNOWN\r\n");
+            serve(tcp);
+        })
+    };
+    let (seen, ends) = mpsc::sync_channel(4);
+    let tcp = behind_header(Box::new(move |mut tcp| {
+        seen.send(tcp.read(&mut [0; 8]).unwrap()).unwrap();
+    }));
+    assert_eq!(headed(CheckKind::Tcp, tcp).verdict, Verdict::Ready);
+    assert_eq!(ends.recv_timeout(Duration::from_secs(5)), Ok(0));
+    let http = behind_header(Box::new(|tcp| answer(tcp, "200 OK", "ok")));
+    assert_eq!(
+        headed(CheckKind::Http(readyz()), http).verdict,
+        Verdict::Ready
+    );
+    let tls = behind_header(Box::new(move |tcp| answer(accept(tcp), "200 OK", "ok")));
+    let kinds = [
+        CheckKind::Tls(unverified()),
+        CheckKind::Https(unverified(), readyz()),
+    ];
+    for kind in kinds {
+        assert_eq!(headed(kind, tls).verdict, Verdict::Ready);
+    }
+    // The same server is not ready for a check without the header.
+    assert!(!probe(CheckKind::Http(readyz()), http).verdict.is_ready());
+}
+
+#[test]
+fn a_source_address_that_is_not_here_is_said_to_be_the_reason() {
+    let address = server(drop);
+    let probe = Probe::new(&check(CheckKind::Tcp), address, Path::new("/nonexistent")).unwrap();
+    let probe = probe.from_source(Some([192, 0, 2, 77].into()));
+    assert_eq!(
+        block_on(probe.run()).verdict,
+        unresponsive("source address not on this machine")
+    );
+}
+
 #[test]
 fn an_apiserver_that_answers_200_on_readyz_is_ready() {
     let pki = Pki::new();

@@ -5,18 +5,30 @@
     reason = "helpers of tests panic like tests"
 )]
 
+#[path = "proxy/fairness.rs"]
+mod fairness;
+#[path = "proxy/headers.rs"]
+mod headers;
 #[path = "proxy/lab.rs"]
 mod lab;
 #[path = "proxy/limits.rs"]
 mod limits;
+#[path = "proxy/manners.rs"]
+mod manners;
 #[path = "proxy/relaying.rs"]
 mod relaying;
+#[path = "proxy/resets.rs"]
+mod resets;
 #[path = "proxy/servers.rs"]
 mod servers;
+#[path = "proxy/spread.rs"]
+mod spread;
 #[path = "proxy/stalls.rs"]
 mod stalls;
 #[path = "proxy/storms.rs"]
 mod storms;
+#[path = "proxy/streams.rs"]
+mod streams;
 #[path = "proxy/timeouts.rs"]
 mod timeouts;
 #[path = "proxy/traps.rs"]

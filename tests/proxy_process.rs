@@ -2,6 +2,9 @@
 
 #![cfg(test)]
 
+#[path = "proxy_process/memcheck.rs"]
+mod memcheck;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +24,7 @@ use lbd::ipc::message::{
 use lbd::net::seqpacket::{Connection, Listener};
 use lbd::net::{clock, memfd};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Not a test of its own: the process that the tests below start is this binary again.
 #[test]
@@ -47,10 +50,18 @@ struct Keeper {
 
 impl Keeper {
     fn start(name: &str) -> Self {
+        Self::start_under(name, &[])
+    }
+
+    /// The process is started by another program, whose words these are.
+    fn start_under(name: &str, under: &[&str]) -> Self {
         let dir = std::env::temp_dir().join(format!("lbd-proxy-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let listener = Listener::bind(&dir.join("keeper.sock")).unwrap();
-        let proxy = Command::new(std::env::current_exe().unwrap())
+        let own = std::env::current_exe().unwrap();
+        let mut words = under.iter().copied().chain(own.to_str());
+        let proxy = Command::new(words.next().unwrap())
+            .args(words)
             .args(["--exact", "the_process_under_test", "--nocapture"])
             .env("LBD_TEST_RUNTIME_DIR", &dir)
             .stdout(Stdio::null())

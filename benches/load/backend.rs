@@ -19,6 +19,13 @@ use crate::protocol::{ENDLESS, HEADER, Header};
 
 /// Reads or writes of one connection before the others get their turn.
 const BURST: usize = 8;
+/// Bytes after which the others get their turn too.
+const TURN: u64 = 128 * 1024;
+/// What a connection is watched for until an answer does not fit: a new socket could be written
+/// to at once, which would be an event for nothing.
+const READS: EpollFlags = EpollFlags::EPOLLIN
+    .union(EpollFlags::EPOLLRDHUP)
+    .union(EpollFlags::EPOLLET);
 const STDIN: u64 = 0;
 const FIRST_LISTENER: u64 = 1;
 
@@ -71,6 +78,7 @@ pub(crate) fn run(addresses: &[SocketAddr], lie: Option<Lie>) -> io::Result<()> 
     let mut backend = Backend {
         first_peer: FIRST_LISTENER + listeners.len() as u64,
         batch: vec![1; listeners.len()],
+        heard: vec![false; listeners.len()],
         report: fresh_report(listeners.len()),
         listeners,
         epoll,
@@ -107,6 +115,8 @@ struct Backend {
     first_peer: u64,
     /// How many to accept per round: an accept that finds nothing is dear.
     batch: Vec<usize>,
+    /// Which listeners had something in this round.
+    heard: Vec<bool>,
     epoll: Epoll,
     peers: Slab<Peer>,
     unfinished: VecDeque<usize>,
@@ -130,6 +140,9 @@ struct Peer {
     ended: bool,
     used: bool,
     gone: bool,
+    /// An answer did not fit, and room for it is an event from then on.
+    is_full: bool,
+    watches_room: bool,
     lie: Option<Lie>,
 }
 
@@ -154,7 +167,7 @@ impl Backend {
                 Err(error) => return Err(error.into()),
             };
             let waiting = self.unfinished.len();
-            let mut heard = vec![false; self.batch.len()];
+            self.heard.fill(false);
             for event in events.iter().take(ready) {
                 let token = event.data();
                 if token == STDIN {
@@ -165,23 +178,26 @@ impl Backend {
                     let key = usize::try_from(token - self.first_peer).unwrap_or(usize::MAX);
                     let ended =
                         EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
-                    self.advance(key, event.events().intersects(ended));
+                    self.advance(key, event.events().intersects(ended))?;
                 } else {
                     let server = usize::try_from(token - FIRST_LISTENER).unwrap_or(usize::MAX);
                     self.accept(server)?;
-                    heard.get_mut(server).into_iter().for_each(|h| *h = true);
+                    let heard = self.heard.get_mut(server);
+                    heard.into_iter().for_each(|heard| *heard = true);
                 }
             }
-            for (batch, heard) in self.batch.iter_mut().zip(heard) {
-                *batch = if heard { (*batch * 2).min(64) } else { 1 };
+            for (batch, heard) in self.batch.iter_mut().zip(&self.heard) {
+                *batch = if *heard { (*batch * 2).min(64) } else { 1 };
             }
             for _ in 0..waiting {
                 if let Some(key) = self.unfinished.pop_front() {
-                    self.advance(key, false);
+                    self.advance(key, false)?;
                 }
             }
             for key in self.gone.drain(..) {
-                self.unfinished.retain(|other| *other != key);
+                if !self.unfinished.is_empty() {
+                    self.unfinished.retain(|other| *other != key);
+                }
                 self.peers.try_remove(key);
             }
         }
@@ -214,20 +230,16 @@ impl Backend {
                 Err(error) => return Err(error),
             };
             let entry = self.peers.vacant_entry();
-            let flags = EpollFlags::EPOLLIN
-                | EpollFlags::EPOLLOUT
-                | EpollFlags::EPOLLRDHUP
-                | EpollFlags::EPOLLET;
             let token = self.first_peer + entry.key() as u64;
-            self.epoll.add(&stream, EpollEvent::new(flags, token))?;
+            self.epoll.add(&stream, EpollEvent::new(READS, token))?;
             entry.insert(Peer::new(stream, server, self.lie));
         }
         Ok(())
     }
 
-    fn advance(&mut self, key: usize, ended: bool) {
+    fn advance(&mut self, key: usize, ended: bool) -> io::Result<()> {
         let Some(peer) = self.peers.get_mut(key).filter(|peer| !peer.gone) else {
-            return;
+            return Ok(());
         };
         peer.ended |= ended;
         let used = peer.used;
@@ -238,12 +250,20 @@ impl Backend {
             count.into_iter().for_each(|count| *count += 1);
         }
         match outcome {
-            Outcome::Blocked => return,
+            Outcome::Blocked => {
+                if peer.is_full && !peer.watches_room {
+                    peer.watches_room = true;
+                    let token = self.first_peer + key as u64;
+                    let mut event = EpollEvent::new(READS | EpollFlags::EPOLLOUT, token);
+                    self.epoll.modify(&peer.stream, &mut event)?;
+                }
+                return Ok(());
+            }
             Outcome::Unfinished => {
                 if !self.unfinished.contains(&key) {
                     self.unfinished.push_back(key);
                 }
-                return;
+                return Ok(());
             }
             Outcome::Closed => {}
             Outcome::Failed(cause) => {
@@ -255,6 +275,7 @@ impl Backend {
         }
         peer.gone = true;
         self.gone.push(key);
+        Ok(())
     }
 }
 
@@ -271,13 +292,19 @@ impl Peer {
             ended: false,
             used: false,
             gone: false,
+            is_full: false,
+            watches_room: false,
             lie,
         }
     }
 
     /// Does what can be done without waiting.
     fn advance(&mut self, pattern: &Pattern, buffer: &mut [u8], report: &mut Report) -> Outcome {
+        let mut taken = 0;
         for _ in 0..BURST {
+            if taken >= TURN {
+                break;
+            }
             if let Some(header) = self.header
                 && (header.request == self.received || header.answer == ENDLESS)
             {
@@ -298,6 +325,7 @@ impl Peer {
             };
             self.used = true;
             report.bytes_in += bytes.len() as u64;
+            taken += bytes.len() as u64;
             if let Err(cause) = self.take(bytes, pattern) {
                 return Outcome::Failed(cause);
             }
@@ -351,7 +379,8 @@ impl Peer {
             return Some(self.lie(lie, header, pattern));
         }
         let fd = self.stream.as_raw_fd();
-        for _ in 0..BURST {
+        let mut sent = 0;
+        while sent < TURN {
             if header.answer == ENDLESS && self.ended {
                 report.exchanges += 1;
                 return Some(match recv(fd, buffer, MsgFlags::MSG_DONTWAIT) {
@@ -366,8 +395,12 @@ impl Peer {
                 Ok(count) => {
                     self.answered += count as u64;
                     report.bytes_out += count as u64;
+                    sent += count as u64;
                 }
-                Err(Errno::EAGAIN) => return Some(Outcome::Blocked),
+                Err(Errno::EAGAIN) => {
+                    self.is_full = true;
+                    return Some(Outcome::Blocked);
+                }
                 Err(_) => return Some(Outcome::Failed("backend: reset while answering")),
             }
             if self.answered == header.answer {

@@ -51,13 +51,9 @@ impl Cpus {
     }
 
     /// Apart as far as the machine has CPUs: with two and one thread, the proxy has one of its own.
-    fn plan(threads: usize, shared: bool) -> io::Result<Self> {
-        let set = sched_getaffinity(Pid::from_raw(0))?;
-        let all: Vec<usize> = (0..nix::sched::CpuSet::count())
-            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-            .collect();
+    fn plan(all: &[usize], threads: usize, shared: bool) -> Self {
         let pick = |from: usize, count: usize| all.iter().skip(from).take(count).copied().collect();
-        Ok(if all.len() >= threads + 2 && !shared {
+        if all.len() >= threads + 2 && !shared {
             Self {
                 client: pick(0, 1),
                 proxy: pick(1, threads),
@@ -78,15 +74,31 @@ impl Cpus {
                 count: all.len(),
                 backend: Vec::new(),
             }
-        })
+        }
     }
+}
+
+/// The CPUs this process may use; to be asked before a lab pins it to some of them.
+pub(crate) fn usable_cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    let all = 0..nix::sched::CpuSet::count();
+    Ok(all
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect())
 }
 
 impl Lab {
     /// As root in namespaces, else on loopback. This process becomes the client: with namespaces
     /// it has left the host's network when this returns.
-    pub(crate) fn open(threads: usize, shared: bool, lie: Option<Lie>) -> io::Result<Self> {
-        let cpus = Cpus::plan(threads, shared)?;
+    pub(crate) fn open(
+        usable: &[usize],
+        threads: usize,
+        shared: bool,
+        lie: Option<Lie>,
+    ) -> io::Result<Self> {
+        let cpus = Cpus::plan(usable, threads, shared);
+        // An earlier lab may have pinned us; what we start inherits that.
+        roles::pin(usable)?;
         let isolated = nix::unistd::geteuid().is_root();
         let unit = u16::try_from(std::process::id() % 1_000).unwrap_or(0);
         let (proxy_network, backend_network) = match isolated {

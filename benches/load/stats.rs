@@ -1,7 +1,7 @@
 //! Medians, spreads and paired ratios. Pure.
 
 /// The middle and the ends of a set of samples.
-#[derive(Clone, Copy, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,

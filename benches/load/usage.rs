@@ -64,6 +64,19 @@ impl Processes {
         self.0.iter().map(|pid| cpu_of(*pid)).sum()
     }
 
+    /// Descriptors of pipes that they have open.
+    pub(crate) fn pipes(&self) -> usize {
+        let pipes_of = |pid: &u32| {
+            let entries = fs::read_dir(format!("/proc/{pid}/fd"));
+            let targets = entries.into_iter().flatten().flatten();
+            let targets = targets.filter_map(|entry| fs::read_link(entry.path()).ok());
+            targets
+                .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+                .count()
+        };
+        self.0.iter().map(pipes_of).sum()
+    }
+
     /// Resident and proportional user memory, in bytes.
     pub(crate) fn memory(&self) -> Memory {
         let mut sum = Memory::default();
@@ -83,6 +96,16 @@ pub(crate) struct Memory {
     pub(crate) rss: u64,
     /// Shared pages counted by share: the honest sum over processes of one binary.
     pub(crate) pss: u64,
+}
+
+impl Memory {
+    /// The larger of each.
+    pub(crate) fn most(self, other: Self) -> Self {
+        Self {
+            rss: self.rss.max(other.rss),
+            pss: self.pss.max(other.pss),
+        }
+    }
 }
 
 fn cpu_of(pid: u32) -> Duration {

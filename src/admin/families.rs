@@ -26,6 +26,8 @@ families! {
     CONNECTIONS = Gauge "lbd_process_connections" [], "Client connections.";
     CONNECTIONS_LIMIT = Gauge "lbd_process_connections_limit" [], "The most client connections at once.";
     WORKERS = Gauge "lbd_process_workers" [], "Worker threads.";
+    WORKERS_PINNED = Gauge "lbd_process_workers_pinned" [], "Worker threads that stay on a CPU of their own.";
+    SHORTAGES = Counter "lbd_process_shortages_total" ["resource"], "Times the data path ran out of something, by what it was (files, system-files, memory, ports).";
     KEEPER_CONNECTED = Gauge "lbd_keeper_connected" [], "Whether the keeper has spoken within 2 s.";
     KEEPER_REALTIME = Gauge "lbd_keeper_realtime" [], "Whether the keeper runs under real-time scheduling.";
     PROXY_STARTS = Counter "lbd_keeper_proxy_starts_total" [], "Proxy processes started by this keeper.";
@@ -93,6 +95,8 @@ families! {
     PROXY_BYTES_IN = Counter "lbd_proxy_received_bytes_total" ["proxy"], "Bytes from clients.";
     PROXY_BYTES_OUT = Counter "lbd_proxy_sent_bytes_total" ["proxy"], "Bytes to clients.";
     PROXY_SPLICED = Counter "lbd_proxy_spliced_bytes_total" ["proxy"], "Bytes of both kinds that went through splice(2).";
+    PROXY_HELPED = Counter "lbd_proxy_helped_total" ["proxy"], "Connections that a worker accepted for another one that was busy.";
+    PROXY_HEADERS = Counter "lbd_proxy_headers_accepted_total" ["proxy"], "PROXY headers that were believed.";
     PROXY_LIMITED = Counter "lbd_proxy_limit_reached_total" ["proxy"], "Times listeners rested because a limit was reached.";
     SERVER_STATE = Gauge "lbd_server_state" ["proxy", "server", "state"], "1 for the state of the server, 0 for the others.";
     SERVER_STATE_AGE = Gauge "lbd_server_state_age_seconds" ["proxy", "server"], "Time since checks last changed their verdict.";
@@ -138,6 +142,11 @@ fn process(out: &mut Families, status: &Status) {
     out.add(&CONNECTIONS, &[], number(process.connections));
     out.add(&CONNECTIONS_LIMIT, &[], number(process.max_connections));
     out.add(&WORKERS, &[], number(process.workers));
+    let pinned = u64::try_from(process.worker_cpus.len()).unwrap_or(u64::MAX);
+    out.add(&WORKERS_PINNED, &[], number(pinned));
+    for (resource, count) in &process.shortages {
+        out.add(&SHORTAGES, &[resource], number(*count));
+    }
     out.add(&LOG_DROPPED, &["messages"], number(process.log_dropped));
     out.add(
         &LOG_DROPPED,
@@ -312,6 +321,8 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
         (&PROXY_BYTES_IN, number(totals.bytes_in)),
         (&PROXY_BYTES_OUT, number(totals.bytes_out)),
         (&PROXY_SPLICED, number(totals.bytes_spliced)),
+        (&PROXY_HELPED, number(totals.helped)),
+        (&PROXY_HEADERS, number(totals.headers)),
         (&PROXY_LIMITED, number(totals.limit_reached)),
     ];
     for (family, value) in single {

@@ -38,13 +38,20 @@ pub fn proxy_status(
 
 fn totals(counters: &Counters) -> ProxyTotals {
     let failed = [
+        ("client-left", counters.clients_left),
         ("no-server", counters.no_server),
+        ("unreachable", counters.unreachable),
         ("queue-full", counters.queue_full),
         ("queue-timeout", counters.queue_timeouts),
         ("client-abort", counters.client_aborts),
         ("server-abort", counters.server_aborts),
         ("idle-timeout", counters.idle_timeouts),
         ("first-byte-timeout", counters.first_byte_timeouts),
+        ("header-missing", counters.header_missing),
+        ("header-malformed", counters.header_malformed),
+        ("header-too-long", counters.header_too_long),
+        ("header-closed", counters.header_closed),
+        ("header-timeout", counters.header_timeouts),
         ("half-close-timeout", counters.half_close_timeouts),
         ("gave-way", counters.gave_way),
         ("killed", counters.killed),
@@ -63,7 +70,9 @@ fn totals(counters: &Counters) -> ProxyTotals {
             .into_iter()
             .map(|(reason, count)| (reason.to_owned(), count))
             .collect(),
+        helped: counters.helped,
         limit_reached: counters.limit_reached,
+        headers: counters.headers,
     }
 }
 

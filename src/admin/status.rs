@@ -54,6 +54,12 @@ pub struct ProcessStatus {
     pub max_connections: u64,
     /// Worker threads.
     pub workers: u64,
+    /// The CPU that each of them stays on; empty: they are not pinned.
+    #[serde(default)]
+    pub worker_cpus: Vec<u64>,
+    /// How often the data path ran out of something, by what it was.
+    #[serde(default)]
+    pub shortages: Vec<(String, u64)>,
     /// Log lines that could not be delivered.
     pub log_dropped: u64,
     /// Access-log lines that could not be delivered.
@@ -104,8 +110,14 @@ pub struct ProxyTotals {
     pub queue_micros: u64,
     /// Connections that ended with a fault, by what it was; constant words of the code.
     pub failed: Vec<(String, u64)>,
+    /// Connections that a worker accepted for another one that was busy.
+    #[serde(default)]
+    pub helped: u64,
     /// Times listeners rested because a limit was reached.
     pub limit_reached: u64,
+    /// PROXY headers that were believed.
+    #[serde(default)]
+    pub headers: u64,
 }
 
 /// A server's state as users read it: what the operator wants stands before what checks say.

@@ -66,13 +66,35 @@ fn process(out: &mut String, process: &ProcessStatus, status: &Status) {
     push_line(
         out,
         &format!(
-            "connections {} of {}  workers {}  log lines lost {}",
+            "connections {} of {}  workers {}{}  log lines lost {}",
             process.connections,
             process.max_connections,
             process.workers,
+            pinned(&process.worker_cpus),
             process.log_dropped + process.access_log_dropped,
         ),
     );
+    shortages(out, &process.shortages);
+}
+
+/// What status says of pinned workers.
+fn pinned(cpus: &[u64]) -> String {
+    if cpus.is_empty() {
+        return String::new();
+    }
+    let cpus: Vec<String> = cpus.iter().map(u64::to_string).collect();
+    format!(" (on CPU {})", cpus.join(", "))
+}
+
+/// What status says of things that ran out; nothing is said of the rest.
+fn shortages(out: &mut String, shortages: &[(String, u64)]) {
+    let met = shortages.iter().filter(|(_, count)| *count > 0);
+    let met: Vec<String> = met
+        .map(|(what, count)| format!("{what} {count} times"))
+        .collect();
+    if !met.is_empty() {
+        push_line(out, &format!("ran out of: {}", met.join(", ")));
+    }
 }
 
 fn virtual_router(out: &mut String, vip: &VipStatus) {

@@ -114,6 +114,8 @@ fn status() -> Status {
             connections: 24,
             max_connections: 4_000,
             workers: 2,
+            worker_cpus: vec![0, 2],
+            shortages: vec![("files".to_owned(), 0), ("ports".to_owned(), 7)],
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
@@ -428,7 +430,8 @@ fn the_table_reads_from_headline_to_server() {
 VIP 172.16.0.10 held by lb2 (172.16.0.3) because its priority 110 beats ours 100; kube-apiserver 2 of 3 servers up: kube-apiserver-3 down 12s: connection refused
 
 lbd 0.1.0  /etc/lbd/lb.toml  up 3d4h  pid 4243 (start 1)  keeper pid 4242 (real-time) heard 0.1s ago
-connections 24 of 4000  workers 2  log lines lost 0
+connections 24 of 4000  workers 2 (on CPU 0, 2)  log lines lost 0
+ran out of: ports 7 times
 
 VIP kube  172.16.0.10/24 on eth0  vrid 60  version 2  advert every 1s
   backup for 3m02s: a stronger node is active

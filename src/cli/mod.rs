@@ -80,7 +80,7 @@ enum Command {
     Status(status::StatusArgs),
     /// The process that starts programs for the keeper
     #[command(hide = true)]
-    Runner,
+    Runner(processes::RunnerArguments),
     /// The process that serves connections
     #[command(hide = true)]
     Proxy(processes::ProxyArguments),
@@ -110,7 +110,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
-        Some(Command::Runner) => processes::runner(),
+        Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }
 }

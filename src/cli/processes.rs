@@ -5,6 +5,15 @@ use std::process::ExitCode;
 
 use super::{Exit, chain, talk};
 use crate::daemon::runner;
+use crate::net::privileges::RunnerNeeds;
+
+/// What a runner is started with.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct RunnerArguments {
+    /// The proxy connects from its clients' addresses
+    #[arg(long)]
+    client_source: bool,
+}
 
 /// What a proxy process is started with.
 #[derive(Debug, clap::Args)]
@@ -18,8 +27,12 @@ pub(super) struct ProxyArguments {
 }
 
 /// `lbd runner`.
-pub(super) fn runner() -> ExitCode {
-    ended(runner::run())
+pub(super) fn runner(arguments: RunnerArguments) -> ExitCode {
+    ended(runner::run(if arguments.client_source {
+        RunnerNeeds::ClientSource
+    } else {
+        RunnerNeeds::Nothing
+    }))
 }
 
 /// `lbd proxy`.

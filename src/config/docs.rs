@@ -94,6 +94,7 @@ fn values(kind: Kind) -> String {
     match kind {
         Kind::Bool => "`true`, `false`".to_owned(),
         Kind::Integer { min, max } => format!("integer {min} to {max}"),
+        Kind::IntegerOr { min, max, word } => format!("integer {min} to {max}, or `\"{word}\"`"),
         Kind::Duration { min, max, off, .. } => {
             let show = |ms| show_duration(std::time::Duration::from_millis(ms));
             let range = format!("duration {} to {}", show(min), show(max));

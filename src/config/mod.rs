@@ -13,6 +13,7 @@ pub mod docs;
 mod lint;
 pub mod local;
 pub mod model;
+mod origin;
 mod parse;
 pub mod problem;
 mod programs;

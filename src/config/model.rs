@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
 
@@ -133,8 +134,10 @@ pub struct Metrics {
 pub struct Limits {
     /// `max-connections` over all proxies; `None`: derived from `RLIMIT_NOFILE`.
     pub max_connections: Option<NonZeroU32>,
-    /// `workers`; `None`: one per core.
+    /// `workers`; `None` ("auto"): one per CPU that the process may use.
     pub workers: Option<NonZeroU16>,
+    /// `pin-workers`: each worker stays on a CPU of its own.
+    pub pin_workers: bool,
 }
 
 /// `[peer]`: the channel between nodes.
@@ -360,6 +363,10 @@ pub struct Proxy {
     /// `user-timeout` on both sides, default 20s: a peer that answers nothing for so long is gone;
     /// `None` = "off".
     pub user_timeout: Option<Duration>,
+    /// `proxy-protocol`; `None`: neither accepted nor sent.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// `source`, default the kernel's choice.
+    pub source: Source,
     /// `check` of all servers.
     pub check: Check,
     /// `backends`, at least one, in file order.

@@ -209,4 +209,9 @@ pub const CODES: &[(&str, &str)] = &[
     ("E0307", "a file is not there"),
     ("W0308", "no server takes connections"),
     ("W0309", "another process holds the port"),
+    ("W0310", "anybody may say who the client is"),
+    ("E0311", "connections would come from a virtual address"),
+    ("W0312", "the source address is not on this machine"),
+    ("W0313", "no server is of the source address's family"),
+    ("W0314", "servers that don't know the PROXY protocol"),
 ];

@@ -137,6 +137,11 @@ impl Machine {
         })
     }
 
+    /// A probe that says nothing has finished at `now`: the next one decides.
+    pub fn skip(&mut self, now: Instant) {
+        self.deadline = now + self.rules.fast_interval.min(self.pause());
+    }
+
     fn success(&mut self) {
         self.health = (self.health + 1).min(self.rules.top());
         if self.health >= self.rules.rise {
@@ -187,6 +192,17 @@ mod tests {
 
     fn now() -> Instant {
         crate::net::clock::now()
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_is_repeated_soon_and_leaves_the_verdict() {
+        let start = now();
+        let mut machine = Machine::new(&check(2, 2), start);
+        machine.on_result(true, start);
+        let counter = machine.counter();
+        machine.skip(start + SECOND);
+        assert_eq!(machine.deadline(), start + SECOND * 3);
+        assert_eq!((machine.state(), machine.counter()), (State::Up, counter));
     }
 
     /// Feeds `results` (`+` success, `-` failure) and writes down the state (U, D) and the pause in

@@ -2,7 +2,7 @@
 //! timeout. Says what it found; what that means over time is `fsm`'s business.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
@@ -16,13 +16,14 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use super::patience::patiently;
 use super::tls::{Tls, TlsSetupError};
 use crate::config::model::{Check, CheckKind, HttpCheck};
-use crate::net::clock;
+use crate::net::{clock, source};
 
 /// The most of an answer's body that is read, bytes: /readyz lists its failing parts there.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -95,6 +96,8 @@ pub struct Probe {
     timeout: Duration,
     tls: Option<Tls>,
     http: Option<HttpCheck>,
+    source: Option<IpAddr>,
+    header: &'static [u8],
 }
 
 impl Probe {
@@ -121,7 +124,23 @@ impl Probe {
                 .map(|tls| Tls::open(tls, protocols, cluster_ca))
                 .transpose()?,
             http: http.cloned(),
+            source: None,
+            header: &[],
         })
+    }
+
+    /// Connects from this local address.
+    #[must_use]
+    pub fn from_source(mut self, source: Option<IpAddr>) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// Sends these bytes before anything else: the header that the server expects.
+    #[must_use]
+    pub fn beginning_with(mut self, header: &'static [u8]) -> Self {
+        self.header = header;
+        self
     }
 
     /// Whether it speaks TLS without knowing to whom.
@@ -130,10 +149,16 @@ impl Probe {
         self.tls.as_ref().is_some_and(|tls| !tls.verified)
     }
 
+    /// How long a probe may take.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Probes once; never takes longer than the check's timeout.
     pub async fn run(&self) -> Report {
         let end = Deadline::from_std(clock::now() + self.timeout);
-        let tcp = match timeout_at(end, TcpStream::connect(self.address)).await {
+        let tcp = match patiently(end, || self.connect()).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) => return Verdict::unresponsive(&io_reason(&error)).into(),
             Err(_elapsed) => return Verdict::unresponsive("connect timed out").into(),
@@ -161,6 +186,24 @@ impl Probe {
             tracing::debug!(%error, server = %self.address, "probe was not closed in order");
         }
         Verdict::Ready.into()
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let mut tcp = match self.source {
+            None => TcpStream::connect(self.address).await?,
+            Some(ip) => {
+                let socket = match self.address {
+                    SocketAddr::V4(_) => TcpSocket::new_v4(),
+                    SocketAddr::V6(_) => TcpSocket::new_v6(),
+                }?;
+                source::bind(&socket, ip)?;
+                socket.connect(self.address).await?
+            }
+        };
+        if !self.header.is_empty() {
+            tcp.write_all(self.header).await?;
+        }
+        Ok(tcp)
     }
 
     async fn handshake(&self, tls: &Tls, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -282,7 +325,11 @@ fn http_verdict(error: &hyper::Error) -> Verdict {
 
 /// The usual errors in few words; whatever else a kernel says is shown as it says it.
 fn io_reason(error: &io::Error) -> String {
-    const WORDS: [(io::ErrorKind, &str); 6] = [
+    const WORDS: [(io::ErrorKind, &str); 7] = [
+        (
+            io::ErrorKind::AddrNotAvailable,
+            "source address not on this machine",
+        ),
         (io::ErrorKind::ConnectionRefused, "connection refused"),
         (io::ErrorKind::ConnectionReset, "connection reset"),
         (io::ErrorKind::UnexpectedEof, "connection closed"),

@@ -1,12 +1,14 @@
 //! The driver of one server's check: wait for the deadline, probe, decide, hand the finding on.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
 use super::fsm::{Change, Machine, State};
-use super::probe::{Probe, Verdict};
+use super::late::{Excuses, First, Lateness};
+use super::probe::{Probe, Report, Verdict};
 use crate::net::clock;
 
 /// A server to watch.
@@ -65,14 +67,35 @@ pub fn stagger(interval: Duration, number: usize, total: usize) -> Duration {
 pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
     let mut warned = false;
     let mut verdict_since = clock::now();
+    let mut excuses = Excuses::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(target.machine.deadline().into()) => {}
             () = target.hurry.notified() => {}
         }
         let started = clock::now();
-        let report = target.probe.run().await;
+        let (report, lateness) = probe_once(&target.probe, started).await;
         let finished = clock::now();
+        // Of a server that nothing is known of, a failure is better than no word.
+        let spoiled = !report.verdict.is_ready()
+            && target.machine.state() != State::Unknown
+            && lateness.spoils(started, finished, target.probe.timeout());
+        if spoiled && let Some(First(first)) = excuses.accept(finished) {
+            if first {
+                let (proxy, server) = (&target.proxy_name, &target.server_name);
+                tracing::warn!(
+                    proxy,
+                    server,
+                    reason = "this process got no processor time",
+                    "check timed out, not counted"
+                );
+            }
+            target.machine.skip(finished);
+            continue;
+        }
+        if !spoiled {
+            excuses.over();
+        }
         if report.unauthorized && !warned {
             warned = true;
             tracing::warn!(
@@ -102,6 +125,19 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
         };
         if findings.send(finding).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Probes, and measures meanwhile how late this process is.
+async fn probe_once(probe: &Probe, started: Instant) -> (Report, Lateness) {
+    let mut lateness = Lateness::new(started);
+    let mut run = pin!(probe.run());
+    loop {
+        tokio::select! {
+            biased;
+            report = &mut run => return (report, lateness),
+            () = tokio::time::sleep_until(lateness.due().into()) => lateness.beat(clock::now()),
         }
     }
 }

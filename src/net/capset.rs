@@ -1,4 +1,5 @@
-//! Dropping every capability with one system call that allocates nothing.
+//! Capabilities between fork and exec, with system calls that allocate nothing: dropping every one,
+//! or passing one on.
 #![expect(
     unsafe_code,
     reason = "capset has no safe wrapper that allocates nothing"
@@ -48,7 +49,58 @@ pub(super) fn clear() -> io::Result<()> {
     Err(io::Error::last_os_error())
 }
 
+/// Makes CAP_NET_RAW, where it is held, one that the program to be started gets too.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn pass_on_net_raw() -> io::Result<()> {
+    const NET_RAW: u32 = 13;
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let Some([low, high]) = held(&header) else {
+        return Err(io::Error::last_os_error());
+    };
+    if low.permitted & 1 << NET_RAW == 0 {
+        return Ok(());
+    }
+    // A service manager that grants it has made it inheritable, and may forbid capset(2).
+    if low.inheritable & 1 << NET_RAW == 0 {
+        let low = Data {
+            inheritable: low.inheritable | 1 << NET_RAW,
+            ..low
+        };
+        let sets = [low, high];
+        // SAFETY: capset reads a header and, for version 3, two data structures; both outlive it.
+        let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let number = libc::c_ulong::from(NET_RAW);
+    // SAFETY: this prctl takes numbers and touches no memory.
+    let done = unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_RAISE,
+            number,
+            0,
+            0,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 fn holds_none(header: &Header) -> bool {
+    held(header).is_some_and(|held| held.iter().all(|set| set.permitted == 0))
+}
+
+/// The calling thread's sets.
+fn held(header: &Header) -> Option<[Data; 2]> {
     let mut held = [Data {
         permitted: u32::MAX,
         ..NOTHING
@@ -61,5 +113,5 @@ fn holds_none(header: &Header) -> bool {
             held.as_mut_ptr(),
         )
     };
-    done == 0 && held.iter().all(|set| set.permitted == 0)
+    (done == 0).then_some(held)
 }

@@ -123,12 +123,14 @@ pub struct Launch<'a> {
     pub fd3: Option<BorrowedFd<'a>>,
     /// True: stdout and stderr go to /dev/null (stdin always does).
     pub quiet: bool,
+    /// It gets CAP_NET_RAW, if the thread that starts it has it.
+    pub net_raw: bool,
     /// Sent to the new process when the thread that started it ends.
     pub on_parent_death: Option<Signal>,
 }
 
 /// Starts a program as the leader of its own session and process group, with no signal blocked and
-/// no ambient capability. (In its parent's session it would be sent SIGHUP and SIGCONT if it is
+/// no ambient capability but the one it is given. (In its parent's session it would be sent SIGHUP and SIGCONT if it is
 /// stopped when the parent ends.)
 ///
 /// # Errors
@@ -147,10 +149,14 @@ pub fn launch(what: &Launch<'_>) -> io::Result<Process> {
     }
     let fd3 = what.fd3.map(|fd| fd.as_raw_fd());
     let on_parent_death = what.on_parent_death;
+    let net_raw = what.net_raw;
     let between = move || {
         nix::unistd::setsid()?;
         SigSet::empty().thread_set_mask()?;
         super::privileges::leave_nothing_ambient()?;
+        if net_raw {
+            super::privileges::pass_on_net_raw()?;
+        }
         if on_parent_death.is_some() {
             nix::sys::prctl::set_pdeathsig(on_parent_death)?;
         }
@@ -234,6 +240,20 @@ pub fn thread_state(pid: i32, tid: i32) -> io::Result<ThreadState> {
     parse_thread_state(&stat, &schedstat).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// The thread ids of process `pid`, in no order, at most `max` of them.
+///
+/// # Errors
+/// `NotFound` when it has ended.
+pub fn threads(pid: i32, max: usize) -> io::Result<Vec<i32>> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+    let tid = |task: std::fs::DirEntry| task.file_name().to_str()?.parse().ok();
+    Ok(tasks
+        .map_while(Result::ok)
+        .filter_map(tid)
+        .take(max)
+        .collect())
+}
+
 /// Fields of proc(5): the state follows the command name, which ends at the last parenthesis.
 fn parse_thread_state(stat: &str, schedstat: &str) -> Option<ThreadState> {
     let (_, after) = stat.rsplit_once(") ")?;
@@ -277,6 +297,7 @@ mod tests {
             env: Some(&[("PATH", "/usr/bin:/bin")]),
             fd3: None,
             quiet: true,
+            net_raw: false,
             on_parent_death: Some(Signal::SIGKILL),
         })
         .unwrap()
@@ -308,6 +329,7 @@ mod tests {
             env: None,
             fd3: Some(write.as_fd()),
             quiet: true,
+            net_raw: false,
             on_parent_death: Some(Signal::SIGKILL),
         })
         .unwrap();
@@ -333,6 +355,16 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_listed_up_to_a_bound_and_none_of_a_process_that_has_gone() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let own = nix::unistd::gettid().as_raw();
+        let all = threads(pid, 4096).unwrap();
+        assert!(all.contains(&pid) && all.contains(&own), "{all:?}");
+        assert_eq!(threads(pid, 1).unwrap().len(), 1);
+        assert!(threads(0, 1).is_err());
+    }
+
+    #[test]
     fn a_command_name_with_parentheses_does_not_confuse() {
         let state = parse_thread_state("12 (a) R (b) S 1 12", "500 40 3\n").unwrap();
         assert_eq!((state.state, state.run_ns, state.wait_ns), ('S', 500, 40));
@@ -348,6 +380,7 @@ mod tests {
             env: None,
             fd3: None,
             quiet: true,
+            net_raw: false,
             on_parent_death: None,
         });
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -1,7 +1,7 @@
 //! Pipes and splice(2): bytes from socket to socket without passing through user space.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
@@ -26,6 +26,12 @@ impl Pipe {
         let size = i32::try_from(PIPE_BYTES).map_err(io::Error::other)?;
         fcntl(&write, FcntlArg::F_SETPIPE_SZ(size))?;
         Ok(Self { read, write })
+    }
+
+    /// Whether both of its descriptors have numbers below this.
+    #[must_use]
+    pub fn is_below(&self, number: RawFd) -> bool {
+        self.read.as_raw_fd().max(self.write.as_raw_fd()) < number
     }
 
     /// Moves up to `limit` bytes from a socket into the pipe; 0 means the stream has ended.

@@ -1,119 +1,55 @@
-//! Taking connections off the listeners. Each socket of a group has an owner that is told of
-//! every connection; the other workers look at it on their ticks, so that no backlog is stranded
-//! when its owner is busy or stuck. At a limit the listeners rest, and the kernel's backlog holds
-//! the newcomers.
+//! Taking connections off the listeners, each in a batch that follows the load. Ticks catch what
+//! slips through `line`, so that no backlog is stranded. At a limit the listeners rest, and the
+//! kernel's backlog holds the newcomers, unless silent connections give way to them.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use super::conn::{Conn, State};
+use super::conn::{Conn, Side, State};
 use super::counters::ProxyCount;
 use super::ending::Leave;
-use super::engine::Shared;
+use super::shortage::Shortage;
 use super::termination::{Cause, Termination};
 use super::worker::{Token, Worker};
-use crate::net::epoll::Interest;
-use crate::net::tcp;
+use crate::net::epoll::Events;
+use crate::net::eventfd::Bell;
+use crate::net::{clock, tcp};
 
 /// Connections taken from one listener in one round, at most.
 const BATCH_MAX: u32 = 64;
+/// A round with more events than this leaves other workers' listeners alone, and accepts before
+/// it does the rest.
+const FEW_EVENTS: usize = 8;
 /// How long listeners rest when descriptors ran out, microseconds.
 const EXHAUSTED_REST: u64 = 100_000;
 /// How long listeners rest at a limit, at most: a safety net, for they are told of free places.
-const FULL_REST: u64 = 1_000_000;
+pub(super) const FULL_REST: u64 = 1_000_000;
 /// An owner that did not come round for so long leaves its listeners to the others, milliseconds.
 const ABSENT_MS: u64 = 150;
 /// A connection must have been silent for so long before it gives way, microseconds.
 const GIVE_WAY_AFTER: u64 = 1_000_000;
 /// Silent connections that give way to newcomers of other workers in one tick.
 const GIVE_WAY_PER_TICK: usize = 16;
-
-/// One listening socket as a worker sees it.
-#[derive(Debug)]
-pub(super) struct Listener {
-    proxy: u16,
-    listen: usize,
-    socket: usize,
-    /// The worker that is told of its connections.
-    owner: usize,
-    mine: bool,
-    /// Connections to take this time.
-    batch: u32,
-    /// The last round in which it used up its batch.
-    eager: u64,
-    /// It is not watched until this time.
-    rests_until: Option<u64>,
-    /// Somebody else's, and it had a connection waiting at the last tick.
-    aged: bool,
-}
-
-impl Listener {
-    /// Every listener there is, from the point of view of worker `number`.
-    pub(super) fn all(shared: &Shared, number: usize) -> Vec<Self> {
-        let workers = shared.mailboxes.len().max(1);
-        let mut all = Vec::new();
-        for (proxy, groups) in shared.listeners.iter().enumerate() {
-            for (listen, group) in groups.iter().enumerate() {
-                for socket in 0..group.len() {
-                    let owner = socket % workers;
-                    // With fewer sockets than workers, several workers watch the same one.
-                    let mine = if group.len() < workers {
-                        number % group.len() == socket
-                    } else {
-                        owner == number
-                    };
-                    all.push(Self {
-                        proxy: u16::try_from(proxy).unwrap_or(u16::MAX),
-                        listen,
-                        socket,
-                        owner,
-                        mine,
-                        batch: 1,
-                        eager: 0,
-                        rests_until: None,
-                        aged: false,
-                    });
-                }
-            }
-        }
-        all
-    }
-
-    fn fd<'a>(&self, shared: &'a Shared) -> Option<BorrowedFd<'a>> {
-        let groups = shared.listeners.get(usize::from(self.proxy))?;
-        Some(groups.get(self.listen)?.get(self.socket)?.as_fd())
-    }
-}
-
 /// How an attempt to take one connection ended.
 enum Taken {
     One,
+    /// One, and no other before descriptors are given back.
+    Last,
     None,
     Full,
     Exhausted,
 }
 
 impl Worker {
-    /// Begins to watch this worker's listeners.
-    pub(super) fn open_listeners(&mut self) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let Some(fd) = listener.fd(&self.shared).filter(|_| listener.mine) else {
-                continue;
-            };
-            let token = Token::Listener(u32::try_from(index).unwrap_or(u32::MAX));
-            self.epoll.add(fd, token.pack(), Interest::READ)?;
+    /// Takes newcomers before a long round begins: nobody else was told of them.
+    pub(super) fn accept_first(&mut self, events: &Events) {
+        self.crowded = events.len() > FEW_EVENTS;
+        if !self.crowded {
+            return;
         }
-        Ok(())
-    }
-
-    /// Stops watching for good.
-    pub(super) fn close_listeners(&mut self) {
-        for listener in self.listeners.drain(..) {
-            if let Some(fd) = listener.fd(&self.shared).filter(|_| listener.mine)
-                && let Err(error) = self.epoll.remove(fd)
-            {
-                tracing::debug!(%error, "listener was not watched");
+        for event in events.iter() {
+            if let Some(Token::Listener(index)) = Token::unpack(event.token) {
+                self.accept_from(index);
             }
         }
     }
@@ -125,12 +61,28 @@ impl Worker {
         let Some(listener) = self.listeners.get(place) else {
             return;
         };
+        let owned = listener.is_owned();
+        if !owned && (self.crowded || !self.has_waiting(place)) {
+            return;
+        }
+        if self.short && !self.has_descriptors() {
+            self.rest(place, EXHAUSTED_REST);
+            return;
+        }
+        let Some(listener) = self.listeners.get(place) else {
+            return;
+        };
         let stays_ready = self.round == listener.eager + 1;
         let batch = if stays_ready { listener.batch } else { 1 };
         let mut taken = 0;
         while taken < batch {
             match self.accept_one(place) {
                 Taken::One => taken += 1,
+                Taken::Last => {
+                    taken += 1;
+                    self.rest(place, EXHAUSTED_REST);
+                    break;
+                }
                 Taken::None => break,
                 Taken::Full => {
                     self.rest(place, FULL_REST);
@@ -142,10 +94,27 @@ impl Worker {
                 }
             }
         }
+        if !owned {
+            self.count_helped(place, taken);
+        }
         let round = self.round;
         if let Some(listener) = self.listeners.get_mut(place).filter(|_| taken == batch) {
             listener.eager = round;
             listener.batch = (batch * 2).min(BATCH_MAX);
+        }
+    }
+
+    /// Whether a connection waits there. Cheaper than an accept in vain.
+    fn has_waiting(&self, place: usize) -> bool {
+        let listener = self.listeners.get(place);
+        let fd = listener.and_then(|listener| listener.fd(&self.shared));
+        fd.is_some_and(|fd| tcp::is_readable(fd).unwrap_or(false))
+    }
+
+    fn count_helped(&self, place: usize, taken: u32) {
+        let proxy = self.listeners.get(place).map(|l| usize::from(l.proxy));
+        if let Some(settings) = proxy.and_then(|proxy| self.proxies.get(proxy)) {
+            settings.counters.add(ProxyCount::Helped, taken.into());
         }
     }
 
@@ -167,9 +136,14 @@ impl Worker {
         };
         match accepted {
             Ok((client, peer)) => {
+                let last = client.as_raw_fd() >= self.shared.placement.descriptors.accept_below;
                 let serial = self.new_serial();
                 let conn = Conn::new(client, peer, proxy, serial, self.now);
                 self.begin(conn);
+                if last {
+                    self.run_short(proxy, None, Shortage::Files);
+                    return Taken::Last;
+                }
                 Taken::One
             }
             Err(error) => {
@@ -184,11 +158,37 @@ impl Worker {
                     }
                     _ => {
                         self.count_accept_error(proxy, &error);
+                        if let Some(what) = Shortage::of(&error) {
+                            self.run_short(proxy, None, what);
+                        }
                         Taken::Exhausted
                     }
                 }
             }
         }
+    }
+
+    /// Something ran out: it is counted and said, and what is only kept for later is given up.
+    pub(super) fn run_short(&mut self, proxy: u16, server: Option<usize>, what: Shortage) {
+        if let Some(settings) = self.proxies.get(usize::from(proxy)) {
+            let servers = &settings.farm.config().servers;
+            let server = server.and_then(|server| servers.get(server));
+            let (name, server) = (settings.farm.name(), server.map(|s| s.name.as_str()));
+            let shortages = &self.shared.shortages;
+            shortages.note(what, name, server, clock::now());
+        }
+        if what == Shortage::Files {
+            self.short = true;
+            self.socks.close_spares();
+        }
+    }
+
+    /// Whether a client and its server would have descriptors again.
+    fn has_descriptors(&mut self) -> bool {
+        let bound = self.shared.placement.descriptors.accept_below;
+        // The lowest number that is free.
+        self.short = Bell::new().map_or(true, |bell| bell.as_fd().as_raw_fd() >= bound);
+        !self.short
     }
 
     fn count_accept_error(&self, proxy: u16, error: &io::Error) {
@@ -224,55 +224,11 @@ impl Worker {
         }
     }
 
-    fn rest(&mut self, place: usize, how_long: u64) {
-        let Some(listener) = self.listeners.get_mut(place) else {
-            return;
-        };
-        if how_long == FULL_REST
-            && let Some(settings) = self.proxies.get(usize::from(listener.proxy))
-        {
-            settings.counters.add(ProxyCount::LimitReached, 1);
-        }
-        if !listener.mine || listener.rests_until.is_some() {
-            return;
-        }
-        listener.rests_until = Some(self.now + how_long);
-        self.watch(place, Interest::NONE);
-    }
-
-    fn watch(&self, place: usize, interest: Interest) {
-        let Some(listener) = self.listeners.get(place) else {
-            return;
-        };
-        let token = Token::Listener(u32::try_from(place).unwrap_or(u32::MAX));
-        if let Some(fd) = listener.fd(&self.shared)
-            && let Err(error) = self.epoll.modify(fd, token.pack(), interest)
-        {
-            tracing::error!(%error, "listener can't be watched");
-        }
-    }
-
-    /// Places came free: resting listeners are watched again.
-    pub(super) fn resume_listeners(&mut self) {
-        self.resume(|_| true);
-    }
-
-    fn resume(&mut self, wanted: impl Fn(u64) -> bool) {
-        for place in 0..self.listeners.len() {
-            if let Some(listener) = self.listeners.get_mut(place)
-                && listener.rests_until.is_some_and(&wanted)
-            {
-                listener.rests_until = None;
-                self.watch(place, Interest::READ);
-            }
-        }
-    }
-
     /// On each tick: ends rests, lets silent connections give way to newcomers of any worker, and
     /// takes what stays too long in others' backlogs.
     pub(super) fn tend_listeners(&mut self) {
-        let now = self.now;
-        self.resume(|until| until <= now);
+        self.end_rests();
+        self.line_up();
         for proxy in 0..self.silent.len() {
             for _ in 0..GIVE_WAY_PER_TICK {
                 let Some(slot) = self.oldest_silent(proxy) else {
@@ -291,12 +247,10 @@ impl Worker {
     /// Takes over from another worker's listener what has waited there for a whole tick, or at
     /// once when that worker does not come round.
     fn look_after(&mut self, place: usize) {
-        let Some(listener) = self.listeners.get(place).filter(|l| !l.mine) else {
+        let waiting = self.has_waiting(place);
+        let Some(listener) = self.listeners.get(place).filter(|l| !l.is_owned()) else {
             return;
         };
-        let waiting = listener
-            .fd(&self.shared)
-            .is_some_and(|fd| tcp::is_readable(fd).unwrap_or(false));
         let absent = self
             .shared
             .ticks
@@ -307,11 +261,11 @@ impl Worker {
             listener.aged = waiting;
         }
         if take {
-            for _ in 0..BATCH_MAX {
-                if !matches!(self.accept_one(place), Taken::One) {
-                    break;
-                }
+            let mut taken = 0;
+            while taken < BATCH_MAX && !self.short && matches!(self.accept_one(place), Taken::One) {
+                taken += 1;
             }
+            self.count_helped(place, taken);
         }
     }
 
@@ -347,7 +301,7 @@ impl Worker {
             let quiet = conn.is_some_and(|conn| {
                 conn.serial == serial && conn.state != State::Dead && conn.silent()
                     // One whose bytes wait for a server to read them has spoken.
-                    && !conn.client_side.readable
+                    && !conn.client_side.has(Side::READABLE)
             });
             if quiet {
                 return Some(slot);

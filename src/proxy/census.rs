@@ -106,6 +106,7 @@ impl LocalEnds {
                 *place.insert(local_end(conn, vips)?)
             }
         };
+        // The connection's real other end, for packets are sent there; a header may name another.
         let client = conn.peer.addr();
         Some(ClientFlow {
             vip: *vips.get(usize::from(known.vip?))?,

@@ -2,10 +2,15 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use super::origin::Told;
 use super::queue::Tried;
 use super::relay::Flow;
+use super::stall::Silence;
 use super::termination::Phase;
+use super::timer::Due;
+use crate::net::tcp::Answers;
 
 /// A number that may be missing; the highest one can't be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,8 @@ impl Peer {
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
+    /// Waits for the PROXY header, before anything else.
+    Header,
     /// Waits for a slot on a server.
     Queued,
     /// A connect to its server is under way.
@@ -77,23 +84,75 @@ pub(super) enum State {
     Dead,
 }
 
-/// The readiness of one side's socket, as far as events told.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Side {
+/// What is known of one side's socket: its readiness, as far as events told, and what it owes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Side(u8);
+
+impl Side {
     /// A read may bring something.
-    pub(super) readable: bool,
+    pub(super) const READABLE: Self = Self(1);
     /// A write may be taken.
-    pub(super) writable: bool,
+    pub(super) const WRITABLE: Self = Self(1 << 1);
     /// The peer's FIN has arrived, perhaps behind data.
-    pub(super) read_closed: bool,
+    pub(super) const READ_CLOSED: Self = Self(1 << 2);
     /// Urgent data came: reads stop at its mark, so a short read is no sign of an empty socket.
-    pub(super) urgent: bool,
+    pub(super) const URGENT: Self = Self(1 << 3);
     /// The peer is gone: RST, or it does not answer any more.
-    pub(super) broken: bool,
+    pub(super) const BROKEN: Self = Self(1 << 4);
     /// Something was written to it since it was last known to have acknowledged everything.
-    pub(super) owes: bool,
+    pub(super) const OWES: Self = Self(1 << 5);
     /// The socket's probes are paced: it is not like a new one.
-    pub(super) paced: bool,
+    pub(super) const PACED: Self = Self(1 << 6);
+    /// The socket served another connection before, and its window is as the kernel chose it.
+    pub(super) const RECYCLED: Self = Self(1 << 7);
+
+    pub(super) const fn has(self, what: Self) -> bool {
+        self.0 & what.0 != 0
+    }
+
+    pub(super) const fn add(&mut self, what: Self) {
+        self.0 |= what.0;
+    }
+
+    pub(super) const fn add_if(&mut self, what: Self, condition: bool) {
+        if condition {
+            self.add(what);
+        }
+    }
+
+    pub(super) const fn remove(&mut self, what: Self) {
+        self.0 &= !what.0;
+    }
+}
+
+/// What only few connections have to remember: those that met a queue, a server that failed them,
+/// or a peer that does not answer.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// Servers that failed it.
+    pub(super) tried: Tried,
+    /// How many stood before it in the queue.
+    pub(super) queued_behind: u32,
+    /// Connects that failed.
+    pub(super) retries: u8,
+    /// Whether it went to another server than the first.
+    pub(super) redispatched: bool,
+    /// Since when the client answers nothing.
+    pub(super) client_silence: Silence,
+    /// Since when the server answers nothing.
+    pub(super) server_silence: Silence,
+}
+
+impl Rare {
+    /// What a connection remembers for which nothing happened.
+    const NONE: Self = Self {
+        tried: Tried::NONE,
+        queued_behind: 0,
+        retries: 0,
+        redispatched: false,
+        client_silence: Silence::NONE,
+        server_silence: Silence::NONE,
+    };
 }
 
 /// One connection. Times are microseconds since the engine's start.
@@ -103,8 +162,10 @@ pub(super) struct Conn {
     pub(super) client: Option<OwnedFd>,
     /// The server's socket, by its place in the worker's table.
     pub(super) sock: Maybe,
-    /// The client's address.
+    /// Who connected: the client, or a sender that tells who that is.
     pub(super) peer: Peer,
+    /// What its PROXY header said, if it had one.
+    pub(super) told: Option<Box<Told>>,
     /// Tells this user of the slot from earlier ones.
     pub(super) serial: u32,
     /// Position of the proxy.
@@ -128,15 +189,9 @@ pub(super) struct Conn {
     /// Time of the connect that succeeded, microseconds.
     pub(super) connect_time: Maybe,
     /// The earliest tick at which its timer comes due.
-    pub(super) armed: u64,
-    /// Servers that failed it.
-    pub(super) tried: Tried,
-    /// How many stood before it in the queue.
-    pub(super) queued_behind: u32,
-    /// Connects that failed.
-    pub(super) retries: u8,
-    /// Whether it went to another server than the first.
-    pub(super) redispatched: bool,
+    pub(super) armed: Due,
+    /// Missing for most.
+    rare: Option<Box<Rare>>,
     /// Where it stood when one side broke off.
     pub(super) broke_in: Phase,
     /// Readiness to write is watched on the client's socket too.
@@ -157,14 +212,12 @@ impl Conn {
             client: Some(client),
             sock: Maybe::NONE,
             peer: Peer::new(peer),
+            told: None,
             serial,
             proxy,
             server: None,
             state: State::Queued,
-            client_side: Side {
-                writable: true,
-                ..Side::default()
-            },
+            client_side: Side::WRITABLE,
             server_side: Side::default(),
             up: Flow::default(),
             down: Flow::default(),
@@ -173,33 +226,83 @@ impl Conn {
             active: now,
             queue_time: Maybe::NONE,
             connect_time: Maybe::NONE,
-            armed: u64::MAX,
-            tried: Tried::default(),
-            queued_behind: 0,
-            retries: 0,
-            redispatched: false,
+            armed: Due::NEVER,
+            rare: None,
             broke_in: Phase::Data,
             watches_write: false,
             runnable: false,
         }
     }
 
+    /// What only few connections have to remember.
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&Rare::NONE)
+    }
+
+    /// The same, to change it.
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Whether a peer has long stopped to answer; `answers` is `None` when it has nothing to.
+    pub(super) fn is_gone(
+        &mut self,
+        whose: impl Fn(&mut Rare) -> &mut Silence,
+        answers: Option<Answers>,
+        user_timeout: Duration,
+        now: u64,
+    ) -> bool {
+        let Some(answers) = answers else {
+            if let Some(rare) = self.rare.as_deref_mut() {
+                whose(rare).broken();
+            }
+            return false;
+        };
+        if answers.missing == 0 && self.rare.is_none() {
+            return false;
+        }
+        whose(self.rare_mut()).look(answers, user_timeout, now)
+    }
+
+    /// The client: who its header says it is, else who connected.
+    pub(super) fn client_addr(&self) -> SocketAddr {
+        let told = self.told.as_ref().and_then(|told| told.addrs);
+        told.map_or_else(|| self.peer.addr(), |(client, _)| client)
+    }
+
+    /// Where its header says that the client connected to.
+    pub(super) fn told_local(&self) -> Option<SocketAddr> {
+        let (_, local) = self.told.as_ref()?.addrs?;
+        Some(local)
+    }
+
+    /// When the client's own bytes could begin: behind the header, if there was one.
+    pub(super) fn begun(&self) -> u64 {
+        self.told.as_ref().map_or(self.accepted, |told| told.at)
+    }
+
     /// Whether the client has not sent a byte.
     pub(super) const fn silent(&self) -> bool {
-        self.up.bytes == 0
+        self.up.bytes() == 0
+    }
+
+    /// Whether the server is there and the client has not spoken.
+    pub(super) fn awaits_first_byte(&self) -> bool {
+        self.state == State::Relaying && self.silent()
     }
 
     /// Whether exactly one direction has come to its end.
     pub(super) const fn half_closed(&self) -> bool {
-        self.up.ended != self.down.ended
+        self.up.ended() != self.down.ended()
     }
 
     /// Where it stands, for its termination code.
     pub(super) const fn phase(&self) -> Phase {
         match self.state {
+            State::Header => Phase::Header,
             State::Queued => Phase::Queue,
             State::Connecting => Phase::Connect,
-            State::Relaying if self.down.ended => Phase::Last,
+            State::Relaying if self.down.ended() => Phase::Last,
             State::Relaying | State::Dead => Phase::Data,
             State::Flushing => self.broke_in,
         }
@@ -212,6 +315,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_costs_little_more_than_its_facts() {
-        assert!(size_of::<Conn>() <= 160, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 128, "{}", size_of::<Conn>());
     }
 }

@@ -8,8 +8,8 @@ use super::conn::{Conn, Maybe, Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
-use super::queue::{Ticket, Tried};
-use super::sockets::is_exhausted;
+use super::queue::Ticket;
+use super::shortage::Shortage;
 use super::termination::{Cause, Phase, Termination};
 use super::worker::{Token, Worker};
 use crate::net::epoll::{Epoll, Interest};
@@ -28,7 +28,9 @@ impl Worker {
         };
         settings.counters.add(ProxyCount::Accepted, 1);
         let client_first = settings.client_first;
-        self.seek(slot, Place::First);
+        if !self.expects_header(slot) {
+            self.seek(slot, Place::First);
+        }
         let Some(conn) = self.conn(slot).filter(|c| c.state != State::Dead) else {
             return;
         };
@@ -55,7 +57,7 @@ impl Worker {
     }
 
     /// Looks for a server, as often as connects fail at once and there is another try.
-    fn seek(&mut self, slot: u32, place: Place) {
+    pub(super) fn seek(&mut self, slot: u32, place: Place) {
         let mut place = place;
         loop {
             let Some((conn, settings)) = self.conn_and_settings(slot) else {
@@ -63,7 +65,7 @@ impl Worker {
             };
             let admission = settings
                 .farm
-                .admit(self.ticket(slot, conn), conn.tried, place);
+                .admit(self.ticket(slot, conn), conn.rare().tried, place);
             match admission {
                 Admission::Server(server) => match self.connect(slot, server) {
                     Ok(()) => return,
@@ -79,7 +81,7 @@ impl Worker {
                     if let Some(conn) = self.conn_mut(slot) {
                         conn.state = State::Queued;
                         conn.since = now;
-                        conn.queued_behind = u32::try_from(before).unwrap_or(u32::MAX);
+                        conn.rare_mut().queued_behind = u32::try_from(before).unwrap_or(u32::MAX);
                     }
                     self.arm(slot);
                     return;
@@ -128,16 +130,18 @@ impl Worker {
             return Ok(());
         };
         if conn.queue_time == Maybe::NONE {
-            let waited = now.saturating_sub(conn.accepted);
+            let waited = now.saturating_sub(conn.begun());
             conn.queue_time = Maybe::span(waited);
         }
-        conn.redispatched |= conn.tried != Tried::default();
+        if !conn.rare().tried.is_empty() {
+            conn.rare_mut().redispatched = true;
+        }
         conn.server = u16::try_from(server).ok();
         conn.state = State::Connecting;
         conn.since = now;
         conn.server_side = Side::default();
         let proxy = conn.proxy;
-        let Some((_, settings)) = self.conn_and_settings(slot) else {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return Ok(());
         };
         settings
@@ -146,27 +150,33 @@ impl Worker {
         let Some(addr) = settings.addresses.get(server).copied() else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let (options, client_first) = (settings.options, settings.client_first);
+        let client_first = settings.client_first;
+        let source = settings.origin.source_of(conn, addr);
+        let recyclable = settings.origin.recyclable();
         let recycled = self.socks.reuse(proxy, addr, slot, self.round);
         let sock = match recycled {
             Some(sock) => sock,
-            None => self.socks.create(proxy, addr, slot, self.round)?,
+            None => self
+                .socks
+                .create(proxy, addr, slot, self.round, recyclable)?,
         };
         if let Some(conn) = self.conn_mut(slot) {
             conn.sock = Maybe::some(sock);
+            conn.server_side.add_if(Side::RECYCLED, recycled.is_some());
         }
         let Some(fd) = self.socks.fd(sock) else {
             return Err(io::ErrorKind::NotFound.into());
         };
         if recycled.is_none() {
-            tcp::set_options(fd, options)?;
+            tcp::set_options(fd, tcp::Options { keepalive: None })?;
+            if client_first {
+                tcp::defer_handshake(fd)?;
+            }
+            source.bind(fd)?;
         } else if let Some((_, settings)) = self.conn_and_settings(slot) {
             settings
                 .counters
                 .add_server(server, ServerCount::Recycled, 1);
-        }
-        if client_first {
-            tcp::set_quickack(fd, false)?;
         }
         let finished = tcp::connect(fd, addr)?;
         if recycled.is_none() {
@@ -191,7 +201,7 @@ impl Worker {
         conn.since = now;
         conn.active = now;
         conn.connect_time = Maybe::span(took);
-        conn.server_side.writable = true;
+        conn.server_side.add(Side::WRITABLE);
         let server = conn.server.map(usize::from);
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
             settings
@@ -201,6 +211,7 @@ impl Worker {
                 .counters
                 .add_server(server, ServerCount::ConnectMicros, took);
         }
+        self.send_header(slot);
         self.relay(slot);
     }
 
@@ -222,8 +233,13 @@ impl Worker {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return false;
         };
-        let again = conn.retries < settings.retries;
-        if let Some(server) = conn.server.map(usize::from) {
+        let (proxy, server) = (conn.proxy, conn.server.map(usize::from));
+        let mut again = conn.rare().retries < settings.retries;
+        let shortage = Shortage::of(error);
+        if let Some(what) = shortage {
+            again &= what.is_of_one_server();
+            self.run_short(proxy, server, what);
+        } else if let Some(server) = server {
             let what = if cause == Cause::ServerTimeout {
                 ServerCount::ConnectTimeout
             } else {
@@ -235,23 +251,25 @@ impl Worker {
                 .add_server(server, ServerCount::Retries, u64::from(again));
             settings.farm.suspect(server);
             tracing::debug!(
-                proxy = settings.farm.name(), server, client = %conn.peer.addr(), %error, "connect failed"
+                proxy = settings.farm.name(), server, client = %conn.client_addr(), %error, "connect failed"
             );
         }
         if !again {
-            let cause = if is_exhausted(error) {
-                Cause::Resource
+            let cause = shortage.map_or(cause, |_| Cause::Resource);
+            let count = if shortage.is_some() {
+                ProxyCount::Resource
             } else {
-                cause
+                ProxyCount::Unreachable
             };
-            if cause == Cause::Resource {
-                settings.counters.add(ProxyCount::Resource, 1);
+            if let Some((_, settings)) = self.conn_and_settings(slot) {
+                settings.counters.add(count, 1);
             }
             self.end(slot, Termination::new(cause, Phase::Connect), Leave::Reset);
             return false;
         }
         if let Some(conn) = self.conn_mut(slot) {
-            conn.retries = conn.retries.saturating_add(1);
+            let rare = conn.rare_mut();
+            rare.retries = rare.retries.saturating_add(1);
         }
         self.leave_server(slot);
         true
@@ -271,7 +289,7 @@ impl Worker {
         let (sock, server) = (conn.sock.take(), conn.server.take().map(usize::from));
         conn.state = State::Queued;
         if let Some(server) = server {
-            conn.tried.mark(server);
+            conn.rare_mut().tried.mark(server);
         }
         if let Some(sock) = sock {
             self.socks.close(sock);

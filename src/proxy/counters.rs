@@ -31,8 +31,12 @@ counters! {
     ProxyCount, ProxyTotals:
     /// Connections accepted.
     Accepted accepted,
+    /// Clients that broke off before they had a server.
+    ClientLeft clients_left,
     /// Refused at once: no server was usable.
     NoServer no_server,
+    /// Given up: every server that was tried failed it.
+    Unreachable unreachable,
     /// Refused at once: the queue was full.
     QueueFull queue_full,
     /// Gave up waiting for a slot.
@@ -55,6 +59,18 @@ counters! {
     IdleTimeout idle_timeouts,
     /// Closed because the client sent nothing at all.
     FirstByteTimeout first_byte_timeouts,
+    /// PROXY headers that were believed.
+    Headers headers,
+    /// Closed because a sender's bytes began without a header.
+    HeaderMissing header_missing,
+    /// Closed because a header broke a rule.
+    HeaderMalformed header_malformed,
+    /// Closed because a header was too long.
+    HeaderTooLong header_too_long,
+    /// Closed by the sender before its header was whole.
+    HeaderClosed header_closed,
+    /// Closed because the header was not there in time.
+    HeaderTimeout header_timeouts,
     /// Closed because the second side did not finish.
     HalfCloseTimeout half_close_timeouts,
     /// Silent connections that gave way to newcomers at a limit.
@@ -65,6 +81,8 @@ counters! {
     Resource resource_errors,
     /// Accepts that failed.
     AcceptErrors accept_errors,
+    /// Connections taken from the listener of another worker that was busy.
+    Helped helped,
     /// Times listeners rested because a limit of connections was reached.
     LimitReached limit_reached,
     /// Ended without any fault.
@@ -104,8 +122,9 @@ counters! {
     Recycled recycled,
 }
 
-/// Counters with one writer.
+/// Counters with one writer, on cache lines of their own: two, as processors fetch them in pairs.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Cells<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> Cells<N> {
@@ -169,6 +188,20 @@ impl WorkerCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cache_line_has_two_writers() {
+        let workers = [0, 1].map(|_| std::sync::Arc::new(WorkerCounters::new(3)));
+        let mut owners = std::collections::HashMap::new();
+        for (worker, counters) in workers.iter().enumerate() {
+            let servers = counters.servers.iter().flat_map(|cells| &cells.0);
+            for cell in counters.proxy.0.iter().chain(servers) {
+                let line = std::ptr::from_ref(cell).addr() / 64;
+                assert_eq!(*owners.entry(line).or_insert(worker), worker);
+            }
+        }
+        assert!(owners.len() > 2);
+    }
 
     #[test]
     fn the_sum_over_workers_is_what_each_counted() {

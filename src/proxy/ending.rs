@@ -55,7 +55,7 @@ impl Worker {
         conn.up.cut(&mut self.kit);
         conn.down.cut(&mut self.kit);
         let (client, sock) = (conn.client.take(), conn.sock.take());
-        let received = conn.down.bytes;
+        let received = conn.down.bytes();
         let ticket = Ticket {
             worker: number,
             slot,
@@ -66,7 +66,7 @@ impl Worker {
                 Leave::InOrder if received > RECYCLE_RECEIVED_MAX => Leave::Close,
                 Leave::InOrder | Leave::Reset | Leave::Close => leave,
             };
-            self.leave_sock(sock, sock_leave);
+            self.leave_sock(sock, sock_leave, received);
         }
         let local = self.close_client(client, leave);
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
@@ -95,10 +95,10 @@ impl Worker {
         self.dig(slot);
     }
 
-    fn leave_sock(&mut self, sock: u32, leave: Leave) {
+    fn leave_sock(&mut self, sock: u32, leave: Leave, received: u64) {
         match leave {
             Leave::InOrder => {
-                if self.socks.recycle(sock) {
+                if self.socks.recycle(sock, received) {
                     return;
                 }
             }
@@ -136,7 +136,7 @@ impl Worker {
             beconn: feconn,
             srv_conn,
             srv_queue: 0,
-            backend_queue: conn.queued_behind,
+            backend_queue: conn.rare().queued_behind,
         }
     }
 }
@@ -154,8 +154,8 @@ fn record(
         accepted_at: wall.checked_sub(total).unwrap_or(wall),
         proxy: usize::from(conn.proxy),
         server: conn.server.map(usize::from),
-        client: conn.peer.addr(),
-        local: canonical(local),
+        client: conn.client_addr(),
+        local: conn.told_local().unwrap_or_else(|| canonical(local)),
         queue: conn
             .queue_time
             .value()
@@ -165,11 +165,11 @@ fn record(
             .value()
             .map(|t| Duration::from_micros(t.into())),
         total,
-        bytes_in: conn.up.bytes,
-        bytes_out: conn.down.bytes,
+        bytes_in: conn.up.bytes(),
+        bytes_out: conn.down.bytes(),
         end,
-        retries: conn.retries,
-        redispatched: conn.redispatched,
+        retries: conn.rare().retries,
+        redispatched: conn.rare().redispatched,
         counts,
     }
 }

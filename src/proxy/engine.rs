@@ -14,11 +14,12 @@ use super::census::Census;
 use super::farm::Farm;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
+use super::shortage::{Descriptors, Shortage, Shortages};
 use super::termination::AccessRecord;
 use super::worker::Worker;
 use crate::config::model::Config;
 use crate::ipc::message::WorkerTick;
-use crate::net::{clock, tcp};
+use crate::net::{clock, cpus, tcp};
 
 /// How long [`Engine::reset_local`] waits for the workers to have done it.
 const RESET_WAIT: Duration = Duration::from_millis(200);
@@ -35,6 +36,15 @@ pub struct EngineOptions {
     pub max_connections: u32,
     /// Where records of ended connections go.
     pub access: Option<AccessSink>,
+}
+
+/// Where the engine may run, and what it may take.
+#[derive(Debug, Clone, Default)]
+pub struct Placement {
+    /// The CPU that each worker stays on; empty: the scheduler decides.
+    pub cpus: Vec<usize>,
+    /// Descriptors for connections.
+    pub descriptors: Descriptors,
 }
 
 /// Where records of ended connections go: a bounded channel. One that is full drops the record
@@ -101,8 +111,10 @@ pub enum EngineError {
     },
 }
 
-/// When a worker last came round, as it tells it itself.
+/// When a worker last came round, as it tells it itself; on cache lines of its own, for it is
+/// written in each round.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct Tick {
     tid: AtomicU32,
     millis: AtomicU64,
@@ -136,6 +148,8 @@ pub(super) struct Shared {
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) ticks: Vec<Tick>,
     pub(super) access: Option<AccessSink>,
+    pub(super) placement: Placement,
+    pub(super) shortages: Shortages,
     /// Workers that have carried out a [`Message::ResetLocal`], counted over all of them.
     pub(super) resets_done: AtomicU64,
 }
@@ -174,8 +188,22 @@ impl Engine {
         listeners: Listeners,
         options: EngineOptions,
     ) -> Result<Self, EngineError> {
+        Self::start_placed(config, farms, listeners, options, Placement::default())
+    }
+
+    /// The same at its place.
+    ///
+    /// # Errors
+    /// [`EngineError`]; then no worker runs.
+    pub fn start_placed(
+        config: &Config,
+        farms: &[Arc<Farm>],
+        listeners: Listeners,
+        options: EngineOptions,
+        placement: Placement,
+    ) -> Result<Self, EngineError> {
         let all = 0..options.workers.max(1);
-        Self::start_some(config, farms, listeners, options, all)
+        Self::start_some(config, farms, listeners, options, placement, all)
     }
 
     /// Starts only the workers in `which`, as if the others were stuck.
@@ -184,6 +212,7 @@ impl Engine {
         farms: &[Arc<Farm>],
         listeners: Listeners,
         options: EngineOptions,
+        placement: Placement,
         which: Range<usize>,
     ) -> Result<Self, EngineError> {
         let count = options.workers.max(1);
@@ -214,6 +243,8 @@ impl Engine {
             ticks: mailboxes.iter().map(|_| Tick::default()).collect(),
             mailboxes,
             access: options.access,
+            placement,
+            shortages: Shortages::default(),
             resets_done: AtomicU64::new(0),
         });
         let engine = Self {
@@ -221,13 +252,25 @@ impl Engine {
             threads: Mutex::new(Vec::with_capacity(count)),
             resets_asked: Mutex::new(0),
         };
+        let mut workers = Vec::with_capacity(count);
         for number in which {
             let mine = counters.iter().filter_map(|c| c.get(number).cloned());
-            let worker =
-                Worker::new(Arc::clone(&shared), number, mine.collect()).map_err(failed(number))?;
+            let worker = Worker::new(Arc::clone(&shared), number, mine.collect());
+            workers.push((number, worker.map_err(failed(number))?));
+        }
+        // All owners first, then their helpers in turn: the kernel asks in this order.
+        for place in 0..count {
+            for (number, worker) in &mut workers {
+                worker.open_listeners(place).map_err(failed(*number))?;
+            }
+        }
+        for (number, worker) in workers {
             let thread = std::thread::Builder::new()
                 .name(format!("lbd-w{number}"))
-                .spawn(move || worker.run())
+                .spawn(move || {
+                    settle(number, &worker.shared.placement);
+                    worker.run();
+                })
                 .map_err(failed(number))?;
             engine.threads().push(thread);
         }
@@ -250,6 +293,13 @@ impl Engine {
                 age_ms: u32::try_from(now.saturating_sub(tick.millis())).unwrap_or(u32::MAX),
             })
             .collect()
+    }
+
+    /// How often the data path ran out of something.
+    #[must_use]
+    pub fn shortages(&self) -> [(Shortage, u64); Shortage::COUNT] {
+        let met = self.shared.shortages.met();
+        std::array::from_fn(|at| (Shortage::ALL[at], met[at]))
     }
 
     /// The listening sockets, `[proxy][listen][socket]`; they stay open after a stop.
@@ -326,6 +376,16 @@ impl Drop for Engine {
     }
 }
 
+/// Puts the calling thread, a worker, on its CPU.
+fn settle(number: usize, placement: &Placement) {
+    let Some(cpu) = placement.cpus.get(number).copied() else {
+        return;
+    };
+    if let Err(error) = cpus::stay_on(cpu) {
+        tracing::warn!(%error, key = "limits.pin-workers", to = cpu, "worker can't stay on its CPU");
+    }
+}
+
 /// Sets what accepted sockets inherit. After listen(), which would reset TCP_QUICKACK.
 fn prepare(socket: &OwnedFd, proxy: &crate::config::model::Proxy) -> io::Result<()> {
     tcp::set_options(
@@ -347,7 +407,7 @@ mod tests {
     use crate::proxy::dispatch::tests::{proxy, server};
 
     #[test]
-    fn no_backlog_is_stranded_when_its_worker_does_not_come_round() {
+    fn connections_of_a_worker_that_does_not_come_round_are_taken_at_once_by_another() {
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut target = server(1, 0);
         target.address = backend.local_addr().unwrap();
@@ -364,16 +424,28 @@ mod tests {
             access: None,
         };
         let config = crate::proxy::dispatch::tests::config(proxy);
-        let engine =
-            Engine::start_some(&config, &[farm], vec![vec![group]], options, 1..2).unwrap();
+        let engine = Engine::start_some(
+            &config,
+            &[farm],
+            vec![vec![group]],
+            options,
+            Placement::default(),
+            1..2,
+        )
+        .unwrap();
         // By the kernel's hash about half of these land in the backlog that nobody owns.
+        let mut late = 0;
         for _ in 0..40 {
+            let began = clock::now();
             let mut client = TcpStream::connect(addr).unwrap();
             client
                 .set_read_timeout(Some(Duration::from_secs(10)))
                 .unwrap();
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
+            late += u32::from(clock::now() - began > Duration::from_millis(20));
         }
+        // A worker that looks there on its ticks alone lets a dozen and more wait longer.
+        assert!(late <= 4, "{late} of 40");
         let ticks = engine.ticks(clock::now());
         assert_eq!(ticks[0].tid, 0);
         assert!(ticks[1].tid > 0);

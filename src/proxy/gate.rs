@@ -1,70 +1,80 @@
 //! A count of connections that never exceeds its limit, shared by all workers.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The gate of a process or of a proxy.
+/// One place. The upper half of the word counts those taken.
+const ONE: u64 = 1 << 32;
+/// Somebody was turned away.
+const WANTED: u64 = 1;
+
+/// The gate of a process or of a proxy: one atomic on the way in and one on the way out, on cache
+/// lines of its own.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Gate {
-    inside: AtomicU32,
+    word: AtomicU64,
     most: AtomicU32,
     limit: u32,
-    wanted: AtomicBool,
 }
 
 impl Gate {
     /// An empty gate for at most `limit` connections.
     #[must_use]
-    pub const fn new(limit: u32) -> Self {
+    pub fn new(limit: u32) -> Self {
         Self {
-            inside: AtomicU32::new(0),
+            word: AtomicU64::new(0),
             most: AtomicU32::new(0),
             limit,
-            wanted: AtomicBool::new(false),
         }
     }
 
     /// Takes a place; `false` when all are taken, and then [`Self::leave`] will tell that somebody
-    /// wants one.
+    /// wants one. Count and wish are one word: no place comes free unseen between the two.
     pub fn enter(&self) -> bool {
-        if self.try_enter() {
-            return true;
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            let before = inside(word);
+            let free = before < self.limit;
+            // Full: written even if it says so already, for an old value may lie.
+            let next = if free { word + ONE } else { word | WANTED };
+            match self
+                .word
+                .compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    if free {
+                        self.raise(before + 1);
+                    }
+                    return free;
+                }
+                Err(present) => word = present,
+            }
         }
-        self.wanted.store(true, Ordering::SeqCst);
-        // A place may have come free before the wish was known.
-        self.try_enter()
     }
 
-    fn try_enter(&self) -> bool {
-        let entered = self
-            .inside
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |inside| {
-                (inside < self.limit).then_some(inside + 1)
-            });
-        match entered {
-            Ok(before) => {
-                self.most.fetch_max(before + 1, Ordering::Relaxed);
-                true
-            }
-            Err(_full) => false,
+    /// Only while the record is being broken is there a second write.
+    fn raise(&self, inside: u32) {
+        if self.most.load(Ordering::Relaxed) < inside {
+            self.most.fetch_max(inside, Ordering::Relaxed);
         }
     }
 
     /// Gives a place back; `true` when somebody wanted one, and must be told.
     pub fn leave(&self) -> bool {
-        self.inside.fetch_sub(1, Ordering::SeqCst);
-        self.wanted.load(Ordering::SeqCst) && self.wanted.swap(false, Ordering::SeqCst)
+        let before = self.word.fetch_sub(ONE, Ordering::SeqCst);
+        before & WANTED != 0 && self.word.fetch_and(!WANTED, Ordering::SeqCst) & WANTED != 0
     }
 
     /// Whether somebody was turned away since a place was last given back.
     #[must_use]
     pub fn wanted(&self) -> bool {
-        self.wanted.load(Ordering::SeqCst)
+        self.word.load(Ordering::SeqCst) & WANTED != 0
     }
 
     /// Places taken.
     #[must_use]
     pub fn inside(&self) -> u32 {
-        self.inside.load(Ordering::SeqCst)
+        inside(self.word.load(Ordering::SeqCst))
     }
 
     /// The most that were ever taken.
@@ -78,6 +88,10 @@ impl Gate {
     pub const fn limit(&self) -> u32 {
         self.limit
     }
+}
+
+fn inside(word: u64) -> u32 {
+    u32::try_from(word >> 32).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

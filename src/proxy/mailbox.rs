@@ -39,8 +39,9 @@ pub enum Message {
     Stop(Instant),
 }
 
-/// One worker's mailbox.
+/// One worker's mailbox; on cache lines of its own, for it is looked into in each round.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Mailbox {
     messages: Mutex<Vec<Message>>,
     bell: Bell,

@@ -6,9 +6,11 @@
 //!
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
-//! them off the listeners, `connect` finds each a server, `transfer` and `relay` move the bytes,
+//! them off the listeners (`line` says who watches which), `connect` finds each a server, `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
-//! ended, `conn` is what is known of one, [`census`] counts them. Workers share nothing on the path of the bytes; they meet
+//! ended, `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
+//! address servers see, `conn` is what is known of one, [`census`] counts them, [`shortage`] is what
+//! they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
 pub mod balance;
@@ -19,16 +21,21 @@ pub mod engine;
 pub mod farm;
 pub mod gate;
 pub mod mailbox;
+pub mod pp;
 pub mod queue;
 pub mod server;
+pub mod shortage;
 pub mod slowstart;
 pub mod termination;
 pub mod timer;
 
 mod accept;
+mod atomic;
 mod conn;
 mod connect;
 mod ending;
+mod line;
+mod origin;
 mod relay;
 mod settings;
 mod sockets;

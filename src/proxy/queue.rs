@@ -20,6 +20,9 @@ pub struct Ticket {
 pub struct Tried(u64);
 
 impl Tried {
+    /// Nothing failed yet.
+    pub const NONE: Self = Self(0);
+
     /// Marks `server`.
     pub fn mark(&mut self, server: usize) {
         self.0 |= 1 << server.min(63);

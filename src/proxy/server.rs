@@ -1,5 +1,5 @@
 //! One server as the dispatcher sees it: operational state and administrative state kept apart
-//! (HAProxy's `server-t.h`), its connections counted exactly. Pure.
+//! (HAProxy's `server-t.h`). Its connections are counted in [`super::dispatch::slots`]. Pure.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -42,8 +42,6 @@ pub struct Server {
     admin: AdminState,
     ramp_since: Option<Instant>,
     share: u32,
-    used: u32,
-    most: u32,
     changed: Option<Instant>,
     downs: u64,
     down_time: Duration,
@@ -65,8 +63,6 @@ impl Server {
             },
             ramp_since: None,
             share: slowstart::FULL,
-            used: 0,
-            most: 0,
             changed: None,
             downs: 0,
             down_time: Duration::ZERO,
@@ -189,30 +185,6 @@ impl Server {
             Some(max) if ramped && self.ramping() => slowstart::limit(max, self.share),
             Some(max) => max.get(),
         }
-    }
-
-    /// Takes a slot. The caller has looked at [`Self::limit`].
-    pub fn take(&mut self) {
-        self.used += 1;
-        self.most = self.most.max(self.used);
-    }
-
-    /// Gives a slot back; answers how many are still taken.
-    pub fn give_back(&mut self) -> u32 {
-        self.used = self.used.saturating_sub(1);
-        self.used
-    }
-
-    /// Slots taken: connections, and connects in flight.
-    #[must_use]
-    pub const fn used(&self) -> u32 {
-        self.used
-    }
-
-    /// The most that were ever taken at once.
-    #[must_use]
-    pub const fn most(&self) -> u32 {
-        self.most
     }
 
     /// What the health checks say.

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::conn::{Conn, State};
+use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
+use super::origin::Origin;
 use super::stall;
 use super::termination::Cause;
-use crate::net::tcp;
 
 /// A proxy's configuration as the data path wants it. Durations are microseconds.
 #[derive(Debug)]
@@ -18,7 +18,8 @@ pub(super) struct Settings {
     pub(super) farm: Arc<Farm>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) addresses: Vec<SocketAddr>,
-    pub(super) options: tcp::Options,
+    /// Silence after which the kernel probes a peer.
+    pub(super) keepalive: Option<Duration>,
     pub(super) client_first: bool,
     pub(super) retries: u8,
     pub(super) connect_timeout: u64,
@@ -27,7 +28,10 @@ pub(super) struct Settings {
     pub(super) queue_timeout: u64,
     pub(super) first_byte_timeout: Option<u64>,
     pub(super) user_timeout: Option<Duration>,
-    /// How often a connection is looked at, whether or not something happens on it.
+    /// Who the client is, for us and for servers.
+    pub(super) origin: Origin,
+    /// How often a connection is looked at, whether or not something happens on it. At the first look
+    /// its server's socket gets keepalive.
     pub(super) look_every: u64,
 }
 
@@ -39,6 +43,11 @@ const FLUSH_POLL: u64 = 5_000;
 /// Looks that fall within a time of this mask (65 ms) are one, microseconds.
 const LOOK_TOGETHER: u64 = 0xffff;
 
+/// How long the last acknowledgement of a server's handshake may wait for the first bytes of a
+/// client that should speak first, to ride on them; a server that speaks first after all waits as
+/// long. Microseconds.
+const ACK_WAITS: u64 = 20_000;
+
 impl Settings {
     pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>) -> Self {
         let config = farm.config();
@@ -46,9 +55,7 @@ impl Settings {
             farm: Arc::clone(farm),
             counters,
             addresses: config.servers.iter().map(|s| s.address).collect(),
-            options: tcp::Options {
-                keepalive: config.keepalive,
-            },
+            keepalive: config.keepalive,
             client_first: config.client_first,
             retries: config.retries,
             connect_timeout: micros(config.connect_timeout),
@@ -60,9 +67,13 @@ impl Settings {
                 .filter(|_| config.client_first)
                 .map(micros),
             user_timeout: config.user_timeout,
-            look_every: micros(config.user_timeout.map_or(LOOK_EVERY, |timeout| {
-                stall::look_every(timeout).min(LOOK_EVERY)
-            })),
+            origin: Origin::new(config),
+            look_every: micros(
+                [config.user_timeout.map(stall::look_every), config.keepalive]
+                    .into_iter()
+                    .flatten()
+                    .fold(LOOK_EVERY, Duration::min),
+            ),
         }
     }
 }
@@ -75,6 +86,12 @@ pub(super) fn micros(duration: Duration) -> u64 {
 /// When the connection's patience ends, what that counts as, and whom it waited for.
 pub(super) fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
     match conn.state {
+        // Counted by its reason where it is refused.
+        State::Header => (
+            conn.since + settings.origin.timeout,
+            None,
+            Cause::ClientTimeout,
+        ),
         State::Queued => (
             conn.since + settings.queue_timeout,
             Some(ProxyCount::QueueTimeout),
@@ -88,7 +105,7 @@ pub(super) fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCo
         State::Flushing => (
             conn.since + settings.half_close_timeout,
             None,
-            if conn.client_side.broken {
+            if conn.client_side.has(Side::BROKEN) {
                 Cause::Client
             } else {
                 Cause::Server
@@ -107,8 +124,17 @@ pub(super) fn next_look(conn: &Conn, settings: &Settings, now: u64) -> u64 {
         let passed = now.saturating_sub(conn.since);
         return now + FLUSH_POLL.max(passed / 8);
     }
+    let acks = conn.since.saturating_add(ACK_WAITS);
+    if settings.client_first && conn.awaits_first_byte() && now < acks {
+        return acks;
+    }
     // Rounded up, so that one wake-up looks at many.
     (now + settings.look_every) | LOOK_TOGETHER
+}
+
+/// Whether a client that should speak first had its time to do so.
+pub(super) fn ack_is_due(conn: &Conn, settings: &Settings, now: u64) -> bool {
+    settings.client_first && conn.awaits_first_byte() && now >= conn.since.saturating_add(ACK_WAITS)
 }
 
 fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
@@ -122,7 +148,7 @@ fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause
         .filter(|_| conn.silent())
         .map(|limit| {
             (
-                conn.accepted.saturating_add(limit),
+                conn.begun().saturating_add(limit),
                 Some(ProxyCount::FirstByteTimeout),
                 Cause::ClientTimeout,
             )
@@ -131,7 +157,7 @@ fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause
         (
             conn.active.saturating_add(settings.half_close_timeout),
             Some(ProxyCount::HalfCloseTimeout),
-            if conn.up.ended {
+            if conn.up.ended() {
                 Cause::ServerTimeout
             } else {
                 Cause::ClientTimeout

@@ -26,6 +26,9 @@ pub(super) fn look_every(user_timeout: Duration) -> Duration {
 pub(super) struct Silence(Option<NonZeroU32>);
 
 impl Silence {
+    /// It answers.
+    pub(super) const NONE: Self = Self(None);
+
     /// It answered, or has nothing to answer.
     pub(super) fn broken(&mut self) {
         self.0 = None;

@@ -31,6 +31,8 @@ pub enum Cause {
 pub enum Phase {
     /// `-`: over.
     Done,
+    /// `R`: waiting for the PROXY header.
+    Header,
     /// `Q`: waiting for a slot.
     Queue,
     /// `C`: connecting to a server.
@@ -82,6 +84,7 @@ impl Termination {
     pub const fn phase_letter(self) -> char {
         match self.phase {
             Phase::Done => '-',
+            Phase::Header => 'R',
             Phase::Queue => 'Q',
             Phase::Connect => 'C',
             Phase::Data => 'D',
@@ -156,6 +159,7 @@ mod tests {
         let code = |cause, phase| Termination::new(cause, phase).to_string();
         assert_eq!(Termination::NORMAL.to_string(), "--");
         assert_eq!(code(Cause::ServerTimeout, Phase::Queue), "sQ");
+        assert_eq!(code(Cause::ClientTimeout, Phase::Header), "cR");
         assert_eq!(code(Cause::Server, Phase::Connect), "SC");
         assert_eq!(code(Cause::ClientTimeout, Phase::Data), "cD");
         assert_eq!(code(Cause::Client, Phase::Queue), "CQ");

@@ -20,27 +20,43 @@ pub struct Entry {
     at: u32,
 }
 
-impl Entry {
-    /// Whether this is what `at` was armed for.
+/// What a timer is armed for, or that it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due(u32);
+
+impl Due {
+    /// Not armed.
+    pub const NEVER: Self = Self(0);
+
+    /// Whether tick `at` comes before it; both lie ahead of `now`.
     #[must_use]
-    pub fn is_for(self, at: u64) -> bool {
-        self.at == lower(at)
+    pub fn is_after(self, at: u64, now: u64) -> bool {
+        self == Self::NEVER || ahead(lower(at), now) < ahead(self.0, now)
+    }
+}
+
+/// Ticks from `now` to a tick of which the lower 32 bits are `at`; 0 when it lies behind.
+fn ahead(at: u32, now: u64) -> u32 {
+    let ahead = at.wrapping_sub(lower(now));
+    if ahead > u32::MAX / 2 { 0 } else { ahead }
+}
+
+impl Entry {
+    /// Whether this is what `due` stands for.
+    #[must_use]
+    pub const fn is_for(self, due: Due) -> bool {
+        self.at == due.0
     }
 
     /// Ticks from `now` until it comes due.
     fn ahead(self, now: u64) -> u64 {
-        let ahead = self.at.wrapping_sub(lower(now));
-        // More than half of the range ahead: it lies behind.
-        if ahead > u32::MAX / 2 {
-            0
-        } else {
-            u64::from(ahead)
-        }
+        ahead(self.at, now).into()
     }
 }
 
+/// The lower 32 bits, of which 0 stands for "never": that tick counts as the one after.
 fn lower(tick: u64) -> u32 {
-    u32::try_from(tick & u64::from(u32::MAX)).unwrap_or(0)
+    u32::try_from(tick & u64::from(u32::MAX)).map_or(1, |tick| tick.max(1))
 }
 
 /// The wheel.
@@ -65,11 +81,11 @@ impl Wheel {
 
     /// Arms a timer for tick `at`; one that lies in the past comes due at the next tick. Answers
     /// the tick at which it will.
-    pub fn arm(&mut self, key: u32, at: u64) -> u64 {
-        let at = at.max(self.now + 1);
+    pub fn arm(&mut self, key: u32, at: u64) -> Due {
+        let at = lower(at.max(self.now + 1));
         self.armed += 1;
-        self.place(Entry { key, at: lower(at) });
-        at
+        self.place(Entry { key, at });
+        Due(at)
     }
 
     /// The next tick within `ahead` (at most one turn of the first level) at which something may
@@ -185,7 +201,7 @@ mod tests {
         wheel.arm(1, 3);
         let mut due = Vec::new();
         wheel.advance(101, &mut due);
-        assert!(due.len() == 1 && due[0].is_for(101), "{due:?}");
+        assert!(due.len() == 1 && due[0].is_for(Due(101)), "{due:?}");
     }
 
     #[test]
@@ -207,7 +223,7 @@ mod tests {
             for entry in due.drain(..) {
                 let index = pending.iter().rposition(|p| p.0 == entry.key).unwrap();
                 let at = pending.swap_remove(index).1;
-                assert!(entry.is_for(at) && at <= now);
+                assert!(entry.is_for(Due(lower(at))) && at <= now);
             }
             assert_eq!(wheel.armed(), pending.len());
             assert!(key % 64 != 0 || pending.iter().all(|p| p.1 > now));

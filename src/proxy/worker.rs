@@ -10,20 +10,21 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::accept::Listener;
 use super::census::LocalEnds;
-use super::conn::{Conn, State};
+use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
 use super::ending::Leave;
 use super::engine::Shared;
+use super::line::Listener;
 use super::mailbox::Message;
+use super::origin::Refused;
 use super::queue::Ticket;
 use super::relay::Kit;
 use super::settings::{Settings, deadline, micros, next_look};
 use super::sockets::Sockets;
 use super::termination::{Cause, Termination};
-use super::timer::{Entry, Wheel};
+use super::timer::{Due, Entry, Wheel};
 use crate::net::epoll::{Epoll, Event, Events, Interest};
 use crate::net::{clock, tcp};
 
@@ -53,7 +54,7 @@ impl Token {
         }
     }
 
-    fn unpack(token: u64) -> Option<Self> {
+    pub(super) fn unpack(token: u64) -> Option<Self> {
         let place = u32::try_from(token & u64::from(u32::MAX)).ok()?;
         match token >> 32 {
             0 => Some(Self::Client(place)),
@@ -92,12 +93,16 @@ pub(super) struct Worker {
     pub(super) now: u64,
     /// Counts the rounds.
     pub(super) round: u64,
+    /// This round has more than a few events.
+    pub(super) crowded: bool,
+    /// Descriptors ran out, and were not seen to be there again.
+    pub(super) short: bool,
     next_tick: u64,
     pub(super) stopping: Option<Instant>,
 }
 
 impl Worker {
-    /// A worker with its listeners, not running yet.
+    /// A worker that watches no listener yet and isn't running.
     pub(super) fn new(
         shared: Arc<Shared>,
         number: usize,
@@ -114,15 +119,16 @@ impl Worker {
             .map(|(farm, counters)| Settings::new(farm, counters))
             .collect();
         let listeners = Listener::all(&shared, number);
-        let mut worker = Self {
+        let descriptors = shared.placement.descriptors;
+        Ok(Self {
             number: u16::try_from(number).unwrap_or(u16::MAX),
             epoll,
             proxies,
             conns: Slab::new(),
-            socks: Sockets::new(shared.farms.len()),
+            socks: Sockets::new(shared.farms.len(), descriptors.connect_below),
             listeners,
             silent: vec![VecDeque::new(); shared.farms.len()],
-            kit: Kit::new(shared.mailboxes.len()),
+            kit: Kit::new(shared.mailboxes.len(), descriptors.accept_below),
             local_ends: LocalEnds::default(),
             wheel: Wheel::new(0),
             due: Vec::new(),
@@ -132,12 +138,12 @@ impl Worker {
             next_serial: 0,
             now: 0,
             round: 0,
+            crowded: false,
+            short: false,
             next_tick: 0,
             stopping: None,
             shared,
-        };
-        worker.open_listeners()?;
-        Ok(worker)
+        })
     }
 
     /// Serves until told to stop.
@@ -154,10 +160,12 @@ impl Worker {
             }
             self.look_at_the_clock();
             self.round += 1;
+            self.accept_first(&events);
+            let unfinished = std::mem::take(&mut self.runnable);
             for event in events.iter() {
                 self.on_event(event);
             }
-            self.run_on();
+            self.run_on(unfinished);
             self.read_mail();
             self.on_timers();
             if self.now >= self.next_tick {
@@ -209,6 +217,7 @@ impl Worker {
         match Token::unpack(event.token) {
             Some(Token::Client(slot)) => self.on_client(slot, event),
             Some(Token::Server(sock)) => self.on_server(sock, event),
+            Some(Token::Listener(_)) if self.crowded => {}
             Some(Token::Listener(index)) => self.accept_from(index),
             Some(Token::Bell) | None => {}
         }
@@ -218,14 +227,11 @@ impl Worker {
         let Some(conn) = self.conn_mut(slot) else {
             return;
         };
-        let side = &mut conn.client_side;
-        side.readable |= event.readable();
-        side.writable |= event.writable();
-        side.read_closed |= event.read_closed();
-        side.urgent |= event.urgent();
-        side.broken |= event.error();
+        note(&mut conn.client_side, event);
         match conn.state {
+            State::Header => self.read_header(slot),
             State::Queued | State::Connecting => self.check_on_client(slot),
+            State::Relaying | State::Flushing if conn.runnable => {}
             State::Relaying => self.relay(slot),
             State::Flushing => self.flush_on(slot),
             State::Dead => {}
@@ -238,14 +244,15 @@ impl Worker {
             return;
         };
         let gone = match &conn.client {
-            _ if conn.client_side.broken => true,
+            _ if conn.client_side.has(Side::BROKEN) => true,
             // A client that must speak first and closed without a word wants nothing.
-            Some(fd) if conn.client_side.read_closed && settings.client_first => {
+            Some(fd) if conn.client_side.has(Side::READ_CLOSED) && settings.client_first => {
                 tcp::ended(fd).unwrap_or(true)
             }
             Some(_) | None => false,
         };
         if gone {
+            settings.counters.add(ProxyCount::ClientLeft, 1);
             let phase = conn.phase();
             self.end(slot, Termination::new(Cause::Client, phase), Leave::Reset);
         }
@@ -263,38 +270,37 @@ impl Worker {
                 if event.error() || event.hung_up() {
                     self.connect_failed(slot, Cause::Server);
                 } else if event.writable() {
-                    conn.server_side.readable |= event.readable();
-                    conn.server_side.read_closed |= event.read_closed();
+                    conn.server_side.add_if(Side::READABLE, event.readable());
+                    conn.server_side
+                        .add_if(Side::READ_CLOSED, event.read_closed());
                     self.connected(slot);
                 }
             }
             State::Relaying | State::Flushing => {
-                let side = &mut conn.server_side;
-                side.readable |= event.readable();
-                side.writable |= event.writable();
-                side.read_closed |= event.read_closed();
-                side.urgent |= event.urgent();
-                side.broken |= event.error();
+                note(&mut conn.server_side, event);
+                if conn.runnable {
+                    return;
+                }
                 if conn.state == State::Relaying {
                     self.relay(slot);
                 } else {
                     self.flush_on(slot);
                 }
             }
-            State::Queued | State::Dead => {}
+            State::Header | State::Queued | State::Dead => {}
         }
     }
 
-    /// Gives those that had more to do their next turn.
-    fn run_on(&mut self) {
-        for slot in std::mem::take(&mut self.runnable) {
+    /// Gives those that had more to do their next turn: one a round, after those who had news.
+    fn run_on(&mut self, unfinished: Vec<u32>) {
+        for slot in unfinished {
             if let Some(conn) = self.conn_mut(slot)
                 && std::mem::take(&mut conn.runnable)
             {
                 match conn.state {
                     State::Relaying => self.relay(slot),
                     State::Flushing => self.flush_on(slot),
-                    State::Queued | State::Connecting | State::Dead => {}
+                    State::Header | State::Queued | State::Connecting | State::Dead => {}
                 }
             }
         }
@@ -386,7 +392,7 @@ impl Worker {
                 continue;
             };
             if entry.is_for(conn.armed) {
-                conn.armed = u64::MAX;
+                conn.armed = Due::NEVER;
                 self.on_deadline(entry.key);
             }
         }
@@ -406,6 +412,10 @@ impl Worker {
             self.connect_failed(slot, Cause::ServerTimeout);
             return;
         }
+        if conn.state == State::Header {
+            self.refuse_header(slot, &Refused::Timeout);
+            return;
+        }
         if let Some(count) = count {
             settings.counters.add(count, 1);
         }
@@ -422,7 +432,7 @@ impl Worker {
         let (deadline, _, _) = deadline(conn, settings);
         let at = deadline.min(next_look(conn, settings, self.now));
         let tick = (at >> TIMER_SHIFT).saturating_add(1);
-        if tick < conn.armed {
+        if conn.armed.is_after(tick, self.now >> TIMER_SHIFT) {
             let at = self.wheel.arm(slot, tick);
             if let Some(conn) = self.conn_mut(slot) {
                 conn.armed = at;
@@ -477,4 +487,13 @@ impl Worker {
             .filter_map(|(slot, _)| u32::try_from(slot).ok())
             .collect()
     }
+}
+
+/// Remembers what an event tells.
+fn note(side: &mut Side, event: Event) {
+    side.add_if(Side::READABLE, event.readable());
+    side.add_if(Side::WRITABLE, event.writable());
+    side.add_if(Side::READ_CLOSED, event.read_closed());
+    side.add_if(Side::URGENT, event.urgent());
+    side.add_if(Side::BROKEN, event.error());
 }

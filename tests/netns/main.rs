@@ -24,6 +24,7 @@ mod promises;
 mod routed;
 mod routed_lab;
 mod strangers;
+mod transparent;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         operator::CASES,
         routed::CASES,
         strangers::CASES,
+        transparent::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use lbd::config::model::{
     Admin, Balance, Check, CheckKind, Config, Facility, Level, Limits, Listen, Log, LogFormat,
-    LogTarget, MaxQueue, Metrics, Proxy, Server,
+    LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
 };
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};
@@ -40,6 +41,8 @@ pub struct Backend {
     pub most: Arc<AtomicUsize>,
     /// Connections it ever had.
     pub total: Arc<AtomicUsize>,
+    /// Connections whose thread panicked.
+    failed: Arc<AtomicUsize>,
 }
 
 impl Backend {
@@ -50,11 +53,13 @@ impl Backend {
             present: Arc::default(),
             most: Arc::default(),
             total: Arc::default(),
+            failed: Arc::default(),
         };
-        let (present, most, total) = (
+        let (present, most, total, failed) = (
             Arc::clone(&backend.present),
             Arc::clone(&backend.most),
             Arc::clone(&backend.total),
+            Arc::clone(&backend.failed),
         );
         let handle = Arc::new(handle);
         thread::spawn(move || {
@@ -66,13 +71,25 @@ impl Backend {
                 most.fetch_max(now, Ordering::SeqCst);
                 total.fetch_add(1, Ordering::SeqCst);
                 let (handle, present) = (Arc::clone(&handle), Arc::clone(&present));
+                let failed = Arc::clone(&failed);
                 thread::spawn(move || {
-                    handle(stream);
+                    let handled = AssertUnwindSafe(|| handle(stream));
+                    if catch_unwind(handled).is_err() {
+                        failed.fetch_add(1, Ordering::SeqCst);
+                    }
                     present.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
         backend
+    }
+
+    /// Connections on which it did not see what it expected; none is left running.
+    pub fn failures(&self) -> usize {
+        wait_until("the server has done", || {
+            self.present.load(Ordering::SeqCst) == 0
+        });
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Sends its id, and then everything back until the client finishes.
@@ -150,6 +167,8 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
         slowstart: Duration::ZERO,
         keepalive: Some(Duration::from_secs(30)),
         user_timeout: Some(Duration::from_secs(20)),
+        proxy_protocol: None,
+        source: Source::Any,
         check: Check {
             kind: CheckKind::Tcp,
             interval: Duration::from_secs(2),
@@ -243,6 +262,7 @@ pub fn config(proxy: Proxy) -> Config {
         limits: Limits {
             max_connections: None,
             workers: None,
+            pin_workers: false,
         },
         peer: None,
         vips: Vec::new(),
@@ -299,5 +319,26 @@ impl Pattern {
         let mut bytes = vec![0; len];
         Self::new(seed).fill(&mut bytes);
         bytes
+    }
+}
+
+/// Seeded numbers.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for _ in 0..4 {
+            dice.below(1);
+        }
+        dice
+    }
+
+    /// From 0 to below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % limit.max(1)
     }
 }

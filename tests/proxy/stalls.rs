@@ -1,7 +1,8 @@
 //! Peers that stop reading, and peers that vanish.
 
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -52,6 +53,39 @@ fn a_client_that_rests_for_four_times_the_user_timeout_gets_every_byte() {
         client.read_to_end(&mut answer).unwrap();
         assert!(answer == Pattern::bytes(1, ANSWER), "{}", answer.len());
     }
+}
+
+#[test]
+fn a_client_that_dropped_what_it_had_offered_to_take_is_not_kept_waiting_when_it_takes_again() {
+    // Its kernel is short of memory: each repetition is answered and dropped, and the time
+    // between two of them is doubled each time, far beyond the user timeout.
+    let backend = Backend::start(move |mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        for block in Pattern::bytes(7, 60_000).chunks(1_000) {
+            stream.write_all(block).unwrap();
+            wait_until("acknowledged", || tcp::unsent(&stream).unwrap() == 0);
+        }
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let lab = lab(&backend, 1);
+    let mut client = lab.connect();
+    let buffer = socket2::SockRef::from(&client);
+    buffer.set_recv_buffer_size(1).unwrap();
+    client.write_all(b"x").unwrap();
+    wait_until("the server has sent everything", || {
+        lab.stats().totals.bytes_out == 60_000
+    });
+    thread::sleep(5 * TIMEOUT);
+    let buffer = socket2::SockRef::from(&client);
+    buffer.set_recv_buffer_size(1 << 20).unwrap();
+    let began = clock::now();
+    let mut answer = vec![0; 60_000];
+    client.read_exact(&mut answer).unwrap();
+    let took = clock::now() - began;
+    assert!(answer == Pattern::bytes(7, 60_000));
+    // An older kernel has no bound.
+    let bounded = tcp::set_probe_interval(&client, TIMEOUT).is_ok();
+    assert!(took < 2 * TIMEOUT || !bounded, "{took:?}");
 }
 
 #[test]
@@ -206,4 +240,28 @@ fn an_idle_client_may_miss_a_keepalive_probe() {
     let began = clock::now();
     lab.settle();
     assert!(clock::now() - began < Duration::from_secs(6));
+}
+
+/// The kernel's timer of the established connection to `addr`: 2 stands for keepalive, 0 for none.
+fn timer_of(addr: SocketAddr) -> Option<u32> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", addr.port());
+    let line = table.lines().find(|line| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next().is_some_and(|remote| remote.ends_with(&port)) && fields.next() == Some("01")
+    })?;
+    let timer = line.split_whitespace().nth(5)?;
+    timer.split(':').next()?.parse().ok()
+}
+
+#[test]
+fn the_server_of_a_lasting_connection_is_probed_too() {
+    let backend = Backend::echo(1);
+    let mut proxy = proxy(vec![server(backend.addr)]);
+    proxy.keepalive = Some(Duration::from_secs(1));
+    let lab = Lab::start(proxy, 1);
+    let mut client = lab.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0; 2]).unwrap();
+    wait_until("keepalive runs", || timer_of(backend.addr) == Some(2));
 }

@@ -134,9 +134,9 @@ fn urgent_data_does_not_strand_what_stands_behind_its_mark() {
             lab.stats().queue == 1 && tcp::unsent(&client).unwrap() == 0
         });
         drop(first);
-        let mut answer = [0; 13];
+        let mut answer = [0; 14];
         client.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"\x01beforebehind");
+        assert_eq!(&answer, b"\x01before!behind");
     }
 }
 
@@ -211,6 +211,9 @@ fn urgent_data_in_the_midst_of_a_bulk_stream_loses_nothing_behind_it() {
         for part in [1, 2] {
             client.read_exact(&mut answer).unwrap();
             assert!(answer == Pattern::bytes(part, PART), "part {part}");
+            let mut urgent = [0];
+            client.read_exact(&mut urgent).unwrap();
+            assert_eq!(&urgent, b"!");
         }
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).unwrap();

@@ -1,18 +1,23 @@
 //! One connection of the load: sends what its exchange says, checks what comes back.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::Socket;
 
-use super::{Counts, Talk};
+use super::{Counts, Talk, Work};
 use crate::pattern::Pattern;
 use crate::protocol::{ENDLESS, HEADER, Header};
 
 /// Reads or writes of one connection before the others get their turn.
 const BURST: usize = 8;
+/// Bytes after which the others get their turn too: a download must not make the load itself slow
+/// for the requests beside it.
+const TURN: u64 = 128 * 1024;
 
 pub(super) struct Conn {
     socket: Socket,
@@ -22,13 +27,24 @@ pub(super) struct Conn {
     received: u64,
     receipt: [u8; HEADER],
     half_closed: bool,
+    pub(super) work: Work,
     pub(super) phase: Phase,
+    /// When this exchange began or was due.
+    pub(super) begun: Instant,
+    /// When those were due that wait for it.
+    pub(super) owed: VecDeque<Instant>,
+    /// This exchange is not timed.
+    pub(super) is_rehearsal: bool,
+    /// Bytes it may still read.
+    pub(super) allowance: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Connecting,
     Talking,
+    /// Until the next exchange is due.
+    Waiting,
     Held,
     /// Closed in this batch of events; the slot is freed after it.
     Gone,
@@ -44,21 +60,29 @@ pub(super) enum Outcome {
 }
 
 impl Conn {
-    pub(super) fn new(socket: Socket, talk: Talk, number: u64) -> Self {
+    pub(super) fn new(socket: Socket, work: Work, number: u64, begun: Instant) -> Self {
         Self {
             socket,
-            header: next_header(talk, number),
+            header: next_header(work.talk, number),
             sent: 0,
             received: 0,
             receipt: [0; HEADER],
             half_closed: false,
+            work,
             phase: Phase::Connecting,
+            begun,
+            owed: VecDeque::new(),
+            is_rehearsal: false,
+            allowance: u64::MAX,
         }
     }
 
     /// Another exchange on the same connection, with other bytes.
-    pub(super) fn begin_next(&mut self, talk: Talk) {
-        self.header = next_header(talk, self.header.seed + 1_000_003);
+    pub(super) fn begin_next(&mut self, begun: Instant) {
+        self.header = next_header(self.work.talk, self.header.seed + 1_000_003);
+        self.begun = begun;
+        self.is_rehearsal = false;
+        self.phase = Phase::Talking;
         self.sent = 0;
         self.received = 0;
     }
@@ -73,8 +97,8 @@ impl Conn {
     ) -> Outcome {
         match self.phase {
             Phase::Gone => return Outcome::Blocked,
-            Phase::Held if finishing => return Outcome::Complete,
-            Phase::Held => return Outcome::Failed("closed while idle"),
+            Phase::Held | Phase::Waiting if finishing => return Outcome::Complete,
+            Phase::Held | Phase::Waiting => return self.listen_while_idle(),
             Phase::Connecting | Phase::Talking => {}
         }
         let before = self.sent;
@@ -87,6 +111,15 @@ impl Conn {
         self.receive(pattern, buffer, counts)
     }
 
+    /// Nothing may come now, but an event may: of bytes that were read before it was fetched.
+    fn listen_while_idle(&self) -> Outcome {
+        match recv(self.socket.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => Outcome::Blocked,
+            Ok(0) | Err(_) => Outcome::Failed("closed while idle"),
+            Ok(_) => Outcome::Failed("too many bytes"),
+        }
+    }
+
     /// Complete when all that is to be sent is sent.
     fn transmit(
         &mut self,
@@ -95,6 +128,7 @@ impl Conn {
         counts: &mut Counts,
         finishing: bool,
     ) -> Outcome {
+        let mut sent = 0;
         for _ in 0..BURST {
             let endless = self.header.request == ENDLESS;
             if finishing && !self.half_closed && (endless || self.header.answer == ENDLESS) {
@@ -132,6 +166,10 @@ impl Conn {
                     self.phase = Phase::Talking;
                     self.sent += count as u64;
                     counts.bytes_out += count as u64;
+                    sent += count as u64;
+                    if sent >= TURN {
+                        break;
+                    }
                 }
                 Err(Errno::EAGAIN) => return Outcome::Blocked,
                 Err(error) => return Outcome::Failed(cause(&error.into())),
@@ -141,13 +179,24 @@ impl Conn {
     }
 
     fn receive(&mut self, pattern: &Pattern, buffer: &mut [u8], counts: &mut Counts) -> Outcome {
-        for _ in 0..BURST {
-            let count = match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+        let mut taken = 0;
+        while taken < TURN {
+            let may = usize::try_from(self.allowance).unwrap_or(usize::MAX);
+            if may == 0 {
+                return Outcome::Blocked;
+            }
+            let length = buffer.len().min(may);
+            let room = buffer.get_mut(..length).unwrap_or(&mut []);
+            let count = match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT) {
                 Ok(count) => count,
                 Err(Errno::EAGAIN) => return Outcome::Blocked,
                 Err(error) => return Outcome::Failed(cause(&error.into())),
             };
-            let bytes = buffer.get(..count).unwrap_or(&[]);
+            let bytes = room.get(..count).unwrap_or(&[]);
+            taken += count as u64;
+            if self.allowance != u64::MAX {
+                self.allowance -= count as u64;
+            }
             if self.header.request == ENDLESS {
                 if let Some(outcome) = self.take_receipt(bytes) {
                     return outcome;
@@ -168,6 +217,9 @@ impl Conn {
             }
             self.received += count as u64;
             counts.bytes_in += count as u64;
+            if self.header.answer == ENDLESS {
+                counts.bulk_in += count as u64;
+            }
             if self.received == self.header.answer {
                 return Outcome::Complete;
             }

@@ -2,6 +2,7 @@
 //! receives, and counts what goes wrong by cause.
 
 mod conn;
+mod pace;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -15,10 +16,14 @@ use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use self::conn::{Conn, Outcome, Phase, cause};
+use self::pace::Pace;
+use crate::histogram::Histogram;
 use crate::pattern::{Pattern, WINDOW};
 
 /// A cell with more failures than this is hopeless: nothing more is opened.
 const MAX_FAILURES: u64 = 1_000;
+/// The token of the timer that paces requests.
+const TIMER: u64 = u64::MAX;
 
 /// What a connection does with its time.
 #[derive(Clone, Copy)]
@@ -38,17 +43,17 @@ pub(crate) enum Then {
     Reopen,
     /// The next exchange on the same connection.
     Again,
+    /// The next exchange when one is due: see [`Load::pace_requests`].
+    Wait,
     /// Close.
     Close,
     /// Stay open and silent.
     Hold,
 }
 
-/// A workload.
-#[derive(Clone)]
-pub(crate) struct Plan {
-    /// Used in turn.
-    pub(crate) targets: Vec<SocketAddr>,
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Work {
     pub(crate) talk: Talk,
     pub(crate) then: Then,
 }
@@ -61,6 +66,8 @@ pub(crate) struct Counts {
     /// Verified pattern bytes received.
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    /// The part of `bytes_in` that downloads received.
+    pub(crate) bulk_in: u64,
     /// How many connections failed, by cause.
     pub(crate) failures: BTreeMap<&'static str, u64>,
 }
@@ -73,7 +80,8 @@ impl Counts {
 
 /// The running load.
 pub(crate) struct Load<'a> {
-    plan: Plan,
+    /// Used in turn.
+    targets: Vec<SocketAddr>,
     pattern: &'a Pattern,
     epoll: Epoll,
     events: Vec<EpollEvent>,
@@ -82,14 +90,19 @@ pub(crate) struct Load<'a> {
     gone: Vec<usize>,
     buffer: Vec<u8>,
     counts: Counts,
+    /// How long exchanges took, from their begin or from when they were due.
+    latency: Histogram,
+    pace: Option<Pace>,
+    /// What each connection may read at most; none: as much as comes.
+    appetite: Option<u64>,
     opened: usize,
     finishing: bool,
 }
 
 impl<'a> Load<'a> {
-    pub(crate) fn new(plan: Plan, pattern: &'a Pattern) -> io::Result<Self> {
+    pub(crate) fn new(targets: Vec<SocketAddr>, pattern: &'a Pattern) -> io::Result<Self> {
         Ok(Self {
-            plan,
+            targets,
             pattern,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             events: vec![EpollEvent::empty(); 256],
@@ -98,6 +111,9 @@ impl<'a> Load<'a> {
             gone: Vec::new(),
             buffer: vec![0; WINDOW],
             counts: Counts::default(),
+            latency: Histogram::default(),
+            pace: None,
+            appetite: None,
             opened: 0,
             finishing: false,
         })
@@ -107,13 +123,34 @@ impl<'a> Load<'a> {
         &self.counts
     }
 
+    pub(crate) fn latency(&mut self) -> &mut Histogram {
+        &mut self.latency
+    }
+
     /// Starts `count` connections at once.
-    pub(crate) fn open(&mut self, count: usize) {
+    pub(crate) fn open(&mut self, work: Work, count: usize) {
+        let now = clock::now();
         for _ in 0..count {
-            if let Err(error) = self.open_one() {
-                self.fail(cause(&error));
-            }
+            self.open_or_fail(work, now);
         }
+    }
+
+    /// From here on a connection reads only what it is granted.
+    pub(crate) fn starve(&mut self) {
+        self.appetite = Some(0);
+    }
+
+    /// Every connection may read so many bytes more; `None`: whatever comes from here on.
+    pub(crate) fn feed(&mut self, bytes: Option<u64>) {
+        self.appetite = bytes;
+        let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.allowance = bytes.map_or(u64::MAX, |bytes| conn.allowance + bytes);
+            }
+            self.advance(key);
+        }
+        self.free_slots();
     }
 
     /// Works for `duration`.
@@ -141,6 +178,7 @@ impl<'a> Load<'a> {
     /// counts as failed.
     pub(crate) fn finish(mut self, bound: Duration) -> io::Result<Counts> {
         self.finishing = true;
+        self.stop_pace();
         let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.advance(key);
@@ -158,13 +196,23 @@ impl<'a> Load<'a> {
         Ok(self.counts)
     }
 
-    fn open_one(&mut self) -> io::Result<()> {
-        let Some(&target) = self.plan.targets.get(self.opened % self.plan.targets.len()) else {
+    fn open_or_fail(&mut self, work: Work, begun: Instant) -> Option<usize> {
+        match self.open_one(work, begun) {
+            Ok(key) => Some(key),
+            Err(error) => {
+                self.fail(cause(&error));
+                None
+            }
+        }
+    }
+
+    fn open_one(&mut self, work: Work, begun: Instant) -> io::Result<usize> {
+        let Some(&target) = self.targets.get(self.opened % self.targets.len().max(1)) else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
-        if self.plan.then == Then::Again {
+        if matches!(work.then, Then::Again | Then::Wait) {
             socket.set_tcp_nodelay(true)?;
         }
         match socket.connect(&target.into()) {
@@ -174,11 +222,14 @@ impl<'a> Load<'a> {
         }
         self.opened += 1;
         let entry = self.conns.vacant_entry();
+        let key = entry.key();
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         self.epoll
-            .add(&socket, EpollEvent::new(flags, entry.key() as u64))?;
-        entry.insert(Conn::new(socket, self.plan.talk, self.opened as u64));
-        Ok(())
+            .add(&socket, EpollEvent::new(flags, key as u64))?;
+        let mut conn = Conn::new(socket, work, self.opened as u64, begun);
+        conn.allowance = self.appetite.unwrap_or(u64::MAX);
+        entry.insert(conn);
+        Ok(key)
     }
 
     /// Waits for events, at most `wait`, and handles them.
@@ -195,8 +246,10 @@ impl<'a> Load<'a> {
         };
         let waiting = self.unfinished.len();
         for index in 0..ready {
-            let key = self.events.get(index).map_or(u64::MAX, EpollEvent::data);
-            if let Ok(key) = usize::try_from(key) {
+            let token = self.events.get(index).map_or(TIMER, EpollEvent::data);
+            if token == TIMER {
+                self.begin_what_is_due()?;
+            } else if let Ok(key) = usize::try_from(token) {
                 self.advance(key);
             }
         }
@@ -211,7 +264,9 @@ impl<'a> Load<'a> {
 
     fn free_slots(&mut self) {
         for key in self.gone.drain(..) {
-            self.unfinished.retain(|other| *other != key);
+            if !self.unfinished.is_empty() {
+                self.unfinished.retain(|other| *other != key);
+            }
             self.conns.try_remove(key);
         }
     }
@@ -235,47 +290,56 @@ impl<'a> Load<'a> {
             }
             Outcome::Complete => self.complete(key),
             Outcome::Failed(cause) => {
+                let work = conn.work;
                 self.close(key);
                 self.fail(cause);
-                self.reopen();
+                self.reopen(work, clock::now());
             }
         }
     }
 
     fn complete(&mut self, key: usize) {
-        let first = self.conns.get(key).is_some_and(|c| c.phase != Phase::Held);
-        if first {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let (work, begun) = (conn.work, conn.begun);
+        let now = clock::now();
+        if matches!(conn.phase, Phase::Connecting | Phase::Talking) {
             self.counts.done += 1;
+            if matches!(work.talk, Talk::Exchange { .. }) && !conn.is_rehearsal {
+                self.latency.add(now.saturating_duration_since(begun));
+            }
         }
         if self.finishing {
             return self.close(key);
         }
-        match self.plan.then {
+        match work.then {
             Then::Reopen => {
                 self.close(key);
-                self.reopen();
+                self.reopen(work, now);
             }
             Then::Again => {
-                if let Some(conn) = self.conns.get_mut(key) {
-                    conn.begin_next(self.plan.talk);
-                }
+                conn.begin_next(now);
                 // The socket is writable and edge-triggered: no event would come. This only
                 // sends: see Conn::advance.
                 self.advance(key);
             }
-            Then::Close => self.close(key),
-            Then::Hold => {
-                if let Some(conn) = self.conns.get_mut(key) {
-                    conn.phase = Phase::Held;
+            Then::Wait => match conn.owed.pop_front() {
+                Some(due) => {
+                    conn.begin_next(due);
+                    self.advance(key);
                 }
-            }
+                None => conn.phase = Phase::Waiting,
+            },
+            Then::Close => self.close(key),
+            Then::Hold => conn.phase = Phase::Held,
         }
     }
 
-    fn reopen(&mut self) {
+    fn reopen(&mut self, work: Work, now: Instant) {
         let hopeless = self.counts.failed() > MAX_FAILURES;
-        if self.plan.then == Then::Reopen && !self.finishing && !hopeless {
-            self.open(1);
+        if work.then == Then::Reopen && !self.finishing && !hopeless {
+            self.open_or_fail(work, now);
         }
     }
 

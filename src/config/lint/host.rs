@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::vip::{in_subnet, is_host};
-use super::{Host, track};
+use super::{Host, origin, track};
 use crate::config::local::{self, LocalError, LocalVip};
 use crate::config::model::{CheckKind, HttpCheck, Node, Proxy, TlsCheck, Verify, Vip};
 use crate::config::parse::Draft;
@@ -47,6 +47,7 @@ pub(super) fn lint(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
     track::here(draft, host, problems);
     ports(draft, host, problems);
     key_file(draft, host, problems);
+    origin::here(draft, host, problems);
     for proxy in &draft.config.proxies {
         if let CheckKind::Tls(tls) | CheckKind::Https(tls, HttpCheck { .. }) = &proxy.check.kind {
             certificates(draft, proxy, tls, host, problems);

@@ -3,6 +3,7 @@
 
 mod group;
 mod host;
+mod origin;
 mod proxy;
 mod route;
 mod track;
@@ -84,6 +85,7 @@ pub(super) fn lint(draft: &Draft, view: View<'_>, problems: &mut Vec<Problem>) {
     group::lint(draft, problems);
     track::unused(draft, problems);
     proxy::lint(draft, problems);
+    origin::lint(draft, problems);
     route::lint(draft, problems);
     match view {
         View::Anywhere => {}

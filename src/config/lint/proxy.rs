@@ -195,7 +195,7 @@ fn idle(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
 }
 
 /// Whether the servers look like API servers.
-fn kubernetes_like(proxy: &Proxy) -> bool {
+pub(super) fn kubernetes_like(proxy: &Proxy) -> bool {
     let name = proxy.name.to_ascii_lowercase();
     let named = ["kube", "k8s", "apiserver"]
         .iter()

@@ -238,6 +238,15 @@ impl<'t, 'i> Fields<'t, 'i> {
         given.integer(sink)
     }
 
+    /// A whole number in the range of the table; `None` for its key's word, too.
+    pub(super) fn integer_or_word(&mut self, name: &str, sink: &mut Sink) -> Option<i64> {
+        let given = self.take(name, sink)?;
+        if given.is_the_word() {
+            return None;
+        }
+        given.integer(sink)
+    }
+
     /// The same as a type of [`crate::units`].
     pub(super) fn unit<T: TryFrom<i64, Error = OutOfRange>>(
         &mut self,

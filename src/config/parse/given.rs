@@ -129,7 +129,7 @@ impl<'t, 'i> Given<'t, 'i> {
 
     /// This value as a whole number in its key's range.
     pub(super) fn integer(&self, sink: &mut Sink) -> Option<i64> {
-        let Kind::Integer { min, max } = self.key.kind else {
+        let (Kind::Integer { min, max } | Kind::IntegerOr { min, max, .. }) = self.key.kind else {
             return None;
         };
         let DeValue::Integer(digits) = self.value else {
@@ -149,6 +149,14 @@ impl<'t, 'i> Given<'t, 'i> {
         }
     }
 
+    /// Whether it is the word that its key takes in place of a number.
+    pub(super) fn is_the_word(&self) -> bool {
+        match (self.key.kind, self.value) {
+            (Kind::IntegerOr { word, .. }, DeValue::String(text)) => text.as_ref() == word,
+            _ => false,
+        }
+    }
+
     /// This value as one of its key's words.
     pub(super) fn word(&self, sink: &mut Sink) -> Option<&'static str> {
         let Kind::Choice(words) = self.key.kind else {
@@ -165,7 +173,9 @@ impl<'t, 'i> Given<'t, 'i> {
             format!("this is {}", article(self.value.type_str())),
         );
         match (self.key.kind, self.value) {
-            (Kind::Integer { .. }, DeValue::String(text)) if text.parse::<i64>().is_ok() => {
+            (Kind::Integer { .. } | Kind::IntegerOr { .. }, DeValue::String(text))
+                if text.parse::<i64>().is_ok() =>
+            {
                 problem.fix("write it without quotes", &self.span, text.to_string())
             }
             (Kind::Bool, DeValue::String(text)) => match text.to_ascii_lowercase().as_str() {

@@ -12,6 +12,7 @@ mod family;
 mod fields;
 mod given;
 mod notify;
+mod origin;
 mod proxy;
 mod route;
 mod syntax;
@@ -26,6 +27,7 @@ mod family_tests;
 mod tests;
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -404,8 +406,10 @@ fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {
     let limits = Limits {
         max_connections: fields.count_u32("max-connections", sink),
         workers: fields
-            .count_u32("workers", sink)
-            .and_then(|n| n.try_into().ok()),
+            .integer_or_word("workers", sink)
+            .and_then(|number| u16::try_from(number).ok())
+            .and_then(NonZeroU16::new),
+        pin_workers: fields.flag("pin-workers", sink),
     };
     fields.finish(sink);
     limits

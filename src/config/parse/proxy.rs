@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
-use super::{address, check, value};
+use super::{address, check, origin, value};
 use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server};
 use crate::config::problem::Problem;
 use crate::units::Weight;
@@ -70,6 +70,8 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         slowstart: fields.time("slowstart", sink),
         keepalive: fields.time_or_off("keepalive", sink),
         user_timeout: fields.time_or_off("user-timeout", sink),
+        proxy_protocol: origin::proxy_protocol(&mut fields, sink),
+        source: origin::source(&mut fields, sink),
         check: checked.check,
         servers,
     };

@@ -14,6 +14,9 @@ pub(super) fn wanted(kind: Kind) -> String {
     match kind {
         Kind::Bool => "`true` or `false`".to_owned(),
         Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        Kind::IntegerOr { min, max, word } => {
+            format!("a whole number from {min} to {max}, or \"{word}\"")
+        }
         Kind::Duration { off: true, .. } => "a duration such as \"5s\", or \"off\"".to_owned(),
         Kind::Duration { off: false, .. } => "a duration such as \"5s\"".to_owned(),
         Kind::Choice(words) => {

@@ -206,11 +206,22 @@ pub(super) const LIMITS: Section = Section {
         .called(&["maxconn"]),
         Key::new(
             "workers",
-            Kind::Integer { min: 1, max: 256 },
-            Fallback::Words("one per core"),
-            "Threads of the data path.",
+            Kind::IntegerOr {
+                min: 1,
+                max: 256,
+                word: "auto",
+            },
+            Fallback::Value("\"auto\""),
+            "Threads of the data path; auto: one for each CPU that the process may use, by its affinity and its cgroup's quota.",
         )
-        .called(&["nbthread", "threads", "nbproc"]),
+        .called(&["nbthread", "threads", "nbproc", "worker-processes"]),
+        Key::new(
+            "pin-workers",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Each worker stays on a CPU of its own, of those the process may use; with more workers than those, none does.",
+        )
+        .called(&["cpu-map", "worker-cpu-affinity"]),
     ],
 };
 

@@ -46,6 +46,15 @@ pub enum Kind {
         /// The largest.
         max: i64,
     },
+    /// A whole number, or a word in its place.
+    IntegerOr {
+        /// The smallest.
+        min: i64,
+        /// The largest.
+        max: i64,
+        /// The word.
+        word: &'static str,
+    },
     /// A string such as `"250ms"`, limits in milliseconds.
     Duration {
         /// The shortest, ms.
@@ -129,6 +138,7 @@ pub const SECTIONS: &[Section] = &[
     vip::FILE,
     proxy::PROXY,
     proxy::CHECK,
+    proxy::PROXY_PROTOCOL,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
 ];

@@ -140,9 +140,21 @@ pub(super) const PROXY: Section = Section {
             "What holds for every backend that doesn't say otherwise.",
         )
         .called(&["default-server"]),
+        Key::new(
+            "proxy-protocol",
+            Kind::Table("proxy.NAME.proxy-protocol"),
+            Fallback::Words("off"),
+            "The PROXY protocol: who the client is, told in a header before a connection's bytes.",
+        )
+        .called(&["send-proxy", "accept-proxy", "send-proxy-v2", "expect-proxy", "proxy_protocol"]),
+        Key::new(
+            "source",
+            Kind::Form("IP address, `[\"IPV4\", \"IPV6\"]`, or `\"client\"`"),
+            Fallback::Words("the kernel's choice"),
+            "The address that servers are connected to from, checks too. `\"client\"` is the client's own, for servers that have this node as their gateway (docs/transparent.md); checks then come from this node's.",
+        )
+        .called(&["usesrc", "proxy_bind", "source-address", "transparent"]),
         Key::later("hedge-after", "A second connect when the first is slow."),
-        Key::later("proxy-protocol", "The PROXY protocol.").called(&["send-proxy", "accept-proxy", "send-proxy-v2"]),
-        Key::later("source", "The source address towards servers."),
         Key::later("allow", "Client networks that may connect."),
         Key::later("deny", "Client networks that may not connect."),
         Key::later("per-source", "Limits per client address."),
@@ -259,6 +271,37 @@ pub(super) const CHECK: Section = Section {
         Key::later("client-cert", "A client certificate.").called(&["crt"]),
         Key::later("client-key", "Its key."),
         Key::later("token-file", "A bearer token."),
+    ],
+};
+
+pub(super) const PROXY_PROTOCOL: Section = Section {
+    path: "proxy.NAME.proxy-protocol",
+    doc: "Who the client is, as senders before lbd tell it and as servers behind it are told; at least one of `accept` and `send`.",
+    keys: &[
+        Key::new(
+            "accept",
+            Kind::Form("network or address, or a list of up to 64"),
+            Fallback::Words("none"),
+            "Connections from these senders must begin with a header of version 1 or 2, and the client is who it says. From others a header is never interpreted: their bytes go to the server as they are.",
+        )
+        .called(&["accept-proxy", "expect-proxy", "trusted", "from", "trustedIPs", "set_real_ip_from"]),
+        Key::new(
+            "send",
+            Kind::Choice(&[
+                Word::new("v1").called(&["1", "send-proxy", "text"]),
+                Word::new("v2").called(&["2", "send-proxy-v2", "binary"]),
+            ]),
+            Fallback::Words("none"),
+            "Connections to servers begin with such a header, and checks with one that names no client. Every server must expect it: one that doesn't takes it for the client's first bytes.",
+        )
+        .called(&["send-proxy", "send-proxy-v2", "version"]),
+        Key::new(
+            "timeout",
+            ms(100, MINUTE),
+            Fallback::Value("\"3s\""),
+            "For the header to arrive whole; the first-byte timeout begins behind it.",
+        )
+        .called(&["proxy_protocol_timeout", "timeout_client-hs"]),
     ],
 };
 

@@ -9,9 +9,9 @@ use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::proxies::{Proxies, decode, pid_of};
 use super::runtime_dir::ProxyMark;
-use super::watch::{LOOK_EVERY, Looks, kill};
+use super::watch::{Looks, kill};
 use super::{Keeper, KeeperError};
-use crate::daemon::supervise::Input;
+use crate::daemon::supervise::{Input, LOOK_SPACING};
 use crate::ipc::message::{Hello, ToKeeper};
 use crate::net::process::{self, Process};
 use crate::net::tcp::ListenError;
@@ -151,7 +151,7 @@ impl Keeper {
                 ..
             } => {
                 if now >= *look_at {
-                    *look_at = now + LOOK_EVERY;
+                    *look_at = now + LOOK_SPACING;
                     let hung = pid_of(hello).map_or(Some("no process"), |pid| looks.look(now, pid));
                     if let Some(reason) = hung {
                         tracing::warn!(

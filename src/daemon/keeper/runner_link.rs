@@ -19,19 +19,26 @@ pub(super) struct RunnerLink {
 }
 
 impl RunnerLink {
-    /// Starts one; its socket is watched under `token`.
+    /// Starts one; its socket is watched under `token`. With `client_source` it gets what its proxy
+    /// needs to connect from clients' addresses.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn start(epoll: &Epoll, token: u64) -> io::Result<Self> {
+    pub(super) fn start(epoll: &Epoll, token: u64, client_source: bool) -> io::Result<Self> {
         let (ours, theirs) = Connection::pair()?;
+        let args: &[&OsStr] = if client_source {
+            &[OsStr::new("runner"), OsStr::new("--client-source")]
+        } else {
+            &[OsStr::new("runner")]
+        };
         let process = process::launch(&Launch {
             program: Path::new(process::OWN_PROGRAM),
             name: Some("lbd"),
-            args: &[OsStr::new("runner")],
+            args,
             env: None,
             fd3: Some(theirs.as_fd()),
             quiet: false,
+            net_raw: client_source,
             on_parent_death: None,
         })?;
         let link = Link::new(epoll, ours, token)?;

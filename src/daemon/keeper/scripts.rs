@@ -76,11 +76,12 @@ impl Scripts {
 impl Keeper {
     pub(super) fn start_runner(&mut self, now: Instant) {
         self.scripts.started_at = now;
-        let started = RunnerLink::start(&self.epoll, RUNNER).and_then(|runner| {
-            self.epoll
-                .add(&runner.process, RUNNER_END, Interest::READ)?;
-            Ok(runner)
-        });
+        let started = RunnerLink::start(&self.epoll, RUNNER, self.args.config.has_client_source())
+            .and_then(|runner| {
+                self.epoll
+                    .add(&runner.process, RUNNER_END, Interest::READ)?;
+                Ok(runner)
+            });
         match started {
             Ok(runner) => self.scripts.runner = Some(runner),
             Err(error) => tracing::error!(%error, "runner not started"),

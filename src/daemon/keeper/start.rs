@@ -1,7 +1,5 @@
 //! How the keeper comes up: the order of steps, and what each needs of the one before.
 
-use std::num::NonZero;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{
@@ -17,7 +15,7 @@ use crate::net::notify::Notify;
 use crate::net::privileges::{self, KeeperNeeds};
 use crate::net::seqpacket::Listener;
 use crate::net::signal::Signals;
-use crate::net::{clock, memfd, netlink, realtime};
+use crate::net::{clock, cpus, memfd, netlink, realtime};
 
 /// Names the failed step.
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> KeeperError {
@@ -58,10 +56,8 @@ impl Keeper {
         let routes = route::Routes::open(&args.config, &epoll, clock::now())?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
         let config_fd = text.map_err(system("memory file"))?;
-        let workers = args.config.limits.workers.map_or_else(
-            || available_parallelism().map_or(1, NonZero::get),
-            |workers| usize::from(workers.get()),
-        );
+        let workers = args.config.limits.workers;
+        let workers = workers.map_or_else(cpus::usable, |workers| usize::from(workers.get()));
         let mut keeper = Self {
             digest: config::digest(&args.config_text),
             began,
@@ -124,7 +120,7 @@ impl Keeper {
         } else {
             KeeperNeeds::Nothing
         };
-        let report = privileges::confine_keeper(needs);
+        let report = privileges::confine_keeper(needs, self.args.config.has_client_source());
         let elapsed = clock::now().saturating_duration_since(self.began);
         tracing::info!(
             rights = %report,

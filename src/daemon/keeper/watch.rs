@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::Keeper;
-use crate::daemon::supervise::{Action, Finding, Input, Thread, judge};
+use crate::daemon::supervise::{
+    Action, Evidence, Finding, Input, LOOK_SPACING, THREADS_MAX, Thread, Verdict,
+};
 use crate::ipc::event::EventKind;
+use crate::net::clock;
 use crate::net::process::{self, Process};
 
 impl Keeper {
@@ -24,8 +27,8 @@ impl Keeper {
                     tracing::error!(starts = self.supervisor.started, "proxy keeps ending");
                 }
                 Action::Examine(threads) => {
-                    let findings = self.examine(&threads);
-                    let more = self.supervisor.handle(now, Input::Examined(&findings));
+                    let (at, findings) = self.examine(&threads);
+                    let more = self.supervisor.handle(at, Input::Examined(&findings));
                     actions.extend(more);
                 }
                 Action::Hung(reason) => {
@@ -67,23 +70,48 @@ impl Keeper {
         self.supervise(now, Input::Ended);
     }
 
-    fn examine(&self, threads: &[Thread]) -> Vec<Finding> {
-        let Some(current) = &self.proxies.current else {
-            return Vec::new();
-        };
-        let pid = current.process.pid();
-        let look = |thread: &Thread| {
-            let tid = match thread {
-                Thread::Control => pid,
-                Thread::Worker(tid) => i32::try_from(*tid).ok()?,
-            };
-            finding(*thread, pid, tid)
-        };
-        threads.iter().filter_map(look).collect()
+    fn examine(&self, silent: &[Thread]) -> (Instant, Vec<Finding>) {
+        match &self.proxies.current {
+            Some(current) => look_at(current.process.pid(), silent),
+            None => (clock::now(), Vec::new()),
+        }
     }
 }
 
-fn finding(thread: Thread, pid: i32, tid: i32) -> Option<Finding> {
+/// A look that takes longer doesn't show one moment: we got no CPU ourselves.
+const LOOK_WITHIN: Duration = Duration::from_millis(25);
+
+/// Looks at these threads and then at the others of the process; nothing when that took too long.
+fn look_at(pid: i32, silent: &[Thread]) -> (Instant, Vec<Finding>) {
+    let began = clock::now();
+    let mut threads = silent.to_vec();
+    // Of a process that has ended there is nothing to see.
+    for tid in process::threads(pid, THREADS_MAX).unwrap_or_default() {
+        let thread = match u32::try_from(tid) {
+            Ok(_) if tid == pid => Thread::Control,
+            Ok(tid) => Thread::Worker(tid),
+            Err(_) => continue,
+        };
+        if !threads.contains(&thread) {
+            threads.push(thread);
+        }
+    }
+    threads.truncate(THREADS_MAX);
+    let mut findings: Vec<Finding> = threads
+        .iter()
+        .filter_map(|thread| finding(*thread, pid))
+        .collect();
+    if clock::now().saturating_duration_since(began) > LOOK_WITHIN {
+        findings.clear();
+    }
+    (began, findings)
+}
+
+fn finding(thread: Thread, pid: i32) -> Option<Finding> {
+    let tid = match thread {
+        Thread::Control => pid,
+        Thread::Worker(tid) => i32::try_from(tid).ok()?,
+    };
     let state = process::thread_state(pid, tid).ok()?;
     Some(Finding {
         thread,
@@ -93,39 +121,43 @@ fn finding(thread: Thread, pid: i32, tid: i32) -> Option<Finding> {
     })
 }
 
-/// Between two looks at a silent process.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
-
 /// The looks at a silent proxy that is no supervisor's yet. Silence alone proves nothing: one that
 /// gets no CPU must not be killed for it.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    last: Option<(Instant, Vec<Finding>)>,
+    last: Option<Instant>,
+    evidence: Evidence,
     starved: bool,
 }
 
 impl Looks {
     /// Why the process hangs; `None`: it may be starved of CPU, or that can't be told yet. To be
-    /// called again after [`LOOK_EVERY`]; sooner, it doesn't look.
+    /// called again after [`LOOK_SPACING`]; sooner, it doesn't look.
     pub(super) fn look(&mut self, now: Instant, pid: i32) -> Option<&'static str> {
-        let last = self.last.as_ref();
-        if last.is_some_and(|(at, _)| now.saturating_duration_since(*at) < LOOK_EVERY) {
+        let last = self.last;
+        if last.is_some_and(|at| now.saturating_duration_since(at) < LOOK_SPACING) {
             return None;
         }
-        let Some(found) = finding(Thread::Control, pid, pid) else {
+        self.last = Some(now);
+        if finding(Thread::Control, pid).is_none() {
             return Some("ended");
-        };
-        self.judge(now, found)
+        }
+        let (began, findings) = look_at(pid, &[Thread::Control]);
+        self.judge(began, &findings)
     }
 
-    fn judge(&mut self, now: Instant, found: Finding) -> Option<&'static str> {
-        let reason = judge(now, &found, self.last.as_ref());
-        if reason.is_none() && self.last.is_some() && !self.starved {
-            self.starved = true;
-            tracing::warn!("proxy gets no processor time");
+    fn judge(&mut self, now: Instant, findings: &[Finding]) -> Option<&'static str> {
+        // It was silent before the first look.
+        let silent = [(Thread::Control, Duration::MAX)];
+        match self.evidence.judge(now, &silent, findings) {
+            Verdict::Hung(reason) => return Some(reason),
+            Verdict::Starved if !self.starved => {
+                self.starved = true;
+                tracing::warn!("proxy gets no processor time");
+            }
+            Verdict::Starved | Verdict::Open => {}
         }
-        self.last = Some((now, vec![found]));
-        reason
+        None
     }
 }
 
@@ -141,7 +173,6 @@ pub(super) fn kill(process: &Process) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::clock;
 
     fn found(state: char, run_ms: u64, wait_ms: u64) -> Finding {
         Finding {
@@ -158,24 +189,51 @@ mod tests {
         let mut looks = Looks::default();
         for look in 0..100_u32 {
             let waited = u64::from(look) * 90;
-            let now = base + look * LOOK_EVERY;
-            assert_eq!(looks.judge(now, found('R', 5, waited)), None, "{look}");
+            let now = base + look * LOOK_SPACING;
+            assert_eq!(looks.judge(now, &[found('R', 5, waited)]), None, "{look}");
         }
         assert!(looks.starved);
     }
 
     #[test]
-    fn a_silent_proxy_that_sleeps_or_spins_is_called_hung_at_the_second_look() {
+    fn a_silent_proxy_that_sleeps_or_spins_is_called_hung_at_the_third_look() {
         for (state, ran, reason) in [
             ('S', 0, "asleep without progress"),
             ('R', 99, "busy without progress"),
         ] {
             let base = clock::now();
             let mut looks = Looks::default();
-            assert_eq!(looks.judge(base, found(state, 0, 0)), None);
-            let second = looks.judge(base + LOOK_EVERY, found(state, ran, 1));
-            assert_eq!(second, Some(reason));
+            assert_eq!(looks.judge(base, &[found(state, 0, 0)]), None);
+            let second = looks.judge(base + LOOK_SPACING, &[found(state, ran, 1)]);
+            assert_eq!(second, None);
+            let third = looks.judge(base + 2 * LOOK_SPACING, &[found(state, 2 * ran, 1)]);
+            assert_eq!(third, Some(reason));
+            assert!(!looks.starved);
         }
+    }
+
+    #[test]
+    fn every_thread_of_a_process_is_looked_at_and_the_silent_ones_first() {
+        let (done, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let other = std::thread::spawn(move || held.recv());
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
+        let silent = [Thread::Worker(own), Thread::Worker(u32::MAX)];
+        let mut looks = std::iter::repeat_with(|| look_at(pid, &silent).1).take(100);
+        let findings = looks.find(|look| !look.is_empty()).unwrap();
+        assert_eq!(findings[0].thread, Thread::Worker(own));
+        assert_eq!(findings[0].state, 'R');
+        let is = |thread| {
+            findings
+                .iter()
+                .filter(|found| found.thread == thread)
+                .count()
+        };
+        assert_eq!(is(Thread::Worker(own)), 1);
+        assert_eq!(is(Thread::Control), 1);
+        assert!(findings.len() >= 3, "{findings:?}");
+        drop(done);
+        assert!(other.join().unwrap().is_err());
     }
 
     #[test]

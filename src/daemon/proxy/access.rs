@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use crate::config::model::{AccessLog, Config};
@@ -16,8 +16,10 @@ use crate::proxy::termination::AccessRecord;
 /// connection.
 const RECORDS_MAX: usize = 8_192;
 
-/// The writer looks up this often while there is nothing to write.
-const ROUND: Duration = Duration::from_millis(50);
+/// The writer looks for records this often, and is not woken by them: a wake-up costs the worker a
+/// hundred times what the record does, 8 µs of a short connection's 60. In a round this long
+/// 300,000 connections a second must end before one is dropped.
+const ROUND: Duration = Duration::from_millis(25);
 
 /// The end of a process waits no longer for its access log.
 const DRAIN_WITHIN: Duration = Duration::from_millis(500);
@@ -64,12 +66,13 @@ impl Access {
         let rounds = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&rounds);
         let work = move || loop {
-            match records.recv_timeout(ROUND) {
+            match records.try_recv() {
                 Ok(record) => write(&record, &config, &settings, &writer),
-                Err(RecvTimeoutError::Timeout) => {
+                Err(TryRecvError::Empty) => {
                     counted.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(ROUND);
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(TryRecvError::Disconnected) => return,
             }
         };
         std::thread::Builder::new()
@@ -81,7 +84,7 @@ impl Access {
 
 impl Running {
     /// Waits until every record offered so far is written, at most [`DRAIN_WITHIN`]: a round that
-    /// begins after this call and finds nothing proves it, and the second one from here does.
+    /// begins after this call leaves none of them, and the second one to end from here did.
     pub(super) async fn drain(&self) {
         let seen = self.rounds.load(Ordering::Relaxed);
         let drained = async {

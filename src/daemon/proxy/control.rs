@@ -15,11 +15,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::ProxyError;
 use super::access::Access;
 use super::clients::Clients;
+use super::limits::Limits;
 use super::link::{Link, RECONNECT_EVERY};
 use super::news::{News, groups};
 use super::orders::{OUTSTANDING_MAX, Outstanding};
+use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
-use super::setup::{first_verdicts_within, machines, restore, watch_all, workers};
+use super::setup::{first_verdicts_within, machines, restore, watch_all};
 use super::start::{Begin, hello, read_text};
 use crate::admin::{Order, Orders, Source};
 use crate::config;
@@ -29,7 +31,7 @@ use crate::health::probe::Probe;
 use crate::health::task::Finding;
 use crate::ipc::message::{ToKeeper, ToProxy, Welcome};
 use crate::net::clock;
-use crate::proxy::engine::{Engine, EngineOptions, Listeners};
+use crate::proxy::engine::{Engine, EngineOptions, Listeners, Placement};
 use crate::proxy::farm::Farm;
 
 /// Signs of life to the keeper, and how often pending news is looked at.
@@ -51,7 +53,8 @@ pub(super) struct Plan {
     pub(super) probes: Vec<Vec<Probe>>,
     pub(super) access: Option<Access>,
     pub(super) doors: Doors,
-    pub(super) max_connections: u32,
+    pub(super) limits: Limits,
+    pub(super) workers: Workers,
 }
 
 /// The signals that mean something here.
@@ -154,12 +157,12 @@ impl Control {
         let hurry = watch_all(&config, plan.probes, machines, &sender);
         let clients = Clients::new(&config);
         let fixed = Fixed {
-            workers: workers(&config),
+            workers: plan.workers,
             config,
             farms,
             access,
             started: now,
-            max_connections: plan.max_connections,
+            limits: plan.limits,
         };
         let changing = Changing {
             board,
@@ -279,11 +282,16 @@ impl Control {
         let shared = &self.shared;
         if !shared.farms.is_empty() {
             let options = EngineOptions {
-                workers: shared.workers,
-                max_connections: shared.max_connections,
+                workers: shared.workers.count,
+                max_connections: shared.limits.max_connections,
                 access: shared.access.as_ref().map(|access| access.sink.clone()),
             };
-            let engine = Engine::start(&shared.config, &shared.farms, listeners, options)
+            let placement = Placement {
+                cpus: shared.workers.cpus.clone(),
+                descriptors: shared.limits.descriptors,
+            };
+            let (config, farms) = (&shared.config, &shared.farms);
+            let engine = Engine::start_placed(config, farms, listeners, options, placement)
                 .map_err(ProxyError::Engine)?;
             if shared.engine.set(Arc::new(engine)).is_err() {
                 tracing::error!("data path was started twice");
@@ -291,7 +299,8 @@ impl Control {
         }
         let elapsed_ms = now.saturating_duration_since(shared.started).as_millis();
         shared.changing().serving = true;
-        tracing::info!(elapsed_ms, "serving");
+        let Workers { count, cpus } = &shared.workers;
+        tracing::info!(elapsed_ms, workers = count, ?cpus, "serving");
         Ok(())
     }
 

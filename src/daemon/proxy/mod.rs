@@ -6,7 +6,7 @@
 //! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it). `report` gathers the status for the admin socket and HTTP, `access` writes the
-//! access log on its own thread, `limits` derives the connection limit. The data path itself is
+//! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
@@ -16,6 +16,7 @@ mod limits;
 mod link;
 mod news;
 mod orders;
+mod placement;
 mod report;
 mod setup;
 mod start;
@@ -29,7 +30,8 @@ use crate::config::model::{CheckKind, Config};
 use crate::health::tls::TlsSetupError;
 use crate::log::{self, LogError};
 use crate::net::clock;
-use crate::net::privileges::{ProxyPaths, confine_proxy};
+use crate::net::privileges::{ProxyNeeds, ProxyPaths, confine_proxy};
+use crate::net::source;
 use crate::proxy::engine::EngineError;
 
 /// How a proxy process is started.
@@ -78,6 +80,9 @@ pub enum ProxyError {
         #[source]
         source: TlsSetupError,
     },
+    /// Connecting from clients' addresses takes a right that this process was not given.
+    #[error("`source = \"client\"` is not permitted: lbd needs CAP_NET_RAW")]
+    ClientSource(#[source] io::Error),
     /// The data path could not start.
     #[error("cannot start the data path")]
     Engine(#[source] EngineError),
@@ -103,22 +108,24 @@ async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
     let probes = start::probes(&config)?;
     let access = access::start(&config).map_err(ProxyError::Log)?;
     let doors = report::Doors::open(&config, &args.runtime_dir);
-    let max_connections = limits::max_connections(&config);
-    confine(&config, &args.runtime_dir);
+    let workers = placement::Workers::of(&config);
+    let limits = limits::Limits::of(&config, workers.count);
+    confine(&config, &args.runtime_dir)?;
     let plan = control::Plan {
         keeper_socket: args.keeper_socket,
         begin,
         probes,
         access,
         doors,
-        max_connections,
+        limits,
+        workers,
     };
     let control = control::Control::new(config, plan, clock::now())?;
     control.run(signals).await
 }
 
 /// Gives up every right that is not needed any more. Before any thread of the data path.
-fn confine(config: &Config, runtime_dir: &Path) {
+fn confine(config: &Config, runtime_dir: &Path) -> Result<(), ProxyError> {
     let ca_files: Vec<&Path> = config
         .proxies
         .iter()
@@ -129,9 +136,21 @@ fn confine(config: &Config, runtime_dir: &Path) {
         .collect();
     let mut write = vec![runtime_dir];
     write.extend(config.admin.socket.as_deref().and_then(Path::parent));
-    let report = confine_proxy(&ProxyPaths {
-        read: &ca_files,
-        write: &write,
-    });
+    let needs = if config.has_client_source() {
+        ProxyNeeds::ClientSource
+    } else {
+        ProxyNeeds::Nothing
+    };
+    let report = confine_proxy(
+        needs,
+        &ProxyPaths {
+            read: &ca_files,
+            write: &write,
+        },
+    );
     tracing::info!(rights = %report, "privileges given up");
+    match needs {
+        ProxyNeeds::Nothing => Ok(()),
+        ProxyNeeds::ClientSource => source::try_foreign().map_err(ProxyError::ClientSource),
+    }
 }

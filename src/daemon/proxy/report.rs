@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::access::Running;
+use super::limits::Limits;
+use super::placement::Workers;
 use crate::admin::events::Feed;
 use crate::admin::status::{ProcessStatus, Status};
 use crate::admin::{Orders, Source, gather, http, socket};
@@ -28,8 +30,8 @@ pub(super) struct Shared {
     pub(super) engine: OnceLock<Arc<Engine>>,
     pub(super) access: Option<Running>,
     pub(super) started: Instant,
-    pub(super) max_connections: u32,
-    pub(super) workers: usize,
+    pub(super) limits: Limits,
+    pub(super) workers: Workers,
     changing: Mutex<Changing>,
 }
 
@@ -53,8 +55,8 @@ pub(super) struct Fixed {
     pub(super) farms: Vec<Arc<Farm>>,
     pub(super) access: Option<Running>,
     pub(super) started: Instant,
-    pub(super) max_connections: u32,
-    pub(super) workers: usize,
+    pub(super) limits: Limits,
+    pub(super) workers: Workers,
 }
 
 impl Shared {
@@ -65,7 +67,7 @@ impl Shared {
             engine: OnceLock::new(),
             access: fixed.access,
             started: fixed.started,
-            max_connections: fixed.max_connections,
+            limits: fixed.limits,
             workers: fixed.workers,
             changing: Mutex::new(changing),
         }
@@ -84,6 +86,11 @@ impl Shared {
         };
         let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let connections = self.engine.get().map_or(0, |engine| engine.connections());
+        let shortages = self.engine.get().map(|engine| engine.shortages());
+        let shortages = shortages.into_iter().flatten();
+        let shortages = shortages
+            .map(|(what, count)| (what.word().to_owned(), count))
+            .collect();
         let process = ProcessStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -94,8 +101,10 @@ impl Shared {
             serving: changing.serving,
             keeper_heard_ms: changing.keeper_heard.map(millis),
             connections: wide(connections),
-            max_connections: self.max_connections.into(),
-            workers: wide(self.workers),
+            max_connections: self.limits.max_connections.into(),
+            workers: wide(self.workers.count),
+            worker_cpus: self.workers.cpus.iter().copied().map(wide).collect(),
+            shortages,
             log_dropped: log::dropped(),
             access_log_dropped: self
                 .access

@@ -100,16 +100,3 @@ pub(super) fn first_verdicts_within(config: &Config) -> Duration {
         .map_or(Duration::ZERO, |slowest| slowest + SLACK)
         .min(FIRST_VERDICTS_WITHIN)
 }
-
-pub(super) fn workers(config: &Config) -> usize {
-    let asked = config
-        .limits
-        .workers
-        .map(|workers| usize::from(workers.get()));
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if config.proxies.is_empty() {
-        0
-    } else {
-        asked.unwrap_or_else(cores)
-    }
-}

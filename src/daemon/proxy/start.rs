@@ -15,6 +15,7 @@ use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
+use crate::proxy::pp;
 
 /// A proxy process that no keeper wants for this long ends.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);
@@ -153,11 +154,18 @@ pub(super) fn probes(config: &Config) -> Result<Vec<Vec<Probe>>, ProxyError> {
         let mut of_proxy = Vec::with_capacity(proxy.servers.len());
         for server in &proxy.servers {
             let probe = Probe::new(&proxy.check, server.check_address, Path::new(CLUSTER_CA));
-            of_proxy.push(probe.map_err(|source| ProxyError::Check {
+            let probe = probe.map_err(|source| ProxyError::Check {
                 proxy: proxy.name.clone(),
                 server: server.name.clone(),
                 source,
-            })?);
+            })?;
+            let send = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
+            let source = proxy.source.fixed_for(server.check_address.ip());
+            of_proxy.push(
+                probe
+                    .from_source(source)
+                    .beginning_with(send.map_or(&[], pp::own)),
+            );
         }
         if of_proxy.iter().any(Probe::is_unverified) {
             tracing::warn!(

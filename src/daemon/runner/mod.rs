@@ -21,7 +21,7 @@ use crate::ipc::message::CodecError;
 use crate::ipc::runner::{FromRunner, Job, Outcome, Program, Run, ToRunner};
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Events, Interest};
-use crate::net::privileges;
+use crate::net::privileges::{self, RunnerNeeds};
 use crate::net::process::{self, Ended, Launch, Process};
 use crate::net::program;
 use crate::net::seqpacket::Connection;
@@ -67,9 +67,9 @@ pub enum RunnerError {
 ///
 /// # Errors
 /// [`RunnerError`].
-pub fn run() -> Result<(), RunnerError> {
+pub fn run(needs: RunnerNeeds) -> Result<(), RunnerError> {
     signal::unblock_all().map_err(RunnerError::Loop)?;
-    let report = privileges::confine_runner();
+    let report = privileges::confine_runner(needs);
     let keeper = process::take_fd3()
         .and_then(Connection::from_fd)
         .map_err(RunnerError::NoKeeper)?;
@@ -191,6 +191,8 @@ impl Runner {
             env: None,
             fd3: None,
             quiet: false,
+            // The runner has it only where the proxy is to have it.
+            net_raw: true,
             on_parent_death: None,
         });
         let started = launched.and_then(|process| {

@@ -7,22 +7,28 @@
 //!    └────────────── ended (at once, or after a pause when crash-looping) ◀──┘ killed after 2 s
 //! ```
 //!
-//! Silence alone proves nothing: a thread may be waiting for a CPU. So a silent thread is looked at
-//! twice in /proc, and only one that is stopped, blocked, or ran without coming round is hung.
+//! Silence alone proves nothing: a thread may be waiting for a CPU, or for one that does. So all
+//! threads of a silent process are looked at in /proc. A stopped one is hung at the first verdict;
+//! one that is blocked, asleep, or ran without coming round, when the next look finds it so again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+mod evidence;
 #[cfg(test)]
 mod tests;
+
+pub use evidence::{Evidence, Finding, Thread, Verdict};
 
 /// A silent thread is looked at for the first time.
 const SAMPLE_AFTER: Duration = Duration::from_millis(150);
 /// A silent thread is judged. Heartbeats are due each 50 ms, worker ticks each 100 ms.
 const JUDGE_AFTER: Duration = Duration::from_millis(250);
-/// Workers of one proxy that are watched; one that names more is not what it should be, and must
-/// not have the keeper read /proc for each.
-const WORKERS_MAX: usize = 256;
+/// Between two looks at a process whose control thread is silent.
+pub const LOOK_SPACING: Duration = Duration::from_millis(100);
+/// Threads of one proxy that are watched; one that has or names more is not what it should be, and
+/// must not have the keeper read /proc for each.
+pub const THREADS_MAX: usize = 256;
 /// Between two looks at workers that heartbeats call silent.
 const EXAMINE_SPACING: Duration = Duration::from_millis(40);
 /// A hung proxy is killed this long after the verdict.
@@ -54,32 +60,10 @@ pub enum Input<'a> {
     Heartbeat(&'a [(u32, u32)]),
     /// The proxy has a verdict on its servers: it serves, or says that it can't.
     Served,
-    /// The answer to [`Action::Examine`].
+    /// The answer to [`Action::Examine`]; empty when the look took too long to show one moment.
     Examined(&'a [Finding]),
     /// The process has ended, or its socket has.
     Ended,
-}
-
-/// What /proc says about one thread; a thread that has ended has no finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finding {
-    /// The thread.
-    pub thread: Thread,
-    /// State letter of proc(5).
-    pub state: char,
-    /// Nanoseconds on a CPU so far.
-    pub run_ns: u64,
-    /// Nanoseconds waited for a CPU so far.
-    pub wait_ns: u64,
-}
-
-/// A thread of the proxy process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Thread {
-    /// The control thread, which sends the heartbeats.
-    Control,
-    /// A worker, by thread id.
-    Worker(u32),
 }
 
 /// What to do.
@@ -87,13 +71,14 @@ pub enum Thread {
 pub enum Action {
     /// Start a proxy process.
     Start,
-    /// Look at these threads at once and answer with [`Input::Examined`].
+    /// Look at these threads, which are silent, and then at all others of the process, at most
+    /// [`THREADS_MAX`] in all; answer at once with [`Input::Examined`].
     Examine(Vec<Thread>),
     /// The proxy hangs: log it. [`Supervisor::standing`] says what it means for the VIP.
     Hung(&'static str),
     /// The proxy came back to life.
     Recovered,
-    /// The proxy is runnable and gets no CPU: warn and count.
+    /// The proxy, or a thread that it may wait for, is runnable and gets no CPU: warn and count.
     Starved,
     /// It keeps ending: the next start waits. Log it.
     Looping,
@@ -125,8 +110,8 @@ struct Alive {
     heard: Instant,
     /// Each worker's silence at the last heartbeat.
     workers: Vec<(u32, Duration)>,
-    /// The first look at what is silent, and when.
-    sample: Option<(Instant, Vec<Finding>)>,
+    /// What was seen of the process since a thread fell silent.
+    evidence: Evidence,
     /// When to look again.
     look_at: Option<Instant>,
     /// The last look that a heartbeat led to.
@@ -139,7 +124,7 @@ impl Alive {
         Self {
             heard: now,
             workers: Vec::new(),
-            sample: None,
+            evidence: Evidence::default(),
             look_at: None,
             examined_at: None,
             starved: false,
@@ -148,12 +133,23 @@ impl Alive {
 
     /// Threads silent for at least `age`. The control thread speaks for the workers: how long they
     /// had been silent is known as of the last heartbeat.
-    fn silent(&self, now: Instant, age: Duration) -> Vec<Thread> {
-        if now.saturating_duration_since(self.heard) >= age {
-            return vec![Thread::Control];
-        }
-        let workers = self.workers.iter().filter(|(_, silence)| *silence >= age);
-        workers.map(|(tid, _)| Thread::Worker(*tid)).collect()
+    fn silent(&self, now: Instant, age: Duration) -> Vec<(Thread, Duration)> {
+        let control = (Thread::Control, now.saturating_duration_since(self.heard));
+        let workers = self.workers.iter();
+        let workers = workers.map(|(tid, silence)| (Thread::Worker(*tid), *silence));
+        let mut silent: Vec<_> = if control.1 >= SAMPLE_AFTER {
+            vec![control]
+        } else {
+            workers.collect()
+        };
+        silent.retain(|(_, silence)| *silence >= age);
+        silent
+    }
+
+    /// What to look at.
+    fn examination(&self, now: Instant) -> Action {
+        let silent = self.silent(now, SAMPLE_AFTER);
+        Action::Examine(silent.into_iter().map(|(thread, _)| thread).collect())
     }
 
     fn deadline(&self) -> Instant {
@@ -289,13 +285,12 @@ impl Supervisor {
                     alive.look_at = Some(now + OWN_LATENESS);
                     return Vec::new();
                 }
-                let silent = alive.silent(now, SAMPLE_AFTER);
-                if silent.is_empty() {
-                    alive.sample = None;
+                if alive.silent(now, SAMPLE_AFTER).is_empty() {
+                    alive.evidence.acquit(true);
                     alive.look_at = None;
                     return Vec::new();
                 }
-                vec![Action::Examine(silent)]
+                vec![alive.examination(now)]
             }
             Phase::Waiting { .. } | Phase::Starting { .. } | Phase::Hung { .. } => Vec::new(),
         }
@@ -306,7 +301,7 @@ impl Supervisor {
             self.looping = false;
         }
         let silence = |(tid, ms): &(u32, u32)| (*tid, Duration::from_millis(u64::from(*ms)));
-        let workers = workers.iter().take(WORKERS_MAX);
+        let workers = workers.iter().take(THREADS_MAX);
         let workers: Vec<(u32, Duration)> = workers.map(silence).collect();
         let all_well = workers.iter().all(|(_, silence)| *silence < SAMPLE_AFTER);
         let was_hung = matches!(self.phase, Phase::Hung { .. });
@@ -322,8 +317,8 @@ impl Supervisor {
         alive.heard = now;
         alive.workers = workers;
         alive.look_at = None;
+        alive.evidence.acquit(all_well);
         if all_well {
-            alive.sample = None;
             alive.starved = false;
         }
         match (was_hung, all_well) {
@@ -335,7 +330,7 @@ impl Supervisor {
                     return Vec::new();
                 }
                 alive.examined_at = Some(now);
-                vec![Action::Examine(alive.silent(now, SAMPLE_AFTER))]
+                vec![alive.examination(now)]
             }
         }
     }
@@ -352,31 +347,27 @@ impl Supervisor {
         let judged = alive.silent(now, JUDGE_AFTER);
         if judged.is_empty() {
             // The first look stands until the verdict. For workers that is a later heartbeat.
-            alive.sample.get_or_insert_with(|| (now, findings.to_vec()));
+            alive.evidence.note(now, findings, LOOK_SPACING);
             let control = now >= alive.heard + SAMPLE_AFTER;
             alive.look_at = control.then_some(alive.heard + JUDGE_AFTER);
             return Vec::new();
         }
-        let sample = alive.sample.take();
-        let mut verdicts = findings
-            .iter()
-            .filter(|found| judged.contains(&found.thread));
-        let hung = verdicts.find_map(|found| judge(now, found, sample.as_ref()));
-        if let Some(reason) = hung {
-            self.hung += 1;
-            self.phase = Phase::Hung {
-                kill_at: Some(now + KILL_AFTER),
-            };
-            return vec![Action::Hung(reason)];
+        alive.look_at = Some(now + LOOK_SPACING);
+        match alive.evidence.judge(now, &judged, findings) {
+            Verdict::Hung(reason) => {
+                self.hung += 1;
+                self.phase = Phase::Hung {
+                    kill_at: Some(now + KILL_AFTER),
+                };
+                vec![Action::Hung(reason)]
+            }
+            Verdict::Starved if !alive.starved => {
+                alive.starved = true;
+                self.starved += 1;
+                vec![Action::Starved]
+            }
+            Verdict::Starved | Verdict::Open => Vec::new(),
         }
-        alive.sample = Some((now, findings.to_vec()));
-        alive.look_at = Some(now + (JUDGE_AFTER - SAMPLE_AFTER));
-        if sample.is_none() || alive.starved {
-            return Vec::new();
-        }
-        alive.starved = true;
-        self.starved += 1;
-        vec![Action::Starved]
     }
 
     fn ended(&mut self, now: Instant) -> Vec<Action> {
@@ -407,37 +398,5 @@ impl Supervisor {
             actions.push(Action::Looping);
         }
         actions
-    }
-}
-
-/// Why this silent thread is hung; `None` when it may be starved of CPU, or can't be told yet.
-pub(super) fn judge(
-    now: Instant,
-    found: &Finding,
-    sample: Option<&(Instant, Vec<Finding>)>,
-) -> Option<&'static str> {
-    let earlier = sample.and_then(|(at, all)| {
-        let same = all.iter().find(|other| other.thread == found.thread)?;
-        Some((now.saturating_duration_since(*at), same))
-    });
-    match found.state {
-        'T' | 't' => Some("stopped"),
-        'X' | 'Z' => Some("ended"),
-        'R' => {
-            let (window, before) = earlier?;
-            let ran = found.run_ns.saturating_sub(before.run_ns);
-            (u128::from(ran) * 2 >= window.as_nanos()).then_some("busy without progress")
-        }
-        state => {
-            let (window, before) = earlier?;
-            let waited = found.wait_ns.saturating_sub(before.wait_ns);
-            let why = if state == 'D' {
-                "blocked in the kernel"
-            } else {
-                "asleep without progress"
-            };
-            // One that starves is seen asleep or blocked now and then, too.
-            (u128::from(waited) * 2 < window.as_nanos()).then_some(why)
-        }
     }
 }

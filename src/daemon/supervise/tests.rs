@@ -29,20 +29,28 @@ fn control(state: char, run_ms: u64, wait_ms: u64) -> Finding {
     }
 }
 
-/// Silence with these two looks at the control thread, at 150 ms and at 250 ms.
-fn silence(first: Finding, second: Finding) -> (Supervisor, Vec<Action>, Instant) {
+fn worker(tid: u32, finding: Finding) -> Finding {
+    Finding {
+        thread: Thread::Worker(tid),
+        ..finding
+    }
+}
+
+/// Silence of the control thread with these looks at the process, at 150 ms and each 100 ms later:
+/// what the last of them led to.
+fn silence(looks: &[&[Finding]]) -> (Supervisor, Vec<Action>, Instant) {
     let base = crate::net::clock::now();
     let mut machine = serving(base);
-    assert_eq!(due(&machine), Some(at(base, 150)));
-    let look = Action::Examine(vec![Thread::Control]);
-    assert_eq!(
-        machine.handle(at(base, 150), Input::Tick),
-        std::slice::from_ref(&look)
-    );
-    assert_eq!(machine.handle(at(base, 150), Input::Examined(&[first])), []);
-    assert_eq!(due(&machine), Some(at(base, 250)));
-    assert_eq!(machine.handle(at(base, 250), Input::Tick), [look]);
-    let actions = machine.handle(at(base, 250), Input::Examined(&[second]));
+    let mut actions = Vec::new();
+    for (ms, look) in (150..).step_by(100).zip(looks) {
+        assert_eq!(actions, [], "before {ms}");
+        assert_eq!(due(&machine), Some(at(base, ms)));
+        assert_eq!(
+            machine.handle(at(base, ms), Input::Tick),
+            [Action::Examine(vec![Thread::Control])]
+        );
+        actions = machine.handle(at(base, ms), Input::Examined(look));
+    }
     (machine, actions, base)
 }
 
@@ -70,7 +78,8 @@ fn heartbeats_alone_do_not_make_a_node_that_serves() {
 
 #[test]
 fn a_stopped_proxy_is_hung_after_250_ms_and_killed_after_two_more_seconds() {
-    let (mut machine, actions, base) = silence(control('T', 10, 0), control('T', 10, 0));
+    let stopped = control('T', 10, 0);
+    let (mut machine, actions, base) = silence(&[&[stopped], &[stopped]]);
     assert_eq!(actions, [Action::Hung("stopped")]);
     assert_eq!(machine.standing(at(base, 250)), Standing::Lost);
     assert_eq!(due(&machine), Some(at(base, 2_250)));
@@ -84,29 +93,63 @@ fn a_stopped_proxy_is_hung_after_250_ms_and_killed_after_two_more_seconds() {
 }
 
 #[test]
-fn each_way_to_hang_has_its_name() {
-    let cases = [
-        (
-            control('D', 10, 0),
-            control('D', 10, 0),
-            "blocked in the kernel",
-        ),
-        (
-            control('R', 10, 0),
-            control('R', 90, 5),
-            "busy without progress",
-        ),
-        (
-            control('S', 10, 0),
-            control('S', 10, 0),
-            "asleep without progress",
-        ),
-        (control('S', 10, 0), control('Z', 10, 0), "ended"),
-    ];
-    for (first, second, reason) in cases {
-        let (_, actions, _) = silence(first, second);
+fn what_stopped_or_ended_is_hung_at_the_first_verdict_whatever_other_threads_do() {
+    let starved = worker(7, control('R', 10, 0));
+    for (state, reason) in [('T', "stopped"), ('t', "stopped"), ('Z', "ended")] {
+        let seen = [control(state, 10, 0), starved];
+        let (_, actions, _) = silence(&[&[control('S', 10, 0), starved], &seen]);
+        assert_eq!(actions, [Action::Hung(reason)]);
+        let (_, actions, _) = silence(&[&[], &seen]);
         assert_eq!(actions, [Action::Hung(reason)]);
     }
+}
+
+#[test]
+fn what_is_blocked_asleep_or_busy_is_hung_when_two_verdicts_agree() {
+    let cases = [
+        (control('D', 10, 0), 0, "blocked in the kernel"),
+        (control('S', 10, 0), 0, "asleep without progress"),
+        (control('R', 10, 0), 50, "busy without progress"),
+    ];
+    for (first, ran, reason) in cases {
+        let later = |looks: u64| Finding {
+            run_ns: first.run_ns + looks * ran * 1_000_000,
+            ..first
+        };
+        let looks = [[first], [later(1)], [later(2)]];
+        let looks = looks.each_ref().map(<[Finding; 1]>::as_slice);
+        let (machine, actions, base) = silence(&looks);
+        assert_eq!(actions, [Action::Hung(reason)]);
+        assert_eq!(machine.standing(at(base, 350)), Standing::Lost);
+        assert_eq!((machine.hung, machine.starved), (1, 0));
+    }
+}
+
+#[test]
+fn two_verdicts_that_differ_are_none() {
+    let (asleep, blocked) = (control('S', 10, 0), control('D', 10, 0));
+    let looks: [&[Finding]; 4] = [&[asleep], &[blocked], &[asleep], &[blocked]];
+    let (machine, actions, base) = silence(&looks);
+    assert_eq!(actions, []);
+    assert_eq!(machine.standing(at(base, 450)), Standing::Fine);
+}
+
+#[test]
+fn a_thread_that_had_a_cpu_between_the_looks_and_sleeps_may_have_work_yet() {
+    let (queued, asleep) = (control('R', 10, 0), control('S', 11, 30));
+    let (machine, actions, _) = silence(&[&[queued], &[asleep], &[asleep]]);
+    assert_eq!(actions, []);
+    assert_eq!((machine.hung, machine.starved), (0, 0));
+    let (_, actions, _) = silence(&[&[queued], &[asleep], &[asleep], &[asleep]]);
+    assert_eq!(actions, [Action::Hung("asleep without progress")]);
+}
+
+#[test]
+fn a_look_that_took_too_long_proves_nothing() {
+    let asleep = control('S', 10, 0);
+    let (machine, actions, _) = silence(&[&[asleep], &[], &[asleep], &[asleep]]);
+    assert_eq!(actions, []);
+    assert_eq!((machine.hung, machine.starved), (0, 0));
 }
 
 #[test]
@@ -118,7 +161,7 @@ fn a_starved_proxy_is_warned_about_once_and_never_killed() {
         (control('R', 10, 0), control('D', 12, 90)),
     ];
     for (first, second) in cases {
-        let (mut machine, actions, base) = silence(first, second);
+        let (mut machine, actions, base) = silence(&[&[first], &[second]]);
         assert_eq!(actions, [Action::Starved]);
         assert_eq!(machine.standing(at(base, 250)), Standing::Fine);
         assert_eq!(due(&machine), Some(at(base, 350)));
@@ -132,6 +175,121 @@ fn a_starved_proxy_is_warned_about_once_and_never_killed() {
         }
         assert_eq!(machine.starved, 1);
     }
+}
+
+#[test]
+fn a_proxy_that_waits_for_a_starved_thread_of_its_own_is_starved_until_that_one_is_not() {
+    // Seen with a table of descriptors that a worker without a CPU had enlarged: it alone could
+    // wake the others, blocked for 500 ms.
+    for state in ['D', 'S'] {
+        let blocked = control(state, 10, 5);
+        // Queued for all of the time: nothing counts up. And one that waits, runs, and waits.
+        for (queued, waits) in [('R', 0), ('S', 60), ('R', 60)] {
+            let look = |looks| [blocked, worker(7, control(queued, 3, looks * waits))];
+            let (mut machine, actions, base) = silence(&[&look(0), &look(1)]);
+            assert_eq!(actions, [Action::Starved]);
+            let mut answers = Vec::new();
+            for step in 2..40 {
+                let now = at(base, 150 + step * 100);
+                assert_eq!(machine.handle(now, Input::Tick).len(), 1);
+                answers.extend(machine.handle(now, Input::Examined(&look(step))));
+            }
+            assert_eq!((answers, machine.starved), (vec![], 1));
+            // It has its CPU back, and still the control thread doesn't come round.
+            let free = [blocked, worker(7, control('S', 90, 4_000))];
+            for ms in [4_150, 4_250, 4_350] {
+                assert_eq!(machine.standing(at(base, ms)), Standing::Fine, "{ms}");
+                machine.handle(at(base, ms), Input::Examined(&free));
+            }
+            assert_eq!(machine.standing(at(base, 4_350)), Standing::Lost);
+        }
+    }
+}
+
+#[test]
+fn another_thread_that_runs_sleeps_or_waits_a_little_excuses_nobody() {
+    let blocked = control('D', 10, 5);
+    let others = [
+        // Asleep; on a CPU all the time; now and then, with short waits; new; never ran at all.
+        [control('S', 3, 0); 3],
+        [
+            control('R', 3, 0),
+            control('R', 103, 0),
+            control('R', 203, 0),
+        ],
+        [
+            control('R', 3, 0),
+            control('R', 23, 49),
+            control('R', 43, 98),
+        ],
+        [control('S', 3, 0), control('R', 3, 0), control('S', 4, 9)],
+        [control('R', 0, 0); 3],
+    ];
+    for other in others {
+        let looks = other.map(|other| [blocked, worker(7, other)]);
+        let looks = looks.each_ref().map(<[Finding; 2]>::as_slice);
+        let (_, actions, _) = silence(&looks);
+        assert_eq!(
+            actions,
+            [Action::Hung("blocked in the kernel")],
+            "{other:?}"
+        );
+    }
+}
+
+#[test]
+fn a_spinning_thread_is_hung_although_it_starves_the_others() {
+    let looks = [0, 60, 120].map(|ran| {
+        let starved = worker(7, control('R', 3, 0));
+        [control('R', ran, ran), starved]
+    });
+    let looks = looks.each_ref().map(<[Finding; 2]>::as_slice);
+    let (_, actions, _) = silence(&looks);
+    assert_eq!(actions, [Action::Hung("busy without progress")]);
+}
+
+#[test]
+fn what_a_process_did_before_its_control_thread_fell_silent_is_no_evidence() {
+    let base = crate::net::clock::now();
+    let mut machine = serving(base);
+    let asleep = [control('S', 10, 0), worker(7, control('S', 10, 0))];
+    machine.handle(at(base, 100), Input::Heartbeat(&[(7, 160)]));
+    machine.handle(at(base, 100), Input::Examined(&asleep));
+    // The keeper was late, and looks again only now.
+    assert_eq!(machine.handle(at(base, 310), Input::Tick), []);
+    for ms in [360, 460, 560] {
+        assert_eq!(
+            machine.handle(at(base, ms), Input::Tick),
+            [Action::Examine(vec![Thread::Control])]
+        );
+        let actions = machine.handle(at(base, ms), Input::Examined(&asleep));
+        let expected = (ms == 560).then_some(Action::Hung("asleep without progress"));
+        assert_eq!(actions, Vec::from_iter(expected), "{ms}");
+    }
+}
+
+#[test]
+fn stale_heartbeats_of_a_silent_worker_are_outlived_by_a_fresh_one() {
+    let base = crate::net::clock::now();
+    let mut machine = serving(base);
+    let idle = [control('S', 1, 0), worker(7, control('S', 10, 0))];
+    machine.handle(at(base, 200), Input::Heartbeat(&[(7, 200)]));
+    machine.handle(at(base, 200), Input::Examined(&idle));
+    // The keeper got no CPU for 300 ms; three heartbeats had come meanwhile.
+    let actions = machine.handle(at(base, 500), Input::Heartbeat(&[(7, 310)]));
+    assert_eq!(actions, [Action::Examine(vec![Thread::Worker(7)])]);
+    assert_eq!(machine.handle(at(base, 500), Input::Examined(&idle)), []);
+    assert_eq!(
+        machine.handle(at(base, 501), Input::Heartbeat(&[(7, 360)])),
+        []
+    );
+    assert_eq!(
+        machine.handle(at(base, 501), Input::Heartbeat(&[(7, 3)])),
+        []
+    );
+    assert_eq!(machine.standing(at(base, 501)), Standing::Fine);
+    machine.handle(at(base, 551), Input::Heartbeat(&[(7, 260)]));
+    assert_eq!(machine.handle(at(base, 551), Input::Examined(&idle)), []);
 }
 
 #[test]
@@ -151,22 +309,47 @@ fn a_worker_that_stopped_ticking_is_judged_although_heartbeats_come() {
     }
     machine.handle(at(base, 150), Input::Examined(&[stuck(10)]));
     assert_eq!(due(&machine), Some(at(base, 300)));
-    let actions = machine.handle(at(base, 200), Input::Heartbeat(&[(7, 200), (8, 3)]));
-    assert_eq!(actions, look());
-    machine.handle(at(base, 200), Input::Examined(&[stuck(60)]));
-    let actions = machine.handle(at(base, 250), Input::Heartbeat(&[(7, 250), (8, 3)]));
+    for (ms, age, ran) in [(200, 200, 60), (250, 250, 110)] {
+        let actions = machine.handle(at(base, ms), Input::Heartbeat(&[(7, age), (8, 3)]));
+        assert_eq!(actions, look());
+        assert_eq!(
+            machine.handle(at(base, ms), Input::Examined(&[stuck(ran)])),
+            []
+        );
+    }
+    let actions = machine.handle(at(base, 300), Input::Heartbeat(&[(7, 300), (8, 3)]));
     assert_eq!(actions, look());
     assert_eq!(
-        machine.handle(at(base, 250), Input::Examined(&[stuck(110)])),
+        machine.handle(at(base, 300), Input::Examined(&[stuck(160)])),
         [Action::Hung("busy without progress")]
     );
-    machine.handle(at(base, 300), Input::Heartbeat(&[(7, 300), (8, 3)]));
-    assert_eq!(machine.standing(at(base, 300)), Standing::Lost);
+    machine.handle(at(base, 350), Input::Heartbeat(&[(7, 350), (8, 3)]));
+    assert_eq!(machine.standing(at(base, 350)), Standing::Lost);
     assert_eq!(
-        machine.handle(at(base, 350), Input::Heartbeat(&[(7, 0), (8, 3)])),
+        machine.handle(at(base, 400), Input::Heartbeat(&[(7, 0), (8, 3)])),
         [Action::Recovered]
     );
-    assert_eq!(machine.standing(at(base, 350)), Standing::Fine);
+    assert_eq!(machine.standing(at(base, 400)), Standing::Fine);
+}
+
+#[test]
+fn a_worker_that_is_stopped_is_hung_after_250_ms() {
+    let base = crate::net::clock::now();
+    let mut machine = serving(base);
+    let held = [worker(7, control('t', 10, 0)), control('S', 10, 0)];
+    for (age, expected) in [
+        (160, vec![]),
+        (210, vec![]),
+        (260, vec![Action::Hung("stopped")]),
+    ] {
+        let now = at(base, u64::from(age));
+        machine.handle(now, Input::Heartbeat(&[(7, age), (8, 3)]));
+        assert_eq!(
+            machine.handle(now, Input::Examined(&held)),
+            expected,
+            "{age}"
+        );
+    }
 }
 
 #[test]

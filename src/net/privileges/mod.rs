@@ -50,13 +50,16 @@ pub enum KeeperNeeds {
 
 /// Reduces the keeper to what its virtual routers need. Ports below 1024 must be bound, real-time
 /// scheduling and memory locks asked for, before. The bounding set stays: a runner that has to be
-/// started again drops its own.
+/// started again drops its own. With `client_source` it keeps what a proxy started later needs.
 #[must_use]
-pub fn confine_keeper(needs: KeeperNeeds) -> Report {
-    let wanted: CapsHashSet = match needs {
+pub fn confine_keeper(needs: KeeperNeeds, client_source: bool) -> Report {
+    let mut wanted: CapsHashSet = match needs {
         KeeperNeeds::VirtualRouters => [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW].into(),
         KeeperNeeds::Nothing => CapsHashSet::new(),
     };
+    if client_source {
+        wanted.insert(Capability::CAP_NET_RAW);
+    }
     let outcome = reduce_to(&wanted);
     Report {
         capabilities: described(outcome),
@@ -66,15 +69,29 @@ pub fn confine_keeper(needs: KeeperNeeds) -> Report {
     }
 }
 
-/// Takes the network capabilities away from the runner and from every program it will start.
+/// What the runner goes on needing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerNeeds {
+    /// No right of the network.
+    Nothing,
+    /// A proxy that connects from its clients' addresses: CAP_NET_RAW, to pass on to that alone.
+    ClientSource,
+}
+
+/// Takes the network capabilities away from the runner and from every program it will start but
+/// the proxy.
 #[must_use]
-pub fn confine_runner() -> Report {
-    let network = [
+pub fn confine_runner(needs: RunnerNeeds) -> Report {
+    let mut network = vec![
         Capability::CAP_NET_ADMIN,
-        Capability::CAP_NET_RAW,
         Capability::CAP_NET_BIND_SERVICE,
         Capability::CAP_NET_BROADCAST,
     ];
+    match needs {
+        RunnerNeeds::Nothing => network.push(Capability::CAP_NET_RAW),
+        // It stays in the bounding set, too: beyond that nothing can be passed on.
+        RunnerNeeds::ClientSource => {}
+    }
     let outcome = drop_bounding(&network).and_then(|()| {
         let mut left = caps::read(None, CapSet::Permitted)?;
         left.retain(|cap| !network.contains(cap));
@@ -108,12 +125,27 @@ const READ_ALWAYS: [&str; 7] = [
     "/sys/fs/cgroup",
 ];
 
-/// Leaves the proxy process no capability, no way to gain one, no system call it doesn't use and
-/// no file but these. Call it before any thread is started; what runs then inherits it.
+/// What the proxy process goes on needing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyNeeds {
+    /// No right.
+    Nothing,
+    /// To connect from its clients' addresses: CAP_NET_RAW. The raw sockets that it also permits
+    /// are refused by the list of system calls.
+    ClientSource,
+}
+
+/// Leaves the proxy process no capability that isn't needed, no way to gain one, no system call it
+/// doesn't use and no file but these. Call it before any thread is started; what runs then
+/// inherits it.
 #[must_use]
-pub fn confine_proxy(paths: &ProxyPaths<'_>) -> Report {
+pub fn confine_proxy(needs: ProxyNeeds, paths: &ProxyPaths<'_>) -> Report {
     let all: Vec<Capability> = caps::all().into_iter().collect();
-    let capabilities = described(drop_bounding(&all).and(reduce_to(&CapsHashSet::new())));
+    let wanted: CapsHashSet = match needs {
+        ProxyNeeds::Nothing => CapsHashSet::new(),
+        ProxyNeeds::ClientSource => [Capability::CAP_NET_RAW].into(),
+    };
+    let capabilities = described(drop_bounding(&all).and(reduce_to(&wanted)));
     let no_new_privs = nix::sys::prctl::set_no_new_privs().is_ok();
     let landlock = restrict_files(paths);
     let seccomp = match seccomp::install() {
@@ -171,6 +203,11 @@ fn reduce_to(wanted: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
 /// root that is nothing.
 pub(super) fn leave_nothing_ambient() -> std::io::Result<()> {
     caps::clear(None, CapSet::Ambient).map_err(std::io::Error::other)
+}
+
+/// Between fork and exec of a program that gets CAP_NET_RAW, where it is held.
+pub(super) fn pass_on_net_raw() -> std::io::Result<()> {
+    super::capset::pass_on_net_raw()
 }
 
 /// Between fork and exec of a program that gets no rights: nothing effective, permitted or
@@ -234,13 +271,20 @@ mod tests {
 
     /// In a thread of its own: capabilities, seccomp and landlock are per thread.
     fn confined<T: Send + 'static>(check: impl FnOnce(Report) -> T + Send + 'static) -> T {
+        confined_with(ProxyNeeds::Nothing, check)
+    }
+
+    fn confined_with<T: Send + 'static>(
+        needs: ProxyNeeds,
+        check: impl FnOnce(Report) -> T + Send + 'static,
+    ) -> T {
         let dir = std::env::temp_dir();
         std::thread::spawn(move || {
             let paths = ProxyPaths {
                 read: &[],
                 write: &[&dir],
             };
-            check(confine_proxy(&paths))
+            check(confine_proxy(needs, &paths))
         })
         .join()
         .unwrap()
@@ -268,6 +312,38 @@ mod tests {
             assert!(socket(AddressFamily::Packet, SockType::Datagram, flags, None).is_err());
             assert!(socket(AddressFamily::Netlink, SockType::Raw, flags, None).is_err());
         });
+    }
+
+    #[test]
+    fn a_thread_that_uses_its_clients_addresses_has_one_right_and_still_no_raw_socket() {
+        use crate::net::source;
+        if source::try_foreign().is_err() {
+            println!("skipped: not permitted here");
+            return;
+        }
+        let needs = ProxyNeeds::ClientSource;
+        let report = confined_with(needs, |report| {
+            source::try_foreign().unwrap();
+            const SOCK_PACKET: libc::c_int = 10;
+            let kinds = [libc::SOCK_RAW, libc::SOCK_DGRAM, SOCK_PACKET];
+            for (family, kind) in [libc::AF_INET, libc::AF_INET6]
+                .into_iter()
+                .flat_map(|family| kinds.map(|kind| (family, kind)))
+            {
+                let domain = socket2::Domain::from(family);
+                let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+                for kind in [kind, kind | flags] {
+                    let made = socket2::Socket::new_raw(domain, kind.into(), None);
+                    // Not EPERM: it is the list that refuses.
+                    let error = made.unwrap_err().raw_os_error();
+                    assert_eq!(error, Some(libc::ENOSYS), "{family} {kind}");
+                }
+            }
+            report
+        });
+        assert_eq!(report.capabilities, "CAP_NET_RAW");
+        let refused = confined(|_| source::try_foreign().is_err());
+        assert!(refused);
     }
 
     #[test]

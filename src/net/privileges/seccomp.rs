@@ -84,11 +84,16 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
         .chain(ALLOWED_HERE)
         .map(|number| (*number, Vec::new()))
         .collect();
-    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX];
-    let families = families.map(|family| u64::try_from(family).unwrap_or_default());
-    let mut sockets = Vec::new();
-    for family in families {
-        sockets.push(first_argument(SeccompCmpOp::Eq, family)?);
+    // Of the network only TCP: with CAP_NET_RAW a raw socket would be permitted.
+    let number = |number: libc::c_int| u64::try_from(number).unwrap_or_default();
+    let mut sockets = vec![first_argument(SeccompCmpOp::Eq, number(libc::AF_UNIX))?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        // What is not the type are flags.
+        let kind = SeccompCmpOp::MaskedEq(SOCK_TYPE_MASK);
+        sockets.push(SeccompRule::new(vec![
+            condition(0, SeccompCmpOp::Eq, number(family))?,
+            condition(1, kind, number(libc::SOCK_STREAM))?,
+        ])?);
     }
     rules.insert(libc::SYS_socket, sockets);
     // Threads, never processes. clone3 hides its flags in memory, so it isn't listed: the C
@@ -100,9 +105,19 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
 }
 
 fn first_argument(op: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
-    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, value)?;
-    SeccompRule::new(vec![condition])
+    SeccompRule::new(vec![condition(0, op, value)?])
 }
+
+fn condition(
+    argument: u8,
+    op: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
+}
+
+/// The kernel's: a socket's type without its flags.
+const SOCK_TYPE_MASK: u64 = 0xf;
 
 const ALLOWED: &[i64] = &[
     // The data path.

@@ -1,8 +1,21 @@
 //! Who gets which server, and who waits: rotation, limits, slowstart and queue put together. Pure.
 //! [`crate::proxy::farm`] holds one of these under its lock and delivers the [`Notice`]s.
+//!
+//! While every connection finds a free slot, nobody needs the lock: a [`Dispatch`] keeps a
+//! [`Board`] up to date, on which workers pick and give back by themselves. The lock is for changes,
+//! for retries, and for the limit. While somebody waits, the board's slots are held, and both
+//! newcomers and those who leave come here. A further way to choose is another kind of [`plan`].
 
+pub mod board;
+pub mod plan;
+pub mod slots;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::board::Board;
+use self::plan::Plan;
+use self::slots::{Door, Slots, Take};
 use crate::config::model::{self, MaxQueue};
 use crate::proxy::balance::Rotation;
 use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
@@ -39,10 +52,17 @@ pub enum Turn {
     Again,
 }
 
-/// The decisions of one proxy.
-#[derive(Debug, Clone)]
+/// The decisions of one proxy; apart from what is read without the lock.
+#[derive(Debug)]
+#[repr(align(128))]
 pub struct Dispatch {
     servers: Vec<Server>,
+    board: Arc<Board>,
+    /// The weights that the plan in force is made of.
+    weights: Vec<u32>,
+    /// Whether the board has a plan; a longer one than it can have is left to `rotation`.
+    planned: bool,
+    /// Picks where the plan doesn't, and for retries: they leave everybody's turn as it is.
     rotation: Rotation,
     queue: Queue,
     max_queue: MaxQueue,
@@ -58,6 +78,9 @@ impl Dispatch {
     pub fn new(config: &model::Proxy) -> Self {
         Self {
             servers: config.servers.iter().map(Server::new).collect(),
+            board: Arc::new(Board::new(config.servers.len())),
+            weights: vec![0; config.servers.len()],
+            planned: false,
             rotation: Rotation::new(config.servers.len()),
             queue: Queue::default(),
             max_queue: config.max_queue,
@@ -66,6 +89,12 @@ impl Dispatch {
             cold: false,
             notices: Vec::new(),
         }
+    }
+
+    /// What workers may use without the lock.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Finds a server for a connection, or a place to wait.
@@ -79,34 +108,36 @@ impl Dispatch {
             return Admission::NoServer;
         }
         let waiter = Waiter { ticket, tried };
-        match turn {
+        let admission = match turn {
             Turn::Again => {
                 self.queue.push_front(waiter);
-                self.pump();
                 Admission::Queued(0)
             }
             Turn::First => match self.queue.push(waiter, self.queue_limit()) {
-                Ok(before) => {
-                    self.pump();
-                    Admission::Queued(before)
-                }
-                Err(Full) => Admission::QueueFull,
+                Ok(before) => Admission::Queued(before),
+                Err(Full) => return Admission::QueueFull,
             },
-        }
+        };
+        // A slot may have come free before anybody knew that it is waited for.
+        self.board.hold();
+        self.pump();
+        admission
     }
 
     /// Takes back a slot; answers how many that server has left. The queue's head gets it.
     pub fn release(&mut self, server: usize) -> u32 {
-        let left = self.servers.get_mut(server).map_or(0, Server::give_back);
-        if !self.queue.is_empty() {
+        let returned = self.board.give_back(server);
+        if returned.wanted {
             self.pump();
         }
-        left
+        returned.left
     }
 
     /// Drops a leaver from the queue; `false`: it is not there (any more).
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        self.queue.remove(ticket)
+        let waited = self.queue.remove(ticket);
+        self.let_go_if_empty();
+        waited
     }
 
     /// The next server with a free slot, avoiding those in `tried` while there are others.
@@ -117,42 +148,49 @@ impl Dispatch {
                 .iter()
                 .enumerate()
                 .any(|(i, s)| s.usable() && !tried.contains(i));
-        let (servers, ramped) = (&self.servers, !self.cold);
-        let picked = self.rotation.pick(|index| {
-            let Some(server) = servers.get(index).filter(|s| s.usable()) else {
-                return 0;
-            };
-            if server.used() >= server.limit(ramped) || untried_left && tried.contains(index) {
-                return 0;
+        let allowed = |index| !(untried_left && tried.contains(index));
+        if self.planned && !untried_left {
+            return self.board.take_for_queue();
+        }
+        let (weights, board, rotation) = (&self.weights, &self.board, &mut self.rotation);
+        loop {
+            let picked = rotation.pick(|index| {
+                let free = allowed(index) && board.slots(index).is_some_and(Slots::has_room);
+                weights.get(index).copied().filter(|_| free).unwrap_or(0)
+            })?;
+            if board.slots(picked)?.take(Door::Queue) == Take::Taken {
+                return Some(picked);
             }
-            server.effective_weight()
-        })?;
-        self.servers.get_mut(picked)?.take();
-        Some(picked)
+        }
     }
 
     /// Hands free slots to those who wait, in order.
-    fn pump(&mut self) {
+    pub fn pump(&mut self) {
         if self.usable() == 0 {
             while let Some(ticket) = self.queue.pop() {
                 self.notices.push(Notice::NoServer(ticket));
             }
-            return;
         }
         let mut queue = std::mem::take(&mut self.queue);
-        while self.has_room()
+        while !queue.is_empty()
+            && self.has_room()
             && let Some((ticket, server)) = queue.serve(|tried| self.pick(tried))
         {
             self.notices.push(Notice::Granted(ticket, server));
         }
         self.queue = queue;
+        self.let_go_if_empty();
+    }
+
+    fn let_go_if_empty(&self) {
+        if self.queue.is_empty() {
+            self.board.let_go();
+        }
     }
 
     fn has_room(&self) -> bool {
-        let ramped = !self.cold;
-        self.servers
-            .iter()
-            .any(|s| s.usable() && s.used() < s.limit(ramped))
+        let mut servers = self.servers.iter().enumerate();
+        servers.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
     }
 
     /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
@@ -214,9 +252,39 @@ impl Dispatch {
         if was_ramping && !self.ramping {
             self.rotation.restart();
         }
+        self.publish();
         if !self.queue.is_empty() {
             self.pump();
         }
+    }
+
+    /// Brings limits and weights to the board.
+    fn publish(&mut self) {
+        for (index, server) in self.servers.iter().enumerate() {
+            let limit = if server.usable() {
+                server.limit(!self.cold)
+            } else {
+                0
+            };
+            if let Some(slots) = self.board.slots(index) {
+                slots.set_limit(limit);
+            }
+        }
+        let weights: Vec<u32> = self
+            .servers
+            .iter()
+            .map(|s| if s.usable() { s.effective_weight() } else { 0 })
+            .collect();
+        if weights == self.weights {
+            return;
+        }
+        self.weights = weights;
+        let (weights, planned) = (&self.weights, &mut self.planned);
+        self.board.replace(|from| {
+            let plan = Plan::new(weights, from);
+            *planned = plan.is_some();
+            plan.unwrap_or_else(|| Plan::empty(from))
+        });
     }
 
     /// The news that came up since the last call.

@@ -34,6 +34,8 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
         slowstart: Duration::from_secs(60),
         keepalive: None,
         user_timeout: None,
+        proxy_protocol: None,
+        source: model::Source::Any,
         check: model::Check {
             kind: model::CheckKind::Tcp,
             interval: Duration::from_secs(2),
@@ -62,6 +64,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
         limits: model::Limits {
             max_connections: None,
             workers: None,
+            pin_workers: false,
         },
         peer: None,
         vips: Vec::new(),
@@ -113,6 +116,29 @@ fn shares_follow_the_weights_exactly() {
         got[server] += 1;
     }
     assert_eq!(got, [1000, 2000, 3000]);
+}
+
+#[test]
+fn shares_of_a_turn_too_long_for_a_plan_are_exact_too() {
+    // One whole share and two of a sixteenth: 251 × 16 + 241 + 239 picks a turn.
+    let (mut dispatch, now) = dispatch(vec![server(251, 0), server(241, 0), server(239, 0)], 0);
+    for index in [1, 2] {
+        dispatch.set_up(index, false, now);
+        dispatch.set_up(index, true, now);
+    }
+    let turn = 251 * 16 + 241 + 239;
+    let mut got = [0; 3];
+    for slot in 0..turn {
+        assert_eq!(dispatch.board().take(), None);
+        let Admission::Server(server) = admit(&mut dispatch, slot) else {
+            panic!("refused");
+        };
+        got[server] += 1;
+    }
+    assert_eq!(got, [4016, 241, 239]);
+    // Warm again, there is a plan.
+    dispatch.advance(now + Duration::from_secs(60));
+    assert!(dispatch.board().take().is_some());
 }
 
 #[test]
@@ -328,7 +354,7 @@ fn seeded_runs_keep_every_invariant() {
             }
             assert_eq!(dispatch.queue().len(), waiting.len());
             for (index, limit) in limits.into_iter().enumerate() {
-                let used = dispatch.servers()[index].used();
+                let used = dispatch.board().slots(index).unwrap().used();
                 assert!(used <= limit);
                 assert_eq!(used as usize, held.iter().filter(|s| **s == index).count());
             }

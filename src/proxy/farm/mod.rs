@@ -1,6 +1,6 @@
-//! One `[proxy.NAME]` as all threads share it: the dispatcher under its lock, the gate of its
-//! connection limit, counters, and the mailboxes through which a freed slot reaches the worker
-//! whose connection is next in line. No sockets here.
+//! One `[proxy.NAME]` as all threads share it: the dispatcher under its lock and the board it keeps
+//! for those who need none, the gate of its connection limit, counters, and the mailboxes through
+//! which a freed slot reaches the worker whose connection is next in line. No sockets here.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
+use super::dispatch::board::Board;
+use super::dispatch::slots::Slots;
 use super::dispatch::{Admission, Dispatch, Notice, Turn};
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
@@ -23,6 +25,7 @@ use crate::config::model;
 #[derive(Debug)]
 pub struct Farm {
     config: model::Proxy,
+    board: Arc<Board>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     suspects: Vec<AtomicBool>,
@@ -42,8 +45,10 @@ impl Farm {
     #[must_use]
     pub fn new(config: &model::Proxy) -> Self {
         let limit = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
+        let dispatch = Dispatch::new(config);
         Self {
-            dispatch: Mutex::new(Dispatch::new(config)),
+            board: Arc::clone(dispatch.board()),
+            dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
             suspects: config
                 .servers
@@ -173,18 +178,29 @@ impl Farm {
         &self.gate
     }
 
-    /// Finds a server for a connection, or a place to wait.
-    pub(super) fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+    /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
+    /// those whose connect failed.
+    pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+        if tried.is_empty()
+            && let Some(server) = self.board.take()
+        {
+            return Admission::Server(server);
+        }
         self.change(|dispatch| dispatch.admit(ticket, tried, turn))
     }
 
-    /// Takes back a slot; answers how many the server has left.
-    pub(super) fn release(&self, server: usize) -> u32 {
-        self.change(|dispatch| dispatch.release(server))
+    /// Takes back a slot; answers how many the server has left. Takes the lock while somebody
+    /// waits.
+    pub fn release(&self, server: usize) -> u32 {
+        let returned = self.board.give_back(server);
+        if returned.wanted {
+            self.change(Dispatch::pump);
+        }
+        returned.left
     }
 
     /// Drops a leaver from the queue; `false`: a grant is on its way to it.
-    pub(super) fn leave(&self, ticket: Ticket) -> bool {
+    pub fn leave(&self, ticket: Ticket) -> bool {
         self.dispatch().leave(ticket)
     }
 
@@ -300,6 +316,7 @@ impl ServerStats {
         now: Instant,
     ) -> Option<Self> {
         let server = dispatch.servers().get(index)?;
+        let slots: &Slots = dispatch.board().slots(index)?;
         Some(Self {
             name: config.name.clone(),
             address: config.address,
@@ -309,8 +326,8 @@ impl ServerStats {
             weight: server.weight(),
             share_percent: server.share() * 100 / slowstart::FULL,
             ramp_ms: server.ramp_elapsed(now).map(millis),
-            connections: server.used(),
-            connections_max: server.most(),
+            connections: slots.used(),
+            connections_max: slots.most(),
             connections_limit: dispatch.limit(index),
             since_ms: server
                 .changed()
@@ -325,3 +342,6 @@ impl ServerStats {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

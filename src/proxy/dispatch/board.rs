@@ -1,0 +1,90 @@
+//! What of a dispatcher is open to all workers without its lock: the plan of who is next, and the
+//! servers' slots. [`super::Dispatch`] keeps both as its lock's holder finds right.
+
+use std::sync::Arc;
+
+use super::plan::Plan;
+use super::slots::{Door, Returned, Slots};
+use crate::proxy::atomic::{AtomicBool, Ordering, Swap};
+
+/// Plan and slots of one proxy.
+#[derive(Debug)]
+pub struct Board {
+    slots: Box<[Slots]>,
+    plan: Swap<Plan>,
+    /// Somebody waits: a glance at this spares newcomers, and the rotation, a position. That
+    /// nobody overtakes is kept by the slots.
+    held: AtomicBool,
+}
+
+impl Board {
+    /// `servers` servers that may have no connection yet.
+    #[must_use]
+    pub(super) fn new(servers: usize) -> Self {
+        Self {
+            slots: (0..servers).map(|_| Slots::new()).collect(),
+            plan: Swap::from_pointee(Plan::empty(0)),
+            held: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes a slot on the server whose turn it is; `None`: the lock's holder has to decide.
+    #[must_use]
+    pub fn take(&self) -> Option<usize> {
+        if self.held.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.plan.load().pick(&self.slots, Door::Front, |_| true)
+    }
+
+    /// Gives a slot back; if it is wanted, the lock's holder has to offer it.
+    #[must_use]
+    pub fn give_back(&self, server: usize) -> Returned {
+        self.slots.get(server).map_or(
+            Returned {
+                left: 0,
+                wanted: false,
+            },
+            Slots::give_back,
+        )
+    }
+
+    /// A server's slots.
+    #[must_use]
+    pub fn slots(&self, server: usize) -> Option<&Slots> {
+        self.slots.get(server)
+    }
+
+    /// Takes a slot for the lock's holder.
+    pub(super) fn take_for_queue(&self) -> Option<usize> {
+        self.plan.load().pick(&self.slots, Door::Queue, |_| true)
+    }
+
+    /// Puts another plan in force; `make` gets the position at which the old one stopped.
+    pub(super) fn replace(&self, make: impl FnOnce(u64) -> Plan) {
+        let position = self.plan.load().position();
+        self.plan.store(Arc::new(make(position)));
+    }
+
+    /// Keeps newcomers from the slots. Whoever calls this looks for a free slot once more
+    /// afterwards: from then on those who give one back will say so.
+    pub(super) fn hold(&self) {
+        if self.held.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for slots in &self.slots {
+            slots.hold();
+        }
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn let_go(&self) {
+        if !self.held.load(Ordering::Relaxed) {
+            return;
+        }
+        for slots in &self.slots {
+            slots.let_go();
+        }
+        self.held.store(false, Ordering::Relaxed);
+    }
+}
