@@ -2,10 +2,12 @@
 //! on the way of a connection without faults. No requests here.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use io_uring::types;
 use lbd::proxy::gate::Gate;
+use lbd::proxy::timer::Due;
 
 use crate::ring::NONE;
 
@@ -25,14 +27,6 @@ impl End {
     }
 }
 
-/// A client's socket.
-pub(crate) enum Client {
-    Plain(OwnedFd),
-    /// Only the ring knows it.
-    Direct(u32),
-    Gone,
-}
-
 /// One direction: buffers that were received and wait for the destination, as a list through the
 /// ring's table.
 pub(crate) struct Flow {
@@ -46,9 +40,6 @@ pub(crate) struct Flow {
     pub(crate) sending: bool,
     pub(crate) ended: bool,
     pub(crate) finished: bool,
-    /// Of the source, as epoll told.
-    pub(crate) readable: bool,
-    pub(crate) read_closed: bool,
     pub(crate) bytes: u64,
 }
 
@@ -63,8 +54,6 @@ impl Flow {
             sending: false,
             ended: false,
             finished: false,
-            readable: false,
-            read_closed: false,
             bytes: 0,
         }
     }
@@ -83,8 +72,8 @@ pub(crate) enum State {
 
 /// One connection. Times are microseconds since the start.
 pub(crate) struct Conn {
-    pub(crate) client: Client,
-    pub(crate) sock: Option<u32>,
+    pub(crate) client: OwnedFd,
+    pub(crate) sock: OwnedFd,
     pub(crate) _peer: Option<SocketAddr>,
     pub(crate) server: usize,
     pub(crate) state: State,
@@ -97,20 +86,20 @@ pub(crate) struct Conn {
     pub(crate) accepted: u64,
     pub(crate) since: u64,
     pub(crate) active: u64,
-    pub(crate) armed: u64,
+    pub(crate) armed: Due,
 }
 
 impl Conn {
     pub(crate) fn new(
-        client: Client,
+        client: OwnedFd,
         peer: Option<SocketAddr>,
         server: usize,
-        sock: u32,
+        sock: OwnedFd,
         now: u64,
     ) -> Self {
         Self {
             client,
-            sock: Some(sock),
+            sock,
             _peer: peer,
             server,
             state: State::Connecting,
@@ -122,7 +111,7 @@ impl Conn {
             accepted: now,
             since: now,
             active: now,
-            armed: u64::MAX,
+            armed: Due::NEVER,
         }
     }
 
@@ -131,6 +120,13 @@ impl Conn {
             End::Client => &mut self.up,
             End::Server => &mut self.down,
         }
+    }
+
+    pub(crate) fn fd(&self, end: End) -> types::Fd {
+        types::Fd(match end {
+            End::Client => self.client.as_raw_fd(),
+            End::Server => self.sock.as_raw_fd(),
+        })
     }
 
     /// When patience with it ends: lbd's connect timeout, half-close timeout and idle timeout.
@@ -142,14 +138,6 @@ impl Conn {
             State::Dead => u64::MAX,
         }
     }
-}
-
-/// A socket towards a server, and who uses it.
-pub(crate) struct Sock {
-    pub(crate) fd: OwnedFd,
-    pub(crate) user: u32,
-    /// It got its user in this round: events of it are for the one before.
-    pub(crate) fresh: u64,
 }
 
 /// The servers: one rotation, an exact limit each, and the gates of process and proxy.

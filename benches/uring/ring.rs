@@ -19,8 +19,6 @@ pub(crate) const GROUP: u16 = 0;
 pub(crate) const NONE: u16 = u16::MAX;
 const REQUESTS: u32 = 1024;
 const COMPLETIONS: u32 = 16 * 1024;
-/// Descriptors that the ring may hold without the process having them in its table.
-const DIRECT: u32 = 19_000;
 
 /// What came of a request.
 #[derive(Clone, Copy)]
@@ -47,28 +45,18 @@ pub(crate) struct Ring {
     pub(crate) next: Vec<u16>,
     tail: u16,
     pub(crate) free: usize,
-    /// What can be lent without the kernel's choice.
-    spare: Vec<u16>,
 }
 
 impl Ring {
-    /// A ring with `count` buffers (a power of two) of `size` bytes. `lend`: the kernel chooses
-    /// among them.
-    pub(crate) fn new(count: u16, size: usize, lend: bool, direct: bool) -> io::Result<Self> {
-        let mut builder = IoUring::builder();
-        builder
+    /// A ring with `count` buffers (a power of two) of `size` bytes, lent to the kernel.
+    pub(crate) fn new(count: u16, size: usize) -> io::Result<Self> {
+        let ring = IoUring::builder()
             .setup_single_issuer()
+            .setup_defer_taskrun()
             .setup_coop_taskrun()
             .setup_taskrun_flag()
-            .setup_cqsize(COMPLETIONS);
-        if lend {
-            // Not beside epoll, which is not told of work that waits for the next call.
-            builder.setup_defer_taskrun();
-        }
-        let ring = builder.build(REQUESTS)?;
-        if direct {
-            ring.submitter().register_files_sparse(DIRECT)?;
-        }
+            .setup_cqsize(COMPLETIONS)
+            .build(REQUESTS)?;
         let bytes = usize::from(count) * size_of::<BufRingEntry>();
         let mut this = Self {
             ring,
@@ -79,23 +67,17 @@ impl Ring {
             next: vec![NONE; usize::from(count)],
             tail: 0,
             free: 0,
-            spare: Vec::new(),
         };
-        if lend {
-            let address = this.entries.as_ptr() as u64;
-            // SAFETY: `address` is page-aligned and has room for `count` entries; both it and what
-            // the entries point to live as long as the ring, which is dropped before them.
-            unsafe {
-                this.ring
-                    .submitter()
-                    .register_buf_ring_with_flags(address, count, GROUP, 0)
-            }?;
-            (0..count).for_each(|buffer| this.give_back(buffer));
-            this.publish();
-        } else {
-            this.spare = (0..count).rev().collect();
-            this.free = usize::from(count);
-        }
+        let address = this.entries.as_ptr() as u64;
+        // SAFETY: `address` is page-aligned and has room for `count` entries; both it and what the
+        // entries point to live as long as the ring, which is dropped before them.
+        unsafe {
+            this.ring
+                .submitter()
+                .register_buf_ring_with_flags(address, count, GROUP, 0)
+        }?;
+        (0..count).for_each(|buffer| this.give_back(buffer));
+        this.publish();
         Ok(this)
     }
 
@@ -126,30 +108,10 @@ impl Ring {
         shared.store(self.tail, Ordering::Release);
     }
 
-    /// A buffer that was not lent.
-    pub(crate) fn take(&mut self) -> Option<u16> {
-        let buffer = self.spare.pop()?;
-        self.free -= 1;
-        Some(buffer)
-    }
-
-    pub(crate) fn put(&mut self, buffer: u16) {
-        self.free += 1;
-        self.spare.push(buffer);
-    }
-
     /// Where a buffer is.
     pub(crate) fn at(&self, buffer: u16) -> *const u8 {
         let offset = usize::from(buffer) * self.size;
         self.memory.as_ptr().wrapping_add(offset)
-    }
-
-    /// A buffer that was taken.
-    pub(crate) fn bytes(&mut self, buffer: u16) -> &mut [u8] {
-        let offset = usize::from(buffer) * self.size;
-        self.memory
-            .get_mut(offset..offset + self.size)
-            .unwrap_or_default()
     }
 
     /// Queues a request. What it points to must not move or end before its completion: buffers of
@@ -166,27 +128,16 @@ impl Ring {
     }
 
     /// Hands over what is queued and waits for at least one completion, for at most `patience`.
-    pub(crate) fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
-        let outcome = match patience {
-            None => self.ring.submit(),
-            Some(limit) => {
-                let limit = Timespec::from(limit);
-                let arguments = SubmitArgs::new().timespec(&limit);
-                self.ring.submitter().submit_with_args(1, &arguments)
-            }
-        };
-        match outcome {
+    pub(crate) fn enter(&mut self, patience: Duration) -> io::Result<()> {
+        let limit = Timespec::from(patience);
+        let arguments = SubmitArgs::new().timespec(&limit);
+        match self.ring.submitter().submit_with_args(1, &arguments) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
                 _ => Err(error),
             },
         }
-    }
-
-    /// Whether requests wait to be handed over.
-    pub(crate) fn has_requests(&mut self) -> bool {
-        !self.ring.submission().is_empty()
     }
 
     /// What has completed since.
@@ -197,28 +148,6 @@ impl Ring {
             flags: entry.flags(),
         }));
     }
-}
-
-impl std::os::fd::AsFd for Ring {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        use std::os::fd::AsRawFd;
-        // SAFETY: the ring's descriptor is open for as long as `self` is borrowed.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
-    }
-}
-
-/// Sets an option of TCP. As lbd does it: `TCP_DEFER_ACCEPT` lets the last ACK of a handshake ride
-/// on data, `TCP_WINDOW_CLAMP` of 0 is taken by a closed socket alone.
-pub(crate) fn set_option(fd: &OwnedFd, option: i32, value: i32) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let length = libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?;
-    let value = (&raw const value).cast();
-    // SAFETY: `value` points to `length` bytes that outlive the call; the descriptor is open.
-    let outcome =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, option, value, length) };
-    nix::errno::Errno::result(outcome)
-        .map(drop)
-        .map_err(Into::into)
 }
 
 /// The descriptor that an accept answered.

@@ -1,45 +1,32 @@
-//! The engine: lbd's way of a connection, with requests to a ring in place of system calls. In the
-//! mixed mode epoll tells what can be read, and the ring carries accepts, sends and closes alone.
+//! The engine: lbd's way of a connection, with requests to a ring in place of system calls.
 
 mod relay;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use io_uring::{cqueue, opcode, squeue, types};
-use lbd::net::epoll::{Epoll, Interest};
 use lbd::net::{clock, tcp};
 use lbd::proxy::counters::{ProxyCount, ServerCount, WorkerCounters};
-use lbd::proxy::timer::{Entry, Wheel};
+use lbd::proxy::timer::{Due, Entry, Wheel};
 use slab::Slab;
 use socket2::SockAddr;
 
-use crate::conn::{Client, Conn, End, Farm, Sock, State};
-use crate::ring::{Done, NONE, Ring, accepted, set_option};
+use crate::conn::{Conn, End, Farm, State};
+use crate::ring::{Done, NONE, Ring, accepted};
 
 /// As lbd's.
 const SPARE_SOCKETS: usize = 256;
-const LASTING_WINDOW: i32 = 65_535;
+const LASTING_WINDOW: u16 = 65_535;
 const RECYCLE_RECEIVED_MAX: u64 = 32 * 1024;
 const TIMER_SHIFT: u32 = 12;
 const LOOK_EVERY: u64 = 5_000_000;
-pub(crate) const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(50);
 /// Buffers that may wait for one destination before its source is no longer read.
 const QUEUE_MAX: u16 = 4;
-
-/// How the ring is used.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Mode {
-    /// For everything; every socket has a descriptor, every client an address.
-    Ring,
-    /// Clients have neither: the least an engine could do, not enough for lbd.
-    RingDirect,
-    /// Beside epoll, for what can be handed over many at a time.
-    Mixed,
-}
 
 /// What a request was for; the upper half of its token.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,17 +74,13 @@ fn place(slot: u32) -> usize {
 
 /// One worker.
 pub(crate) struct Engine {
-    pub(crate) mode: Mode,
     pub(crate) ring: Ring,
-    pub(crate) epoll: Epoll,
-    pub(crate) conns: Slab<Conn>,
-    pub(crate) socks: Slab<Sock>,
-    pub(crate) round: u64,
+    conns: Slab<Conn>,
     listener: OwnedFd,
     farm: Farm,
     addresses: Vec<SockAddr>,
     counters: WorkerCounters,
-    spare: VecDeque<u32>,
+    spare: VecDeque<OwnedFd>,
     /// Receives that found no buffer.
     starved: Vec<(u32, End)>,
     wheel: Wheel,
@@ -107,7 +90,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(mode: Mode, ring: Ring, listener: OwnedFd, farm: Farm) -> io::Result<Self> {
+    pub(crate) fn new(ring: Ring, listener: OwnedFd, farm: Farm) -> io::Result<Self> {
         let options = tcp::Options {
             keepalive: Some(Duration::from_secs(30)),
         };
@@ -116,12 +99,8 @@ impl Engine {
         let addresses = farm.servers.iter().copied().map(SockAddr::from).collect();
         let counters = WorkerCounters::new(farm.servers.len());
         let mut engine = Self {
-            mode,
             ring,
-            epoll: Epoll::new()?,
             conns: Slab::new(),
-            socks: Slab::new(),
-            round: 0,
             listener,
             farm,
             addresses,
@@ -137,17 +116,9 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Whether epoll tells what can be read.
-    fn mixed(&self) -> bool {
-        self.mode == Mode::Mixed
-    }
-
     fn arm_accept(&mut self) -> io::Result<()> {
-        let direct = self.mode == Mode::RingDirect;
-        let close_on_exec = if direct { 0 } else { libc::SOCK_CLOEXEC };
         let request = opcode::AcceptMulti::new(types::Fd(self.listener.as_raw_fd()))
-            .flags(libc::SOCK_NONBLOCK | close_on_exec)
-            .allocate_file_index(direct);
+            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
         let request = request.build().user_data(token(What::Accept, 0));
         self.ring.push(&request)
     }
@@ -156,7 +127,6 @@ impl Engine {
     pub(crate) fn look_at_the_clock(&mut self) {
         let since = clock::now().saturating_duration_since(self.started);
         self.now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        self.round += 1;
     }
 
     /// How long to wait at most.
@@ -179,7 +149,7 @@ impl Engine {
             if !entry.is_for(conn.armed) {
                 continue;
             }
-            conn.armed = u64::MAX;
+            conn.armed = Due::NEVER;
             if now < conn.deadline() {
                 self.arm(entry.key);
             } else {
@@ -194,9 +164,7 @@ impl Engine {
                 self.starved.push((slot, end));
             }
         }
-        if !self.mixed() {
-            self.ring.publish();
-        }
+        self.ring.publish();
         Ok(())
     }
 
@@ -206,7 +174,7 @@ impl Engine {
         };
         let at = conn.deadline().min((self.now + LOOK_EVERY) | 0xffff);
         let tick = (at >> TIMER_SHIFT).saturating_add(1);
-        if tick < conn.armed {
+        if conn.armed.is_after(tick, self.now >> TIMER_SHIFT) {
             conn.armed = self.wheel.arm(slot, tick);
         }
     }
@@ -247,69 +215,34 @@ impl Engine {
     }
 
     fn begin(&mut self, descriptor: i32) -> io::Result<()> {
-        let client = match self.mode {
-            Mode::RingDirect => Client::Direct(u32::try_from(descriptor).unwrap_or(0)),
-            Mode::Ring | Mode::Mixed => Client::Plain(accepted(descriptor)),
-        };
-        let peer = match &client {
-            // lbd's accept4 tells it; a repeating accept does not.
-            Client::Plain(fd) => socket2::SockRef::from(fd).peer_addr()?.as_socket(),
-            Client::Direct(_) | Client::Gone => None,
-        };
+        let client = accepted(descriptor);
+        // lbd's accept4 tells it; a repeating accept does not.
+        let peer = socket2::SockRef::from(&client).peer_addr()?.as_socket();
         self.counters.add(ProxyCount::Accepted, 1);
         let Some((server, addr)) = self.farm.admit() else {
             return self.close(client);
         };
         self.counters.add_server(server, ServerCount::Attempts, 1);
-        let recycled = self.spare.pop_back();
-        let sock = match recycled {
+        let spare = self.spare.pop_back();
+        let recycled = spare.is_some();
+        let sock = match spare {
             Some(sock) => {
                 self.counters.add_server(server, ServerCount::Recycled, 1);
                 sock
             }
-            None => self.new_sock(addr)?,
+            None => new_sock(addr)?,
         };
         let mut conn = Conn::new(client, peer, server, sock, self.now);
-        conn.recycled = recycled.is_some();
+        conn.recycled = recycled;
+        let fd = conn.fd(End::Server);
         let slot = u32::try_from(self.conns.insert(conn)).map_err(io::Error::other)?;
-        let Some(entry) = self.socks.get_mut(place(sock)) else {
-            return Ok(());
-        };
-        (entry.user, entry.fresh) = (slot, self.round);
-        let fd = entry.fd.as_fd();
-        if self.mode == Mode::Mixed {
-            let finished = tcp::connect(fd, addr)?;
-            if recycled.is_none() {
-                watch(&self.epoll, fd, 1 << 32 | u64::from(sock), true)?;
-            }
-            if let Some(Client::Plain(fd)) = self.conns.get(place(slot)).map(|c| &c.client) {
-                watch(&self.epoll, fd.as_fd(), u64::from(slot), false)?;
-            }
-            if finished {
-                self.connected(slot, true)?;
-            }
-        } else {
-            let fd = types::Fd(fd.as_raw_fd());
-            if let Some(addr) = self.addresses.get(server) {
-                let request = opcode::Connect::new(fd, addr.as_ptr().cast(), addr.len());
-                self.submit(slot, &request.build(), What::Connect)?;
-            }
-            self.receive(slot, End::Client)?;
+        if let Some(addr) = self.addresses.get(server) {
+            let request = opcode::Connect::new(fd, addr.as_ptr().cast(), addr.len());
+            self.submit(slot, &request.build(), What::Connect)?;
         }
+        self.receive(slot, End::Client)?;
         self.arm(slot);
         Ok(())
-    }
-
-    fn new_sock(&mut self, addr: SocketAddr) -> io::Result<u32> {
-        let fd = tcp::stream_socket(addr)?;
-        tcp::set_options(&fd, tcp::Options { keepalive: None })?;
-        set_option(&fd, libc::TCP_DEFER_ACCEPT, 1)?;
-        let sock = Sock {
-            fd,
-            user: 0,
-            fresh: 0,
-        };
-        u32::try_from(self.socks.insert(sock)).map_err(io::Error::other)
     }
 
     /// The server has answered.
@@ -333,9 +266,6 @@ impl Engine {
         counters.add_server(conn.server, ServerCount::Connected, 1);
         counters.add_server(conn.server, ServerCount::ConnectMicros, took);
         self.receive(slot, End::Server)?;
-        if self.mixed() {
-            self.receive(slot, End::Client)?;
-        }
         self.pump(slot, End::Client)?;
         self.pass_on_ends(slot)
     }
@@ -346,25 +276,6 @@ impl Engine {
         }
         self.ring
             .push(&request.clone().user_data(token(what, slot)))
-    }
-
-    /// The socket at one end of a connection: its number, and whether the ring alone knows it.
-    fn number(&self, slot: u32, end: End) -> Option<(types::Fd, squeue::Flags)> {
-        let conn = self.conns.get(place(slot))?;
-        let plain = squeue::Flags::empty();
-        Some(match (end, &conn.client) {
-            (End::Server, _) => (types::Fd(self.server_fd(conn)?.as_raw_fd()), plain),
-            (End::Client, Client::Plain(fd)) => (types::Fd(fd.as_raw_fd()), plain),
-            (End::Client, Client::Direct(index)) => {
-                let index = i32::try_from(*index).ok()?;
-                (types::Fd(index), squeue::Flags::FIXED_FILE)
-            }
-            (End::Client, Client::Gone) => return None,
-        })
-    }
-
-    fn server_fd(&self, conn: &Conn) -> Option<BorrowedFd<'_>> {
-        Some(self.socks.get(place(conn.sock?))?.fd.as_fd())
     }
 
     /// Ends a connection with RST at both ends, once its requests have ended.
@@ -414,56 +325,42 @@ impl Engine {
             let mut buffer = conn.flow(end).head;
             while buffer != NONE {
                 let next = self.ring.next.get(usize::from(buffer)).copied();
-                self.release(buffer);
+                self.ring.give_back(buffer);
                 buffer = next.unwrap_or(NONE);
             }
         }
         let fits = conn.down.bytes <= RECYCLE_RECEIVED_MAX;
         let in_order = conn.up.finished && !conn.down.finished && !conn.reset && fits;
-        if let Some(sock) = conn.sock.take()
-            && !(in_order && self.recycle(sock))
-            && let Some(sock) = self.socks.try_remove(place(sock))
-        {
-            if conn.reset {
-                tcp::reset_on_close(&sock.fd)?;
-            }
-            self.close(Client::Plain(sock.fd))?;
+        let Conn { client, sock, .. } = conn;
+        if conn.reset {
+            tcp::reset_on_close(&sock)?;
+            tcp::reset_on_close(&client)?;
         }
-        if let (true, Client::Plain(fd)) = (conn.reset, &conn.client) {
-            tcp::reset_on_close(fd)?;
+        if in_order && self.can_recycle(&sock) {
+            self.spare.push_back(sock);
+        } else {
+            self.close(sock)?;
         }
-        let client = std::mem::replace(&mut conn.client, Client::Gone);
         self.close(client)
     }
 
     /// As lbd does it.
-    fn recycle(&mut self, sock: u32) -> bool {
-        let Some(entry) = self.socks.get_mut(place(sock)) else {
-            return false;
-        };
-        let kept = self.spare.len() < SPARE_SOCKETS
-            && set_option(&entry.fd, libc::TCP_WINDOW_CLAMP, 0).is_ok()
-            && tcp::disconnect(&entry.fd).is_ok();
-        if kept {
-            entry.user = u32::MAX;
-            self.spare.push_back(sock);
-        }
-        kept
+    fn can_recycle(&self, sock: &OwnedFd) -> bool {
+        self.spare.len() < SPARE_SOCKETS
+            && tcp::is_closed(sock).is_ok_and(|closed| closed)
+            && tcp::disconnect(sock).is_ok()
     }
 
-    fn close(&mut self, socket: Client) -> io::Result<()> {
-        let request = match socket {
-            Client::Plain(fd) => opcode::Close::new(types::Fd(fd.into_raw_fd())).build(),
-            Client::Direct(index) => opcode::Close::new(types::Fixed(index)).build(),
-            Client::Gone => return Ok(()),
-        };
+    fn close(&mut self, socket: OwnedFd) -> io::Result<()> {
+        let request = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
         let request = request.flags(squeue::Flags::SKIP_SUCCESS);
         self.ring.push(&request.user_data(token(What::Nothing, 0)))
     }
 }
 
-fn watch(epoll: &Epoll, fd: BorrowedFd<'_>, token: u64, write: bool) -> io::Result<()> {
-    let read = Interest::READ | Interest::READ_CLOSED | Interest::URGENT | Interest::EDGE;
-    let interest = if write { read | Interest::WRITE } else { read };
-    epoll.add(fd, token, interest)
+fn new_sock(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let fd = tcp::stream_socket(addr)?;
+    tcp::set_options(&fd, tcp::Options { keepalive: None })?;
+    tcp::defer_handshake(&fd)?;
+    Ok(fd)
 }

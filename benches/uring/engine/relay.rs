@@ -2,13 +2,13 @@
 
 use std::io;
 
-use io_uring::{cqueue, opcode, squeue, types};
+use io_uring::{cqueue, opcode};
 use lbd::net::tcp;
 use lbd::proxy::counters::{ProxyCount, ServerCount};
 
-use super::{Engine, LASTING_WINDOW, Mode, QUEUE_MAX, What, place, token};
-use crate::conn::{Client, End, Flow, State};
-use crate::ring::{Done, GROUP, NONE, set_option};
+use super::{Engine, LASTING_WINDOW, QUEUE_MAX, What, place, token};
+use crate::conn::{End, State};
+use crate::ring::{Done, GROUP, NONE};
 
 impl Engine {
     /// Asks for what one end sends.
@@ -19,9 +19,6 @@ impl Engine {
         if conn.state == State::Dead {
             return Ok(());
         }
-        if self.mode == Mode::Mixed {
-            return self.read(slot, end);
-        }
         let flow = conn.flow(end);
         // What waits must go first: a receive that repeats itself knows no back-pressure, and one
         // stream would soon hold every buffer.
@@ -30,63 +27,8 @@ impl Engine {
         }
         flow.armed = true;
         flow.cancelled = false;
-        let Some((fd, flags)) = self.number(slot, end) else {
-            return Ok(());
-        };
-        let request = opcode::RecvMulti::new(fd, GROUP).build();
-        // `flags` replaces those that the request has.
-        let flags = flags | squeue::Flags::BUFFER_SELECT;
-        self.submit(slot, &request.flags(flags), What::Recv(end))
-    }
-
-    /// Mixed: reads what is there, as long as there is a buffer and the destination keeps up.
-    fn read(&mut self, slot: u32, end: End) -> io::Result<()> {
-        loop {
-            let Some(conn) = self.conns.get_mut(place(slot)) else {
-                return Ok(());
-            };
-            let sock = conn.sock;
-            let relaying = conn.state == State::Relaying;
-            let flow = conn.flow(end);
-            if !relaying || !flow.readable || flow.ended || flow.queued >= QUEUE_MAX {
-                return Ok(());
-            }
-            let read_closed = flow.read_closed;
-            let Some(buffer) = self.ring.take() else {
-                self.starved.push((slot, end));
-                return Ok(());
-            };
-            let bytes = self.ring.bytes(buffer);
-            let room = bytes.len();
-            let outcome = match (end, &conn.client) {
-                (End::Client, Client::Plain(fd)) => tcp::recv(fd, bytes),
-                (End::Client, Client::Direct(_) | Client::Gone) => return Ok(()),
-                (End::Server, _) => match sock.and_then(|s| self.socks.get(place(s))) {
-                    Some(sock) => tcp::recv(&sock.fd, bytes),
-                    None => return Ok(()),
-                },
-            };
-            match outcome {
-                Ok(0) => {
-                    self.ring.put(buffer);
-                    let flow = conn.flow(end);
-                    (flow.ended, flow.readable) = (true, false);
-                    return self.pass_on_ends(slot);
-                }
-                Ok(read) => {
-                    conn.flow(end).readable = read == room || read_closed;
-                    self.took(slot, end, buffer, read);
-                    self.pump(slot, end)?;
-                }
-                Err(error) => {
-                    self.ring.put(buffer);
-                    conn.flow(end).readable = false;
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        return self.abort(slot);
-                    }
-                }
-            }
-        }
+        let request = opcode::RecvMulti::new(conn.fd(end), GROUP).build();
+        self.submit(slot, &request, What::Recv(end))
     }
 
     /// Puts a received buffer last in its flow, and counts it.
@@ -100,8 +42,7 @@ impl Engine {
         if end == End::Server
             && conn.down.bytes > 0
             && std::mem::take(&mut conn.recycled)
-            && let Some(sock) = conn.sock.and_then(|sock| self.socks.get(place(sock)))
-            && set_option(&sock.fd, libc::TCP_WINDOW_CLAMP, LASTING_WINDOW).is_err()
+            && tcp::set_window(&conn.sock, LASTING_WINDOW).is_err()
         {
             self.counters.add(ProxyCount::Resource, 1);
         }
@@ -184,20 +125,16 @@ impl Engine {
             return Ok(());
         };
         let relaying = conn.state == State::Relaying;
-        let flow: &mut Flow = conn.flow(from);
+        let flow = conn.flow(from);
         if !relaying || flow.sending || flow.head == NONE {
             return Ok(());
         }
         flow.sending = true;
         let head = flow.head;
-        let Some((fd, flags)) = self.number(slot, from.other()) else {
-            return Ok(());
-        };
         let length = self.ring.fill.get(usize::from(head)).copied().unwrap_or(0);
-        let request = opcode::Send::new(fd, self.ring.at(head), length)
+        let request = opcode::Send::new(conn.fd(from.other()), self.ring.at(head), length)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-            .build()
-            .flags(flags);
+            .build();
         self.submit(slot, &request, What::Send(from))
     }
 
@@ -215,7 +152,7 @@ impl Engine {
         flow.head = next;
         flow.queued -= 1;
         let again = next == NONE;
-        self.release(buffer);
+        self.ring.give_back(buffer);
         self.less_pending(slot)?;
         if dead {
             return Ok(());
@@ -224,18 +161,10 @@ impl Engine {
             return self.abort(slot);
         }
         self.pump(slot, from)?;
-        if again || self.mixed() {
+        if again {
             self.receive(slot, from)?;
         }
         self.pass_on_ends(slot)
-    }
-
-    pub(super) fn release(&mut self, buffer: u16) {
-        if self.mixed() {
-            self.ring.put(buffer);
-        } else {
-            self.ring.give_back(buffer);
-        }
     }
 
     pub(super) fn pass_on_ends(&mut self, slot: u32) -> io::Result<()> {
@@ -256,20 +185,10 @@ impl Engine {
         }
         conn.up.finished |= up;
         conn.down.finished |= down;
-        let end = if up { End::Server } else { End::Client };
-        let Some(conn) = self.conns.get(place(slot)) else {
-            return Ok(());
-        };
-        let outcome = match (end, &conn.client) {
-            // Not through the ring, which has a thread of the kernel do it.
-            (End::Server, _) => self.server_fd(conn).map_or(Ok(()), tcp::finish),
-            (End::Client, Client::Plain(fd)) => tcp::finish(fd),
-            (End::Client, Client::Direct(index)) => {
-                let request = opcode::Shutdown::new(types::Fixed(*index), libc::SHUT_WR).build();
-                self.ring
-                    .push(&request.user_data(token(What::Nothing, slot)))
-            }
-            (End::Client, Client::Gone) => Ok(()),
+        // Not through the ring, which has a thread of the kernel do it.
+        let outcome = match up {
+            true => tcp::finish(&conn.sock),
+            false => tcp::finish(&conn.client),
         };
         match outcome {
             Ok(()) => {
