@@ -203,10 +203,12 @@ impl Drop for Program {
         }
         for pid in all {
             // It may have gone by itself meanwhile.
-            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                println!("{pid} is gone: {error}");
+            }
         }
-        self.strace.wait().ok();
-        fs::remove_dir_all(&self.dir).ok();
+        drop(self.strace.wait());
+        drop(fs::remove_dir_all(&self.dir));
     }
 }
 

@@ -188,7 +188,7 @@ fn machine(start: Instant) -> Result<Machine, Box<dyn Error>> {
 fn backup(times: u32) -> Outcome {
     let local = local(PLAIN)?;
     let accepted = Rules::new(&local)?.judge(datagram(&payload(&local.vip)?), None);
-    let accepted = accepted.map_err(|reject| reject.word())?;
+    let accepted = accepted.map_err(lbd::vrrp::packet::Reject::word)?;
     let mut now = clock::now();
     let mut machine = machine(now)?;
     measured(times, &mut || {
