@@ -196,7 +196,7 @@ impl Probe {
                     SocketAddr::V4(_) => TcpSocket::new_v4(),
                     SocketAddr::V6(_) => TcpSocket::new_v6(),
                 }?;
-                source::bind(&socket, ip)?;
+                source::bind(&socket, ip).map_err(not_here)?;
                 socket.connect(self.address).await?
             }
         };
@@ -323,13 +323,19 @@ fn http_verdict(error: &hyper::Error) -> Verdict {
     }
 }
 
+/// Without the kernel's number, by which a connect says that it has no port.
+fn not_here(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::AddrNotAvailable {
+        io::Error::other("source address not on this machine")
+    } else {
+        error
+    }
+}
+
 /// The usual errors in few words; whatever else a kernel says is shown as it says it.
 fn io_reason(error: &io::Error) -> String {
     const WORDS: [(io::ErrorKind, &str); 7] = [
-        (
-            io::ErrorKind::AddrNotAvailable,
-            "source address not on this machine",
-        ),
+        (io::ErrorKind::AddrNotAvailable, "no local port or address"),
         (io::ErrorKind::ConnectionRefused, "connection refused"),
         (io::ErrorKind::ConnectionReset, "connection reset"),
         (io::ErrorKind::UnexpectedEof, "connection closed"),
@@ -339,4 +345,15 @@ fn io_reason(error: &io::Error) -> String {
     ];
     let known = WORDS.iter().find(|(kind, _)| *kind == error.kind());
     known.map_or_else(|| error.to_string(), |(_, words)| (*words).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_want_of_local_ports_is_not_called_a_wrong_source() {
+        let error = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+        assert_eq!(io_reason(&error), "no local port or address");
+    }
 }

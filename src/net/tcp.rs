@@ -289,7 +289,10 @@ pub fn answers(fd: impl AsFd) -> io::Result<Answers> {
 }
 
 /// Bounds the time between two probes of a shut window, or two repetitions of what was sent,
-/// which else grows to two minutes (`TCP_RTO_MAX_MS`, Linux 6.15).
+/// which else grows to two minutes (`TCP_RTO_MAX_MS`, Linux 6.15). The kernel still gives up after
+/// `tcp_retries2` of them: a peer that answers repetitions of what it offered to take, and drops
+/// each, after 60 s instead of 15 min with 5 s between two. A shut window is kept for as long as it is
+/// answered.
 ///
 /// # Errors
 /// The kernel's, from `setsockopt`; ENOPROTOOPT when it is too old.

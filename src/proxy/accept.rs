@@ -7,9 +7,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::conn::{Conn, Side, State};
 use super::counters::ProxyCount;
-use super::ending::Leave;
 use super::shortage::Shortage;
-use super::termination::{Cause, Termination};
+use super::termination::Cause;
 use super::worker::{Token, Worker};
 use crate::net::epoll::Events;
 use crate::net::eventfd::Bell;
@@ -337,15 +336,11 @@ impl Worker {
 
     /// Ends a silent connection, unless it had no time to speak yet.
     fn end_silent(&mut self, slot: u32) -> bool {
-        let Some((conn, settings)) = self.conn_and_settings(slot) else {
-            return false;
-        };
-        if self.now.saturating_sub(conn.accepted) < GIVE_WAY_AFTER {
+        let young = |conn: &Conn| self.now.saturating_sub(conn.accepted) < GIVE_WAY_AFTER;
+        if self.conn(slot).is_none_or(young) {
             return false;
         }
-        settings.counters.add(ProxyCount::GaveWay, 1);
-        let end = Termination::new(Cause::Proxy, conn.phase());
-        self.end(slot, end, Leave::Reset);
+        self.end_early(slot, Cause::Proxy, ProxyCount::GaveWay);
         true
     }
 }

@@ -8,7 +8,7 @@ use super::origin::Told;
 use super::queue::Tried;
 use super::relay::Flow;
 use super::stall::Silence;
-use super::termination::Phase;
+use super::termination::{Cause, Phase};
 use super::timer::Due;
 use crate::net::tcp::Answers;
 
@@ -294,6 +294,15 @@ impl Conn {
     /// Whether exactly one direction has come to its end.
     pub(super) const fn half_closed(&self) -> bool {
         self.up.ended() != self.down.ended()
+    }
+
+    /// Who broke off, once somebody has: the client if both did.
+    pub(super) const fn broken_cause(&self) -> Cause {
+        if self.client_side.has(Side::BROKEN) {
+            Cause::Client
+        } else {
+            Cause::Server
+        }
     }
 
     /// Where it stands, for its termination code.

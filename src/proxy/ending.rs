@@ -30,11 +30,27 @@ pub(super) enum Leave {
 
 impl Worker {
     pub(super) fn end_for_want(&mut self, slot: u32) {
-        if let Some((conn, settings)) = self.conn_and_settings(slot) {
-            settings.counters.add(ProxyCount::Resource, 1);
-            let end = Termination::new(Cause::Resource, conn.phase());
-            self.end(slot, end, Leave::Reset);
-        }
+        self.end_early(slot, Cause::Resource, ProxyCount::Resource);
+    }
+
+    pub(super) fn end_killed(&mut self, slot: u32) {
+        self.end_early(slot, Cause::Killed, ProxyCount::Killed);
+    }
+
+    /// Ends a connection for a reason of our own. One that is flushed has its reason, and was
+    /// counted, since a side broke off.
+    pub(super) fn end_early(&mut self, slot: u32, cause: Cause, count: ProxyCount) {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return;
+        };
+        let cause = if conn.state == State::Flushing {
+            conn.broken_cause()
+        } else {
+            settings.counters.add(count, 1);
+            cause
+        };
+        let end = Termination::new(cause, conn.phase());
+        self.end(slot, end, Leave::Reset);
     }
 
     /// Ends a connection: its sockets, its slot, its places, its record.

@@ -86,12 +86,18 @@ pub(super) enum From {
 }
 
 impl From {
+    /// Says it without the kernel's number if the address is not on this machine: by that number, a
+    /// connect says that ports are used up.
     pub(super) fn bind(self, fd: impl AsFd) -> io::Result<()> {
-        match self {
+        let bound = match self {
             Self::Anywhere => Ok(()),
             Self::Local(ip) => source::bind(fd, ip),
             Self::Foreign(ip) => source::bind_foreign(fd, ip),
-        }
+        };
+        bound.map_err(|error| match error.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL) => error.kind().into(),
+            Some(_) | None => error,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::conn::{Conn, Side, State};
+use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
 use super::origin::Origin;
@@ -105,11 +105,7 @@ pub(super) fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCo
         State::Flushing => (
             conn.since + settings.half_close_timeout,
             None,
-            if conn.client_side.has(Side::BROKEN) {
-                Cause::Client
-            } else {
-                Cause::Server
-            },
+            conn.broken_cause(),
         ),
         State::Relaying => relaying(conn, settings),
         State::Dead => (u64::MAX, None, Cause::Normal),

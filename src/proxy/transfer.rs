@@ -269,7 +269,7 @@ impl Worker {
         let exhausted = path.flow.is_done();
         let lost = both || turn == Turn::DestinationBroken;
         let delivered = exhausted && tcp::unsent(target).map_or(true, |bytes| bytes == 0);
-        let phase = conn.phase();
+        let (cause, phase) = (conn.broken_cause(), conn.phase());
         let more = turn == Turn::More && !conn.runnable;
         conn.runnable |= more;
         let (up, down) = if client_broken {
@@ -284,11 +284,6 @@ impl Worker {
             self.watch_client_write(slot);
         }
         if lost || delivered {
-            let cause = if client_broken {
-                Cause::Client
-            } else {
-                Cause::Server
-            };
             self.end(slot, Termination::new(cause, phase), Leave::Reset);
         } else {
             if more {

@@ -270,9 +270,7 @@ impl Worker {
                 if event.error() || event.hung_up() {
                     self.connect_failed(slot, Cause::Server);
                 } else if event.writable() {
-                    conn.server_side.add_if(Side::READABLE, event.readable());
-                    conn.server_side
-                        .add_if(Side::READ_CLOSED, event.read_closed());
+                    note(&mut conn.server_side, event);
                     self.connected(slot);
                 }
             }
@@ -369,14 +367,6 @@ impl Worker {
         }
         let done = &self.shared.resets_done;
         done.fetch_add(1, std::sync::atomic::Ordering::Release);
-    }
-
-    fn end_killed(&mut self, slot: u32) {
-        if let Some((conn, settings)) = self.conn_and_settings(slot) {
-            settings.counters.add(ProxyCount::Killed, 1);
-            let end = Termination::new(Cause::Killed, conn.phase());
-            self.end(slot, end, Leave::Reset);
-        }
     }
 
     fn stop(&mut self, deadline: Instant) {

@@ -219,3 +219,24 @@ fn a_client_that_does_not_finish_after_the_server_is_given_up() {
         lab.settle();
     }
 }
+
+#[test]
+fn a_stop_amid_the_last_bytes_of_a_server_that_broke_off_is_no_second_reason() {
+    let backend = Backend::start(|mut stream| {
+        // More than a client's kernel takes that does not read.
+        stream.write_all(&Pattern::bytes(5, 1 << 20)).unwrap();
+        wait_until("acknowledged", || tcp::unsent(&stream).unwrap() == 0);
+        reset(stream);
+    });
+    let lab = Lab::start(proxy(vec![server(backend.addr)]), 1);
+    let client = lab.connect();
+    wait_until("the server breaks off", || {
+        lab.stats().totals.server_aborts == 1
+    });
+    assert_eq!(lab.stats().connections, 1);
+    lab.engine.stop(Duration::ZERO);
+    assert_eq!(lab.record().end.to_string(), "SD");
+    let totals = lab.stats().totals;
+    assert_eq!((totals.server_aborts, totals.killed), (1, 0), "{totals:?}");
+    drop(client);
+}

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use lbd::config::model::Source;
 use lbd::net::clock;
 use lbd::proxy::server::AdminState;
 
@@ -208,6 +209,25 @@ fn with_every_server_refusing_the_client_is_reset_after_its_retries() {
         assert_eq!(attempts, 4);
         lab.settle();
     }
+}
+
+#[test]
+fn a_source_that_is_not_on_this_machine_is_no_want_of_ports() {
+    let backend = Backend::echo(1);
+    let mut proxy = proxy(vec![server(backend.addr)]);
+    proxy.source = Source::Fixed {
+        v4: Some("192.0.2.77".parse().unwrap()),
+        v6: None,
+    };
+    let lab = Lab::start(proxy, 1);
+    assert!(is_reset(&mut lab.connect()));
+    assert_eq!(lab.record().end.to_string(), "SC");
+    let totals = lab.stats().totals;
+    assert_eq!((totals.unreachable, totals.resource_errors), (1, 0));
+    assert!(lab.engine.shortages().iter().all(|(_, met)| *met == 0));
+    // A check of it is due, and will say why.
+    assert!(lab.farm.take_suspect(0));
+    lab.settle();
 }
 
 #[test]

@@ -220,3 +220,37 @@ fn urgent_data_in_the_midst_of_a_bulk_stream_loses_nothing_behind_it() {
         assert_eq!(rest, b"the end");
     }
 }
+
+#[test]
+fn urgent_data_that_is_there_before_the_connect_is_noticed_is_not_stranded() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.write_all(b"before").unwrap();
+            let socket = socket2::SockRef::from(&stream);
+            socket.send_out_of_band(b"!").unwrap();
+            kept.push(stream);
+        }
+    });
+    let lab = Arc::new(Lab::start(proxy(vec![server(addr)]), 1));
+    // So many at once that the worker is late for some.
+    let clients: Vec<_> = (0..16)
+        .map(|_| {
+            let lab = Arc::clone(&lab);
+            thread::spawn(move || {
+                let mut clients: Vec<_> = (0..16).map(|_| lab.connect()).collect();
+                for client in &mut clients {
+                    let mut answer = [0; 7];
+                    client.read_exact(&mut answer).unwrap();
+                    assert_eq!(&answer, b"before!");
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+}
