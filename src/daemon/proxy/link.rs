@@ -1,7 +1,7 @@
 //! The tie to the keeper: typed messages over its seqpacket socket, in tokio's terms.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,6 +39,11 @@ impl Link {
             io: readiness::watch(connection)?,
             buffer: vec![0; MESSAGE_BYTES_MAX],
         })
+    }
+
+    /// A second handle: as long as it is open, the keeper sees none of the link's end.
+    pub(super) fn hold(&self) -> io::Result<OwnedFd> {
+        self.io.get_ref().as_fd().try_clone_to_owned()
     }
 
     /// Sends a message that must arrive; waits for a reader that is slow, not for ever.

@@ -22,6 +22,7 @@ mod setup;
 mod start;
 
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,20 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
 async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
     let signals = control::Signals::open().map_err(ProxyError::Setup)?;
     let begin = start::begin(&args.keeper_socket).await?;
+    let held = begin.link.hold().map_err(ProxyError::Setup)?;
+    let outcome = serve(args, begin, signals).await;
+    // The keeper kills a process that closes its end. One that failed has yet to say why: the end
+    // closes with the process.
+    outcome.inspect_err(|_error| {
+        let _until_the_end = held.into_raw_fd();
+    })
+}
+
+async fn serve(
+    args: ProxyArgs,
+    begin: start::Begin,
+    signals: control::Signals,
+) -> Result<(), ProxyError> {
     log::init(&begin.config.log, "proxy").map_err(ProxyError::Log)?;
     let config = Arc::new(begin.config.clone());
     let probes = start::probes(&config)?;

@@ -6,7 +6,7 @@
 )]
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -14,108 +14,12 @@ use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::model::Listen;
+mod listen;
 
-/// Connections the kernel holds for one listening socket before anybody accepts them.
-const BACKLOG: i32 = 4096;
+pub use listen::{ListenError, is_held, listener_group};
+
 /// Unanswered keepalive probes before a peer counts as dead.
 const KEEPALIVE_PROBES: u32 = 3;
-
-/// A listening socket could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Another socket, of this or another process, holds the port.
-    #[error("{listen} is held by another process")]
-    InUse {
-        /// Where.
-        listen: Listen,
-    },
-    /// Anything else the kernel said.
-    #[error("cannot listen on {listen}")]
-    Kernel {
-        /// Where.
-        listen: Listen,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// `count` listening sockets of one SO_REUSEPORT group, non-blocking. The first is bound without
-/// the option, so that a port held by another process (or by another lbd) is refused rather than
-/// shared.
-///
-/// # Errors
-/// [`ListenError`].
-pub fn listener_group(listen: Listen, count: usize) -> Result<Vec<OwnedFd>, ListenError> {
-    let failed = |source: io::Error| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            ListenError::InUse { listen }
-        } else {
-            ListenError::Kernel { listen, source }
-        }
-    };
-    let (addr, first) = match listen {
-        Listen::Addr(addr) => (addr, bound(addr, false).map_err(failed)?),
-        Listen::Any(port) => any(port).map_err(failed)?,
-    };
-    let mut group = Vec::with_capacity(count.max(1));
-    // Before listen(): the kernel forms the group there.
-    first.set_reuse_port(true).map_err(failed)?;
-    first.listen(BACKLOG).map_err(failed)?;
-    let addr = match first.local_addr().map_err(failed)?.as_socket() {
-        Some(local) => local,
-        None => addr,
-    };
-    group.push(OwnedFd::from(first));
-    while group.len() < count {
-        let next = bound(addr, true).map_err(failed)?;
-        next.listen(BACKLOG).map_err(failed)?;
-        group.push(OwnedFd::from(next));
-    }
-    Ok(group)
-}
-
-/// Whether a socket holds the port there, so that [`listener_group`] would be refused it. Nothing
-/// listens in the meantime.
-#[must_use]
-pub fn is_held(listen: Listen) -> bool {
-    let tried = match listen {
-        Listen::Addr(addr) => bound(addr, false).map(drop),
-        Listen::Any(port) => any(port).map(drop),
-    };
-    tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-}
-
-/// One dual-stack socket, or IPv4 alone where the kernel has no IPv6.
-fn any(port: u16) -> io::Result<(SocketAddr, Socket)> {
-    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    match bound(v6, false) {
-        Ok(socket) => Ok((v6, socket)),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-        Err(_) => Ok((v4, bound(v4, false)?)),
-    }
-}
-
-fn bound(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
-    // Connections of an earlier process in TIME_WAIT must not keep the port.
-    socket.set_reuse_address(true)?;
-    if reuse_port {
-        socket.set_reuse_port(true)?;
-    }
-    match addr {
-        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-        SocketAddr::V6(v6) => {
-            socket.set_only_v6(!v6.ip().is_unspecified())?;
-            socket.set_freebind_v6(true)?;
-        }
-    }
-    socket.bind(&addr.into())?;
-    Ok(socket)
-}
 
 /// What a connection's socket is set to. An accepted socket inherits it from its listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -464,80 +368,4 @@ pub(crate) fn window_scale(fd: impl AsFd) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keepalive_is_rounded_up_to_whole_seconds_and_never_off() {
-        let fd = stream_socket(SocketAddr::from(([127, 0, 0, 1], 1))).unwrap();
-        for (ms, seconds) in [(1, 1), (1_000, 1), (1_500, 2), (30_000, 30)] {
-            let options = Options {
-                keepalive: Some(Duration::from_millis(ms)),
-            };
-            set_options(&fd, options).unwrap();
-            let idle = SockRef::from(&fd).tcp_keepalive_time().unwrap();
-            assert_eq!(idle, Duration::from_secs(seconds), "{ms} ms");
-        }
-    }
-    /// A non-blocking socket on its way to a listener that nobody accepts from.
-    fn connecting(listener: &OwnedFd, prepare: impl Fn(&OwnedFd)) -> OwnedFd {
-        let addr = local_addr(listener).unwrap();
-        let fd = stream_socket(addr).unwrap();
-        prepare(&fd);
-        connect(&fd, addr).unwrap();
-        fd
-    }
-
-    fn listener() -> OwnedFd {
-        let listen = Listen::Addr("127.0.0.1:0".parse().unwrap());
-        listener_group(listen, 1).unwrap().remove(0)
-    }
-
-    fn await_true(mut condition: impl FnMut() -> bool) {
-        for _ in 0..5000 {
-            if condition() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        panic!("not within 5 s");
-    }
-
-    #[test]
-    fn a_connection_is_closed_only_when_both_ends_are_acknowledged() {
-        let listener = listener();
-        let fd = connecting(&listener, |_| {});
-        await_true(|| is_readable(&listener).unwrap());
-        let (peer, _) = accept(&listener).unwrap();
-        assert!(!is_closed(&fd).unwrap());
-        finish(&fd).unwrap();
-        assert!(!is_closed(&fd).unwrap());
-        drop(peer);
-        await_true(|| is_closed(&fd).unwrap());
-    }
-
-    /// Whether the listener's side of a handshake waits for its last acknowledgement.
-    fn waits(listener: &OwnedFd) -> bool {
-        !is_readable(listener).unwrap()
-    }
-
-    #[test]
-    fn the_last_ack_of_each_handshake_waits_for_data_also_after_a_disconnect() {
-        // A slow machine may look only after the 200 ms that the kernel lets it wait.
-        let seen = (0..10).any(|_| {
-            let listener = listener();
-            let fd = connecting(&listener, |fd| defer_handshake(fd).unwrap());
-            let first = waits(&listener);
-            await_true(|| send(&fd, b"x").is_ok());
-            await_true(|| !waits(&listener));
-            let (peer, _) = accept(&listener).unwrap();
-            finish(&fd).unwrap();
-            drop(peer);
-            await_true(|| recv(&fd, &mut [0]).is_err() || is_closed(&fd).unwrap());
-            disconnect(&fd).unwrap();
-            connect(&fd, local_addr(&listener).unwrap()).unwrap();
-            first && waits(&listener)
-        });
-        assert!(seen);
-    }
-}
+mod tests;
