@@ -80,6 +80,12 @@ impl AccessSink {
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+
+    /// Their count, for whoever takes the records and can't deliver one.
+    #[must_use]
+    pub fn drops(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
+    }
 }
 
 /// The engine could not start.
