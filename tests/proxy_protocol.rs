@@ -260,3 +260,36 @@ fn a_source_that_is_not_here_takes_its_servers_down_with_that_reason() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn senders_that_only_connect_and_close_do_not_hide_one_that_sends_no_header() {
+    let (server, _requests) = recorder("127.0.0.1");
+    let front = free("127.0.0.1");
+    let lbd = Program::lbd(
+        "closers",
+        &format!(
+            "[limits]\nworkers = 1\n[proxy.p]\nlisten = \"{front}\"\nbackends = [\"{server}\"]\n\
+             proxy-protocol = {{ accept = \"127.0.0.0/8\" }}\n"
+        ),
+    );
+    let deadline = clock::now() + PATIENCE;
+    while !lbd.log().contains("serving") {
+        assert!(clock::now() < deadline, "{}", lbd.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for _ in 0..5 {
+        let mut check = TcpStream::connect(front).unwrap();
+        check.shutdown(Shutdown::Write).unwrap();
+        // Refused by now: it ends, one way or the other.
+        check.read_to_end(&mut Vec::new()).unwrap_or_default();
+    }
+    let mut stranger = TcpStream::connect(front).unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    stranger.read_to_end(&mut Vec::new()).unwrap_or_default();
+    let deadline = clock::now() + Duration::from_secs(5);
+    while !lbd.log().contains("it does not begin with a header") {
+        assert!(clock::now() < deadline, "{}", lbd.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!lbd.log().contains("closed before"), "{}", lbd.log());
+}

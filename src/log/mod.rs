@@ -91,8 +91,9 @@ impl AccessWriter {
         })
     }
 
-    /// Delivers one line (without a line end), or drops and counts it.
-    pub fn write(&self, line: &str) {
+    /// Delivers one line (without a line end); `false`: it was dropped.
+    #[must_use]
+    pub fn write(&self, line: &str) -> bool {
         let line = escape(line);
         let bytes = match self.out.shape {
             Shape::Text | Shape::Json => {
@@ -109,7 +110,7 @@ impl AccessWriter {
                 format::journal_datagram(&line, format::SEVERITY_INFO, self.pid, facility)
             }
         };
-        self.out.sink.write(bytes.as_bytes());
+        self.out.sink.deliver(bytes.as_bytes())
     }
 }
 

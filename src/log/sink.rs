@@ -21,7 +21,7 @@ const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Log lines this process could not deliver since it began.
+/// Messages this process could not deliver since it began.
 #[must_use]
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
@@ -41,13 +41,18 @@ pub(crate) enum Sink {
 impl Sink {
     /// Delivers one line or datagram, or drops and counts it. Never waits for the reader.
     pub(crate) fn write(&self, bytes: &[u8]) {
+        if !self.deliver(bytes) {
+            count_drop();
+        }
+    }
+
+    /// The same for those who count themselves what `false` tells them was dropped.
+    pub(crate) fn deliver(&self, bytes: &[u8]) -> bool {
         let delivered = match self {
             Self::Stream(stream) => stream.write(bytes),
             Self::Datagram(datagram) => datagram.write(bytes),
         };
-        if delivered.is_err() {
-            count_drop();
-        }
+        delivered.is_ok()
     }
 }
 

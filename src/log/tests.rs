@@ -264,6 +264,22 @@ fn a_full_pipe_costs_lines_not_time() {
 }
 
 #[test]
+fn the_access_log_s_writer_tells_which_lines_a_full_pipe_cost() {
+    let (reader, writer) = io::pipe().unwrap();
+    let stream = Stream::new(writer.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let out = Output {
+        shape: Shape::Text,
+        sink: Sink::Stream(stream),
+    };
+    let writer = AccessWriter { out, pid: 7 };
+    let line = "x".repeat(1023);
+    // 64 KiB fit into a pipe: 64 lines of 1 KiB with their ends.
+    let delivered = (0..200).filter(|_| writer.write(&line)).count();
+    assert_eq!(delivered, 64);
+    drop(reader);
+}
+
+#[test]
 fn the_configured_shape_reaches_the_configured_socket() {
     let (_dir, path) = temp_socket("shape");
     let server = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
@@ -279,7 +295,7 @@ fn the_configured_shape_reaches_the_configured_socket() {
     };
     let out = Output::open(&config, paths, |_| {}).unwrap();
     let writer = AccessWriter { out, pid: 7 };
-    writer.write("a line\nand a forged one");
+    assert!(writer.write("a line\nand a forged one"));
     let mut buffer = [0; 256];
     let count = server.recv(&mut buffer).unwrap();
     let text = std::str::from_utf8(&buffer[..count]).unwrap();

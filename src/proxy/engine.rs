@@ -80,13 +80,19 @@ impl AccessSink {
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+
+    /// Their count, for whoever takes the records and can't deliver one.
+    #[must_use]
+    pub fn drops(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped)
+    }
 }
 
 /// The engine could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The kernel refused a descriptor or a thread that a worker needs.
-    #[error("cannot start worker {worker}")]
+    #[error("cannot start worker {worker}{}", Self::way_out(source))]
     Worker {
         /// Its number.
         worker: usize,
@@ -109,6 +115,16 @@ pub enum EngineError {
         /// The proxy's name.
         proxy: String,
     },
+}
+
+impl EngineError {
+    /// What to change when each worker's own descriptors are too many.
+    fn way_out(source: &io::Error) -> &'static str {
+        match source.raw_os_error() {
+            Some(libc::EMFILE) => " (lower limits.workers, or raise LimitNOFILE= or ulimit -n)",
+            Some(_) | None => "",
+        }
+    }
 }
 
 /// When a worker last came round, as it tells it itself; on cache lines of its own, for it is
@@ -449,5 +465,18 @@ mod tests {
         let ticks = engine.ticks(clock::now());
         assert_eq!(ticks[0].tid, 0);
         assert!(ticks[1].tid > 0);
+    }
+
+    #[test]
+    fn a_worker_that_finds_no_descriptor_says_what_to_change() {
+        let failed = |code| EngineError::Worker {
+            worker: 30,
+            source: io::Error::from_raw_os_error(code),
+        };
+        assert_eq!(
+            failed(libc::EMFILE).to_string(),
+            "cannot start worker 30 (lower limits.workers, or raise LimitNOFILE= or ulimit -n)"
+        );
+        assert_eq!(failed(libc::EPERM).to_string(), "cannot start worker 30");
     }
 }

@@ -75,6 +75,15 @@ impl Refused {
             Self::Timeout => Cause::ClientTimeout,
         }
     }
+
+    /// Whether somebody has to look into it. Senders' plain checks connect and close for ever: a
+    /// line about them would be noise, and take the place of one about a sender without headers.
+    const fn is_a_fault(&self) -> bool {
+        match self {
+            Self::Bytes(_) | Self::Timeout => true,
+            Self::Closed => false,
+        }
+    }
 }
 
 /// What a socket towards a server is bound to.
@@ -252,7 +261,7 @@ impl Worker {
         if let Some(settings) = self.proxies.get_mut(proxy) {
             settings.counters.add(why.count(), 1);
             let name = settings.farm.name();
-            if spacing::is_due(&mut settings.origin.said, SAY_EVERY, now) {
+            if why.is_a_fault() && spacing::is_due(&mut settings.origin.said, SAY_EVERY, now) {
                 tracing::warn!(proxy = name, client = %sender, reason = %why, "proxy header refused");
             } else {
                 tracing::debug!(proxy = name, client = %sender, reason = %why, "proxy header refused");

@@ -181,7 +181,11 @@ impl Keeper {
                 self.supervise(now, Life::Ended);
             }
             FromRunner::ProxyEnded { pid, how } => {
-                tracing::warn!(pid, reason = %how, "proxy process ended");
+                if self.stopping.is_some() {
+                    tracing::info!(pid, reason = %how, "proxy process ended");
+                } else {
+                    tracing::warn!(pid, reason = %how, "proxy process ended");
+                }
                 if self.proxies.starting == i32::try_from(pid).ok() {
                     self.proxies.starting = None;
                     self.supervise(now, Life::Ended);

@@ -65,9 +65,14 @@ impl Access {
         } = self;
         let rounds = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&rounds);
+        let drops = sink.drops();
         let work = move || loop {
             match records.try_recv() {
-                Ok(record) => write(&record, &config, &settings, &writer),
+                Ok(record) => {
+                    if !write(&record, &config, &settings, &writer) {
+                        drops.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 Err(TryRecvError::Empty) => {
                     counted.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(ROUND);
@@ -98,13 +103,17 @@ impl Running {
     }
 }
 
-fn write(record: &AccessRecord, config: &Config, settings: &AccessLog, writer: &AccessWriter) {
+/// Writes a record's line, if it has one; `false`: it was dropped.
+fn write(
+    record: &AccessRecord,
+    config: &Config,
+    settings: &AccessLog,
+    writer: &AccessWriter,
+) -> bool {
     if settings.skip_empty && record.bytes_in == 0 {
-        return;
+        return true;
     }
-    if let Some(line) = render(record, config, settings) {
-        writer.write(&line);
-    }
+    render(record, config, settings).is_none_or(|line| writer.write(&line))
 }
 
 fn render(record: &AccessRecord, config: &Config, settings: &AccessLog) -> Option<String> {
