@@ -76,6 +76,8 @@ pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
 pub struct AccessWriter {
     out: Output,
     pid: u32,
+    /// Lines that go out together, as far as the target takes more than one.
+    batch: String,
 }
 
 impl AccessWriter {
@@ -88,17 +90,28 @@ impl AccessWriter {
             // What is missing was said by `init`.
             out: Output::open(config, SocketPaths::default(), |_| {})?,
             pid: std::process::id(),
+            batch: String::new(),
         })
     }
 
-    /// Delivers one line (without a line end), or drops and counts it.
-    pub fn write(&self, line: &str) {
+    /// Delivers one line (without a line end), or drops and counts it: at once, or by the next
+    /// [`AccessWriter::flush`].
+    pub fn write(&mut self, line: &str) {
         let line = escape(line);
         let bytes = match self.out.shape {
             Shape::Text | Shape::Json => {
                 let mut line = line;
                 format::truncate(&mut line, format::LINE_BYTES_MAX - 1);
                 line.push('\n');
+                let most = self.out.sink.batch_max();
+                if line.len() <= most {
+                    if self.batch.len() + line.len() > most {
+                        self.flush();
+                    }
+                    self.batch.push_str(&line);
+                    return;
+                }
+                self.flush();
                 line
             }
             Shape::Syslog(Facility(facility)) => {
@@ -110,6 +123,14 @@ impl AccessWriter {
             }
         };
         self.out.sink.write(bytes.as_bytes());
+    }
+
+    /// Delivers what waits.
+    pub fn flush(&mut self) {
+        if !self.batch.is_empty() {
+            self.out.sink.write_lines(self.batch.as_bytes());
+            self.batch.clear();
+        }
     }
 }
 

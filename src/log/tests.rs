@@ -263,6 +263,59 @@ fn a_full_pipe_costs_lines_not_time() {
     assert_eq!(read.len(), 64 * 1024);
 }
 
+fn access_writer(out: Output) -> AccessWriter {
+    AccessWriter {
+        out,
+        pid: 7,
+        batch: String::new(),
+    }
+}
+
+fn text_into(file: &impl AsFd) -> AccessWriter {
+    let stream = Stream::new(file.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    access_writer(Output {
+        shape: Shape::Text,
+        sink: Sink::Stream(stream),
+    })
+}
+
+#[test]
+fn access_lines_reach_a_file_in_few_writes_all_and_in_order() {
+    let (_dir, path) = temp_socket("batch");
+    let mut writer = text_into(&std::fs::File::create(&path).unwrap());
+    let lines: String = (0..5_000).map(|n| format!("{n:09}\n")).collect();
+    let mut sizes = Vec::new();
+    for line in lines.lines() {
+        writer.write(line);
+        sizes.push(path.metadata().unwrap().len());
+    }
+    sizes.dedup();
+    // 3,276 lines of 10 bytes are the most that fit into 32 KiB.
+    assert_eq!(sizes, [0, 32_760]);
+    writer.flush();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), lines);
+}
+
+#[test]
+fn a_pipe_that_is_filling_up_takes_whole_access_lines_and_the_others_are_counted() {
+    let (mut reader, end) = io::pipe().unwrap();
+    let mut writer = text_into(&end);
+    let before = dropped();
+    let line = "x".repeat(300);
+    for _ in 0..1_000 {
+        writer.write(&line);
+    }
+    writer.flush();
+    let lost = dropped() - before;
+    drop((writer, end));
+    let mut read = String::new();
+    reader.read_to_string(&mut read).unwrap();
+    let whole = read.lines().filter(|got| *got == line).count();
+    assert_eq!(whole, read.lines().count());
+    assert!(whole >= 190, "{whole}");
+    assert!(usize::try_from(lost).unwrap() >= 1_000 - whole, "{lost}");
+}
+
 #[test]
 fn the_configured_shape_reaches_the_configured_socket() {
     let (_dir, path) = temp_socket("shape");
@@ -278,7 +331,7 @@ fn the_configured_shape_reaches_the_configured_socket() {
         journal: "/nonexistent".into(),
     };
     let out = Output::open(&config, paths, |_| {}).unwrap();
-    let writer = AccessWriter { out, pid: 7 };
+    let mut writer = access_writer(out);
     writer.write("a line\nand a forged one");
     let mut buffer = [0; 256];
     let count = server.recv(&mut buffer).unwrap();

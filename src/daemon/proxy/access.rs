@@ -63,16 +63,21 @@ impl Access {
             writer,
             settings,
         } = self;
+        let mut writer = writer;
         let rounds = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&rounds);
         let work = move || loop {
             match records.try_recv() {
-                Ok(record) => write(&record, &config, &settings, &writer),
+                Ok(record) => write(&record, &config, &settings, &mut writer),
                 Err(TryRecvError::Empty) => {
+                    writer.flush();
                     counted.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(ROUND);
                 }
-                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Disconnected) => {
+                    writer.flush();
+                    return;
+                }
             }
         };
         std::thread::Builder::new()
@@ -98,7 +103,7 @@ impl Running {
     }
 }
 
-fn write(record: &AccessRecord, config: &Config, settings: &AccessLog, writer: &AccessWriter) {
+fn write(record: &AccessRecord, config: &Config, settings: &AccessLog, writer: &mut AccessWriter) {
     if settings.skip_empty && record.bytes_in == 0 {
         return;
     }
