@@ -8,7 +8,7 @@ use clap::Parser;
 use crate::cells::Sizes;
 use crate::gates::Limits;
 use crate::roles::Role;
-use crate::targets::Kind;
+use crate::targets::{Extra, Kind};
 use crate::workload::{Family, Workload};
 
 /// Compare lbd with HAProxy, nginx and no proxy at all, side by side on this machine.
@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// What to compare
     #[arg(long, value_enum, value_delimiter = ',')]
     targets: Vec<Kind>,
+    /// Another program, called NAME; COMMAND gets the address to listen on and those of the servers
+    #[arg(long, value_name = "NAME=COMMAND")]
+    pub(crate) extra: Vec<Extra>,
     /// Rounds [default: 8, quick 6, full 5]
     #[arg(long)]
     rounds: Option<usize>,

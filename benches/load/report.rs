@@ -49,6 +49,9 @@ pub(crate) struct Results {
     pub(crate) setting: Vec<String>,
     /// The names of the programs, in the order of the tables.
     pub(crate) targets: Vec<String>,
+    /// Those among them that `--extra` added.
+    #[serde(skip)]
+    pub(crate) extras: Vec<String>,
     /// HAProxy's version, which says what limits hold.
     pub(crate) reference: (u32, u32),
     /// The limits that were applied, in words.
@@ -84,6 +87,11 @@ impl Results {
             setting: Vec::new(),
             targets: programs
                 .iter()
+                .map(|program| program.name.clone())
+                .collect(),
+            extras: programs
+                .iter()
+                .filter(|program| program.kind == Kind::Extra)
                 .map(|program| program.name.clone())
                 .collect(),
             reference: reference.map_or((0, 0), |program| program.version),

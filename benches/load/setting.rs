@@ -35,7 +35,15 @@ pub(crate) fn programs(options: &Options) -> (Vec<Program>, Vec<String>) {
                 let path = path.unwrap_or_else(|_| options.lbd.clone());
                 programs.push(program(kind, &path));
             }
+            // Not to be chosen: `--extra` adds it.
+            Kind::Extra => {}
         }
+    }
+    for extra in &options.extra {
+        let mut next = program(Kind::Extra, &extra.path);
+        next.name.clone_from(&extra.name);
+        next.arguments.clone_from(&extra.arguments);
+        programs.push(next);
     }
     (programs, notes)
 }
@@ -45,6 +53,7 @@ fn program(kind: Kind, path: &Path) -> Program {
         kind,
         name: kind.name().to_owned(),
         path: path.to_path_buf(),
+        arguments: Vec::new(),
         version: (0, 0),
     }
 }
@@ -97,7 +106,9 @@ fn versions(programs: &[Program]) -> Vec<String> {
             Kind::Haproxy => said(&program.path, "-v"),
             Kind::Nginx => said(&program.path, "-v"),
             Kind::Lbd => said(&program.path, "--version"),
-            Kind::Direct | Kind::HaproxySplice | Kind::HaproxyLog | Kind::LbdLog => return None,
+            Kind::Direct | Kind::HaproxySplice | Kind::HaproxyLog | Kind::LbdLog | Kind::Extra => {
+                return None;
+            }
         };
         let line = text.lines().next().unwrap_or("no version").to_owned();
         Some(format!("{}: {line}", program.name))

@@ -20,6 +20,7 @@ impl Results {
             );
             for workload in &section.workloads {
                 self.workload_table(section, *workload, &mut text);
+                self.extra_table(section.threads, *workload, &mut text);
             }
         }
         text
@@ -97,6 +98,34 @@ impl Results {
                 Family::Paced => self.paced_row(place, &cells, &words, text),
                 Family::Mixed => self.mixed_row(place, &cells, text),
                 Family::Memory => self.memory_row(place, &cells, text),
+            }
+        }
+    }
+
+    /// The programs that `--extra` added against lbd.
+    fn extra_table(&self, threads: usize, workload: Workload, text: &mut String) {
+        let metrics: &[(&str, Metric)] = match workload.family() {
+            Family::Memory => &[("memory", Metric::Memory)],
+            Family::Paced => &[("p50", Metric::P50), ("CPU", Metric::Cpu)],
+            Family::Rate | Family::Mixed => &[
+                (workload.words().speed, Metric::Speed),
+                ("CPU", Metric::Cpu),
+            ],
+        };
+        for target in &self.extras {
+            let place = Place {
+                threads,
+                workload,
+                target,
+            };
+            for (what, metric) in metrics {
+                if let Some(ratio) = self.ratio_to(place, *metric, "lbd") {
+                    let ratio = with_range(ratio);
+                    line(
+                        text,
+                        format_args!("{target:<19}{what:>9} {ratio:<18} × lbd"),
+                    );
+                }
             }
         }
     }

@@ -117,7 +117,7 @@ impl Workload {
             Kind::Direct => self.family() != Family::Memory,
             Kind::HaproxySplice => self.is_bulk() || self.family() == Family::Mixed,
             Kind::HaproxyLog | Kind::LbdLog => logged,
-            Kind::Haproxy | Kind::Nginx | Kind::Lbd => true,
+            Kind::Haproxy | Kind::Nginx | Kind::Lbd | Kind::Extra => true,
         }
     }
 

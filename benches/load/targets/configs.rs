@@ -23,6 +23,12 @@ pub(super) fn command_line(
     let executable = program.path.clone().into_os_string();
     Ok(match program.kind {
         Kind::Direct => Vec::new(),
+        Kind::Extra => {
+            let addresses = std::iter::once(&listen).chain(servers);
+            let addresses = addresses.map(|addr| addr.to_string().into());
+            let arguments = program.arguments.iter().cloned().chain(addresses);
+            std::iter::once(executable).chain(arguments).collect()
+        }
         Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyLog => {
             let path = folder.join("haproxy.cfg");
             fs::write(&path, haproxy_cfg(program, listen, servers, programs))?;
@@ -142,7 +148,8 @@ fn lb_toml(kind: Kind, listen: SocketAddr, servers: &[SocketAddr], programs: &Pr
         | Kind::HaproxySplice
         | Kind::HaproxyLog
         | Kind::Nginx
-        | Kind::Lbd => "",
+        | Kind::Lbd
+        | Kind::Extra => "",
     };
     format!(
         "[log]\nlevel = \"warning\"\ntarget = \"stderr\"\n{access_log}\

@@ -2,11 +2,13 @@
 
 mod configs;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -33,6 +35,9 @@ pub(crate) enum Kind {
     Lbd,
     /// lbd with an access log into a file; short connections only.
     LbdLog,
+    /// One that `--extra` names.
+    #[value(skip)]
+    Extra,
 }
 
 impl Kind {
@@ -45,6 +50,7 @@ impl Kind {
             Self::Nginx => "nginx",
             Self::Lbd => "lbd",
             Self::LbdLog => "lbd-log",
+            Self::Extra => "extra",
         }
     }
 }
@@ -56,8 +62,33 @@ pub(crate) struct Program {
     /// What it is called in the results: its kind, and with a further HAProxy the version.
     pub(crate) name: String,
     pub(crate) path: PathBuf,
+    /// Those before the addresses; [`Kind::Extra`] only.
+    pub(crate) arguments: Vec<OsString>,
     /// Major and minor; HAProxy only.
     pub(crate) version: (u32, u32),
+}
+
+/// A program that the command line names: `NAME=COMMAND`, the command's parts by spaces.
+#[derive(Clone)]
+pub(crate) struct Extra {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+}
+
+impl FromStr for Extra {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, command) = text.split_once('=').ok_or("not NAME=COMMAND")?;
+        let mut parts = command.split_whitespace();
+        let path = parts.next().ok_or("no command")?;
+        Ok(Self {
+            name: name.to_owned(),
+            path: path.into(),
+            arguments: parts.map(OsString::from).collect(),
+        })
+    }
 }
 
 /// What all programs are given.

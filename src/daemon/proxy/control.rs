@@ -300,7 +300,9 @@ impl Control {
         let elapsed_ms = now.saturating_duration_since(shared.started).as_millis();
         shared.changing().serving = true;
         let Workers { count, cpus } = &shared.workers;
-        tracing::info!(elapsed_ms, workers = count, ?cpus, "serving");
+        // Named only when they are pinned: none is no news.
+        let cpus = (!cpus.is_empty()).then(|| tracing::field::debug(cpus));
+        tracing::info!(elapsed_ms, workers = count, cpus, "serving");
         Ok(())
     }
 
