@@ -76,6 +76,8 @@ pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
 pub struct AccessWriter {
     out: Output,
     pid: u32,
+    /// Lines that go out together, as far as the target takes more than one.
+    batch: String,
 }
 
 impl AccessWriter {
@@ -88,19 +90,31 @@ impl AccessWriter {
             // What is missing was said by `init`.
             out: Output::open(config, SocketPaths::default(), |_| {})?,
             pid: std::process::id(),
+            batch: String::new(),
         })
     }
 
-    /// Delivers one line (without a line end); `false`: it was dropped.
+    /// Delivers one line (without a line end), at once or by the next [`AccessWriter::flush`];
+    /// answers how many lines were dropped.
     #[must_use]
-    pub fn write(&self, line: &str) -> bool {
+    pub fn write(&mut self, line: &str) -> u64 {
         let line = escape(line);
         let bytes = match self.out.shape {
             Shape::Text | Shape::Json => {
                 let mut line = line;
                 format::truncate(&mut line, format::LINE_BYTES_MAX - 1);
                 line.push('\n');
-                line
+                let most = self.out.sink.batch_max();
+                if line.len() <= most {
+                    let dropped = if self.batch.len() + line.len() > most {
+                        self.flush()
+                    } else {
+                        0
+                    };
+                    self.batch.push_str(&line);
+                    return dropped;
+                }
+                return self.flush() + u64::from(!self.out.sink.deliver(line.as_bytes()));
             }
             Shape::Syslog(Facility(facility)) => {
                 let at = civil_now();
@@ -110,7 +124,18 @@ impl AccessWriter {
                 format::journal_datagram(&line, format::SEVERITY_INFO, self.pid, facility)
             }
         };
-        self.out.sink.deliver(bytes.as_bytes())
+        u64::from(!self.out.sink.deliver(bytes.as_bytes()))
+    }
+
+    /// Delivers what waits; answers how many lines were dropped.
+    #[must_use]
+    pub fn flush(&mut self) -> u64 {
+        if self.batch.is_empty() {
+            return 0;
+        }
+        let dropped = self.out.sink.write_lines(self.batch.as_bytes());
+        self.batch.clear();
+        dropped
     }
 }
 

@@ -18,6 +18,8 @@ use crate::net::clock;
 
 /// Between two attempts to reach a syslog or journal socket that is not there.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of lines that go to a file in one write.
+const FILE_BATCH: usize = 32 * 1024;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -54,6 +56,35 @@ impl Sink {
         };
         delivered.is_ok()
     }
+
+    /// How many bytes of whole lines [`Sink::write_lines`] may be given; 0: none.
+    pub(crate) const fn batch_max(&self) -> usize {
+        match self {
+            Self::Stream(stream) => stream.batch_max(),
+            Self::Datagram(_) => 0,
+        }
+    }
+
+    /// Delivers whole lines at once, or those that can be; answers how many were dropped.
+    pub(crate) fn write_lines(&self, lines: &[u8]) -> u64 {
+        let taken = match self {
+            Self::Stream(stream) => stream.put(lines),
+            Self::Datagram(_) => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        match taken {
+            Ok(taken) => ends(lines.get(taken..).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => lines
+                .split_inclusive(|&byte| byte == b'\n')
+                .map(|line| u64::from(!self.deliver(line)))
+                .sum(),
+            Err(_broken) => ends(lines),
+        }
+    }
+}
+
+fn ends(lines: &[u8]) -> u64 {
+    let ends = lines.iter().filter(|&&byte| byte == b'\n').count();
+    u64::try_from(ends).unwrap_or(u64::MAX)
 }
 
 /// Standard error, or any stream in its place.
@@ -66,6 +97,8 @@ pub(crate) struct Stream {
 
 #[derive(Debug, Clone, Copy)]
 enum StreamKind {
+    /// A file on disk, which takes bytes at once.
+    Regular,
     /// Whether it takes bytes is asked before each write.
     Polled,
     /// Opened anew without blocking, which the others who share the pipe don't notice.
@@ -82,7 +115,9 @@ impl Stream {
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let file = File::from(fd);
         let file_type = file.metadata()?.file_type();
-        let (file, kind) = if file_type.is_socket() {
+        let (file, kind) = if file_type.is_file() {
+            (file, StreamKind::Regular)
+        } else if file_type.is_socket() {
             (file, StreamKind::Socket)
         } else if file_type.is_fifo() {
             match reopen_nonblocking(file.as_fd()) {
@@ -99,24 +134,38 @@ impl Stream {
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        if self.put(bytes)? == bytes.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
+    }
+
+    /// Lines in one write, up to this many bytes; 0: each by itself. What a pipe takes of no more
+    /// than a page, it takes whole or not at all.
+    const fn batch_max(&self) -> usize {
+        match self.kind {
+            StreamKind::Regular => FILE_BATCH,
+            StreamKind::Polled | StreamKind::NonBlocking => libc::PIPE_BUF,
+            StreamKind::Socket => 0,
+        }
+    }
+
+    /// Answers how many of the bytes were taken.
+    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = match self.kind {
+        match self.kind {
             StreamKind::Polled => {
                 if !is_writable(file.as_fd()) {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
-                file.write(bytes)?
+                file.write(bytes)
             }
-            StreamKind::NonBlocking => file.write(bytes)?,
+            StreamKind::Regular | StreamKind::NonBlocking => file.write(bytes),
             StreamKind::Socket => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                send(file.as_raw_fd(), bytes, flags)?
+                Ok(send(file.as_raw_fd(), bytes, flags)?)
             }
-        };
-        if written == bytes.len() {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::WriteZero.into())
         }
     }
 }

@@ -263,20 +263,53 @@ fn a_full_pipe_costs_lines_not_time() {
     assert_eq!(read.len(), 64 * 1024);
 }
 
-#[test]
-fn the_access_log_s_writer_tells_which_lines_a_full_pipe_cost() {
-    let (reader, writer) = io::pipe().unwrap();
-    let stream = Stream::new(writer.as_fd().try_clone_to_owned().unwrap()).unwrap();
-    let out = Output {
+fn access_writer(out: Output) -> AccessWriter {
+    AccessWriter {
+        out,
+        pid: 7,
+        batch: String::new(),
+    }
+}
+
+fn text_into(file: &impl AsFd) -> AccessWriter {
+    let stream = Stream::new(file.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    access_writer(Output {
         shape: Shape::Text,
         sink: Sink::Stream(stream),
-    };
-    let writer = AccessWriter { out, pid: 7 };
-    let line = "x".repeat(1023);
-    // 64 KiB fit into a pipe: 64 lines of 1 KiB with their ends.
-    let delivered = (0..200).filter(|_| writer.write(&line)).count();
-    assert_eq!(delivered, 64);
-    drop(reader);
+    })
+}
+
+#[test]
+fn access_lines_reach_a_file_in_few_writes_all_and_in_order() {
+    let (_dir, path) = temp_socket("batch");
+    let mut writer = text_into(&std::fs::File::create(&path).unwrap());
+    let lines: String = (0..5_000).map(|n| format!("{n:09}\n")).collect();
+    let mut sizes = Vec::new();
+    for line in lines.lines() {
+        assert_eq!(writer.write(line), 0);
+        sizes.push(path.metadata().unwrap().len());
+    }
+    sizes.dedup();
+    // 3,276 lines of 10 bytes are the most that fit into 32 KiB.
+    assert_eq!(sizes, [0, 32_760]);
+    assert_eq!(writer.flush(), 0);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), lines);
+}
+
+#[test]
+fn a_pipe_that_is_filling_up_takes_whole_access_lines_and_the_others_are_counted() {
+    let (mut reader, end) = io::pipe().unwrap();
+    let mut writer = text_into(&end);
+    let line = "x".repeat(300);
+    let lost: u64 = (0..1_000).map(|_| writer.write(&line)).sum();
+    let lost = lost + writer.flush();
+    drop((writer, end));
+    let mut read = String::new();
+    reader.read_to_string(&mut read).unwrap();
+    let whole = read.lines().filter(|got| *got == line).count();
+    assert_eq!(whole, read.lines().count());
+    assert!(whole >= 190, "{whole}");
+    assert_eq!(usize::try_from(lost).unwrap(), 1_000 - whole);
 }
 
 #[test]
@@ -294,8 +327,8 @@ fn the_configured_shape_reaches_the_configured_socket() {
         journal: "/nonexistent".into(),
     };
     let out = Output::open(&config, paths, |_| {}).unwrap();
-    let writer = AccessWriter { out, pid: 7 };
-    assert!(writer.write("a line\nand a forged one"));
+    let mut writer = access_writer(out);
+    assert_eq!(writer.write("a line\nand a forged one"), 0);
     let mut buffer = [0; 256];
     let count = server.recv(&mut buffer).unwrap();
     let text = std::str::from_utf8(&buffer[..count]).unwrap();

@@ -1,9 +1,9 @@
 //! Moving bytes from one side of a connection to the other.
 //!
 //! Nothing is read before the other side can take it, so an idle connection holds no buffer. What
-//! was read and not taken after all is held until it is. After two full reads in a row a direction
-//! switches to splice(2), until it goes quiet. The end of a stream is passed on only behind its
-//! last byte.
+//! was read and not taken after all is held until it is; then less is read at once. After two full
+//! reads in a row a direction switches to splice(2), until it goes quiet. The end of a stream is
+//! passed on only behind its last byte.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -17,8 +17,12 @@ pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes one direction may move in a round before others get their turn: about 0.2 ms. With a
 /// quarter of it requests beside streams were as quick, and streams cost 8 % more CPU.
 const BUDGET: usize = 1024 * 1024;
-/// A direction that moves less in a turn is no stream, and goes back to the buffer.
+/// A direction that moves less in a turn is quiet. A few such turns in a row are no stream, and go
+/// back to the buffer; one alone is what a stream looks like whose source was late.
 const QUIET_BYTES: usize = 16 * 1024;
+/// Bytes that a direction reads at once after a larger read, or after its destination was slow: it
+/// may have to hold them for long, and a stream is to be spliced.
+const CAREFUL_BYTES: usize = 16 * 1024;
 /// Empty pipes a worker keeps for the next stream.
 const SPARE_PIPES: usize = 4;
 /// Pipes that all workers together may have in use; further streams go through the buffer.
@@ -51,6 +55,11 @@ impl Flow {
     const FULL_READ: u64 = 1 << 3;
     /// Its last turn ended because its budget was spent.
     const SPENT: u64 = 1 << 4;
+    /// It has read more than [`CAREFUL_BYTES`] at once, or its destination took less than was read.
+    const CAREFUL: u64 = 1 << 5;
+    /// The quiet turns in a row of one that splices: 0 to 3.
+    const QUIET_TURN: u64 = 1 << 6;
+    const QUIET_TURNS: u64 = 3 << 6;
     const FLAGS: u32 = 8;
 
     const fn has(&self, flag: u64) -> bool {
@@ -115,7 +124,19 @@ impl Flow {
 
     /// It is no stream (any more).
     const fn quiet(&mut self) {
-        self.word &= !(Self::SPLICING | Self::FULL_READ);
+        self.word &= !(Self::SPLICING | Self::FULL_READ | Self::QUIET_TURNS);
+    }
+
+    /// After a turn in which a splicing direction moved this much and found its source empty.
+    const fn rested(&mut self, moved: usize) {
+        // What a stream had just before its budget was spent counts, too.
+        if moved >= QUIET_BYTES || self.has(Self::SPENT) {
+            self.word &= !(Self::QUIET_TURNS | Self::SPENT);
+        } else if self.word & Self::QUIET_TURNS == Self::QUIET_TURNS {
+            self.quiet();
+        } else {
+            self.word += Self::QUIET_TURN;
+        }
     }
 }
 
@@ -253,14 +274,23 @@ impl Path<'_> {
     }
 
     fn copy(&mut self, kit: &mut Kit, moved: &mut usize) -> Step {
-        let read = match tcp::recv(self.from, &mut kit.buffer) {
+        let room = if self.flow.has(Flow::CAREFUL) {
+            CAREFUL_BYTES
+        } else {
+            kit.buffer.len()
+        };
+        let buffer = kit.buffer.get_mut(..room).unwrap_or_default();
+        let read = match tcp::recv(self.from, buffer) {
             Ok(0) => return self.end(),
             Ok(read) => read,
             Err(error) => return self.source_failed(&error),
         };
         *moved += read;
         self.count(read);
-        if read < kit.buffer.len() {
+        if read > CAREFUL_BYTES {
+            self.flow.word |= Flow::CAREFUL;
+        }
+        if read < room {
             self.flow.quiet();
             // A short read has emptied the socket, unless a FIN or an urgent mark stopped it.
             if !self.from_side.has(Side::READ_CLOSED)
@@ -292,6 +322,7 @@ impl Path<'_> {
     fn hold(&mut self, rest: &[u8]) -> Step {
         self.to_side.remove(Side::WRITABLE);
         self.to_side.add(Side::OWES);
+        self.flow.word |= Flow::CAREFUL;
         self.flow.held = Some(Box::new(Held::Bytes {
             data: rest.into(),
             at: 0,
@@ -318,11 +349,7 @@ impl Path<'_> {
                     self.back_to_buffer();
                     return Step::Again;
                 }
-                // What a stream had just before its budget was spent counts, too.
-                if *moved < QUIET_BYTES && !self.flow.has(Flow::SPENT) {
-                    self.back_to_buffer();
-                }
-                self.flow.word &= !Flow::SPENT;
+                self.flow.rested(*moved);
                 return self.source_failed(&error);
             }
         };

@@ -242,3 +242,43 @@ fn whatever_the_order_of_events_every_byte_arrives_and_every_run_ends() {
     let spliced: u64 = (1..=runs).map(run).sum();
     assert!(spliced > 1 << 20, "{spliced}");
 }
+
+#[test]
+fn one_late_source_is_no_quiet_stream_but_four_quiet_turns_are() {
+    let mut flow = Flow::default();
+    flow.full();
+    flow.full();
+    for moved in [100, 0, 100, 16_384, 100, 100, 100] {
+        flow.rested(moved);
+        assert!(flow.has(Flow::SPLICING), "{moved}");
+    }
+    flow.rested(16_383);
+    assert!(!flow.has(Flow::SPLICING));
+    assert_eq!(flow.bytes(), 0);
+}
+
+#[test]
+fn little_waits_in_memory_for_a_destination_that_was_slow_before() {
+    let [(mut client, near), (mut server, far)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+    client.set_nonblocking(true).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let mut relay = Relay::new(near, far);
+    relay.kit.pipes_max = 0;
+    let mut held = Vec::new();
+    let mut buffer = vec![0; 40_000];
+    for _ in 0..20 {
+        while server.write(&buffer).is_ok() {}
+        for _ in 0..10 {
+            relay.sides = [Side::WRITABLE, Side::WRITABLE];
+            relay.sides[1].add(Side::READABLE);
+            relay.turn();
+        }
+        if let Some(super::Held::Bytes { data, .. }) = relay.down.held.as_deref() {
+            held.push(data.len());
+        }
+        assert!(client.read(&mut buffer).unwrap() > 0);
+    }
+    let later = held.get(1..).unwrap();
+    assert!(later.iter().all(|held| *held <= 16_384), "{held:?}");
+    assert!(!later.is_empty());
+}

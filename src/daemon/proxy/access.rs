@@ -63,21 +63,25 @@ impl Access {
             writer,
             settings,
         } = self;
+        let mut writer = writer;
         let rounds = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&rounds);
         let drops = sink.drops();
+        let dropped = move |lines| {
+            drops.fetch_add(lines, Ordering::Relaxed);
+        };
         let work = move || loop {
             match records.try_recv() {
-                Ok(record) => {
-                    if !write(&record, &config, &settings, &writer) {
-                        drops.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
+                Ok(record) => dropped(write(&record, &config, &settings, &mut writer)),
                 Err(TryRecvError::Empty) => {
+                    dropped(writer.flush());
                     counted.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(ROUND);
                 }
-                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Disconnected) => {
+                    dropped(writer.flush());
+                    return;
+                }
             }
         };
         std::thread::Builder::new()
@@ -103,17 +107,17 @@ impl Running {
     }
 }
 
-/// Writes a record's line, if it has one; `false`: it was dropped.
+/// Writes a record's line, if it has one; answers how many lines were dropped for it.
 fn write(
     record: &AccessRecord,
     config: &Config,
     settings: &AccessLog,
-    writer: &AccessWriter,
-) -> bool {
+    writer: &mut AccessWriter,
+) -> u64 {
     if settings.skip_empty && record.bytes_in == 0 {
-        return true;
+        return 0;
     }
-    render(record, config, settings).is_none_or(|line| writer.write(&line))
+    render(record, config, settings).map_or(0, |line| writer.write(&line))
 }
 
 fn render(record: &AccessRecord, config: &Config, settings: &AccessLog) -> Option<String> {
