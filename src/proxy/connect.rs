@@ -292,7 +292,8 @@ impl Worker {
             conn.rare_mut().tried.mark(server);
         }
         if let Some(sock) = sock {
-            self.socks.close(sock);
+            // The server may have accepted meanwhile.
+            self.leave_sock(sock, Leave::Reset, 0);
         }
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
             settings

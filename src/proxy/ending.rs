@@ -68,6 +68,7 @@ impl Worker {
         }
         let queued = conn.state == State::Queued;
         conn.state = State::Dead;
+        let server_stays = !conn.down.ended();
         conn.up.cut(&mut self.kit);
         conn.down.cut(&mut self.kit);
         let (client, sock) = (conn.client.take(), conn.sock.take());
@@ -82,6 +83,13 @@ impl Worker {
                 Leave::InOrder if received > RECYCLE_RECEIVED_MAX => Leave::Close,
                 Leave::InOrder | Leave::Reset | Leave::Close => leave,
             };
+            // As with a reset: the server hears of it before its slot is somebody else's.
+            if leave == Leave::Close
+                && server_stays
+                && let Some(Err(error)) = self.socks.fd(sock).map(tcp::finish)
+            {
+                tracing::debug!(%error, "server gets its end late");
+            }
             self.leave_sock(sock, sock_leave, received);
         }
         let local = self.close_client(client, leave);
@@ -111,15 +119,18 @@ impl Worker {
         self.dig(slot);
     }
 
-    fn leave_sock(&mut self, sock: u32, leave: Leave, received: u64) {
+    /// Leaves a server's socket behind. After a reset the server knows at once.
+    pub(super) fn leave_sock(&mut self, sock: u32, leave: Leave, received: u64) {
         match leave {
             Leave::InOrder => {
                 if self.socks.recycle(sock, received) {
                     return;
                 }
             }
+            // At once, not when the round ends: the slot may go to another connection before that,
+            // and the server must not see it come before this one has gone.
             Leave::Reset => {
-                if let Some(Err(error)) = self.socks.fd(sock).map(tcp::reset_on_close) {
+                if let Some(Err(error)) = self.socks.fd(sock).map(tcp::disconnect) {
                     tracing::debug!(%error, "server gets no reset");
                 }
             }

@@ -1,7 +1,8 @@
 //! Limits of connections, the queue, and who gives way.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -38,6 +39,47 @@ fn seven_connections_are_never_exceeded_by_a_hundred_clients() {
         assert_eq!(stats.totals.finished, 500);
         assert!(stats.totals.queued > 0);
     }
+}
+
+/// Whether a connection is still there, as far as its own machine has heard.
+fn is_alive(stream: &TcpStream) -> bool {
+    matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn a_server_never_has_more_connections_than_its_limit_while_clients_break_off() {
+    const LIMIT: usize = 5;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&most);
+    thread::spawn(move || {
+        let mut held: Vec<TcpStream> = Vec::new();
+        for stream in listener.incoming().map_while(Result::ok) {
+            stream.set_nonblocking(true).unwrap();
+            held.retain(is_alive);
+            held.extend(is_alive(&stream).then_some(stream));
+            seen.fetch_max(held.len(), Ordering::Relaxed);
+        }
+    });
+    let limit = u32::try_from(LIMIT).unwrap();
+    let lab = Arc::new(Lab::start(proxy(vec![limited(addr, limit)]), 2));
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let lab = Arc::clone(&lab);
+            thread::spawn(move || {
+                for _ in 0..25 {
+                    reset(lab.connect());
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    lab.settle();
+    let most = most.load(Ordering::Relaxed);
+    assert!((1..=LIMIT).contains(&most), "{most}");
 }
 
 #[test]
