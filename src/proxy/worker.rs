@@ -160,6 +160,7 @@ impl Worker {
             }
             self.look_at_the_clock();
             self.round += 1;
+            self.kit.begin_round(self.now);
             self.accept_first(&events);
             let unfinished = std::mem::take(&mut self.runnable);
             for event in events.iter() {
