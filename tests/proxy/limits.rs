@@ -272,7 +272,7 @@ fn at_the_limit_the_oldest_silent_client_gives_way_to_one_that_speaks() {
                 stream.set_nonblocking(true).unwrap();
                 stream
                     .read(&mut [0])
-                    .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+                    .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
             })
         });
         assert_eq!(lab.record().end.to_string(), "PD");
