@@ -91,3 +91,18 @@ fn a_line_says_how_much_it_changed() {
         ]
     );
 }
+
+#[test]
+fn a_case_with_a_live_worker_may_vary_by_a_quarter() {
+    let before = baseline("rustc 1", &[("engine: a", 1000), ("farm: a", 1000)]);
+    let within = baseline("rustc 1", &[("engine: a", 1250), ("farm: a", 1100)]);
+    assert_eq!(
+        verdicts(&before, &within, true),
+        [Verdict::Good, Verdict::Good]
+    );
+    let beyond = baseline("rustc 1", &[("engine: a", 1251), ("farm: a", 1101)]);
+    assert_eq!(
+        verdicts(&before, &beyond, true),
+        [Verdict::Bad, Verdict::Bad]
+    );
+}
