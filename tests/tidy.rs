@@ -37,7 +37,7 @@ const PURE: &[&str] = &[
     "src/log/spacing.rs",
     "src/health/fsm",
     "src/health/late",
-    "src/proxy/balance.rs",
+    "src/proxy/balance",
     "src/proxy/dispatch",
     "src/proxy/pp",
     "src/proxy/queue.rs",

@@ -214,4 +214,6 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0312", "the source address is not on this machine"),
     ("W0313", "no server is of the source address's family"),
     ("W0314", "servers that don't know the PROXY protocol"),
+    ("W0315", "backups that stand in for nobody"),
+    ("W0316", "servers that are never reached"),
 ];
