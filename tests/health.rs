@@ -140,6 +140,7 @@ fn unverified() -> TlsCheck {
         ca_file: None,
         server_name: None,
         verify: Verify::IfCaPresent,
+        client: None,
     }
 }
 
@@ -149,6 +150,7 @@ fn readyz() -> HttpCheck {
         host: None,
         expect_status: vec![200],
         unauthorized_is_ready: true,
+        token_file: None,
     }
 }
 
@@ -462,6 +464,7 @@ fn a_certificate_is_verified_against_the_file_and_the_name() {
             ca_file: Some(pki.ca_file.clone()),
             server_name: name.map(str::to_owned),
             verify: Verify::Required,
+            client: None,
         };
         probe(CheckKind::Https(tls, readyz()), address).verdict
     };
@@ -478,6 +481,7 @@ fn a_certificate_is_verified_against_the_file_and_the_name() {
         ca_file: Some(expired.ca_file.clone()),
         server_name: None,
         verify: Verify::Required,
+        client: None,
     };
     let verdict = probe(CheckKind::Https(tls, readyz()), old).verdict;
     let reason = verdict.reason().unwrap();
@@ -507,6 +511,7 @@ fn a_ca_file_without_a_certificate_is_an_error_of_the_operator() {
             ca_file: Some(path),
             server_name: None,
             verify: Verify::Required,
+            client: None,
         };
         let check = check(CheckKind::Tls(tls));
         assert!(Probe::new(&check, closed_port(), Path::new("/nonexistent")).is_err());
