@@ -2,6 +2,11 @@
 
 #![cfg(test)]
 
+#[path = "health/accept.rs"]
+mod accept;
+#[path = "health/credentials.rs"]
+mod credentials;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -24,6 +29,8 @@ type Tls = StreamOwned<ServerConnection, TcpStream>;
 struct Pki {
     dir: PathBuf,
     ca_file: PathBuf,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    identity: (Vec<u8>, Vec<u8>),
     server: Arc<ServerConfig>,
 }
 
@@ -52,18 +59,21 @@ impl Pki {
         let ca_file = dir.join("ca.crt");
         std::fs::write(&ca_file, ca_cert.pem()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let identity = (cert.der().to_vec(), key.serialize_der());
         let server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(
-                vec![CertificateDer::from(cert.der().to_vec())],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+                vec![CertificateDer::from(identity.0.clone())],
+                PrivateKeyDer::try_from(identity.1.clone()).unwrap(),
             )
             .unwrap();
         Self {
             dir,
             ca_file,
+            issuer,
+            identity,
             server: Arc::new(server),
         }
     }
