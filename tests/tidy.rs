@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "src/log/spacing.rs",
     "src/health/fsm",
     "src/health/late",
+    "src/health/spread",
     "src/proxy/balance",
     "src/proxy/dispatch",
     "src/proxy/pp",

@@ -268,9 +268,27 @@ pub(super) const CHECK: Section = Section {
             Fallback::Words("true; for kube-apiserver where a CA is known"),
             "Whether the server's certificate is verified.",
         ),
-        Key::later("client-cert", "A client certificate.").called(&["crt"]),
-        Key::later("client-key", "Its key."),
-        Key::later("token-file", "A bearer token."),
+        Key::new(
+            "client-cert",
+            Kind::Form("absolute path"),
+            Fallback::Words("none"),
+            "Client certificate in PEM, its own chain behind it, for servers that want one; shown only to a server whose certificate is verified. Read again when it changes.",
+        )
+        .called(&["crt", "client-certificate", "proxy_ssl_certificate", "certificate_chain"]),
+        Key::new(
+            "client-key",
+            Kind::Form("absolute path"),
+            Fallback::Words("none"),
+            "The private key of `client-cert` in PEM, without a passphrase. It may stand in the same file.",
+        )
+        .called(&["key", "proxy_ssl_certificate_key", "private_key"]),
+        Key::new(
+            "token-file",
+            Kind::Form("absolute path"),
+            Fallback::Words("none"),
+            "A bearer token for the `Authorization` header; sent only over TLS, to a server whose certificate is verified. Read again when it changes.",
+        )
+        .called(&["token", "bearer-token", "bearer_token_file"]),
     ],
 };
 
