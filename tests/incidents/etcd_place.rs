@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Cluster {
     pub place: Place,
     members: [Option<Child>; SERVERS],
-    /// Certificate, and key. For members and clients alike.
+    /// Certificate and key, for members and clients alike, and the members' data.
     folder: PathBuf,
 }
 
@@ -33,7 +33,11 @@ impl Cluster {
         let number = clock::wall()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_nanos());
-        let folder = std::env::temp_dir().join(format!("lbd-etcd-{}-{number}", std::process::id()));
+        // Members wait for their disk; what they write here is not worth it.
+        let memory = Path::new("/dev/shm");
+        let temporary = std::env::temp_dir();
+        let place_for_data = if memory.is_dir() { memory } else { &temporary };
+        let folder = place_for_data.join(format!("lbd-etcd-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let mut names = vec![LB1.to_string()];
         names.extend((1..=3).map(|number| server_ip(number).to_string()));
@@ -54,7 +58,11 @@ impl Cluster {
         }
         let end = clock::now() + PATIENCE;
         while (0..SERVERS).any(|member| !cluster.is_healthy(member)) {
-            assert!(clock::now() < end, "no three healthy members");
+            assert!(
+                clock::now() < end,
+                "no three healthy members\n{}",
+                cluster.logs()
+            );
             thread::sleep(Duration::from_millis(100));
         }
         cluster
@@ -75,7 +83,12 @@ impl Cluster {
         let (cert, key) = (file("cert.pem"), file("key.pem"));
         let mut command = Command::new("etcd");
         command
-            .args(["--name", &format!("m{member}"), "--data-dir", "/run/etcd"])
+            .args([
+                "--name",
+                &format!("m{member}"),
+                "--data-dir",
+                &file(&format!("m{member}")),
+            ])
             .args(["--listen-client-urls", &url(member, PORT)])
             .args(["--advertise-client-urls", &url(member, PORT)])
             .args(["--listen-peer-urls", &url(member, 2380)])
@@ -100,6 +113,19 @@ impl Cluster {
     pub fn signal(&self, member: usize, signal: Signal) {
         let child = self.members[member].as_ref().unwrap();
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// The end of each member's log.
+    fn logs(&self) -> String {
+        let mut logs = String::new();
+        for server in &self.place.servers {
+            let log = server.host.run(|| std::fs::read_to_string("/run/etcd.log"));
+            let log = log.and_then(|log| log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(10)..];
+            logs.push_str(&format!("--- {}\n{}\n", server.name, last.join("\n")));
+        }
+        logs
     }
 
     fn is_healthy(&self, member: usize) -> bool {
@@ -154,7 +180,7 @@ impl Drop for Cluster {
     }
 }
 
-fn etcdctl(folder: &std::path::Path, ip: &str, words: &str) -> Command {
+fn etcdctl(folder: &Path, ip: &str, words: &str) -> Command {
     let mut command = Command::new("etcdctl");
     command
         .env("ETCDCTL_API", "3")
@@ -176,7 +202,7 @@ pub struct Put {
     pub succeeded: bool,
 }
 
-fn put(folder: &std::path::Path, client: &Namespace, number: usize) -> Put {
+fn put(folder: &Path, client: &Namespace, number: usize) -> Put {
     let started = clock::now();
     let mut command = etcdctl(folder, &LB1.to_string(), &format!("put beat {number}"));
     let ended = client.run(|| command.status()).unwrap();
@@ -195,7 +221,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn start(folder: &std::path::Path, client: &Namespace) -> Self {
+    fn start(folder: &Path, client: &Namespace) -> Self {
         let mut command = etcdctl(folder, &LB1.to_string(), "watch beat");
         let mut child = client.spawn(&mut command).unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
