@@ -39,6 +39,8 @@ const PURE: &[&str] = &[
     "src/health/late",
     "src/proxy/balance.rs",
     "src/proxy/dispatch",
+    "src/proxy/outlook.rs",
+    "src/proxy/pace.rs",
     "src/proxy/pp",
     "src/proxy/queue.rs",
     "src/proxy/server.rs",

@@ -42,6 +42,7 @@ fn totals(counters: &Counters) -> ProxyTotals {
         ("no-server", counters.no_server),
         ("unreachable", counters.unreachable),
         ("queue-full", counters.queue_full),
+        ("queue-too-slow", counters.queue_too_slow),
         ("queue-timeout", counters.queue_timeouts),
         ("client-abort", counters.client_aborts),
         ("server-abort", counters.server_aborts),

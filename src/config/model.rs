@@ -489,6 +489,9 @@ pub struct Server {
     pub weight: Weight,
     /// `max-connections` to this server, exact over all workers; `None`: unlimited.
     pub max_connections: Option<NonZeroU32>,
+    /// `connects-per-second`: new connections to this server in a second, evenly spaced; `None`:
+    /// as they come.
+    pub connects_per_second: Option<NonZeroU32>,
     /// `disabled`: starts in maintenance.
     pub disabled: bool,
 }

@@ -90,8 +90,13 @@ impl Worker {
                     self.refuse_no_server(slot);
                     return;
                 }
-                Admission::QueueFull => {
-                    settings.counters.add(ProxyCount::QueueFull, 1);
+                Admission::QueueFull | Admission::NotInTime => {
+                    let why = if admission == Admission::QueueFull {
+                        ProxyCount::QueueFull
+                    } else {
+                        ProxyCount::QueueTooSlow
+                    };
+                    settings.counters.add(why, 1);
                     let end = Termination::new(Cause::Server, Phase::Queue);
                     self.end(slot, end, Leave::Reset);
                     return;

@@ -39,6 +39,8 @@ counters! {
     Unreachable unreachable,
     /// Refused at once: the queue was full.
     QueueFull queue_full,
+    /// Refused at once: going by what was served of late, the wait would have been in vain.
+    QueueTooSlow queue_too_slow,
     /// Gave up waiting for a slot.
     QueueTimeout queue_timeouts,
     /// Went through the queue and got a slot.

@@ -38,6 +38,7 @@ pub enum AdminState {
 pub struct Server {
     weight: u32,
     max: Option<NonZeroU32>,
+    connects_per_second: Option<NonZeroU32>,
     operational: Operational,
     admin: AdminState,
     ramp_since: Option<Instant>,
@@ -55,6 +56,7 @@ impl Server {
         Self {
             weight: u32::from(config.weight.get()),
             max: config.max_connections,
+            connects_per_second: config.connects_per_second,
             operational: Operational::Unprobed,
             admin: if config.disabled {
                 AdminState::Maint
@@ -209,6 +211,12 @@ impl Server {
     #[must_use]
     pub const fn max(&self) -> Option<NonZeroU32> {
         self.max
+    }
+
+    /// The configured pace of new connections; `None`: as they come.
+    #[must_use]
+    pub const fn connects_per_second(&self) -> Option<NonZeroU32> {
+        self.connects_per_second
     }
 
     /// The present share, up to [`slowstart::FULL`].

@@ -131,6 +131,7 @@ pub fn server(addr: SocketAddr) -> Server {
         check_address: addr,
         weight: Weight::ONE,
         max_connections: None,
+        connects_per_second: None,
         disabled: false,
     }
 }

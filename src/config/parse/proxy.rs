@@ -20,6 +20,7 @@ const SERVERS_MAX: usize = 1024;
 struct Defaults {
     weight: Weight,
     max_connections: Option<NonZeroU32>,
+    connects_per_second: Option<NonZeroU32>,
     max_queue: Option<u32>,
 }
 
@@ -94,6 +95,7 @@ fn defaults(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Defaults {
     let defaults = Defaults {
         weight: table.unit("weight", sink).unwrap_or(Weight::ONE),
         max_connections: table.count_u32("max-connections", sink),
+        connects_per_second: table.count_u32("connects-per-second", sink),
         max_queue: queue(&mut table, sink),
     };
     table.finish(sink);
@@ -173,6 +175,7 @@ fn plain(name: String, address: std::net::SocketAddr, defaults: &Defaults) -> Se
         check_address: address,
         weight: defaults.weight,
         max_connections: defaults.max_connections,
+        connects_per_second: defaults.connects_per_second,
         disabled: false,
     }
 }
@@ -258,6 +261,9 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
     let max_connections = fields
         .count_u32("max-connections", sink)
         .or(defaults.max_connections);
+    let connects_per_second = fields
+        .count_u32("connects-per-second", sink)
+        .or(defaults.connects_per_second);
     let disabled = fields.flag("disabled", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
@@ -268,6 +274,7 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
         check_address: check_address.unwrap_or(address),
         weight,
         max_connections,
+        connects_per_second,
         disabled,
     })
 }

@@ -12,6 +12,11 @@ const QUEUE: Kind = Kind::Integer {
     max: 1_000_000,
 };
 
+const PACE: Kind = Kind::Integer {
+    min: 1,
+    max: 1_000_000,
+};
+
 pub(super) const PROXY: Section = Section {
     path: "proxy.NAME",
     doc: "Listeners and the servers behind them.",
@@ -323,6 +328,13 @@ pub(super) const BACKEND_DEFAULTS: Section = Section {
         )
         .called(&["maxconn"]),
         Key::new(
+            "connects-per-second",
+            PACE,
+            Fallback::Words("no limit"),
+            "New connections to one server in a second, evenly spaced; the excess waits in the queue.",
+        )
+        .called(&["max-connects-per-second", "connection-rate", "max-connrate"]),
+        Key::new(
             "max-queue",
             QUEUE,
             Fallback::Words("`max-queue` of the proxy"),
@@ -356,6 +368,13 @@ pub(super) const BACKENDS: Section = Section {
             "Connections to this server, exact over all workers.",
         )
         .called(&["maxconn"]),
+        Key::new(
+            "connects-per-second",
+            PACE,
+            Fallback::Words("`backend-defaults`, else no limit"),
+            "New connections to this server in a second, evenly spaced; the excess waits in the queue.",
+        )
+        .called(&["max-connects-per-second", "connection-rate", "max-connrate"]),
         Key::new(
             "check-address",
             Kind::Form("`IP:PORT`"),

@@ -18,6 +18,8 @@ use self::plan::Plan;
 use self::slots::{Door, Slots, Take};
 use crate::config::model::{self, MaxQueue};
 use crate::proxy::balance::Rotation;
+use crate::proxy::outlook::Outlook;
+use crate::proxy::pace::Pacers;
 use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
 use crate::proxy::server::{AdminState, Server};
 
@@ -32,6 +34,8 @@ pub enum Admission {
     NoServer,
     /// Every server is at its limit and so is the queue.
     QueueFull,
+    /// There is room in the queue, but going by what was served of late it would wait in vain.
+    NotInTime,
 }
 
 /// News for a connection that waits.
@@ -65,7 +69,14 @@ pub struct Dispatch {
     /// Picks where the plan doesn't, and for retries: they leave everybody's turn as it is.
     rotation: Rotation,
     queue: Queue,
+    outlook: Outlook,
     max_queue: MaxQueue,
+    /// Connects a second. Where any server has such a limit, nobody picks without the lock.
+    pacers: Pacers,
+    /// When to look again for those who wait for a paced server.
+    wake: Option<Instant>,
+    /// As far as the lock's holder has said; `None`: nothing is measured, nothing paced.
+    now: Option<Instant>,
     slowstart: Duration,
     ramping: bool,
     cold: bool,
@@ -83,7 +94,11 @@ impl Dispatch {
             planned: false,
             rotation: Rotation::new(config.servers.len()),
             queue: Queue::default(),
+            outlook: Outlook::new(config.queue_timeout),
             max_queue: config.max_queue,
+            pacers: Pacers::default(),
+            wake: None,
+            now: None,
             slowstart: config.slowstart,
             ramping: false,
             cold: false,
@@ -97,10 +112,23 @@ impl Dispatch {
         &self.board
     }
 
+    /// Says what time it is: what comes next happens at `now`.
+    pub fn at(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// When to call [`Self::pump`] again, because a paced server may be connected to then and
+    /// somebody waits for it.
+    #[must_use]
+    pub const fn wake(&self) -> Option<Instant> {
+        self.wake
+    }
+
     /// Finds a server for a connection, or a place to wait.
     pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+        self.open_paced();
         if self.queue.is_empty()
-            && let Some(server) = self.pick(tried)
+            && let Some(server) = self.pick_paced(tried)
         {
             return Admission::Server(server);
         }
@@ -110,14 +138,21 @@ impl Dispatch {
         let waiter = Waiter { ticket, tried };
         let admission = match turn {
             Turn::Again => {
-                self.queue.push_front(waiter);
-                Admission::Queued(0)
+                self.now.inspect(|now| self.outlook.returned(*now));
+                Admission::Queued(self.queue.push_again(waiter))
             }
-            Turn::First => match self.queue.push(waiter, self.queue_limit()) {
-                Ok(before) => Admission::Queued(before),
-                Err(Full) => return Admission::QueueFull,
-            },
+            Turn::First => {
+                let limit = self.queue_limit();
+                if self.queue.len() < limit && self.is_hopeless() {
+                    return Admission::NotInTime;
+                }
+                match self.queue.push(waiter, limit) {
+                    Ok(before) => Admission::Queued(before),
+                    Err(Full) => return Admission::QueueFull,
+                }
+            }
         };
+        self.now.inspect(|now| self.outlook.busy(*now));
         // A slot may have come free before anybody knew that it is waited for.
         self.board.hold();
         self.pump();
@@ -137,6 +172,7 @@ impl Dispatch {
     pub fn leave(&mut self, ticket: Ticket) -> bool {
         let waited = self.queue.remove(ticket);
         self.let_go_if_empty();
+        self.plan_wake();
         waited
     }
 
@@ -164,8 +200,49 @@ impl Dispatch {
         }
     }
 
+    /// Whether a newcomer would wait in vain.
+    fn is_hopeless(&mut self) -> bool {
+        let before = self.queue.len();
+        self.now
+            .is_some_and(|now| self.outlook.is_hopeless(before, now))
+    }
+
+    /// A pick that counts towards the server's pace.
+    fn pick_paced(&mut self, tried: Tried) -> Option<usize> {
+        let server = self.pick(tried)?;
+        if let Some(now) = self.now
+            && self.pacers.take(server, now)
+            && let Some(slots) = self.board.slots(server)
+        {
+            slots.set_limit(0);
+        }
+        Some(server)
+    }
+
+    /// Opens the slots of paced servers that may be connected to again.
+    fn open_paced(&mut self) {
+        if self.pacers.is_empty() {
+            return;
+        }
+        for index in 0..self.servers.len() {
+            if let Some(slots) = self.board.slots(index) {
+                slots.set_limit(self.open_limit(index));
+            }
+        }
+    }
+
+    /// How many connections a server's slots let in now.
+    fn open_limit(&self, index: usize) -> u32 {
+        let server = self.servers.get(index).filter(|s| s.usable());
+        let shut = self.now.is_some_and(|now| !self.pacers.is_open(index, now));
+        server
+            .filter(|_| !shut)
+            .map_or(0, |server| server.limit(!self.cold))
+    }
+
     /// Hands free slots to those who wait, in order.
     pub fn pump(&mut self) {
+        self.open_paced();
         if self.usable() == 0 {
             while let Some(ticket) = self.queue.pop() {
                 self.notices.push(Notice::NoServer(ticket));
@@ -174,18 +251,32 @@ impl Dispatch {
         let mut queue = std::mem::take(&mut self.queue);
         while !queue.is_empty()
             && self.has_room()
-            && let Some((ticket, server)) = queue.serve(|tried| self.pick(tried))
+            && let Some((ticket, server)) = queue.serve(|tried| self.pick_paced(tried))
         {
+            self.now.inspect(|now| self.outlook.served(*now));
             self.notices.push(Notice::Granted(ticket, server));
         }
         self.queue = queue;
         self.let_go_if_empty();
+        self.plan_wake();
     }
 
-    fn let_go_if_empty(&self) {
-        if self.queue.is_empty() {
+    fn let_go_if_empty(&mut self) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        self.outlook.forget();
+        if self.pacers.is_empty() {
             self.board.let_go();
         }
+    }
+
+    fn plan_wake(&mut self) {
+        let (wanted, servers) = (!self.queue.is_empty(), &self.servers);
+        let usable = |index: usize| servers.get(index).is_some_and(Server::usable);
+        self.wake = self
+            .now
+            .and_then(|now| self.pacers.want(wanted, usable, now));
     }
 
     fn has_room(&self) -> bool {
@@ -252,22 +343,27 @@ impl Dispatch {
         if was_ramping && !self.ramping {
             self.rotation.restart();
         }
+        // Other servers will serve another number.
+        self.outlook.forget();
         self.publish();
         if !self.queue.is_empty() {
+            self.now.inspect(|now| self.outlook.busy(*now));
             self.pump();
         }
     }
 
     /// Brings limits and weights to the board.
     fn publish(&mut self) {
-        for (index, server) in self.servers.iter().enumerate() {
-            let limit = if server.usable() {
-                server.limit(!self.cold)
-            } else {
-                0
-            };
+        self.pacers
+            .set(self.servers.iter().map(Server::connects_per_second));
+        if self.pacers.is_empty() {
+            self.let_go_if_empty();
+        } else {
+            self.board.hold();
+        }
+        for index in 0..self.servers.len() {
             if let Some(slots) = self.board.slots(index) {
-                slots.set_limit(limit);
+                slots.set_limit(self.open_limit(index));
             }
         }
         let weights: Vec<u32> = self
@@ -336,5 +432,7 @@ impl Dispatch {
     }
 }
 
+#[cfg(test)]
+mod capacity_tests;
 #[cfg(test)]
 pub(in crate::proxy) mod tests;

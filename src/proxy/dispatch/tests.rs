@@ -13,6 +13,7 @@ pub(in crate::proxy) fn server(weight: i64, max: u32) -> model::Server {
         check_address: "127.0.0.1:1".parse().unwrap(),
         weight: Weight::try_from(weight).unwrap(),
         max_connections: std::num::NonZeroU32::new(max),
+        connects_per_second: None,
         disabled: false,
     }
 }
@@ -341,6 +342,7 @@ fn seeded_runs_keep_every_invariant() {
                     }
                     Admission::NoServer => assert_eq!(dispatch.usable(), 0),
                     Admission::QueueFull => assert!(waiting.len() >= 10),
+                    Admission::NotInTime => panic!("nobody said what time it is"),
                 },
             }
             for notice in dispatch.take_notices() {

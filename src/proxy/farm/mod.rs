@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::queue::{Ticket, Tried};
 use super::server::{AdminState, Operational};
 use super::slowstart;
 use crate::config::model;
+use crate::net::clock;
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub struct Farm {
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     suspects: Vec<AtomicBool>,
+    /// When somebody who waits for a paced server is to be served, microseconds since `began`;
+    /// the highest number: nobody.
+    wake: AtomicU64,
+    began: Instant,
     attached: OnceLock<Attached>,
 }
 
@@ -55,6 +60,8 @@ impl Farm {
                 .iter()
                 .map(|_| AtomicBool::new(false))
                 .collect(),
+            wake: AtomicU64::new(u64::MAX),
+            began: clock::now(),
             attached: OnceLock::new(),
             config: config.clone(),
         }
@@ -121,7 +128,9 @@ impl Farm {
     fn change<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
         let (outcome, notices) = {
             let mut dispatch = self.dispatch();
+            dispatch.at(clock::now());
             let outcome = change(&mut dispatch);
+            self.set_wake(dispatch.wake());
             if !dispatch.has_notices() {
                 return outcome;
             }
@@ -140,6 +149,32 @@ impl Farm {
             }
         }
         outcome
+    }
+
+    fn set_wake(&self, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| {
+            let since = at.saturating_duration_since(self.began).as_micros();
+            // Rounded up: it is not woken before its time.
+            u64::try_from(since).map_or(u64::MAX, |since| since.saturating_add(1))
+        });
+        if self.wake.load(Ordering::Relaxed) != at {
+            self.wake.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// How long until somebody who waits for a paced server is to be served; `None`: nobody is.
+    pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let at = self.wake.load(Ordering::Relaxed);
+        if at == u64::MAX {
+            return None;
+        }
+        let at = self.began + Duration::from_micros(at);
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Serves those whose time has come.
+    pub(super) fn wake(&self) {
+        self.change(Dispatch::pump);
     }
 
     fn tell_server_down(&self, server: usize) {
