@@ -10,6 +10,7 @@
 mod auth;
 pub mod diagnostics;
 pub mod docs;
+mod guard;
 mod lint;
 pub mod local;
 pub mod model;

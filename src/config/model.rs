@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
@@ -367,6 +368,8 @@ pub struct Proxy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// `source`, default the kernel's choice.
     pub source: Source,
+    /// `allow`, `deny` and `per-source`.
+    pub guard: Guard,
     /// `check` of all servers.
     pub check: Check,
     /// `backends`, at least one, in file order.

@@ -13,6 +13,7 @@
 //! they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
+pub mod acl;
 pub mod balance;
 pub mod census;
 pub mod counters;
@@ -28,6 +29,7 @@ pub mod queue;
 pub mod server;
 pub mod shortage;
 pub mod slowstart;
+pub mod sources;
 pub mod termination;
 pub mod timer;
 
@@ -36,6 +38,7 @@ mod atomic;
 mod conn;
 mod connect;
 mod ending;
+mod guard;
 mod line;
 mod origin;
 mod relay;

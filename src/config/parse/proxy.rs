@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
-use super::{address, check, origin, value};
+use super::{address, check, guard, origin, value};
 use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server};
 use crate::config::problem::Problem;
 use crate::units::Weight;
@@ -73,6 +73,7 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         user_timeout: fields.time_or_off("user-timeout", sink),
         proxy_protocol: origin::proxy_protocol(&mut fields, sink),
         source: origin::source(&mut fields, sink),
+        guard: guard::guard(&mut fields, sink),
         check: checked.check,
         servers,
     };

@@ -37,6 +37,7 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
         user_timeout: None,
         proxy_protocol: None,
         source: model::Source::Any,
+        guard: model::Guard::default(),
         check: model::Check {
             kind: model::CheckKind::Tcp,
             interval: Duration::from_secs(2),

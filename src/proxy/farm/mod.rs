@@ -19,6 +19,7 @@ use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
 use super::server::{AdminState, Operational};
 use super::slowstart;
+use super::sources::Sources;
 use crate::config::model;
 use crate::net::clock;
 
@@ -29,6 +30,7 @@ pub struct Farm {
     board: Arc<Board>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
+    sources: Option<Sources>,
     suspects: Vec<AtomicBool>,
     /// When somebody who waits for a paced server is to be served, microseconds since `began`;
     /// the highest number: nobody.
@@ -55,6 +57,7 @@ impl Farm {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
+            sources: config.guard.per_source.as_ref().map(Sources::new),
             suspects: config
                 .servers
                 .iter()
@@ -211,6 +214,11 @@ impl Farm {
     /// The gate of `max-connections`.
     pub(super) const fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// What each source has of this proxy; `None`: nobody counts.
+    pub(super) const fn sources(&self) -> Option<&Sources> {
+        self.sources.as_ref()
     }
 
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
