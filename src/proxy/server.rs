@@ -72,6 +72,13 @@ impl Server {
         }
     }
 
+    /// It is to have this weight, limit and pace from here on.
+    pub fn update(&mut self, config: &model::Server) {
+        self.weight = u32::from(config.weight.get());
+        self.max = config.max_connections;
+        self.connects_per_second = config.connects_per_second;
+    }
+
     /// Whether it may get new connections.
     #[must_use]
     pub fn usable(&self) -> bool {
