@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "src/health/late",
     "src/proxy/balance.rs",
     "src/proxy/dispatch",
+    "src/proxy/doubts.rs",
     "src/proxy/pp",
     "src/proxy/queue.rs",
     "src/proxy/server.rs",

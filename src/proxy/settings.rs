@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
+use super::hedge::Hedging;
 use super::origin::Origin;
 use super::stall;
 use super::termination::Cause;
@@ -22,6 +23,8 @@ pub(super) struct Settings {
     pub(super) keepalive: Option<Duration>,
     pub(super) client_first: bool,
     pub(super) retries: u8,
+    /// When a connect without an answer gets a second one.
+    pub(super) hedging: Hedging,
     pub(super) connect_timeout: u64,
     pub(super) idle_timeout: u64,
     pub(super) half_close_timeout: u64,
@@ -49,7 +52,8 @@ const LOOK_TOGETHER: u64 = 0xffff;
 const ACK_WAITS: u64 = 20_000;
 
 impl Settings {
-    pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>) -> Self {
+    /// `started`: what the worker's clock counts from.
+    pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>, started: Instant) -> Self {
         let config = farm.config();
         Self {
             farm: Arc::clone(farm),
@@ -58,6 +62,7 @@ impl Settings {
             keepalive: config.keepalive,
             client_first: config.client_first,
             retries: config.retries,
+            hedging: Hedging::new(config, farm.doubts().time(started)),
             connect_timeout: micros(config.connect_timeout),
             idle_timeout: micros(config.idle_timeout),
             half_close_timeout: micros(config.half_close_timeout),
@@ -119,6 +124,9 @@ pub(super) fn next_look(conn: &Conn, settings: &Settings, now: u64) -> u64 {
         // peer is in a hurry.
         let passed = now.saturating_sub(conn.since);
         return now + FLUSH_POLL.max(passed / 8);
+    }
+    if conn.state == State::Connecting {
+        return settings.hedging.next_look(conn, now);
     }
     let acks = conn.since.saturating_add(ACK_WAITS);
     if settings.client_first && conn.awaits_first_byte() && now < acks {

@@ -116,7 +116,7 @@ impl Worker {
             .farms
             .iter()
             .zip(counters)
-            .map(|(farm, counters)| Settings::new(farm, counters))
+            .map(|(farm, counters)| Settings::new(farm, counters, shared.started))
             .collect();
         let listeners = Listener::all(&shared, number);
         let descriptors = shared.placement.descriptors;
@@ -267,6 +267,9 @@ impl Worker {
             return;
         };
         match conn.state {
+            State::Connecting if conn.sock.value() != Some(sock) => {
+                self.on_hedge(slot, sock, event);
+            }
             State::Connecting => {
                 if event.error() || event.hung_up() {
                     self.connect_failed(slot, Cause::Server);
@@ -348,12 +351,13 @@ impl Worker {
     }
 
     fn on_server_down(&mut self, proxy: usize, server: usize) {
-        let slots = self.slots(|conn| {
-            conn.state == State::Connecting
-                && usize::from(conn.proxy) == proxy
-                && conn.server.map(usize::from) == Some(server)
-        });
-        for slot in slots {
+        let connecting =
+            |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
+        for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
+            self.drop_hedge(slot);
+        }
+        let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
+        for slot in self.slots(|conn| connecting(conn) && first(conn)) {
             self.send_elsewhere(slot);
         }
     }
@@ -396,7 +400,11 @@ impl Worker {
         };
         let (deadline, count, cause) = deadline(conn, settings);
         if self.now < deadline {
-            self.look_at(slot);
+            if conn.state == State::Connecting {
+                self.hedge(slot);
+            } else {
+                self.look_at(slot);
+            }
             return;
         }
         if conn.state == State::Connecting {
@@ -481,7 +489,7 @@ impl Worker {
 }
 
 /// Remembers what an event tells.
-fn note(side: &mut Side, event: Event) {
+pub(super) fn note(side: &mut Side, event: Event) {
     side.add_if(Side::READABLE, event.readable());
     side.add_if(Side::WRITABLE, event.writable());
     side.add_if(Side::READ_CLOSED, event.read_closed());

@@ -9,7 +9,7 @@ use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
 use super::{address, check, origin, value};
-use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server};
+use crate::config::model::{Balance, HedgeAfter, Listen, MaxQueue, Proxy, Server};
 use crate::config::problem::Problem;
 use crate::units::Weight;
 
@@ -67,6 +67,7 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         client_first,
         first_byte_timeout,
         retries: fields.byte("retries", sink),
+        hedge_after: hedge_after(&mut fields, sink),
         slowstart: fields.time("slowstart", sink),
         keepalive: fields.time_or_off("keepalive", sink),
         user_timeout: fields.time_or_off("user-timeout", sink),
@@ -77,6 +78,25 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
     };
     fields.finish(sink);
     (sink.errors() == before).then_some(proxy)
+}
+
+fn hedge_after(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> HedgeAfter {
+    let Some(given) = fields.take("hedge-after", sink) else {
+        return HedgeAfter::Auto;
+    };
+    match given.value {
+        DeValue::String(word) if word == "auto" => HedgeAfter::Auto,
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => match value::duration(&given, sink) {
+            Some(time) if !time.is_zero() => HedgeAfter::After(time),
+            Some(_) | None => HedgeAfter::Never,
+        },
+    }
 }
 
 fn listen(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Listen> {

@@ -154,7 +154,13 @@ pub(super) const PROXY: Section = Section {
             "The address that servers are connected to from, checks too. `\"client\"` is the client's own, for servers that have this node as their gateway (docs/transparent.md); checks then come from this node's.",
         )
         .called(&["usesrc", "proxy_bind", "source-address", "transparent"]),
-        Key::later("hedge-after", "A second connect when the first is slow."),
+        Key::new(
+            "hedge-after",
+            ms_or_off(1, HOUR),
+            Fallback::Words("`\"auto\"`"),
+            "A connect that has no answer after so long gets a second one beside it, on another server; the first to answer gets the client. `\"auto\"` is three times the median connect time, at least 50 ms.",
+        )
+        .called(&["hedge", "hedging", "per_try_idle_timeout", "hedge_policy", "proxy_next_upstream_timeout"]),
         Key::later("allow", "Client networks that may connect."),
         Key::later("deny", "Client networks that may not connect."),
         Key::later("per-source", "Limits per client address."),

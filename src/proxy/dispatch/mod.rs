@@ -142,16 +142,31 @@ impl Dispatch {
 
     /// The next server with a free slot, avoiding those in `tried` while there are others.
     fn pick(&mut self, tried: Tried) -> Option<usize> {
-        let untried_left = !tried.is_empty()
-            && self
-                .servers
-                .iter()
-                .enumerate()
-                .any(|(i, s)| s.usable() && !tried.contains(i));
-        let allowed = |index| !(untried_left && tried.contains(index));
+        let untried_left = !tried.is_empty() && self.has_untried(tried);
         if self.planned && !untried_left {
             return self.board.take_for_queue();
         }
+        self.pick_among(|index| !(untried_left && tried.contains(index)))
+    }
+
+    /// Whether a usable server is not in `tried`.
+    #[must_use]
+    pub fn has_untried(&self, tried: Tried) -> bool {
+        let mut servers = self.servers.iter().enumerate();
+        servers.any(|(index, server)| server.usable() && !tried.contains(index))
+    }
+
+    /// A slot for a connection that has one already, or can do without, on a server among those
+    /// `allowed`; never one that somebody waits for.
+    pub fn take_beside(&mut self, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.queue.is_empty() {
+            self.pick_among(allowed)
+        } else {
+            None
+        }
+    }
+
+    fn pick_among(&mut self, allowed: impl Fn(usize) -> bool) -> Option<usize> {
         let (weights, board, rotation) = (&self.weights, &self.board, &mut self.rotation);
         loop {
             let picked = rotation.pick(|index| {

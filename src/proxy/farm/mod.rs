@@ -14,12 +14,14 @@ use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
 use super::dispatch::{Admission, Dispatch, Notice, Turn};
+use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
 use super::server::{AdminState, Operational};
 use super::slowstart;
 use crate::config::model;
+use crate::net::clock;
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub struct Farm {
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     suspects: Vec<AtomicBool>,
+    doubts: Doubts,
     attached: OnceLock<Attached>,
 }
 
@@ -55,6 +58,7 @@ impl Farm {
                 .iter()
                 .map(|_| AtomicBool::new(false))
                 .collect(),
+            doubts: Doubts::new(config.servers.len(), clock::now()),
             attached: OnceLock::new(),
             config: config.clone(),
         }
@@ -76,6 +80,9 @@ impl Farm {
     /// connects in flight elsewhere.
     pub fn set_up(&self, server: usize, up: bool, now: Instant) {
         let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
+        if changed {
+            self.doubts.clear(server);
+        }
         if changed && !up {
             self.tell_server_down(server);
         }
@@ -187,6 +194,26 @@ impl Farm {
             return Admission::Server(server);
         }
         self.change(|dispatch| dispatch.admit(ticket, tried, turn))
+    }
+
+    /// A slot on a server among those `allowed`, if one is free and nobody waits. Takes the lock.
+    pub fn take_beside(&self, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        self.change(|dispatch| dispatch.take_beside(allowed))
+    }
+
+    /// Whether a server that takes connections is not in `tried`.
+    pub(super) fn has_untried(&self, tried: Tried) -> bool {
+        self.dispatch().has_untried(tried)
+    }
+
+    /// Which servers answer connects.
+    pub const fn doubts(&self) -> &Doubts {
+        &self.doubts
+    }
+
+    /// A check of `server` has passed.
+    pub fn passed_check(&self, server: usize, now: Instant) {
+        self.doubts.answered(server, self.doubts.time(now));
     }
 
     /// Takes back a slot; answers how many the server has left. Takes the lock while somebody
