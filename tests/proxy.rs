@@ -9,6 +9,8 @@
 mod fairness;
 #[path = "proxy/headers.rs"]
 mod headers;
+#[path = "proxy/hedging.rs"]
+mod hedging;
 #[path = "proxy/lab.rs"]
 mod lab;
 #[path = "proxy/limits.rs"]
