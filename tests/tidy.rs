@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "src/proxy/doubts.rs",
     "src/proxy/pp",
     "src/proxy/queue.rs",
+    "src/proxy/roster",
     "src/proxy/server.rs",
     "src/proxy/slowstart.rs",
     "src/proxy/stall.rs",

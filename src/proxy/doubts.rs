@@ -116,6 +116,14 @@ impl Doubts {
         }
     }
 
+    /// Forgets everything: the place has another server.
+    pub fn forget(&self, place: usize) {
+        self.clear(place);
+        if let Some(found) = self.places.get(place) {
+            found.answered.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the caller's connect may be the trial of a server in doubt. Whoever hears `true`
     /// ends it.
     #[must_use]
@@ -221,5 +229,9 @@ mod tests {
         assert!(!doubts.answers(0, 1_200 * MS, SECOND));
         assert!(doubts.silent(0, 1_150 * MS, 1_200 * MS));
         assert!(!doubts.answers(0, 1_200 * MS, Duration::from_secs(9)));
+        doubts.answered(0, 1_300 * MS);
+        assert!(doubts.answers(0, 1_300 * MS, SECOND));
+        doubts.forget(0);
+        assert!(!doubts.answers(0, 1_300 * MS, SECOND));
     }
 }
