@@ -157,8 +157,7 @@ impl Worker {
         let opened = self.open(slot, server)?;
         if let Some(conn) = self.conn_mut(slot) {
             conn.sock = Maybe::some(opened.sock);
-            conn.server_side
-                .add_if(Side::RECYCLED, opened.recycled);
+            conn.server_side.add_if(Side::RECYCLED, opened.recycled);
         }
         if opened.finished {
             self.connected(slot);

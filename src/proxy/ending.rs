@@ -57,7 +57,10 @@ impl Worker {
     pub(super) fn end(&mut self, slot: u32, end: Termination, leave: Leave) {
         let now = self.now;
         let number = self.number;
-        if self.conn(slot).is_some_and(|conn| conn.state == State::Connecting) {
+        if self
+            .conn(slot)
+            .is_some_and(|conn| conn.state == State::Connecting)
+        {
             self.settle_attempts(slot);
         }
         let Some(conn) = usize::try_from(slot)

@@ -245,11 +245,7 @@ fn whichever_of_the_two_servers_goes_down_the_connection_goes_on() {
     for workers in [1, 2] {
         for order in [[0, 1], [1, 0]] {
             let (first, second, good) = (Hole::new(), Hole::new(), Backend::echo(3));
-            let servers = vec![
-                server(first.addr),
-                server(second.addr),
-                server(good.addr),
-            ];
+            let servers = vec![server(first.addr), server(second.addr), server(good.addr)];
             let lab = Lab::start(hedging(servers), workers);
             lab.farm.passed_check(1, clock::now());
             let client = lab.connect();
@@ -284,7 +280,10 @@ fn a_server_in_doubt_is_spared_by_all_but_one_at_a_time() {
         // One finds out; then a trial each 250 ms.
         let trials = u64::try_from(took.as_millis() / 250).unwrap();
         let attempts = stats.servers[0].totals.attempts;
-        assert!((1..=1 + trials).contains(&attempts), "{attempts} in {took:?}");
+        assert!(
+            (1..=1 + trials).contains(&attempts),
+            "{attempts} in {took:?}"
+        );
         assert_eq!(stats.servers[1].totals.connected, 200);
         // A check that passes ends the doubt.
         lab.farm.passed_check(0, clock::now());

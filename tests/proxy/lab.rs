@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use lbd::config::model::{
-    Admin, Balance, Check, CheckKind, Config, Facility, HedgeAfter, Level, Limits, Listen, Log, LogFormat,
-    LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
+    Admin, Balance, Check, CheckKind, Config, Facility, HedgeAfter, Level, Limits, Listen, Log,
+    LogFormat, LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
 };
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};

@@ -1,6 +1,7 @@
 //! `[proxy.NAME]` and its servers.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -54,11 +55,12 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         None => ten_seconds,
     };
     let max_queue = max_queue(&mut fields, &defaults, sink);
+    let connect_timeout = fields.time("connect-timeout", sink);
     let proxy = Proxy {
         name: fields.own_name().to_owned(),
         listen,
         balance: Balance::RoundRobin,
-        connect_timeout: fields.time("connect-timeout", sink),
+        connect_timeout,
         idle_timeout: fields.time("idle-timeout", sink),
         half_close_timeout: fields.time("half-close-timeout", sink),
         queue_timeout: fields.time("queue-timeout", sink),
@@ -67,7 +69,7 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         client_first,
         first_byte_timeout,
         retries: fields.byte("retries", sink),
-        hedge_after: hedge_after(&mut fields, sink),
+        hedge_after: hedge_after(&mut fields, connect_timeout, sink),
         slowstart: fields.time("slowstart", sink),
         keepalive: fields.time_or_off("keepalive", sink),
         user_timeout: fields.time_or_off("user-timeout", sink),
@@ -80,7 +82,11 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
     (sink.errors() == before).then_some(proxy)
 }
 
-fn hedge_after(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> HedgeAfter {
+fn hedge_after(
+    fields: &mut Fields<'_, '_>,
+    connect_timeout: Duration,
+    sink: &mut Sink,
+) -> HedgeAfter {
     let Some(given) = fields.take("hedge-after", sink) else {
         return HedgeAfter::Auto;
     };
@@ -93,6 +99,17 @@ fn hedge_after(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> HedgeAfter {
         | DeValue::Datetime(_)
         | DeValue::Array(_)
         | DeValue::Table(_) => match value::duration(&given, sink) {
+            Some(time) if time >= connect_timeout => {
+                sink.push(
+                    Problem::error(
+                        "E0109",
+                        format!("`{}.hedge-after` has no meaning here", fields.name()),
+                    )
+                    .at(&given.span, "the first connect has been given up by then")
+                    .help("let it be shorter than `connect-timeout`, or leave it out"),
+                );
+                HedgeAfter::Never
+            }
             Some(time) if !time.is_zero() => HedgeAfter::After(time),
             Some(_) | None => HedgeAfter::Never,
         },

@@ -160,7 +160,7 @@ pub(super) const PROXY: Section = Section {
             Fallback::Words("`\"auto\"`"),
             "A connect that has no answer after so long gets a second one beside it, on another server; the first to answer gets the client. `\"auto\"` is three times the median connect time, at least 50 ms.",
         )
-        .called(&["hedge", "hedging", "per_try_idle_timeout", "hedge_policy", "proxy_next_upstream_timeout"]),
+        .called(&["hedge", "hedging", "hedge_policy"]),
         Key::later("allow", "Client networks that may connect."),
         Key::later("deny", "Client networks that may not connect."),
         Key::later("per-source", "Limits per client address."),
