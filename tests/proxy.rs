@@ -9,6 +9,8 @@
 mod fairness;
 #[path = "proxy/headers.rs"]
 mod headers;
+#[path = "proxy/hedge_storms.rs"]
+mod hedge_storms;
 #[path = "proxy/hedging.rs"]
 mod hedging;
 #[path = "proxy/lab.rs"]
