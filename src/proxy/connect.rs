@@ -344,6 +344,32 @@ impl Worker {
         );
     }
 
+    /// A server that has accepted and breaks off before a byte went either way has failed like one
+    /// that refuses: the connection goes to one that it has not tried. `false`: it can't.
+    pub(super) fn leave_untouched(&mut self, slot: u32) -> bool {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return false;
+        };
+        let Some(server) = conn.server.map(usize::from) else {
+            return false;
+        };
+        // A header is a word, too.
+        let untouched = conn.silent()
+            && conn.down.bytes() == 0
+            && !conn.up.ended()
+            && !settings.origin.sends_header();
+        let mut tried = conn.rare().tried;
+        tried.mark(server);
+        if !untouched || !settings.farm.has_untried(tried) {
+            return false;
+        }
+        let error = io::ErrorKind::ConnectionReset.into();
+        if self.give_up_on(slot, Cause::Server, &error) {
+            self.seek(slot, Place::Again);
+        }
+        true
+    }
+
     /// The server of a connect in flight went down.
     pub(super) fn send_elsewhere(&mut self, slot: u32) {
         if self.first_is_left(slot) {

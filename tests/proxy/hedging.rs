@@ -334,3 +334,56 @@ fn every_server_is_asked_before_a_client_is_refused() {
     let stats = lab.stats();
     assert!(stats.servers[..8].iter().all(|s| s.totals.attempts > 0));
 }
+
+/// A server that accepts and breaks off at once.
+fn breaking_off() -> Backend {
+    Backend::start(reset)
+}
+
+#[test]
+fn a_server_that_breaks_off_before_a_byte_is_like_one_that_refuses() {
+    for workers in [1, 2] {
+        let (broken, good) = (breaking_off(), Backend::echo(4));
+        let servers = vec![server(broken.addr), server(good.addr)];
+        let lab = Lab::start(proxy(servers), workers);
+        for _ in 0..20 {
+            let client = lab.connect();
+            wait_until("it is at the good one", || {
+                let stats = lab.stats();
+                stats.servers[0].connections == 0 && stats.servers[1].connections == 1
+            });
+            assert_eq!(ask(client, b"x"), [4, b'x']);
+            lab.settle();
+        }
+        let stats = lab.stats();
+        assert_eq!(stats.servers[0].totals.connect_errors, 10);
+        assert_eq!(stats.totals.server_aborts, 0);
+        assert!(lab.farm.take_suspect(0));
+    }
+}
+
+#[test]
+fn a_server_that_breaks_off_is_the_last_one_asked_where_there_is_no_other() {
+    let broken = breaking_off();
+    let lab = Lab::start(proxy(vec![server(broken.addr)]), 1);
+    assert!(is_reset(&mut lab.connect()));
+    lab.settle();
+    let totals = lab.stats().servers[0].totals;
+    assert!(totals.attempts <= 4, "{totals:?}");
+}
+
+#[test]
+fn one_that_was_told_something_is_not_left_for_another() {
+    let broken = Backend::start(|mut stream| {
+        let _read = std::io::Read::read(&mut stream, &mut [0]);
+        reset(stream);
+    });
+    let good = Backend::echo(4);
+    let servers = vec![server(broken.addr), server(good.addr)];
+    let lab = Lab::start(proxy(servers), 1);
+    let mut client = lab.connect();
+    client.write_all(b"x").unwrap();
+    assert!(is_reset(&mut client));
+    lab.settle();
+    assert_eq!(lab.stats().servers[1].totals.attempts, 0);
+}
