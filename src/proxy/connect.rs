@@ -9,6 +9,7 @@ use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
 use super::queue::Ticket;
+use super::settings;
 use super::shortage::Shortage;
 use super::termination::{Cause, Phase, Termination};
 use super::worker::{Token, Worker};
@@ -72,9 +73,9 @@ impl Worker {
             let Some((conn, settings)) = self.conn_and_settings(slot) else {
                 return;
             };
-            let admission = settings
-                .farm
-                .admit(self.ticket(slot, conn), conn.rare().tried, place);
+            let ticket = self.ticket(slot, conn);
+            let key = settings::key(conn, settings);
+            let admission = settings.farm.admit(ticket, conn.rare().tried, place, key);
             match admission {
                 Admission::Server(server) => {
                     let server = if settings.farm.doubts().any() {
@@ -370,8 +371,21 @@ impl Worker {
         true
     }
 
+    /// A server went down: connects in flight to it go elsewhere.
+    pub(super) fn on_server_down(&mut self, proxy: usize, server: usize) {
+        let connecting =
+            |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
+        for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
+            self.drop_hedge(slot);
+        }
+        let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
+        for slot in self.slots(|conn| connecting(conn) && first(conn)) {
+            self.send_elsewhere(slot);
+        }
+    }
+
     /// The server of a connect in flight went down.
-    pub(super) fn send_elsewhere(&mut self, slot: u32) {
+    fn send_elsewhere(&mut self, slot: u32) {
         if self.first_is_left(slot) {
             return;
         }

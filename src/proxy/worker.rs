@@ -350,18 +350,6 @@ impl Worker {
             .is_some_and(|conn| conn.serial == ticket.serial && conn.state == State::Queued)
     }
 
-    fn on_server_down(&mut self, proxy: usize, server: usize) {
-        let connecting =
-            |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
-        for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
-            self.drop_hedge(slot);
-        }
-        let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
-        for slot in self.slots(|conn| connecting(conn) && first(conn)) {
-            self.send_elsewhere(slot);
-        }
-    }
-
     fn reset_local(&mut self, addresses: &[IpAddr]) {
         let slots = self.slots(|conn| {
             let local = conn.client.as_ref().map(tcp::local_addr);
@@ -479,7 +467,7 @@ impl Worker {
         Some((conn, self.proxies.get(usize::from(conn.proxy))?))
     }
 
-    fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
+    pub(super) fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
         self.conns
             .iter()
             .filter(|(_, conn)| conn.state != State::Dead && wanted(conn))
