@@ -20,6 +20,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use super::fsm::Health;
 use super::patience::patiently;
 use super::tls::{Tls, TlsSetupError};
 use crate::config::model::{Check, CheckKind, HttpCheck};
@@ -51,6 +52,16 @@ impl Verdict {
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self, Self::Ready)
+    }
+
+    /// Without the reason.
+    #[must_use]
+    pub const fn health(&self) -> Health {
+        match self {
+            Self::Ready => Health::Ready,
+            Self::NotReady(_) => Health::NotReady,
+            Self::Unresponsive(_) => Health::Unresponsive,
+        }
     }
 
     /// Why not ready.

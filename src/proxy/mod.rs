@@ -1,6 +1,7 @@
 //! Where does this connection go, and how do the bytes get there?
 //!
-//! Decisions are pure: [`balance`] (rotation), [`slowstart`], [`queue`] and [`server`] are put
+//! Decisions are pure: [`balance`] (rotation), [`slowstart`], [`queue`], [`server`] and what traffic
+//! tells of it ([`evidence`], [`damping`]) are put
 //! together by [`dispatch`], which says who gets which server and who waits. [`timer`] is the wheel
 //! of deadlines, [`termination`] says how a connection ended.
 //!
@@ -8,7 +9,7 @@
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
 //! them off the listeners (`line` says who watches which), `connect` finds each a server, `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
-//! ended, `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
+//! ended, `closing` gives the connections of a dead server back to their clients, `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
 //! address servers see, `conn` is what is known of one, [`census`] counts them, [`shortage`] is what
 //! they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
@@ -16,13 +17,16 @@
 pub mod balance;
 pub mod census;
 pub mod counters;
+pub mod damping;
 pub mod dispatch;
 pub mod engine;
+pub mod evidence;
 pub mod farm;
 pub mod gate;
 pub mod mailbox;
 pub mod pp;
 pub mod queue;
+pub mod recurrence;
 pub mod server;
 pub mod shortage;
 pub mod slowstart;
@@ -31,6 +35,7 @@ pub mod timer;
 
 mod accept;
 mod atomic;
+mod closing;
 mod conn;
 mod connect;
 mod ending;

@@ -9,7 +9,7 @@ use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
 use super::{address, check, origin, value};
-use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server};
+use crate::config::model::{Balance, Listen, MaxQueue, OnNotReady, OnUnresponsive, Proxy, Server};
 use crate::config::problem::Problem;
 use crate::units::Weight;
 
@@ -66,6 +66,9 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         max_queue,
         client_first,
         first_byte_timeout,
+        on_unresponsive: on_unresponsive(&mut fields, sink),
+        on_not_ready: on_not_ready(&mut fields, sink),
+        max_ejected: fields.byte("max-ejected", sink),
         retries: fields.byte("retries", sink),
         slowstart: fields.time("slowstart", sink),
         keepalive: fields.time_or_off("keepalive", sink),
@@ -77,6 +80,20 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
     };
     fields.finish(sink);
     (sink.errors() == before).then_some(proxy)
+}
+
+fn on_unresponsive(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnUnresponsive {
+    match fields.word("on-unresponsive", sink) {
+        "keep" => OnUnresponsive::Keep,
+        _reset => OnUnresponsive::Reset,
+    }
+}
+
+fn on_not_ready(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnNotReady {
+    match fields.word("on-not-ready", sink) {
+        "reset" => OnNotReady::Reset,
+        _drain => OnNotReady::Drain,
+    }
 }
 
 fn listen(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Listen> {

@@ -9,6 +9,7 @@
 pub mod board;
 pub mod plan;
 pub mod slots;
+pub mod verdicts;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use self::board::Board;
 use self::plan::Plan;
 use self::slots::{Door, Slots, Take};
+use self::verdicts::Verdicts;
 use crate::config::model::{self, MaxQueue};
 use crate::proxy::balance::Rotation;
 use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
@@ -70,6 +72,7 @@ pub struct Dispatch {
     ramping: bool,
     cold: bool,
     notices: Vec<Notice>,
+    verdicts: Verdicts,
 }
 
 impl Dispatch {
@@ -88,6 +91,7 @@ impl Dispatch {
             ramping: false,
             cold: false,
             notices: Vec::new(),
+            verdicts: Verdicts::new(config),
         }
     }
 
@@ -193,17 +197,6 @@ impl Dispatch {
         servers.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
     }
 
-    /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
-    pub fn set_up(&mut self, server: usize, up: bool, now: Instant) -> bool {
-        let ramp = self.slowstart;
-        let changed = self
-            .servers
-            .get_mut(server)
-            .is_some_and(|s| s.set_up(up, ramp, now));
-        self.after_change(changed);
-        changed
-    }
-
     /// What an earlier process knew of a server.
     pub fn restore(&mut self, server: usize, up: bool, elapsed: Option<Duration>, now: Instant) {
         let ramp = self.slowstart;
@@ -241,6 +234,7 @@ impl Dispatch {
         if !changed {
             return;
         }
+        self.settle();
         let was_ramping = self.ramping;
         self.ramping = self.servers.iter().any(Server::ramping);
         // While every usable server is warming up, none is throttled: there is nobody else.

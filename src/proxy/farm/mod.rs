@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,11 @@ use super::server::{AdminState, Operational};
 use super::slowstart;
 use crate::config::model;
 
+mod verdicts;
+
+use self::verdicts::Suspects;
+pub use self::verdicts::{Alarm, Standing};
+
 /// A proxy's shared state.
 #[derive(Debug)]
 pub struct Farm {
@@ -28,7 +32,7 @@ pub struct Farm {
     board: Arc<Board>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
-    suspects: Vec<AtomicBool>,
+    suspects: Suspects,
     attached: OnceLock<Attached>,
 }
 
@@ -50,11 +54,7 @@ impl Farm {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
-            suspects: config
-                .servers
-                .iter()
-                .map(|_| AtomicBool::new(false))
-                .collect(),
+            suspects: Suspects::new(config.servers.len()),
             attached: OnceLock::new(),
             config: config.clone(),
         }
@@ -70,15 +70,6 @@ impl Farm {
     #[must_use]
     pub const fn config(&self) -> &model::Proxy {
         &self.config
-    }
-
-    /// A health verdict. DOWN→UP starts slowstart, the first verdict doesn't; UP→DOWN sends
-    /// connects in flight elsewhere.
-    pub fn set_up(&self, server: usize, up: bool, now: Instant) {
-        let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
-        if changed && !up {
-            self.tell_server_down(server);
-        }
     }
 
     /// What the previous process knew of a server.
@@ -103,14 +94,6 @@ impl Farm {
     #[must_use]
     pub fn usable(&self) -> usize {
         self.dispatch().usable()
-    }
-
-    /// Whether a connect to `server` failed since the last call: a probe is due.
-    #[must_use]
-    pub fn take_suspect(&self, server: usize) -> bool {
-        self.suspects
-            .get(server)
-            .is_some_and(|s| s.swap(false, Ordering::Relaxed))
     }
 
     fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
@@ -204,13 +187,6 @@ impl Farm {
         self.dispatch().leave(ticket)
     }
 
-    /// A connect to `server` failed.
-    pub(super) fn suspect(&self, server: usize) {
-        if let Some(suspect) = self.suspects.get(server) {
-            suspect.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// Everything that status and metrics show.
     #[must_use]
     pub fn stats(&self, now: Instant) -> FarmStats {
@@ -235,6 +211,8 @@ impl Farm {
         FarmStats {
             name: self.config.name.clone(),
             usable: dispatch.usable(),
+            able: dispatch.able(),
+            panic: dispatch.panics(),
             connections: self.gate.inside(),
             connections_max: self.gate.most(),
             connections_limit: self.config.max_connections.map(NonZeroU32::get),
@@ -254,6 +232,10 @@ pub struct FarmStats {
     pub name: String,
     /// Servers that may take new connections.
     pub usable: usize,
+    /// Servers that could, as far as checks and the operator say.
+    pub able: usize,
+    /// Every server that could is held back, and they are used all the same.
+    pub panic: bool,
     /// Connections now, running and queued.
     pub connections: u32,
     /// The most at once.
@@ -281,6 +263,8 @@ pub struct ServerStats {
     pub address: SocketAddr,
     /// What the health checks say.
     pub operational: Operational,
+    /// What stands behind that, and beside it.
+    pub standing: Standing,
     /// What the administrator says.
     pub admin: AdminState,
     /// Whether it may take new connections.
@@ -321,6 +305,7 @@ impl ServerStats {
             name: config.name.clone(),
             address: config.address,
             operational: server.operational(),
+            standing: Standing::new(server, now),
             admin: server.admin(),
             usable: server.usable(),
             weight: server.weight(),
