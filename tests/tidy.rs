@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "src/proxy/recurrence.rs",
     "src/proxy/pp",
     "src/proxy/queue.rs",
+    "src/proxy/roster",
     "src/proxy/server.rs",
     "src/proxy/slowstart.rs",
     "src/proxy/stall.rs",

@@ -21,8 +21,9 @@ use super::news::{News, groups};
 use super::orders::{OUTSTANDING_MAX, Outstanding};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
-use super::setup::{first_verdicts_within, machines, restore, watch_all};
+use super::setup::{first_verdicts_within, machines, restore};
 use super::start::{Begin, hello, read_text};
+use super::watchers::Watchers;
 use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
@@ -89,7 +90,7 @@ pub(super) struct Control {
     listeners: Option<Listeners>,
     doors: Doors,
     findings: mpsc::Receiver<Finding>,
-    hurry: Vec<Vec<Arc<Notify>>>,
+    watchers: Watchers,
     /// A server is to be checked at once.
     alarm: Arc<Notify>,
     serve_by: Instant,
@@ -153,11 +154,11 @@ impl Control {
         restore(&welcome, &mut board, &farms, &mut machines, now);
         let access = plan
             .access
-            .map(|access| access.spawn(Arc::clone(&config)))
+            .map(|access| access.spawn(farms.clone()))
             .transpose()
             .map_err(ProxyError::Setup)?;
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
-        let hurry = watch_all(&config, plan.probes, machines, &sender);
+        let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
         let alarm = Arc::new(Notify::new());
         for farm in &farms {
@@ -191,7 +192,7 @@ impl Control {
             listeners: Some(listeners),
             doors: plan.doors,
             findings,
-            hurry,
+            watchers,
             alarm,
             news: News::default(),
             clients,
@@ -274,6 +275,7 @@ impl Control {
     }
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
+        self.follow_rosters(now);
         for farm in &self.shared.farms {
             farm.tick(now);
         }
@@ -282,6 +284,16 @@ impl Control {
             && let Err(error) = self.clients.tick(engine, link, now)
         {
             tracing::debug!(%error, "keeper cannot be told of clients");
+        }
+    }
+
+    /// Health checks begin and end with their servers.
+    fn follow_rosters(&mut self, now: Instant) {
+        let mut changing = self.shared.changing();
+        let proxies = self.shared.config.proxies.iter().zip(&self.shared.farms);
+        for (at, (config, farm)) in proxies.enumerate() {
+            let board = &mut changing.board;
+            self.watchers.follow(at, config, farm, board, now);
         }
     }
 
@@ -325,17 +337,16 @@ impl Control {
     /// No sooner after the last check of one than checks follow each other in transition: more
     /// haste would take a server down for a shorter fault than its check was set up for.
     fn on_suspicion(&self, now: Instant) {
-        let farms = self.shared.farms.iter().zip(&self.hurry).enumerate();
-        for (proxy, (farm, hurry)) in farms {
+        for (proxy, farm) in self.shared.farms.iter().enumerate() {
             let pause = farm.config().check.fast_interval;
-            for (server, hurry) in hurry.iter().enumerate() {
-                if !farm.is_suspect(server) {
+            for (place, _) in farm.roster().present() {
+                if !farm.is_suspect(place) {
                     continue;
                 }
-                let checked = self.shared.changing().board.checked(proxy, server);
+                let checked = self.shared.changing().board.checked(proxy, place);
                 let rested = |checked| now.saturating_duration_since(checked) >= pause;
-                if checked.is_none_or(rested) && farm.take_suspect(server) {
-                    hurry.notify_one();
+                if checked.is_none_or(rested) && farm.take_suspect(place) {
+                    self.watchers.hurry(proxy, place);
                 }
             }
         }
@@ -385,9 +396,7 @@ impl Control {
                 }
             }
             ToProxy::Probe => {
-                for hurry in self.hurry.iter().flatten() {
-                    hurry.notify_one();
-                }
+                self.watchers.hurry_all();
             }
             ToProxy::Outcome { id, outcome } => self.outstanding.settle(id, outcome),
             ToProxy::Stop { grace_ms } => {

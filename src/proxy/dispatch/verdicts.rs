@@ -106,7 +106,7 @@ impl Dispatch {
     /// outage only.
     pub fn on_check(&mut self, place: usize, checked: Checked, now: Instant) -> bool {
         let (ramp, rise) = (self.slowstart, self.verdicts.rise);
-        let Some(server) = self.servers.get_mut(place) else {
+        let Some(server) = self.servers.get_mut(place).and_then(Option::as_mut) else {
             return false;
         };
         let before = server.operational();
@@ -142,7 +142,7 @@ impl Dispatch {
 
     /// A connect failed, after `connected` that succeeded in all.
     pub fn connect_failed(&mut self, place: usize, connected: u64, now: Instant) {
-        let Some(server) = self.servers.get_mut(place) else {
+        let Some(server) = self.member_mut(place) else {
             return;
         };
         let grounds = server.evidence.connect_failed(connected, now);
@@ -155,7 +155,7 @@ impl Dispatch {
 
     /// So many clients of a server have asked so far, and so many were answered.
     pub fn watch_answers(&mut self, place: usize, asked: u64, answered: u64, now: Instant) {
-        if let Some(server) = self.servers.get_mut(place)
+        if let Some(server) = self.member_mut(place)
             && server.evidence.watch(asked, answered, now)
             && server.operational() == Operational::Up
         {
@@ -167,13 +167,13 @@ impl Dispatch {
 
     /// Takes a server out of service, if others are left; answers whether it did.
     fn eject(&mut self, place: usize, grounds: Grounds, now: Instant) -> bool {
-        let able = self.servers.iter().filter(|s| s.able()).count();
-        let ejected = |s: &&Server| s.able() && s.evidence.ejected().is_some();
-        let ejected = self.servers.iter().filter(ejected).count();
-        let mut others = self.servers.iter().enumerate();
-        let another = others.any(|(at, s)| at != place && s.able() && !s.held());
+        let able = self.members().filter(|(_, s)| s.able()).count();
+        let ejected = |s: &Server| s.able() && s.evidence.ejected().is_some();
+        let ejected = self.members().filter(|(_, s)| ejected(s)).count();
+        let another = |(at, s): (usize, &Server)| at != place && s.able() && !s.held();
+        let another = self.members().any(another);
         let few_enough = (ejected + 1) * 100 <= self.verdicts.ejected_max * able;
-        let Some(server) = self.servers.get_mut(place) else {
+        let Some(server) = self.member_mut(place) else {
             return false;
         };
         if !server.able() || server.held() || !another || !few_enough {
@@ -187,7 +187,7 @@ impl Dispatch {
     }
 
     fn end_ejection(&mut self, place: usize, now: Instant) -> bool {
-        let Some(server) = self.servers.get_mut(place) else {
+        let Some(server) = self.member_mut(place) else {
             return false;
         };
         let Some(ejected) = server.evidence.ejected() else {
@@ -202,10 +202,10 @@ impl Dispatch {
     /// Uses those that are held back where nobody else could serve. To be called before anything
     /// is made of who is usable.
     pub(super) fn settle(&mut self) {
-        let able = self.servers.iter().any(Server::able);
-        let free = self.servers.iter().any(|s| s.able() && !s.held());
+        let able = self.members().any(|(_, s)| s.able());
+        let free = self.members().any(|(_, s)| s.able() && !s.held());
         let panic = able && !free;
-        for server in &mut self.servers {
+        for server in self.servers.iter_mut().flatten() {
             server.spare(panic);
         }
         if std::mem::replace(&mut self.verdicts.panic, panic) != panic {
@@ -217,18 +217,14 @@ impl Dispatch {
     /// look is ordered.
     fn close_or_keep(&mut self) {
         for place in 0..self.servers.len() {
-            let Some(server) = self.servers.get(place) else {
+            let Some(server) = self.server(place) else {
                 continue;
             };
             let lost = self.verdicts.gives_up(server);
             let close = lost && self.outlived(place);
             let ask = lost && !close;
-            if self
-                .servers
-                .get_mut(place)
-                .is_some_and(|s| s.set_closing(close))
-                && close
-            {
+            let told = self.member_mut(place).is_some_and(|s| s.set_closing(close));
+            if told && close {
                 self.verdicts.news.push(News::Close(place));
             }
             if ask && self.another_able(place) {
@@ -239,8 +235,8 @@ impl Dispatch {
 
     /// Whether another server could take the clients, and was well while this one was not.
     fn outlived(&self, place: usize) -> bool {
-        let bad = self.servers.get(place).and_then(Server::run);
-        let mut others = self.servers.iter().enumerate();
+        let bad = self.server(place).and_then(Server::run);
+        let mut others = self.members();
         others.any(|(at, other)| {
             at != place
                 && other.able()
@@ -253,27 +249,27 @@ impl Dispatch {
     /// A server is lost, and perhaps all are: it and a few of the others are checked.
     fn ask_again(&mut self, place: usize) {
         let mut news = vec![News::Check(place)];
-        let others = self.servers.iter().enumerate();
+        let others = self.members();
         let others = others.filter(|(at, other)| *at != place && other.able());
         news.extend(others.take(WITNESSES).map(|(at, _)| News::Check(at)));
         self.verdicts.news.append(&mut news);
     }
 
     fn another_able(&self, place: usize) -> bool {
-        let mut others = self.servers.iter().enumerate();
+        let mut others = self.members();
         others.any(|(at, server)| at != place && server.able())
     }
 
     /// Whether a server's established connections are to be closed, at this moment.
     #[must_use]
     pub fn closes(&self, place: usize) -> bool {
-        self.servers.get(place).is_some_and(Server::closing) && self.another_able(place)
+        self.server(place).is_some_and(Server::closing) && self.another_able(place)
     }
 
     /// Servers that could serve, held back or not.
     #[must_use]
     pub fn able(&self) -> usize {
-        self.servers.iter().filter(|s| s.able()).count()
+        self.members().filter(|(_, s)| s.able()).count()
     }
 
     /// Whether servers are used that are held back.

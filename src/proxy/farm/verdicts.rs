@@ -39,6 +39,13 @@ impl Suspects {
         }
     }
 
+    /// The place has another user.
+    pub(super) fn forget(&self, server: usize) {
+        if let Some(mark) = self.marks.get(server) {
+            mark.store(false, Ordering::Release);
+        }
+    }
+
     fn mark(&self, server: usize) {
         let Some(mark) = self.marks.get(server) else {
             return;
@@ -138,17 +145,16 @@ impl Farm {
         if !self.config().client_first {
             return;
         }
-        let servers = self.suspects.marks.len();
-        let counts: Vec<(u64, u64)> = (0..servers)
-            .map(|server| {
-                // In this order: an answer that comes meanwhile is one too many, never one too few.
-                let asked = self.sum(server, ServerCount::Asked);
-                (asked, self.sum(server, ServerCount::Answered))
-            })
-            .collect();
+        let roster = self.roster();
+        let counts = roster.present().map(|(place, _)| {
+            // In this order: an answer that comes meanwhile is one too many, never one too few.
+            let asked = self.sum(place, ServerCount::Asked);
+            (place, asked, self.sum(place, ServerCount::Answered))
+        });
+        let counts: Vec<(usize, u64, u64)> = counts.collect();
         self.judge(|dispatch| {
-            for (server, (asked, answered)) in counts.into_iter().enumerate() {
-                dispatch.watch_answers(server, asked, answered, now);
+            for (place, asked, answered) in counts {
+                dispatch.watch_answers(place, asked, answered, now);
             }
         });
     }
@@ -209,8 +215,8 @@ impl Farm {
     }
 
     fn server_name(&self, server: usize) -> String {
-        let server = self.config().servers.get(server);
-        server.map_or_else(String::new, |server| server.name.clone())
+        let member = self.member(server);
+        member.map_or_else(String::new, |member| member.name.clone())
     }
 
     fn say(&self, news: News) {

@@ -1,12 +1,8 @@
 //! What checks and traffic do to servers: tables, and seeded runs against the rules in words.
 
-use std::time::{Duration, Instant};
-
+use super::super::*;
 use super::*;
-use crate::config::model::MaxQueue;
 use crate::proxy::dispatch::tests::{proxy, server};
-use crate::proxy::dispatch::{Admission, Turn};
-use crate::proxy::queue::{Ticket, Tried};
 
 const TICKET: Ticket = Ticket {
     worker: 0,
@@ -33,14 +29,14 @@ fn with(servers: usize, now: Instant, change: impl FnOnce(&mut model::Proxy)) ->
     change(&mut config);
     let mut dispatch = Dispatch::new(&config);
     for server in 0..servers {
-        assert!(dispatch.set_health(server, Ready, now));
+        assert!(dispatch.set_health(server, READY, now));
     }
     dispatch.take_news();
     dispatch
 }
 
 fn usable(dispatch: &Dispatch) -> Vec<bool> {
-    dispatch.servers().iter().map(Server::usable).collect()
+    dispatch.members().map(|(_, s)| s.usable()).collect()
 }
 
 /// A check that began and ended at `now`.
@@ -75,7 +71,9 @@ fn closed(dispatch: &mut Dispatch) -> Vec<usize> {
     .collect()
 }
 
-use Health::{NotReady, Ready, Unresponsive};
+const NOT_READY: Health = Health::NotReady;
+const READY: Health = Health::Ready;
+const UNRESPONSIVE: Health = Health::Unresponsive;
 
 #[test]
 fn three_failed_connects_in_a_row_eject_a_server_until_a_later_check_finds_it_well() {
@@ -97,13 +95,13 @@ fn three_failed_connects_in_a_row_eject_a_server_until_a_later_check_finds_it_we
     );
     // Under way since before it was ejected.
     let old = Checked {
-        health: Ready,
-        found: Ready,
+        health: READY,
+        found: READY,
         began: at(start, 19),
     };
     dispatch.on_check(0, old, at(start, 30));
     assert_eq!(usable(&dispatch), [false, true, true]);
-    check(&mut dispatch, 0, Ready, Ready, at(start, 40));
+    check(&mut dispatch, 0, READY, READY, at(start, 40));
     assert_eq!(usable(&dispatch), [true, true, true]);
     assert_eq!(
         dispatch.take_news(),
@@ -147,10 +145,10 @@ fn a_suspicion_that_a_check_confirms_ejects_before_the_checks_have_failed_often_
     dispatch.watch_answers(1, 9, 0, at(start, 500));
     assert_eq!(dispatch.take_news(), [News::Suspect(1), News::Check(1)]);
     assert_eq!(usable(&dispatch), [true, true, true]);
-    check(&mut dispatch, 1, Ready, Unresponsive, at(start, 510));
+    check(&mut dispatch, 1, READY, UNRESPONSIVE, at(start, 510));
     assert_eq!(usable(&dispatch), [true, false, true]);
     // One failure without a suspicion is HAProxy's counter's business alone.
-    check(&mut dispatch, 2, Ready, Unresponsive, at(start, 510));
+    check(&mut dispatch, 2, READY, UNRESPONSIVE, at(start, 510));
     assert_eq!(usable(&dispatch), [true, false, true]);
 }
 
@@ -161,9 +159,9 @@ fn when_only_ejected_servers_could_serve_they_are_used() {
     fail_connects(&mut dispatch, 0, 3, start);
     assert_eq!(usable(&dispatch), [false, true]);
     dispatch.take_news();
-    dispatch.set_health(1, NotReady, at(start, 10));
+    dispatch.set_health(1, NOT_READY, at(start, 10));
     assert_eq!(usable(&dispatch), [true, false]);
-    assert!(dispatch.panics() && dispatch.servers()[0].spared());
+    assert!(dispatch.panics() && dispatch.server(0).unwrap().spared());
     assert_eq!(
         dispatch.admit(TICKET, Tried::NONE, Turn::First),
         Admission::Server(0)
@@ -172,7 +170,7 @@ fn when_only_ejected_servers_could_serve_they_are_used() {
         dispatch.take_news(),
         [News::Elsewhere(1), News::Panic(true)]
     );
-    dispatch.set_health(1, Ready, at(start, 20));
+    dispatch.set_health(1, READY, at(start, 20));
     assert_eq!(usable(&dispatch), [false, true]);
     assert!(!dispatch.panics());
 }
@@ -182,22 +180,25 @@ fn a_server_that_flaps_is_held_back_while_there_is_another_and_never_when_it_is_
     let start = start();
     let mut dispatch = ready(2, start);
     for second in [1, 3, 5] {
-        dispatch.set_health(0, NotReady, at(start, second * 1_000));
-        dispatch.set_health(0, Ready, at(start, second * 1_000 + 500));
+        dispatch.set_health(0, NOT_READY, at(start, second * 1_000));
+        dispatch.set_health(0, READY, at(start, second * 1_000 + 500));
     }
     // A rise of 2 has become one of 4.
     assert_eq!(usable(&dispatch), [false, true]);
     assert!(dispatch.take_news().contains(&News::Held(0, 2)));
-    dispatch.set_health(1, NotReady, at(start, 6_000));
+    dispatch.set_health(1, NOT_READY, at(start, 6_000));
     assert_eq!(usable(&dispatch), [true, false]);
-    dispatch.set_health(1, Ready, at(start, 6_100));
+    dispatch.set_health(1, READY, at(start, 6_100));
     assert_eq!(usable(&dispatch), [false, true]);
-    check(&mut dispatch, 0, Ready, Ready, at(start, 7_000));
+    check(&mut dispatch, 0, READY, READY, at(start, 7_000));
     assert_eq!(usable(&dispatch), [false, true]);
-    check(&mut dispatch, 0, Ready, Ready, at(start, 8_000));
+    check(&mut dispatch, 0, READY, READY, at(start, 8_000));
     assert_eq!(usable(&dispatch), [true, true]);
     assert!(dispatch.take_news().contains(&News::Believed(0)));
-    assert!(dispatch.servers()[0].ramping(), "slowstart begins then");
+    assert!(
+        dispatch.server(0).unwrap().ramping(),
+        "slowstart begins then"
+    );
 }
 
 /// Checks in order: milliseconds, server, what the rules make of it, what it found; then the
@@ -219,20 +220,20 @@ fn connections_of_an_unresponsive_server_are_closed_once_another_was_well_meanwh
         &mut dispatch,
         start,
         &[
-            (1_000, 0, Ready, Unresponsive, &[]),
+            (1_000, 0, READY, UNRESPONSIVE, &[]),
             // Down by the rules; nobody is known to have been well since the first failure.
-            (1_500, 0, Unresponsive, Unresponsive, &[]),
-            (1_500, 2, Ready, Unresponsive, &[]),
+            (1_500, 0, UNRESPONSIVE, UNRESPONSIVE, &[]),
+            (1_500, 2, READY, UNRESPONSIVE, &[]),
             // This one has been since before that failure, and still is.
-            (1_600, 1, Ready, Ready, &[0]),
+            (1_600, 1, READY, READY, &[0]),
             // Told once.
-            (2_500, 0, Unresponsive, Unresponsive, &[]),
-            (3_500, 0, Unresponsive, Unresponsive, &[]),
+            (2_500, 0, UNRESPONSIVE, UNRESPONSIVE, &[]),
+            (3_500, 0, UNRESPONSIVE, UNRESPONSIVE, &[]),
         ],
     );
     assert!(dispatch.closes(0) && !dispatch.closes(1));
     // A sign of life.
-    check(&mut dispatch, 0, NotReady, NotReady, at(start, 4_000));
+    check(&mut dispatch, 0, NOT_READY, NOT_READY, at(start, 4_000));
     assert!(!dispatch.closes(0));
 }
 
@@ -244,10 +245,10 @@ fn they_are_closed_at_once_when_another_is_known_to_be_well() {
         &mut dispatch,
         start,
         &[
-            (900, 1, Ready, Ready, &[]),
-            (1_000, 0, Ready, Unresponsive, &[]),
-            (1_400, 1, Ready, Ready, &[]),
-            (1_500, 0, Unresponsive, Unresponsive, &[0]),
+            (900, 1, READY, READY, &[]),
+            (1_000, 0, READY, UNRESPONSIVE, &[]),
+            (1_400, 1, READY, READY, &[]),
+            (1_500, 0, UNRESPONSIVE, UNRESPONSIVE, &[0]),
         ],
     );
 }
@@ -256,7 +257,7 @@ fn they_are_closed_at_once_when_another_is_known_to_be_well() {
 fn a_lost_server_has_itself_and_a_few_others_checked() {
     let start = start();
     let mut dispatch = ready(6, start);
-    check(&mut dispatch, 0, Unresponsive, Unresponsive, at(start, 100));
+    check(&mut dispatch, 0, UNRESPONSIVE, UNRESPONSIVE, at(start, 100));
     let news = dispatch.take_news();
     let asked = news.iter().filter_map(|news| match news {
         News::Check(server) => Some(*server),
@@ -273,20 +274,20 @@ fn when_all_are_unresponsive_nobody_is_closed_until_one_is_back_and_another_fail
         &mut dispatch,
         start,
         &[
-            (1_000, 0, Ready, Unresponsive, &[]),
-            (1_010, 1, Ready, Unresponsive, &[]),
-            (1_020, 2, Ready, Unresponsive, &[]),
+            (1_000, 0, READY, UNRESPONSIVE, &[]),
+            (1_010, 1, READY, UNRESPONSIVE, &[]),
+            (1_020, 2, READY, UNRESPONSIVE, &[]),
             // The first is down while the others are still up by the rules.
-            (1_750, 0, Unresponsive, Unresponsive, &[]),
-            (1_760, 1, Unresponsive, Unresponsive, &[]),
-            (1_770, 2, Unresponsive, Unresponsive, &[]),
-            (2_750, 0, Unresponsive, Unresponsive, &[]),
+            (1_750, 0, UNRESPONSIVE, UNRESPONSIVE, &[]),
+            (1_760, 1, UNRESPONSIVE, UNRESPONSIVE, &[]),
+            (1_770, 2, UNRESPONSIVE, UNRESPONSIVE, &[]),
+            (2_750, 0, UNRESPONSIVE, UNRESPONSIVE, &[]),
             // One is back. The others may be, too.
-            (3_000, 1, NotReady, Ready, &[]),
-            (3_250, 1, Ready, Ready, &[]),
+            (3_000, 1, NOT_READY, READY, &[]),
+            (3_250, 1, READY, READY, &[]),
             // This one is, this one is not.
-            (3_300, 0, NotReady, Ready, &[]),
-            (3_310, 2, Unresponsive, Unresponsive, &[2]),
+            (3_300, 0, NOT_READY, READY, &[]),
+            (3_310, 2, UNRESPONSIVE, UNRESPONSIVE, &[2]),
         ],
     );
 }
@@ -295,11 +296,11 @@ fn when_all_are_unresponsive_nobody_is_closed_until_one_is_back_and_another_fail
 fn what_becomes_of_connections_is_as_configured() {
     let start = start();
     let table = [
-        (OnUnresponsive::Reset, OnNotReady::Drain, Unresponsive, true),
-        (OnUnresponsive::Reset, OnNotReady::Drain, NotReady, false),
-        (OnUnresponsive::Keep, OnNotReady::Drain, Unresponsive, false),
-        (OnUnresponsive::Keep, OnNotReady::Reset, NotReady, true),
-        (OnUnresponsive::Keep, OnNotReady::Reset, Unresponsive, false),
+        (OnUnresponsive::Reset, OnNotReady::Drain, UNRESPONSIVE, true),
+        (OnUnresponsive::Reset, OnNotReady::Drain, NOT_READY, false),
+        (OnUnresponsive::Keep, OnNotReady::Drain, UNRESPONSIVE, false),
+        (OnUnresponsive::Keep, OnNotReady::Reset, NOT_READY, true),
+        (OnUnresponsive::Keep, OnNotReady::Reset, UNRESPONSIVE, false),
     ];
     for (on_unresponsive, on_not_ready, health, expected) in table {
         let mut dispatch = with(2, start, |config| {
@@ -307,11 +308,11 @@ fn what_becomes_of_connections_is_as_configured() {
             config.on_not_ready = on_not_ready;
         });
         check(&mut dispatch, 0, health, health, at(start, 100));
-        check(&mut dispatch, 1, Ready, Ready, at(start, 110));
+        check(&mut dispatch, 1, READY, READY, at(start, 110));
         check(&mut dispatch, 0, health, health, at(start, 120));
         assert_eq!(dispatch.closes(0), expected, "{health:?}");
         // Nobody else takes new connections.
-        dispatch.set_admin(1, crate::proxy::server::AdminState::Drain, at(start, 130));
+        dispatch.set_admin(1, AdminState::Drain, at(start, 130));
         assert!(!dispatch.closes(0));
     }
 }
@@ -336,13 +337,13 @@ fn random_histories_keep_the_rules() {
                 0 => dispatch.connect_failed(server, next(3), now),
                 1 => dispatch.watch_answers(server, step, 0, now),
                 _ => {
-                    let kinds = [Ready, NotReady, Unresponsive];
+                    let kinds = [READY, NOT_READY, UNRESPONSIVE];
                     let found = kinds[usize::try_from(next(3)).unwrap()];
                     let by_rules = kinds[usize::try_from(next(3)).unwrap()];
                     check(&mut dispatch, server, by_rules, found, now);
                 }
             }
-            let servers = dispatch.servers();
+            let servers: Vec<&Server> = dispatch.members().map(|(_, s)| s).collect();
             let context = format!("seed {seed} step {step}");
             // Whoever could serve is not kept from it by what is held against it, if all are.
             assert_eq!(dispatch.usable() > 0, dispatch.able() > 0, "{context}");
@@ -363,7 +364,7 @@ fn random_histories_keep_the_rules() {
             for news in dispatch.take_news() {
                 if let News::Ejected(..) = news {
                     let able = servers_able(&dispatch);
-                    let ejected = dispatch.servers().iter().filter(|s| s.able());
+                    let ejected = dispatch.members().map(|(_, s)| s).filter(|s| s.able());
                     let ejected = ejected.filter(|s| s.evidence.ejected().is_some()).count();
                     assert!(ejected * 2 <= able && ejected < able, "{context}");
                 }
@@ -373,5 +374,9 @@ fn random_histories_keep_the_rules() {
 }
 
 fn servers_able(dispatch: &Dispatch) -> usize {
-    dispatch.servers().iter().filter(|s| s.able()).count()
+    dispatch
+        .members()
+        .map(|(_, s)| s)
+        .filter(|s| s.able())
+        .count()
 }
