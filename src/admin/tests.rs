@@ -599,15 +599,15 @@ fn every_family_is_documented_and_every_documented_one_exists() {
 fn a_server_that_is_held_back_says_why() {
     let said = |change: &dyn Fn(&mut ServerStanding)| {
         let mut status = ill();
-        status.proxies[0].servers = vec![
-            server("a", ServerState::Up),
-            server("b", ServerState::Up),
-        ];
+        status.proxies[0].servers =
+            vec![server("a", ServerState::Up), server("b", ServerState::Up)];
         status.proxies[0].queue = 0;
         change(&mut status.proxies[0].servers[1].standing);
         let status = status.judged();
-        let text = render(&status);
-        let line = text.lines().find(|line| line.trim_start().starts_with("b "));
+        let text = table::render(&status);
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with("b "));
         (line.unwrap().to_owned(), status.problems.join("; "))
     };
     let (line, problems) = said(&|_| {});
@@ -621,7 +621,10 @@ fn a_server_that_is_held_back_says_why() {
     let expected = "kube-apiserver: b ejected 2.4s: connects failed one after the other";
     assert!(problems.contains(expected), "{problems}");
     let (line, _) = said(&|standing| standing.missing = 6);
-    assert!(line.contains("up (not believed yet, 6 checks to go)"), "{line}");
+    assert!(
+        line.contains("up (not believed yet, 6 checks to go)"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::damping::Damping;
 use super::evidence::Evidence;
-use super::slowstart;
+use super::{balance, slowstart};
 use crate::config::model;
 use crate::health::fsm::Health;
 
@@ -57,6 +57,8 @@ impl Run {
 /// One member of a proxy's `backends`.
 #[derive(Debug, Clone)]
 pub struct Server {
+    seed: u64,
+    backup: bool,
     weight: u32,
     max: Option<NonZeroU32>,
     operational: Operational,
@@ -85,6 +87,8 @@ impl Server {
     #[must_use]
     pub fn new(config: &model::Server) -> Self {
         Self {
+            seed: balance::seed(&config.name),
+            backup: config.backup,
             weight: u32::from(config.weight.get()),
             max: config.max_connections,
             operational: Operational::Unprobed,
@@ -108,8 +112,9 @@ impl Server {
         }
     }
 
-    /// It is to have this weight and limit from here on.
+    /// It is to have this weight and limit, and to be a backup or not, from here on.
     pub fn update(&mut self, config: &model::Server) {
+        self.backup = config.backup;
         self.weight = u32::from(config.weight.get());
         self.max = config.max_connections;
     }
@@ -318,6 +323,18 @@ impl Server {
     #[must_use]
     pub const fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// What stands for its name.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether it is used only when no other server is usable.
+    #[must_use]
+    pub const fn backup(&self) -> bool {
+        self.backup
     }
 
     /// The configured limit.

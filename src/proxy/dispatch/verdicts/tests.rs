@@ -163,7 +163,7 @@ fn when_only_ejected_servers_could_serve_they_are_used() {
     assert_eq!(usable(&dispatch), [true, false]);
     assert!(dispatch.panics() && dispatch.server(0).unwrap().spared());
     assert_eq!(
-        dispatch.admit(TICKET, Tried::NONE, Turn::First),
+        dispatch.admit(TICKET, Tried::NONE, Turn::First, Key::NONE),
         Admission::Server(0)
     );
     assert_eq!(
