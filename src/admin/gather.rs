@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::status::{ProxyStatus, ProxyTotals, ServerState, ServerStatus};
+use super::status::{LeavingStatus, ProxyStatus, ProxyTotals, ServerState, ServerStatus};
 use crate::config::model::Proxy;
 use crate::health::board::Health;
 use crate::health::probe::Verdict;
 use crate::proxy::counters::ProxyTotals as Counters;
-use crate::proxy::farm::{FarmStats, ServerStats};
+use crate::proxy::farm::{FarmStats, LeavingStats, ServerStats};
 use crate::proxy::server::{AdminState, Operational};
 
 /// One proxy: its configuration, its numbers, and what the checks of its servers say.
@@ -34,6 +34,16 @@ pub fn proxy_status(
         servers: servers
             .map(|(stats, health)| server_status(stats, health, now))
             .collect(),
+        leaving: stats.leaving.iter().map(leaving).collect(),
+        removed: Vec::new(),
+    }
+}
+
+fn leaving(stats: &LeavingStats) -> LeavingStatus {
+    LeavingStatus {
+        name: stats.name.clone(),
+        address: stats.address.to_string(),
+        connections: stats.connections.into(),
     }
 }
 
@@ -98,7 +108,10 @@ fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerSt
         checks: health.checks,
         check_failures: health.failures,
         transitions: health.transitions,
+        origin: stats.origin.word().to_owned(),
+        admin: admin(stats.admin).to_owned(),
         weight: stats.weight.into(),
+        own_weight: stats.own_weight.map(Into::into),
         ramp_ms: stats.ramp_ms,
         connections: stats.connections.into(),
         max_connections: stats.connections_limit.map(Into::into),
@@ -110,6 +123,14 @@ fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerSt
         bytes_in: stats.totals.bytes_in,
         bytes_out: stats.totals.bytes_out,
         aborts: stats.totals.server_aborts,
+    }
+}
+
+const fn admin(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+        AdminState::Maint => "maint",
     }
 }
 

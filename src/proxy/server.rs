@@ -40,6 +40,8 @@ pub struct Server {
     max: Option<NonZeroU32>,
     operational: Operational,
     admin: AdminState,
+    /// It was out of service: its first verdict begins a slowstart.
+    returning: bool,
     ramp_since: Option<Instant>,
     share: u32,
     changed: Option<Instant>,
@@ -61,6 +63,7 @@ impl Server {
             } else {
                 AdminState::Ready
             },
+            returning: false,
             ramp_since: None,
             share: slowstart::FULL,
             changed: None,
@@ -74,6 +77,16 @@ impl Server {
     pub fn update(&mut self, config: &model::Server) {
         self.weight = u32::from(config.weight.get());
         self.max = config.max_connections;
+    }
+
+    /// Nobody probes it any more: there is no verdict until somebody does again.
+    pub fn forget(&mut self, now: Instant) {
+        if let Some(since) = self.down_since.take() {
+            self.down_time += now.saturating_duration_since(since);
+        }
+        self.operational = Operational::Unprobed;
+        self.returning = true;
+        self.stop_ramp();
     }
 
     /// Whether it may get new connections.
@@ -107,8 +120,12 @@ impl Server {
                 self.downs += u64::from(before == Operational::Up);
                 self.stop_ramp();
             }
+            (Operational::Unprobed, Operational::Up) if self.returning => {
+                self.start_ramp(now, ramp);
+            }
             (_, Operational::Up | Operational::Unprobed) => {}
         }
+        self.returning = false;
         true
     }
 

@@ -21,7 +21,7 @@ use super::dispatch::{Admission, Dispatch, Notice, Turn};
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
-use super::roster::{self, Member, Roster, Table};
+use super::roster::{self, Member, Origin, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
 use crate::config::model;
@@ -252,6 +252,7 @@ impl Farm {
             queue_limit: dispatch.queue_limit(),
             totals,
             servers,
+            leaving: self.leaving(&roster),
         }
     }
 }
@@ -279,6 +280,19 @@ pub struct FarmStats {
     pub totals: ProxyTotals,
     /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
+    /// Servers that were removed and have connections still.
+    pub leaving: Vec<LeavingStats>,
+}
+
+/// A server that was removed and has connections still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeavingStats {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Connections it has.
+    pub connections: u32,
 }
 
 /// Everything that status and metrics show of a server.
@@ -290,13 +304,17 @@ pub struct ServerStats {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Who made it a member.
+    pub origin: Origin,
+    /// The weight it came with, where an operator's stands before it.
+    pub own_weight: Option<u32>,
     /// What the health checks say.
     pub operational: Operational,
     /// What the administrator says.
     pub admin: AdminState,
     /// Whether it may take new connections.
     pub usable: bool,
-    /// The configured weight.
+    /// The present weight.
     pub weight: u32,
     /// The present share of that weight, percent.
     pub share_percent: u32,
@@ -332,6 +350,8 @@ impl ServerStats {
             place,
             name: member.name.clone(),
             address: member.address,
+            origin: member.origin,
+            own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
             admin: server.admin(),
             usable: server.usable(),
