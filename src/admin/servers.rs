@@ -83,9 +83,12 @@ pub struct AddServer {
     /// 0…256; `None`: 1.
     #[serde(default)]
     pub weight: Option<u16>,
-    /// Its limit; `None`: the proxy's `backend-defaults` have no say, it is unlimited.
+    /// Its limit; `None`: the one on which all servers of the file agree, else unlimited.
     #[serde(default)]
     pub max_connections: Option<u32>,
+    /// Used only when no other server is usable.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 impl AddServer {
@@ -96,6 +99,7 @@ impl AddServer {
             && self.check_address.is_none()
             && self.weight.is_none()
             && self.max_connections.is_none()
+            && !self.backup
     }
 }
 

@@ -84,9 +84,12 @@ struct AddArgs {
     /// Its share of new connections, 0 to 256 [default: 1]
     #[arg(long, value_name = "WEIGHT", requires = "address", value_parser = clap::value_parser!(u16).range(0..=256))]
     weight: Option<u16>,
-    /// The most connections it may have [default: unlimited]
+    /// The most connections it may have [default: as all servers of the file, if they agree]
     #[arg(long, value_name = "N", requires = "address", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
+    /// It is used only when no other server is usable
+    #[arg(long, requires = "address")]
+    backup: bool,
     #[command(flatten)]
     asked: Asked,
 }
@@ -173,6 +176,7 @@ pub(super) fn server(args: &ServerArgs) -> u8 {
                 check_address: args.check_address,
                 weight: args.weight,
                 max_connections: args.max_connections,
+                backup: args.backup,
             };
             let order = Command::AddServer(Box::new(order));
             give("lbd server add", order, &args.asked)

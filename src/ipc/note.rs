@@ -86,6 +86,12 @@ pub struct AddedServer {
     /// Its limit; `None`: unlimited.
     #[serde(default)]
     pub max_connections: Option<u32>,
+    /// New connections to it in a second; `None`: as they come.
+    #[serde(default)]
+    pub connects_per_second: Option<u32>,
+    /// Used only when no other server is usable.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 #[cfg(test)]
@@ -102,12 +108,14 @@ mod tests {
                 check_address: "10.0.0.4:6444".parse().unwrap(),
                 weight: 1,
                 max_connections: Some(250),
+                connects_per_second: None,
+                backup: false,
             }),
             ..ServerNote::new("kube", "a")
         };
         let json = "{\"proxy\":\"kube\",\"server\":\"a\",\"admin\":\"drain\",\"weight\":7,\
                     \"added\":{\"address\":\"10.0.0.4:6443\",\"check_address\":\"10.0.0.4:6444\",\
-                    \"weight\":1,\"max_connections\":250},\"removed\":false}";
+                    \"weight\":1,\"max_connections\":250,\"connects_per_second\":null,\"backup\":false},\"removed\":false}";
         assert_eq!(serde_json::to_string(&note).unwrap(), json);
         let short = "{\"proxy\":\"kube\",\"server\":\"a\",\"removed\":true}";
         let read: ServerNote = serde_json::from_str(short).unwrap();

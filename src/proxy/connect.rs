@@ -9,6 +9,7 @@ use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
 use super::queue::Ticket;
+use super::settings;
 use super::shortage::Shortage;
 use super::termination::{Cause, Phase, Termination};
 use super::worker::{Token, Worker};
@@ -28,7 +29,7 @@ impl Worker {
         };
         settings.counters.add(ProxyCount::Accepted, 1);
         let client_first = settings.client_first;
-        if !self.expects_header(slot) {
+        if !self.expects_header(slot) && self.lets_in(slot) {
             self.seek(slot, Place::First);
         }
         let Some(conn) = self.conn(slot).filter(|c| c.state != State::Dead) else {
@@ -63,9 +64,9 @@ impl Worker {
             let Some((conn, settings)) = self.conn_and_settings(slot) else {
                 return;
             };
-            let admission = settings
-                .farm
-                .admit(self.ticket(slot, conn), conn.rare().tried, place);
+            let ticket = self.ticket(slot, conn);
+            let key = settings::key(conn, settings);
+            let admission = settings.farm.admit(ticket, conn.rare().tried, place, key);
             match admission {
                 Admission::Server(server) => match self.connect(slot, server) {
                     Ok(()) => return,
@@ -90,8 +91,13 @@ impl Worker {
                     self.refuse_no_server(slot);
                     return;
                 }
-                Admission::QueueFull => {
-                    settings.counters.add(ProxyCount::QueueFull, 1);
+                Admission::QueueFull | Admission::NotInTime => {
+                    let why = if admission == Admission::QueueFull {
+                        ProxyCount::QueueFull
+                    } else {
+                        ProxyCount::QueueTooSlow
+                    };
+                    settings.counters.add(why, 1);
                     let end = Termination::new(Cause::Server, Phase::Queue);
                     self.end(slot, end, Leave::Reset);
                     return;

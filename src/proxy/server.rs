@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::slowstart;
+use super::{balance, slowstart};
 use crate::config::model;
 
 /// What the health checks say.
@@ -36,8 +36,11 @@ pub enum AdminState {
 /// One member of a proxy's `backends`.
 #[derive(Debug, Clone)]
 pub struct Server {
+    seed: u64,
+    backup: bool,
     weight: u32,
     max: Option<NonZeroU32>,
+    connects_per_second: Option<NonZeroU32>,
     operational: Operational,
     admin: AdminState,
     /// It was out of service: its first verdict begins a slowstart.
@@ -55,8 +58,11 @@ impl Server {
     #[must_use]
     pub fn new(config: &model::Server) -> Self {
         Self {
+            seed: balance::seed(&config.name),
+            backup: config.backup,
             weight: u32::from(config.weight.get()),
             max: config.max_connections,
+            connects_per_second: config.connects_per_second,
             operational: Operational::Unprobed,
             admin: if config.disabled {
                 AdminState::Maint
@@ -73,10 +79,12 @@ impl Server {
         }
     }
 
-    /// It is to have this weight and limit from here on.
+    /// It is to have this weight, limit and pace, and to be a backup or not, from here on.
     pub fn update(&mut self, config: &model::Server) {
+        self.backup = config.backup;
         self.weight = u32::from(config.weight.get());
         self.max = config.max_connections;
+        self.connects_per_second = config.connects_per_second;
     }
 
     /// Nobody probes it any more: there is no verdict until somebody does again.
@@ -228,10 +236,28 @@ impl Server {
         self.weight
     }
 
+    /// What stands for its name.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether it is used only when no other server is usable.
+    #[must_use]
+    pub const fn backup(&self) -> bool {
+        self.backup
+    }
+
     /// The configured limit.
     #[must_use]
     pub const fn max(&self) -> Option<NonZeroU32> {
         self.max
+    }
+
+    /// The configured pace of new connections; `None`: as they come.
+    #[must_use]
+    pub const fn connects_per_second(&self) -> Option<NonZeroU32> {
+        self.connects_per_second
     }
 
     /// The present share, up to [`slowstart::FULL`].

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::Key;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
+use super::guard::Guard;
 use super::origin::Origin;
 use super::stall;
 use super::termination::Cause;
+use crate::config::model::Balance;
 
 /// A proxy's configuration as the data path wants it. Durations are microseconds.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub(super) struct Settings {
     /// Silence after which the kernel probes a peer.
     pub(super) keepalive: Option<Duration>,
     pub(super) client_first: bool,
+    /// Whether the client's address decides on the server.
+    pub(super) by_source: bool,
     pub(super) retries: u8,
     pub(super) connect_timeout: u64,
     pub(super) idle_timeout: u64,
@@ -28,6 +33,8 @@ pub(super) struct Settings {
     pub(super) user_timeout: Option<Duration>,
     /// Who the client is, for us and for servers.
     pub(super) origin: Origin,
+    /// Which clients may connect; `None`: all.
+    pub(super) guard: Option<Box<Guard>>,
     /// How often a connection is looked at, whether or not something happens on it. At the first look
     /// its server's socket gets keepalive.
     pub(super) look_every: u64,
@@ -54,6 +61,7 @@ impl Settings {
             counters,
             keepalive: config.keepalive,
             client_first: config.client_first,
+            by_source: config.balance == Balance::SourceHash,
             retries: config.retries,
             connect_timeout: micros(config.connect_timeout),
             idle_timeout: micros(config.idle_timeout),
@@ -65,6 +73,7 @@ impl Settings {
                 .map(micros),
             user_timeout: config.user_timeout,
             origin: Origin::new(config),
+            guard: Guard::new(&config.guard),
             look_every: micros(
                 [config.user_timeout.map(stall::look_every), config.keepalive]
                     .into_iter()
@@ -72,6 +81,15 @@ impl Settings {
                     .fold(LOOK_EVERY, Duration::min),
             ),
         }
+    }
+}
+
+/// Who the client is to the strategy, where that matters to it.
+pub(super) fn key(conn: &Conn, settings: &Settings) -> Key {
+    if settings.by_source {
+        Key::of(conn.client_addr().ip())
+    } else {
+        Key::NONE
     }
 }
 

@@ -162,7 +162,9 @@ pub(super) fn spec(name: &str, added: &AddedServer) -> ServerSpec {
         check_address: added.check_address,
         weight: Weight::try_from(i64::from(added.weight)).unwrap_or(Weight::ONE),
         max_connections: added.max_connections.and_then(NonZeroU32::new),
+        connects_per_second: added.connects_per_second.and_then(NonZeroU32::new),
         disabled: false,
+        backup: added.backup,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Orders about servers, carried out: all of one order or nothing. Whoever gave it is answered once
 //! it lies on disk, or it is clear that it won't.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::admin::servers::{
     AddServer, Kept, ServerChange, ServerCommand, ServerName, ServersDone, SetWeight,
 };
 use crate::config;
-use crate::config::model::Proxy;
+use crate::config::model::{Proxy, Server};
 use crate::ipc::message::ServerEvent;
 use crate::ipc::note::{AddedServer, AdminWord, ServerNote};
 use crate::proxy::farm::Farm;
@@ -156,7 +157,11 @@ impl Desk<'_> {
                     address,
                     check_address: order.check_address.unwrap_or(address),
                     weight: weight(order.weight.unwrap_or(1))?.get(),
-                    max_connections: order.max_connections,
+                    max_connections: order
+                        .max_connections
+                        .or(common(&config, |s| s.max_connections)),
+                    connects_per_second: common(&config, |s| s.connects_per_second),
+                    backup: order.backup,
                 };
                 reachable(&added)?;
                 (spec(name, &added), Origin::Operator, Some(added))
@@ -303,6 +308,15 @@ impl Desk<'_> {
             )),
         }
     }
+}
+
+/// A limit on which all servers of the file agree holds for one that is added, too.
+fn common(config: &Proxy, limit: impl Fn(&Server) -> Option<NonZeroU32>) -> Option<u32> {
+    let mut limits = config.servers.iter().map(limit);
+    let first = limits.next()??;
+    limits
+        .all(|other| other == Some(first))
+        .then_some(first.get())
 }
 
 fn weight(number: u16) -> Result<Weight, String> {

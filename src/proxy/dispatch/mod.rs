@@ -10,14 +10,18 @@ pub mod board;
 pub mod plan;
 pub mod slots;
 
+mod waiting;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::board::Board;
-use self::plan::Plan;
+use self::plan::{Candidate, Owed, Plan};
 use self::slots::{Door, Slots, Take};
-use crate::config::model::{self, MaxQueue};
-use crate::proxy::balance::Rotation;
+use crate::config::model::{self, Balance, MaxQueue};
+use crate::proxy::balance::{Key, Rotation};
+use crate::proxy::outlook::Outlook;
+use crate::proxy::pace::Pacers;
 use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
 use crate::proxy::server::{AdminState, Server};
 
@@ -32,6 +36,8 @@ pub enum Admission {
     NoServer,
     /// Every server is at its limit and so is the queue.
     QueueFull,
+    /// There is room in the queue, but going by what was served of late it would wait in vain.
+    NotInTime,
 }
 
 /// News for a connection that waits.
@@ -65,8 +71,20 @@ pub struct Dispatch {
     planned: bool,
     /// Picks where the plan doesn't, and for retries: they leave everybody's turn as it is.
     rotation: Rotation,
+    balance: Balance,
+    /// What the plans before this one left.
+    owed: Owed,
+    /// No server but backups is usable.
+    on_backups: bool,
     queue: Queue,
+    outlook: Outlook,
     max_queue: MaxQueue,
+    /// Connects a second. Where any server has such a limit, nobody picks without the lock.
+    pacers: Pacers,
+    /// When to look again for those who wait for a paced server.
+    wake: Option<Instant>,
+    /// As far as the lock's holder has said; `None`: nothing is measured, nothing paced.
+    now: Option<Instant>,
     slowstart: Duration,
     ramping: bool,
     cold: bool,
@@ -90,13 +108,25 @@ impl Dispatch {
             weights: vec![0; config.servers.len()],
             planned: false,
             rotation: Rotation::new(config.servers.len()),
+            balance: config.balance,
+            owed: Owed::default(),
+            on_backups: false,
             queue: Queue::default(),
+            outlook: Outlook::new(config.queue_timeout),
             max_queue: config.max_queue,
+            pacers: Pacers::default(),
+            wake: None,
+            now: None,
             slowstart: config.slowstart,
             ramping: false,
             cold: false,
             notices: Vec::new(),
         }
+    }
+
+    /// Makes draws begin elsewhere. To be called before the first verdict.
+    pub fn draw_from(&self, position: u64) {
+        self.board.replace(|_| Plan::empty(position));
     }
 
     /// What workers may use without the lock.
@@ -106,26 +136,34 @@ impl Dispatch {
     }
 
     /// Finds a server for a connection, or a place to wait.
-    pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+    pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
+        self.open_paced();
         if self.queue.is_empty()
-            && let Some(server) = self.pick(tried)
+            && let Some(server) = self.pick_paced(tried, key)
         {
             return Admission::Server(server);
         }
         if self.usable() == 0 {
             return Admission::NoServer;
         }
-        let waiter = Waiter { ticket, tried };
+        let waiter = Waiter { ticket, tried, key };
         let admission = match turn {
             Turn::Again => {
-                self.queue.push_front(waiter);
-                Admission::Queued(0)
+                self.now.inspect(|now| self.outlook.returned(*now));
+                Admission::Queued(self.queue.push_again(waiter))
             }
-            Turn::First => match self.queue.push(waiter, self.queue_limit()) {
-                Ok(before) => Admission::Queued(before),
-                Err(Full) => return Admission::QueueFull,
-            },
+            Turn::First => {
+                let limit = self.queue_limit();
+                if self.queue.len() < limit && self.is_hopeless() {
+                    return Admission::NotInTime;
+                }
+                match self.queue.push(waiter, limit) {
+                    Ok(before) => Admission::Queued(before),
+                    Err(Full) => return Admission::QueueFull,
+                }
+            }
         };
+        self.now.inspect(|now| self.outlook.busy(*now));
         // A slot may have come free before anybody knew that it is waited for.
         self.board.hold(self.servers.len());
         self.pump();
@@ -145,33 +183,47 @@ impl Dispatch {
     pub fn leave(&mut self, ticket: Ticket) -> bool {
         let waited = self.queue.remove(ticket);
         self.let_go_if_empty();
+        self.plan_wake();
         waited
     }
 
     /// The next server with a free slot, avoiding those in `tried` while there are others.
-    fn pick(&mut self, tried: Tried) -> Option<usize> {
-        let untried_left = !tried.is_empty()
-            && self
-                .members()
-                .any(|(i, s)| s.usable() && !tried.contains(i));
+    fn pick(&mut self, tried: Tried, key: Key) -> Option<usize> {
+        let mut in_force = self.weights.iter().enumerate();
+        let untried_left =
+            !tried.is_empty() && in_force.any(|(i, weight)| *weight > 0 && !tried.contains(i));
+        if !tried.is_empty()
+            && !untried_left
+            && let Some(standby) = self.standby(tried)
+        {
+            return Some(standby);
+        }
         let allowed = |index| !(untried_left && tried.contains(index));
-        if self.planned && !untried_left {
-            return self.board.take_for_queue();
+        // A turn is one newcomer's: a retry takes none.
+        let takes_turns = self.balance == Balance::RoundRobin;
+        if self.planned && !(untried_left && takes_turns) {
+            return self.board.take_for_queue(key, allowed);
         }
-        let (weights, board, rotation) = (&self.weights, &self.board, &mut self.rotation);
-        loop {
-            let picked = rotation.pick(|index| {
-                let free = allowed(index) && board.slots(index).is_some_and(Slots::has_room);
-                weights.get(index).copied().filter(|_| free).unwrap_or(0)
-            })?;
-            if board.slots(picked)?.take(Door::Queue) == Take::Taken {
-                return Some(picked);
-            }
-        }
+        let weights = &self.weights;
+        let weight = |index| weights.get(index).copied().filter(|_| allowed(index));
+        in_rotation(&mut self.rotation, &self.board, weight)
+    }
+
+    /// A slot on a backup, for a connection that has failed on all the servers in force before
+    /// checks told that they are gone.
+    fn standby(&mut self, tried: Tried) -> Option<usize> {
+        let (servers, weights) = (&self.servers, &self.weights);
+        let weight = |index: usize| {
+            let server = servers.get(index)?.as_ref().filter(|s| s.usable())?;
+            let in_force = weights.get(index).is_some_and(|weight| *weight > 0);
+            (!in_force && !tried.contains(index)).then(|| server.effective_weight())
+        };
+        in_rotation(&mut self.rotation, &self.board, weight)
     }
 
     /// Hands free slots to those who wait, in order.
     pub fn pump(&mut self) {
+        self.open_paced();
         if self.usable() == 0 {
             while let Some(ticket) = self.queue.pop() {
                 self.notices.push(Notice::NoServer(ticket));
@@ -180,23 +232,32 @@ impl Dispatch {
         let mut queue = std::mem::take(&mut self.queue);
         while !queue.is_empty()
             && self.has_room()
-            && let Some((ticket, server)) = queue.serve(|tried| self.pick(tried))
+            && let Some((ticket, server)) =
+                queue.serve(|waiter| self.pick_paced(waiter.tried, waiter.key))
         {
+            self.now.inspect(|now| self.outlook.served(*now));
             self.notices.push(Notice::Granted(ticket, server));
         }
         self.queue = queue;
         self.let_go_if_empty();
+        self.plan_wake();
     }
 
-    fn let_go_if_empty(&self) {
-        if self.queue.is_empty() {
+    fn let_go_if_empty(&mut self) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        self.outlook.forget();
+        if self.pacers.is_empty() {
             self.board.let_go(self.servers.len());
         }
     }
 
     fn has_room(&self) -> bool {
         let mut members = self.members();
-        members.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
+        members.any(|(index, s)| {
+            self.in_force(s) && self.board.slots(index).is_some_and(Slots::has_room)
+        })
     }
 
     /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
@@ -289,43 +350,77 @@ impl Dispatch {
         let was_ramping = self.ramping;
         let ramping = self.members().any(|(_, s)| s.ramping());
         self.ramping = ramping;
-        // While every usable server is warming up, none is throttled: there is nobody else.
-        let cold = self.members().all(|(_, s)| s.ramping() || !s.usable());
+        let on_backups = self.members().all(|(_, s)| s.backup() || !s.usable());
+        self.on_backups = on_backups;
+        // While every server in force is warming up, none is throttled: there is nobody else.
+        let cold = self
+            .members()
+            .all(|(_, s)| s.ramping() || !self.in_force(s));
         self.cold = cold;
         if was_ramping && !self.ramping {
             self.rotation.restart();
         }
+        // Other servers will serve another number.
+        self.outlook.forget();
         self.publish();
         if !self.queue.is_empty() {
+            self.now.inspect(|now| self.outlook.busy(*now));
             self.pump();
         }
     }
 
     /// Brings limits and weights to the board.
     fn publish(&mut self) {
-        for (index, server) in self.servers.iter().enumerate() {
-            let usable = server.as_ref().filter(|server| server.usable());
-            let limit = usable.map_or(0, |server| server.limit(!self.cold));
+        let rates = self.servers.iter();
+        self.pacers
+            .set(rates.map(|server| server.as_ref()?.connects_per_second()));
+        if self.pacers.is_empty() {
+            self.let_go_if_empty();
+        } else {
+            self.board.hold(self.servers.len());
+        }
+        for index in 0..self.servers.len() {
             if let Some(slots) = self.board.slots(index) {
-                slots.set_limit(limit);
+                slots.set_limit(self.open_limit(index));
             }
         }
         let weights: Vec<u32> = self
             .servers
             .iter()
-            .map(|s| s.as_ref().filter(|s| s.usable()))
+            .map(|s| s.as_ref().filter(|s| self.in_force(s)))
             .map(|s| s.map_or(0, Server::effective_weight))
             .collect();
         if weights == self.weights {
             return;
         }
         self.weights = weights;
-        let (weights, planned) = (&self.weights, &mut self.planned);
-        self.board.replace(|from| {
-            let plan = Plan::new(weights, from);
+        let candidates = self.candidates();
+        let (balance, owed, planned) = (self.balance, &mut self.owed, &mut self.planned);
+        self.board.replace(|before| {
+            let plan = Plan::follow(before, balance, candidates, owed);
             *planned = plan.is_some();
-            plan.unwrap_or_else(|| Plan::empty(from))
+            plan.unwrap_or_else(|| Plan::empty(0))
         });
+    }
+
+    /// The servers in force, as a plan wants them.
+    fn candidates(&self) -> Vec<Candidate> {
+        let servers = self.servers.iter().zip(&self.weights).enumerate();
+        servers
+            .filter(|(_, (_, weight))| **weight > 0)
+            .filter_map(|(place, (server, weight))| {
+                Some(Candidate {
+                    place: u16::try_from(place).ok()?,
+                    weight: *weight,
+                    seed: server.as_ref()?.seed(),
+                })
+            })
+            .collect()
+    }
+
+    /// Whether a server's turn can come: all usable backups stand in when no other is usable.
+    fn in_force(&self, server: &Server) -> bool {
+        server.usable() && server.backup() == self.on_backups
     }
 
     /// The news that came up since the last call.
@@ -351,7 +446,8 @@ impl Dispatch {
         let limit = match self.max_queue {
             MaxQueue::Total(total) => u64::from(total),
             MaxQueue::PerServer(each) => {
-                u64::from(each).saturating_mul(u64::try_from(self.usable()).unwrap_or(u64::MAX))
+                let in_force = self.members().filter(|(_, s)| self.in_force(s)).count();
+                u64::from(each).saturating_mul(u64::try_from(in_force).unwrap_or(u64::MAX))
             }
         };
         usize::try_from(limit).unwrap_or(usize::MAX)
@@ -387,5 +483,24 @@ impl Dispatch {
     }
 }
 
+/// A slot on the next of the servers that have a weight and room, picked one at a time.
+fn in_rotation(
+    rotation: &mut Rotation,
+    board: &Board,
+    weight: impl Fn(usize) -> Option<u32>,
+) -> Option<usize> {
+    loop {
+        let picked = rotation.pick(|index| {
+            let free = board.slots(index).is_some_and(Slots::has_room);
+            weight(index).filter(|_| free).unwrap_or(0)
+        })?;
+        if board.slots(picked)?.take(Door::Queue) == Take::Taken {
+            return Some(picked);
+        }
+    }
+}
+
+#[cfg(test)]
+mod capacity_tests;
 #[cfg(test)]
 pub(in crate::proxy) mod tests;

@@ -4,9 +4,10 @@
 
 pub mod table;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use self::table::{Address, Seats};
 use super::atomic::Swap;
+use super::balance::Key;
 use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
@@ -24,7 +26,9 @@ use super::queue::{Ticket, Tried};
 use super::roster::{self, Member, Origin, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
+use super::sources::Sources;
 use crate::config::model;
+use crate::net::clock;
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -35,7 +39,12 @@ pub struct Farm {
     addresses: Box<[Address]>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
+    sources: Option<Sources>,
     suspects: Vec<AtomicBool>,
+    /// When somebody who waits for a paced server is to be served, microseconds since `began`;
+    /// the highest number: nobody.
+    wake: AtomicU64,
+    began: Instant,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
@@ -56,6 +65,8 @@ impl Farm {
         let limit = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
         let places = roster::places(config);
         let dispatch = Dispatch::with_places(config, places);
+        // No two processes draw alike.
+        dispatch.draw_from(RandomState::new().hash_one(&config.name));
         let table = Table::new(config);
         let none: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
         let addresses = config.servers.iter().map(|server| server.address);
@@ -64,8 +75,11 @@ impl Farm {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
+            sources: config.guard.per_source.as_ref().map(Sources::new),
             suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
             addresses: addresses.map(Address::new).collect(),
+            wake: AtomicU64::new(u64::MAX),
+            began: clock::now(),
             roster: Swap::from_pointee(table.roster().clone()),
             seats: Mutex::new(Seats {
                 table,
@@ -138,7 +152,9 @@ impl Farm {
     fn change<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
         let (outcome, notices) = {
             let mut dispatch = self.dispatch();
+            dispatch.at(clock::now());
             let outcome = change(&mut dispatch);
+            self.set_wake(dispatch.wake());
             if !dispatch.has_notices() {
                 return outcome;
             }
@@ -157,6 +173,32 @@ impl Farm {
             }
         }
         outcome
+    }
+
+    fn set_wake(&self, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| {
+            let since = at.saturating_duration_since(self.began).as_micros();
+            // Rounded up: it is not woken before its time.
+            u64::try_from(since).map_or(u64::MAX, |since| since.saturating_add(1))
+        });
+        if self.wake.load(Ordering::Relaxed) != at {
+            self.wake.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// How long until somebody who waits for a paced server is to be served; `None`: nobody is.
+    pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let at = self.wake.load(Ordering::Relaxed);
+        if at == u64::MAX {
+            return None;
+        }
+        let at = self.began + Duration::from_micros(at);
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Serves those whose time has come.
+    pub(super) fn wake(&self) {
+        self.change(Dispatch::pump);
     }
 
     fn tell_server_down(&self, server: usize) {
@@ -195,15 +237,21 @@ impl Farm {
         &self.gate
     }
 
+    /// What each source has of this proxy; `None`: nobody counts.
+    pub(super) const fn sources(&self) -> Option<&Sources> {
+        self.sources.as_ref()
+    }
+
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
     /// those whose connect failed.
-    pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+    /// `key` names the client to strategies that ask for it.
+    pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
         if tried.is_empty()
-            && let Some(server) = self.board.take()
+            && let Some(server) = self.board.take(key)
         {
             return Admission::Server(server);
         }
-        self.change(|dispatch| dispatch.admit(ticket, tried, turn))
+        self.change(|dispatch| dispatch.admit(ticket, tried, turn, key))
     }
 
     /// Takes back a slot; answers how many the server has left. Takes the lock while somebody
