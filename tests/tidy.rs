@@ -41,6 +41,7 @@ const PURE: &[&str] = &[
     "src/proxy/acl.rs",
     "src/proxy/balance",
     "src/proxy/dispatch",
+    "src/proxy/doubts.rs",
     "src/proxy/outlook.rs",
     "src/proxy/pace.rs",
     "src/proxy/pp",

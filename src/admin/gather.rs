@@ -124,6 +124,8 @@ fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerSt
         connect_errors: stats.totals.connect_errors,
         connect_timeouts: stats.totals.connect_timeouts,
         redispatches: stats.totals.redispatches,
+        hedges: stats.totals.hedges,
+        hedges_won: stats.totals.hedges_won,
         bytes_in: stats.totals.bytes_in,
         bytes_out: stats.totals.bytes_out,
         aborts: stats.totals.server_aborts,

@@ -360,6 +360,8 @@ pub struct Proxy {
     pub first_byte_timeout: Option<Duration>,
     /// `retries` after a failed connect, on another server if there is one, default 3.
     pub retries: u8,
+    /// `hedge-after`: when a second connect begins beside one without an answer, default auto.
+    pub hedge_after: HedgeAfter,
     /// `slowstart`, default 30s; zero = off.
     pub slowstart: Duration,
     /// `keepalive` idle time on both sides, default 30s; `None` = "off".
@@ -411,6 +413,17 @@ pub enum Balance {
     SourceHash,
     /// The first server in file order that has room.
     First,
+}
+
+/// When a connect without an answer gets a second one, on another server, beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// `"auto"`: three times the median, at least 50 ms.
+    Auto,
+    /// After so long.
+    After(Duration),
+    /// `"off"`: never; it is given up at its timeout.
+    Never,
 }
 
 /// How many connections may wait for a server.

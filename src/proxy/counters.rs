@@ -134,6 +134,10 @@ counters! {
     TotalMicros total_micros,
     /// Connects on a recycled socket.
     Recycled recycled,
+    /// Connects without an answer that got a second one beside them, on another server.
+    Hedges hedges,
+    /// Second connects that this server answered first.
+    HedgesWon hedges_won,
 }
 
 /// Counters with one writer, on cache lines of their own: two, as processors fetch them in pairs.

@@ -7,7 +7,8 @@
 //! [`roster`] says which servers there are, each at its place: they may come and go.
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
-//! them off the listeners (`line` says who watches which), `connect` finds each a server, `transfer` and `relay` move the bytes,
+//! them off the listeners (`line` says who watches which), `connect` finds each a server, `hedge` a second one
+//! where the first does not answer ([`doubts`] says which do), `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
 //! ended, `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
 //! address servers see, `conn` is what is known of one, [`census`] counts them, [`shortage`] is what
@@ -19,6 +20,7 @@ pub mod balance;
 pub mod census;
 pub mod counters;
 pub mod dispatch;
+pub mod doubts;
 pub mod engine;
 pub mod farm;
 pub mod gate;
@@ -41,6 +43,7 @@ mod conn;
 mod connect;
 mod ending;
 mod guard;
+mod hedge;
 mod line;
 mod origin;
 mod relay;

@@ -146,6 +146,8 @@ pub struct AccessRecord {
     pub retries: u8,
     /// Whether it ended up at another server than the first chosen.
     pub redispatched: bool,
+    /// Whether a second connect was begun beside one without an answer.
+    pub hedged: bool,
     /// How busy it was.
     pub counts: Counts,
 }

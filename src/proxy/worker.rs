@@ -116,7 +116,7 @@ impl Worker {
             .farms
             .iter()
             .zip(counters)
-            .map(|(farm, counters)| Settings::new(farm, counters))
+            .map(|(farm, counters)| Settings::new(farm, counters, shared.started))
             .collect();
         let listeners = Listener::all(&shared, number);
         let descriptors = shared.placement.descriptors;
@@ -268,6 +268,9 @@ impl Worker {
             return;
         };
         match conn.state {
+            State::Connecting if conn.sock.value() != Some(sock) => {
+                self.on_hedge(slot, sock, event);
+            }
             State::Connecting => {
                 if event.error() || event.hung_up() {
                     self.connect_failed(slot, Cause::Server);
@@ -348,17 +351,6 @@ impl Worker {
             .is_some_and(|conn| conn.serial == ticket.serial && conn.state == State::Queued)
     }
 
-    fn on_server_down(&mut self, proxy: usize, server: usize) {
-        let slots = self.slots(|conn| {
-            conn.state == State::Connecting
-                && usize::from(conn.proxy) == proxy
-                && conn.server.map(usize::from) == Some(server)
-        });
-        for slot in slots {
-            self.send_elsewhere(slot);
-        }
-    }
-
     fn reset_local(&mut self, addresses: &[IpAddr]) {
         let slots = self.slots(|conn| {
             let local = conn.client.as_ref().map(tcp::local_addr);
@@ -397,7 +389,11 @@ impl Worker {
         };
         let (deadline, count, cause) = deadline(conn, settings);
         if self.now < deadline {
-            self.look_at(slot);
+            if conn.state == State::Connecting {
+                self.hedge(slot);
+            } else {
+                self.look_at(slot);
+            }
             return;
         }
         if conn.state == State::Connecting {
@@ -472,7 +468,7 @@ impl Worker {
         Some((conn, self.proxies.get(usize::from(conn.proxy))?))
     }
 
-    fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
+    pub(super) fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
         self.conns
             .iter()
             .filter(|(_, conn)| conn.state != State::Dead && wanted(conn))
@@ -482,7 +478,7 @@ impl Worker {
 }
 
 /// Remembers what an event tells.
-fn note(side: &mut Side, event: Event) {
+pub(super) fn note(side: &mut Side, event: Event) {
     side.add_if(Side::READABLE, event.readable());
     side.add_if(Side::WRITABLE, event.writable());
     side.add_if(Side::READ_CLOSED, event.read_closed());

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use lbd::config::model::{
-    Admin, Balance, Check, CheckKind, Config, Facility, Guard, Level, Limits, Listen, Log,
-    LogFormat, LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
+    Admin, Balance, Check, CheckKind, Config, Facility, Guard, HedgeAfter, Level, Limits, Listen,
+    Log, LogFormat, LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
 };
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};
@@ -166,6 +166,7 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
         client_first: false,
         first_byte_timeout: None,
         retries: 3,
+        hedge_after: HedgeAfter::Never,
         slowstart: Duration::ZERO,
         keepalive: Some(Duration::from_secs(30)),
         user_timeout: Some(Duration::from_secs(20)),

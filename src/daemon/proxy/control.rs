@@ -237,6 +237,9 @@ impl Control {
     fn on_finding(&mut self, finding: &Finding) -> Result<(), ProxyError> {
         if let Some(farm) = self.shared.farms.get(finding.proxy) {
             farm.set_up(finding.server, finding.up, finding.finished);
+            if finding.verdict.is_ready() {
+                farm.passed_check(finding.server, finding.finished);
+            }
         }
         self.shared.changing().board.record(finding);
         self.news.snapshot_due = true;

@@ -6,6 +6,7 @@
 //! for retries, and for the limit. While somebody waits, the board's slots are held, and both
 //! newcomers and those who leave come here. A further way to choose is another kind of [`plan`].
 
+mod beside;
 pub mod board;
 pub mod plan;
 pub mod slots;

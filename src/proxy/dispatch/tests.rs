@@ -33,6 +33,7 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
         client_first: false,
         first_byte_timeout: None,
         retries: 3,
+        hedge_after: model::HedgeAfter::Never,
         slowstart: Duration::from_secs(60),
         keepalive: None,
         user_timeout: None,

@@ -20,6 +20,7 @@ use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
 use super::dispatch::{Admission, Dispatch, Notice, Turn};
+use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
@@ -45,6 +46,7 @@ pub struct Farm {
     /// the highest number: nobody.
     wake: AtomicU64,
     began: Instant,
+    doubts: Doubts,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
@@ -76,6 +78,7 @@ impl Farm {
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
             sources: config.guard.per_source.as_ref().map(Sources::new),
+            doubts: Doubts::new(places, clock::now()),
             suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
             addresses: addresses.map(Address::new).collect(),
             wake: AtomicU64::new(u64::MAX),
@@ -106,6 +109,9 @@ impl Farm {
     /// connects in flight elsewhere.
     pub fn set_up(&self, server: usize, up: bool, now: Instant) {
         let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
+        if changed {
+            self.doubts.clear(server);
+        }
         if changed && !up {
             self.tell_server_down(server);
         }
@@ -252,6 +258,26 @@ impl Farm {
             return Admission::Server(server);
         }
         self.change(|dispatch| dispatch.admit(ticket, tried, turn, key))
+    }
+
+    /// A slot on a server among those `allowed`, if one is free and nobody waits. Takes the lock.
+    pub fn take_beside(&self, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        self.change(|dispatch| dispatch.take_beside(allowed))
+    }
+
+    /// Whether a server that takes connections is not in `tried`.
+    pub(super) fn has_untried(&self, tried: Tried) -> bool {
+        self.dispatch().has_untried(tried)
+    }
+
+    /// Which servers answer connects.
+    pub const fn doubts(&self) -> &Doubts {
+        &self.doubts
+    }
+
+    /// A check of `server` has passed.
+    pub fn passed_check(&self, server: usize, now: Instant) {
+        self.doubts.answered(server, self.doubts.time(now));
     }
 
     /// Takes back a slot; answers how many the server has left. Takes the lock while somebody

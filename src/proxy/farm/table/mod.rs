@@ -203,6 +203,7 @@ impl Farm {
         if let Some(suspect) = self.suspects.get(place) {
             suspect.store(false, Ordering::Relaxed);
         }
+        self.doubts.forget(place);
         self.board.slots(place).map(Slots::forget);
     }
 
