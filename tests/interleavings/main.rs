@@ -306,11 +306,17 @@ fn one_turn_by_three() {
 }
 
 fn least_loaded_by_two() {
-    let farm = Farm::that(Balance::LeastConnections, &[0, 0], 0);
+    let farm = Farm::that(Balance::LeastConnections, &[0, 0, 0], 0);
+    for server in 0..3 {
+        assert_eq!(farm.admit(1), Admission::Server(server));
+    }
+    farm.release(1);
+    farm.release(2);
+    // The first one's turn is server 0's, and the next in turn server 1; the second one's is 1's.
     let other = spawn(&farm, |farm| farm.admit(1));
     assert!(matches!(farm.admit(2), Admission::Server(_)));
     assert!(matches!(other.join().unwrap(), Admission::Server(_)));
-    assert_eq!([0, 1].map(|server| farm.used(server)), [1, 1]);
+    assert_eq!([0, 1, 2].map(|server| farm.used(server)), [1, 1, 1]);
 }
 
 fn freed_under_each_strategy() {
