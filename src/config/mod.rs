@@ -9,8 +9,10 @@
 
 mod auth;
 mod balance;
+mod check;
 pub mod diagnostics;
 pub mod docs;
+mod guard;
 mod lint;
 pub mod local;
 pub mod model;
@@ -22,7 +24,7 @@ pub mod schema;
 mod secret;
 
 pub use diagnostics::{render, render_json};
-pub use lint::{Host, Trouble, View};
+pub use lint::{Flaw, Host, Trouble, View};
 pub use parse::{Parsed, examine, load, nearest, parse, plain_duration};
 pub use problem::{Fix, Label, Problem, Severity};
 
