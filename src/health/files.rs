@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::tls::{self, Setup, TlsSetupError};
+use super::setup::{self, Setup, TlsSetupError};
 use crate::config::Flaw;
 use crate::config::model::{Check, CheckKind, TlsCheck, Verify};
 use crate::net::clock;
@@ -86,7 +86,7 @@ pub fn flaws(check: &Check) -> Vec<(&'static str, Flaw)> {
         CheckKind::Tls(tls) => (tls, None),
         CheckKind::Https(tls, http) => (tls, http.token_file.as_deref()),
     };
-    let mut flaws: Vec<(&'static str, Flaw)> = tls::troubles(tls, token_file)
+    let mut flaws: Vec<(&'static str, Flaw)> = setup::troubles(tls, token_file)
         .into_iter()
         .map(|(key, error)| (key, Flaw::Unusable(reason(&error))))
         .collect();
