@@ -38,7 +38,7 @@ const PURE: &[&str] = &[
     "src/health/fsm",
     "src/health/late",
     "src/health/spread",
-    "src/proxy/balance.rs",
+    "src/proxy/balance",
     "src/proxy/dispatch",
     "src/proxy/pp",
     "src/proxy/queue.rs",

@@ -398,6 +398,14 @@ impl fmt::Display for Listen {
 pub enum Balance {
     /// Smooth weighted round robin, one rotation for all workers.
     RoundRobin,
+    /// The server with the fewest connections for its weight.
+    LeastConnections,
+    /// The less loaded of two servers drawn by weight.
+    Random,
+    /// The same server for the same client address, within bounds of load.
+    SourceHash,
+    /// The first server in file order that has room.
+    First,
 }
 
 /// How many connections may wait for a server.
@@ -424,4 +432,6 @@ pub struct Server {
     pub max_connections: Option<NonZeroU32>,
     /// `disabled`: starts in maintenance.
     pub disabled: bool,
+    /// `backup`: used only when no other server is usable.
+    pub backup: bool,
 }

@@ -46,11 +46,11 @@ fn flaws(draft: &Draft, proxy: &Proxy, host: &Host<'_>, problems: &mut Vec<Probl
         let span = draft.spans.at(&format!("proxy/{}/check/{key}", proxy.name));
         problems.push(match flaw {
             Flaw::Unusable(reason) => {
-                Problem::error("E0315", format!("`{key}` of the check cannot be used"))
+                Problem::error("E0317", format!("`{key}` of the check cannot be used"))
                     .at(&span, reason)
             }
             Flaw::ReadableByAll(file) => Problem::warning(
-                "W0316",
+                "W0318",
                 format!("everybody on this machine can read {}", file.display()),
             )
             .at(&span, "who reads it can pass for lbd")

@@ -40,14 +40,14 @@ pub(super) const PROXY: Section = Section {
         Key::new(
             "balance",
             Kind::Choice(&[
-                Word::new("round-robin").called(&["roundrobin", "rr", "static-rr"]),
-                Word::later("least-connections").called(&["leastconn", "least-conn"]),
-                Word::later("random"),
-                Word::later("source-hash").called(&["source"]),
-                Word::later("first"),
+                Word::new("round-robin").called(&["roundrobin", "rr", "wrr", "static-rr", "round_robin"]),
+                Word::new("least-connections").called(&["leastconn", "least-conn", "least_conn", "least_request", "lc", "wlc"]),
+                Word::new("random").called(&["p2c"]),
+                Word::new("source-hash").called(&["source", "ip_hash", "ring_hash", "maglev", "sh"]),
+                Word::new("first"),
             ]),
             Fallback::Value("\"round-robin\""),
-            "How the next server is chosen.",
+            "How the next server is chosen: in turn by weight; the one with the fewest connections for its weight; the less loaded of two drawn by weight; the same for the same client address; the first with room. See balancing.md.",
         )
         .called(&["algorithm", "lb_algo"]),
         Key::new(
@@ -386,6 +386,12 @@ pub(super) const BACKENDS: Section = Section {
             Fallback::Value("false"),
             "Starts in maintenance.",
         ),
-        Key::later("backup", "Used only when no other server is usable."),
+        Key::new(
+            "backup",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Used only when no other server is usable; then with all others like it.",
+        )
+        .called(&["allbackups"]),
     ],
 };
