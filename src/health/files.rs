@@ -173,6 +173,17 @@ impl Files {
         }
     }
 
+    /// The cluster's CA need not be there, but once it was there it is not given up for nothing.
+    fn no_less_trusted(&self, setup: Setup) -> Result<Setup, TlsSetupError> {
+        if setup.verified || !self.present().verified {
+            return Ok(setup);
+        }
+        Err(TlsSetupError::Read {
+            path: self.wanted.cluster_ca.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })
+    }
+
     fn look(&self) {
         let prints = prints(&self.wanted);
         let mut seen = locked(&self.seen);
@@ -180,7 +191,7 @@ impl Files {
             seen.bad = None;
             return;
         }
-        match Setup::read(&self.wanted) {
+        match Setup::read(&self.wanted).and_then(|setup| self.no_less_trusted(setup)) {
             Ok(setup) => {
                 let verified = setup.verified;
                 self.present.store(Arc::new(setup));
