@@ -5,6 +5,8 @@
     reason = "helpers of tests panic like tests"
 )]
 
+#[path = "proxy/capacity.rs"]
+mod capacity;
 #[path = "proxy/fairness.rs"]
 mod fairness;
 #[path = "proxy/headers.rs"]
@@ -21,6 +23,8 @@ mod relaying;
 mod resets;
 #[path = "proxy/servers.rs"]
 mod servers;
+#[path = "proxy/sources.rs"]
+mod sources;
 #[path = "proxy/spread.rs"]
 mod spread;
 #[path = "proxy/stalls.rs"]

@@ -24,7 +24,7 @@ use super::queue::{Ticket, Tried};
 use super::roster::{self, Member, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
-use super::sources::Sources;
+use super::sources::{Overview, Sources};
 use crate::config::model;
 use crate::net::clock;
 
@@ -236,6 +236,12 @@ impl Farm {
     /// What each source has of this proxy; `None`: nobody counts.
     pub(super) const fn sources(&self) -> Option<&Sources> {
         self.sources.as_ref()
+    }
+
+    /// Its sources at a glance, with at most twice `most` of them by name; `None`: nobody counts.
+    #[must_use]
+    pub fn talkers(&self, most: usize) -> Option<Overview> {
+        Some(self.sources.as_ref()?.overview(most))
     }
 
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
