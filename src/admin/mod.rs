@@ -17,6 +17,7 @@ pub mod protocol;
 pub mod socket;
 pub mod status;
 pub mod table;
+pub mod talkers;
 
 use std::sync::Arc;
 

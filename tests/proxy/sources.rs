@@ -147,7 +147,7 @@ fn a_source_is_held_to_its_connections_and_others_are_not() {
         assert_eq!(lab.stats().totals.source_connections, 20);
         drop((inside, exempt));
         lab.settle();
-        let sources = lab.farm.talkers(9).unwrap();
+        let sources = lab.stats().sources.unwrap();
         assert_eq!((sources.known, sources.connected), (3, 0));
         assert_eq!((sources.top[0].accepted, sources.top[0].refused), (6, 20));
     }
@@ -175,7 +175,7 @@ fn an_ipv6_network_of_64_bits_is_one_source() {
     assert!(inside.iter().all(is_served));
     assert!(is_reset(&mut from(&lab, "2001:db8:0:7:aaaa::1")));
     assert!(is_served(&from(&lab, "2001:db8:0:8::1")));
-    let top = lab.farm.talkers(1).unwrap().top;
+    let top = lab.stats().sources.unwrap().top;
     assert_eq!(top[0].source.to_string(), "2001:db8:0:7::/64");
     assert_eq!((top[0].connections, top[0].refused), (3, 1));
 }
@@ -216,10 +216,10 @@ fn clients_that_are_refused_elsewhere_or_leave_early_are_given_back_too() {
             super::lab::reset(waits);
         }
         wait_until("it has left", || {
-            lab.farm.talkers(1).unwrap().top[0].connections == 1
+            lab.stats().sources.unwrap().top[0].connections == 1
         });
     }
     drop(served);
     lab.settle();
-    assert_eq!(lab.farm.talkers(1).unwrap().connected, 0);
+    assert_eq!(lab.stats().sources.unwrap().connected, 0);
 }

@@ -28,6 +28,9 @@ use super::sources::{Overview, Sources};
 use crate::config::model;
 use crate::net::clock;
 
+/// Sources that are shown by name, by each of two measures.
+const TALKERS_MAX: usize = 10;
+
 /// A proxy's shared state.
 #[derive(Debug)]
 pub struct Farm {
@@ -238,12 +241,6 @@ impl Farm {
         self.sources.as_ref()
     }
 
-    /// Its sources at a glance, with at most twice `most` of them by name; `None`: nobody counts.
-    #[must_use]
-    pub fn talkers(&self, most: usize) -> Option<Overview> {
-        Some(self.sources.as_ref()?.overview(most))
-    }
-
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
     /// those whose connect failed.
     pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
@@ -282,6 +279,7 @@ impl Farm {
     pub fn stats(&self, now: Instant) -> FarmStats {
         let (totals, server_totals) = self.totals();
         let roster = self.roster();
+        let sources = self.sources.as_ref().map(|s| s.overview(TALKERS_MAX));
         let dispatch = self.dispatch();
         let servers = roster
             .present()
@@ -299,6 +297,7 @@ impl Farm {
             queue: dispatch.queue().len(),
             queue_max: dispatch.queue().longest(),
             queue_limit: dispatch.queue_limit(),
+            sources,
             totals,
             servers,
         }
@@ -324,6 +323,8 @@ pub struct FarmStats {
     pub queue_max: usize,
     /// How many may wait.
     pub queue_limit: usize,
+    /// The sources of its connections; `None`: nobody counts.
+    pub sources: Option<Overview>,
     /// Counters since the engine began.
     pub totals: ProxyTotals,
     /// The servers, in the order of their places.
