@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::balance::Key;
+
 /// A connection, named so that every worker can hand it a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
@@ -48,6 +50,8 @@ pub struct Waiter {
     pub ticket: Ticket,
     /// Where it has been already.
     pub tried: Tried,
+    /// Who it is, where that matters.
+    pub key: Key,
 }
 
 /// The queue is as long as it may be.
@@ -184,7 +188,7 @@ impl Queue {
     /// could have any: if there is none for it, there is none for those behind.
     pub fn serve(
         &mut self,
-        mut choose: impl FnMut(Tried) -> Option<usize>,
+        mut choose: impl FnMut(&Waiter) -> Option<usize>,
     ) -> Option<(Ticket, usize)> {
         let again = self.again.waiters().map(|(number, w)| (true, number, w));
         let first = self.first.waiters().map(|(number, w)| (false, number, w));
@@ -194,7 +198,7 @@ impl Queue {
             if in_vain == Some(waiter.tried) {
                 continue;
             }
-            if let Some(server) = choose(waiter.tried) {
+            if let Some(server) = choose(waiter) {
                 found = Some((Place { again, number }, server));
                 break;
             }
@@ -256,6 +260,7 @@ mod tests {
                 serial: 0,
             },
             tried: Tried::default(),
+            key: Key::NONE,
         }
     }
 
@@ -293,7 +298,7 @@ mod tests {
         burnt.tried.mark(4);
         assert_eq!(queue.push(burnt, 9), Ok(0));
         assert_eq!(queue.push(waiter(2), 9), Ok(1));
-        let free = |tried: Tried| (!tried.contains(4)).then_some(4);
+        let free = |waiter: &Waiter| (!waiter.tried.contains(4)).then_some(4);
         assert_eq!(queue.serve(free), Some((waiter(2).ticket, 4)));
         assert_eq!(queue.serve(free), None);
         assert_eq!(queue.len(), 1);
@@ -326,8 +331,8 @@ mod tests {
         }
         let mut asked = Vec::new();
         assert_eq!(
-            queue.serve(|tried| {
-                asked.push(tried.is_empty());
+            queue.serve(|waiter| {
+                asked.push(waiter.tried.is_empty());
                 None
             }),
             None

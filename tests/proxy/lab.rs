@@ -133,6 +133,7 @@ pub fn server(addr: SocketAddr) -> Server {
         max_connections: None,
         connects_per_second: None,
         disabled: false,
+        backup: false,
     }
 }
 

@@ -33,7 +33,7 @@ fn ticket(slot: u32) -> Ticket {
 }
 
 fn admit(dispatch: &mut Dispatch, slot: u32) -> Admission {
-    dispatch.admit(ticket(slot), Tried::NONE, Turn::First)
+    dispatch.admit(ticket(slot), Tried::NONE, Turn::First, Key::NONE)
 }
 
 /// Who was served since the last look: slot and server.
@@ -51,7 +51,7 @@ fn paced_servers_take_a_herd_at_their_rates_in_order_and_nobody_slips_past_the_l
     let (mut dispatch, begin) = start(vec![paced(50, 0), paced(20, 0)], 5000);
     let mut served = Vec::new();
     for slot in 0..1000 {
-        assert_eq!(dispatch.board().take(), None);
+        assert_eq!(dispatch.board().take(Key::NONE), None);
         if let Admission::Server(server) = admit(&mut dispatch, slot) {
             served.push((slot, server));
         }
@@ -128,7 +128,7 @@ fn a_proxy_whose_paced_servers_left_service_and_came_back_is_still_paced() {
     }
     assert_eq!(admit(&mut dispatch, 0), Admission::NoServer);
     dispatch.set_admin(1, AdminState::Ready, begin);
-    assert_eq!(dispatch.board().take(), None);
+    assert_eq!(dispatch.board().take(Key::NONE), None);
     assert_eq!(admit(&mut dispatch, 0), Admission::Server(1));
     assert_eq!(admit(&mut dispatch, 1), Admission::Queued(0));
 }

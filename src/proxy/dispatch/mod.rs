@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::board::Board;
-use self::plan::Plan;
+use self::plan::{Candidate, Owed, Plan};
 use self::slots::{Door, Slots, Take};
-use crate::config::model::{self, MaxQueue};
-use crate::proxy::balance::Rotation;
+use crate::config::model::{self, Balance, MaxQueue};
+use crate::proxy::balance::{Key, Rotation};
 use crate::proxy::outlook::Outlook;
 use crate::proxy::pace::Pacers;
 use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
@@ -71,6 +71,11 @@ pub struct Dispatch {
     planned: bool,
     /// Picks where the plan doesn't, and for retries: they leave everybody's turn as it is.
     rotation: Rotation,
+    balance: Balance,
+    /// What the plans before this one left.
+    owed: Owed,
+    /// No server but backups is usable.
+    on_backups: bool,
     queue: Queue,
     outlook: Outlook,
     max_queue: MaxQueue,
@@ -103,6 +108,9 @@ impl Dispatch {
             weights: vec![0; config.servers.len()],
             planned: false,
             rotation: Rotation::new(config.servers.len()),
+            balance: config.balance,
+            owed: Owed::default(),
+            on_backups: false,
             queue: Queue::default(),
             outlook: Outlook::new(config.queue_timeout),
             max_queue: config.max_queue,
@@ -116,6 +124,11 @@ impl Dispatch {
         }
     }
 
+    /// Makes draws begin elsewhere. To be called before the first verdict.
+    pub fn draw_from(&self, position: u64) {
+        self.board.replace(|_| Plan::empty(position));
+    }
+
     /// What workers may use without the lock.
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {
@@ -123,17 +136,17 @@ impl Dispatch {
     }
 
     /// Finds a server for a connection, or a place to wait.
-    pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+    pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
         self.open_paced();
         if self.queue.is_empty()
-            && let Some(server) = self.pick_paced(tried)
+            && let Some(server) = self.pick_paced(tried, key)
         {
             return Admission::Server(server);
         }
         if self.usable() == 0 {
             return Admission::NoServer;
         }
-        let waiter = Waiter { ticket, tried };
+        let waiter = Waiter { ticket, tried, key };
         let admission = match turn {
             Turn::Again => {
                 self.now.inspect(|now| self.outlook.returned(*now));
@@ -166,70 +179,45 @@ impl Dispatch {
         returned.left
     }
 
-    /// Drops a leaver from the queue; `false`: it is not there (any more).
-    pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let waited = self.queue.remove(ticket);
-        self.let_go_if_empty();
-        self.plan_wake();
-        waited
-    }
-
     /// The next server with a free slot, avoiding those in `tried` while there are others.
-    fn pick(&mut self, tried: Tried) -> Option<usize> {
-        let untried_left = !tried.is_empty()
-            && self
-                .members()
-                .any(|(i, s)| s.usable() && !tried.contains(i));
-        let allowed = |index| !(untried_left && tried.contains(index));
-        if self.planned && !untried_left {
-            return self.board.take_for_queue();
-        }
-        let (weights, board, rotation) = (&self.weights, &self.board, &mut self.rotation);
-        loop {
-            let picked = rotation.pick(|index| {
-                let free = allowed(index) && board.slots(index).is_some_and(Slots::has_room);
-                weights.get(index).copied().filter(|_| free).unwrap_or(0)
-            })?;
-            if board.slots(picked)?.take(Door::Queue) == Take::Taken {
-                return Some(picked);
-            }
-        }
-    }
-
-    /// Hands free slots to those who wait, in order.
-    pub fn pump(&mut self) {
-        self.open_paced();
-        if self.usable() == 0 {
-            while let Some(ticket) = self.queue.pop() {
-                self.notices.push(Notice::NoServer(ticket));
-            }
-        }
-        let mut queue = std::mem::take(&mut self.queue);
-        while !queue.is_empty()
-            && self.has_room()
-            && let Some((ticket, server)) = queue.serve(|tried| self.pick_paced(tried))
+    fn pick(&mut self, tried: Tried, key: Key) -> Option<usize> {
+        let mut in_force = self.weights.iter().enumerate();
+        let untried_left =
+            !tried.is_empty() && in_force.any(|(i, weight)| *weight > 0 && !tried.contains(i));
+        if !tried.is_empty()
+            && !untried_left
+            && let Some(standby) = self.standby(tried)
         {
-            self.now.inspect(|now| self.outlook.served(*now));
-            self.notices.push(Notice::Granted(ticket, server));
+            return Some(standby);
         }
-        self.queue = queue;
-        self.let_go_if_empty();
-        self.plan_wake();
+        let allowed = |index| !(untried_left && tried.contains(index));
+        // A turn is one newcomer's: a retry takes none.
+        let takes_turns = self.balance == Balance::RoundRobin;
+        if self.planned && !(untried_left && takes_turns) {
+            return self.board.take_for_queue(key, allowed);
+        }
+        let weights = &self.weights;
+        let weight = |index| weights.get(index).copied().filter(|_| allowed(index));
+        in_rotation(&mut self.rotation, &self.board, weight)
     }
 
-    fn let_go_if_empty(&mut self) {
-        if !self.queue.is_empty() {
-            return;
-        }
-        self.outlook.forget();
-        if self.pacers.is_empty() {
-            self.board.let_go(self.servers.len());
-        }
+    /// A slot on a backup, for a connection that has failed on all the servers in force before
+    /// checks told that they are gone.
+    fn standby(&mut self, tried: Tried) -> Option<usize> {
+        let (servers, weights) = (&self.servers, &self.weights);
+        let weight = |index: usize| {
+            let server = servers.get(index)?.as_ref().filter(|s| s.usable())?;
+            let in_force = weights.get(index).is_some_and(|weight| *weight > 0);
+            (!in_force && !tried.contains(index)).then(|| server.effective_weight())
+        };
+        in_rotation(&mut self.rotation, &self.board, weight)
     }
 
     fn has_room(&self) -> bool {
         let mut members = self.members();
-        members.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
+        members.any(|(index, s)| {
+            self.in_force(s) && self.board.slots(index).is_some_and(Slots::has_room)
+        })
     }
 
     /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
@@ -314,8 +302,12 @@ impl Dispatch {
         let was_ramping = self.ramping;
         let ramping = self.members().any(|(_, s)| s.ramping());
         self.ramping = ramping;
-        // While every usable server is warming up, none is throttled: there is nobody else.
-        let cold = self.members().all(|(_, s)| s.ramping() || !s.usable());
+        let on_backups = self.members().all(|(_, s)| s.backup() || !s.usable());
+        self.on_backups = on_backups;
+        // While every server in force is warming up, none is throttled: there is nobody else.
+        let cold = self
+            .members()
+            .all(|(_, s)| s.ramping() || !self.in_force(s));
         self.cold = cold;
         if was_ramping && !self.ramping {
             self.rotation.restart();
@@ -347,19 +339,40 @@ impl Dispatch {
         let weights: Vec<u32> = self
             .servers
             .iter()
-            .map(|s| s.as_ref().filter(|s| s.usable()))
+            .map(|s| s.as_ref().filter(|s| self.in_force(s)))
             .map(|s| s.map_or(0, Server::effective_weight))
             .collect();
         if weights == self.weights {
             return;
         }
         self.weights = weights;
-        let (weights, planned) = (&self.weights, &mut self.planned);
-        self.board.replace(|from| {
-            let plan = Plan::new(weights, from);
+        let candidates = self.candidates();
+        let (balance, owed, planned) = (self.balance, &mut self.owed, &mut self.planned);
+        self.board.replace(|before| {
+            let plan = Plan::follow(before, balance, candidates, owed);
             *planned = plan.is_some();
-            plan.unwrap_or_else(|| Plan::empty(from))
+            plan.unwrap_or_else(|| Plan::empty(0))
         });
+    }
+
+    /// The servers in force, as a plan wants them.
+    fn candidates(&self) -> Vec<Candidate> {
+        let servers = self.servers.iter().zip(&self.weights).enumerate();
+        servers
+            .filter(|(_, (_, weight))| **weight > 0)
+            .filter_map(|(place, (server, weight))| {
+                Some(Candidate {
+                    place: u16::try_from(place).ok()?,
+                    weight: *weight,
+                    seed: server.as_ref()?.seed(),
+                })
+            })
+            .collect()
+    }
+
+    /// Whether a server's turn can come: all usable backups stand in when no other is usable.
+    fn in_force(&self, server: &Server) -> bool {
+        server.usable() && server.backup() == self.on_backups
     }
 
     /// The news that came up since the last call.
@@ -385,7 +398,8 @@ impl Dispatch {
         let limit = match self.max_queue {
             MaxQueue::Total(total) => u64::from(total),
             MaxQueue::PerServer(each) => {
-                u64::from(each).saturating_mul(u64::try_from(self.usable()).unwrap_or(u64::MAX))
+                let in_force = self.members().filter(|(_, s)| self.in_force(s)).count();
+                u64::from(each).saturating_mul(u64::try_from(in_force).unwrap_or(u64::MAX))
             }
         };
         usize::try_from(limit).unwrap_or(usize::MAX)
@@ -418,6 +432,23 @@ impl Dispatch {
     pub fn limit(&self, server: usize) -> Option<u32> {
         let server = self.server(server)?;
         server.max().map(|_| server.limit(!self.cold))
+    }
+}
+
+/// A slot on the next of the servers that have a weight and room, picked one at a time.
+fn in_rotation(
+    rotation: &mut Rotation,
+    board: &Board,
+    weight: impl Fn(usize) -> Option<u32>,
+) -> Option<usize> {
+    loop {
+        let picked = rotation.pick(|index| {
+            let free = board.slots(index).is_some_and(Slots::has_room);
+            weight(index).filter(|_| free).unwrap_or(0)
+        })?;
+        if board.slots(picked)?.take(Door::Queue) == Take::Taken {
+            return Some(picked);
+        }
     }
 }
 
