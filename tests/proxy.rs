@@ -11,6 +11,10 @@ mod balancing;
 mod fairness;
 #[path = "proxy/headers.rs"]
 mod headers;
+#[path = "proxy/hedge_storms.rs"]
+mod hedge_storms;
+#[path = "proxy/hedging.rs"]
+mod hedging;
 #[path = "proxy/lab.rs"]
 mod lab;
 #[path = "proxy/limits.rs"]
@@ -35,3 +39,5 @@ mod streams;
 mod timeouts;
 #[path = "proxy/traps.rs"]
 mod traps;
+#[path = "proxy/verdicts.rs"]
+mod verdicts;

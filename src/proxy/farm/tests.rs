@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
