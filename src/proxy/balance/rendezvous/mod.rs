@@ -103,7 +103,7 @@ fn distance(draw: u64) -> u64 {
     let within = mantissa << 8 >> POINT;
     let at = |step: usize| LOG2.get(step).copied().unwrap_or(1 << POINT);
     let (low, high) = (at(step), at(step + 1));
-    let log = low + ((high - low) * within >> POINT);
+    let log = low + (((high - low) * within) >> POINT);
     (u64::from(zeros + 1) << POINT) - log
 }
 
@@ -118,7 +118,7 @@ const fn table() -> [u64; STEPS + 1] {
         let mut bit = POINT;
         while bit > 0 {
             bit -= 1;
-            number = number * number >> 31;
+            number = (number * number) >> 31;
             if number >> 32 != 0 {
                 number >>= 1;
                 log |= 1 << bit;

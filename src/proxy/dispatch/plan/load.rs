@@ -160,7 +160,7 @@ pub(super) fn sums(candidates: &[Candidate]) -> Box<[u64]> {
 /// The candidate on which a draw falls, out of all but one of them.
 fn drawn_at(sums: &[u64], without: Option<usize>, draw: u32) -> Option<usize> {
     let total = *sums.last()?;
-    let part = |total: u64| u64::try_from(u128::from(draw) * u128::from(total) >> 32).ok();
+    let part = |total: u64| u64::try_from((u128::from(draw) * u128::from(total)) >> 32).ok();
     let Some(without) = without else {
         let point = part(total)?;
         return Some(sums.partition_point(|sum| *sum <= point));
