@@ -15,7 +15,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use lbd::config::model::{Check, CheckKind, HttpCheck, TlsCheck, Verify};
-use lbd::health::fsm::{Machine, State};
+use lbd::health::fsm::{Health, Machine, State};
 use lbd::health::probe::{Probe, Report, Verdict};
 use lbd::health::task::{self, Finding, Target};
 use lbd::net::clock;
@@ -553,13 +553,16 @@ fn a_watched_server_goes_down_after_fall_failures_and_up_after_rise_successes() 
                 .unwrap()
         };
         let first = next().await;
-        assert_eq!((first.proxy, first.server, first.up), (3, 2, true));
+        assert_eq!(
+            (first.proxy, first.server, first.health),
+            (3, 2, Health::Ready)
+        );
         assert_eq!(first.change.unwrap().from, State::Unknown);
         drop(listener);
         let failed = next().await;
-        assert_eq!((failed.up, failed.change), (true, None));
+        assert_eq!((failed.health, failed.change), (Health::Ready, None));
         let down = next().await;
-        assert!(!down.up && down.change.is_some());
+        assert!(down.health != Health::Ready && down.change.is_some());
         assert_eq!(down.verdict, unresponsive("connection refused"));
         let _listener = TcpListener::bind(address).unwrap();
         let up = loop {
@@ -568,11 +571,45 @@ fn a_watched_server_goes_down_after_fall_failures_and_up_after_rise_successes() 
                 break finding;
             }
         };
-        assert!(up.up);
+        assert_eq!(up.health, Health::Ready);
         drop(findings);
         tokio::time::timeout(Duration::from_secs(10), task)
             .await
             .unwrap()
             .unwrap();
+    });
+}
+
+#[test]
+fn however_often_a_probe_is_asked_for_some_time_passes_between_two() {
+    let address = server(drop);
+    let check = Check {
+        interval: Duration::from_secs(3600),
+        ..check(CheckKind::Tcp)
+    };
+    let hurry = Arc::<tokio::sync::Notify>::default();
+    let target = Target {
+        proxy: 0,
+        server: 0,
+        proxy_name: "p".to_owned(),
+        server_name: "s".to_owned(),
+        probe: Probe::new(&check, address, Path::new("/nonexistent")).unwrap(),
+        machine: Machine::new(&check, clock::now()),
+        hurry: Arc::clone(&hurry),
+    };
+    block_on(async {
+        let (sender, mut findings) = tokio::sync::mpsc::channel(1);
+        let task = tokio::spawn(task::watch(target, sender));
+        let first = findings.recv().await.unwrap();
+        let mut last = first;
+        for _ in 0..10 {
+            hurry.notify_one();
+            let next = findings.recv().await.unwrap();
+            let pause = next.started - last.finished;
+            assert!(pause >= Duration::from_millis(50), "{pause:?}");
+            assert!(pause < Duration::from_secs(60), "{pause:?}");
+            last = next;
+        }
+        task.abort();
     });
 }

@@ -5,6 +5,8 @@
     reason = "helpers of tests panic like tests"
 )]
 
+#[path = "proxy/balancing.rs"]
+mod balancing;
 #[path = "proxy/fairness.rs"]
 mod fairness;
 #[path = "proxy/headers.rs"]
@@ -37,3 +39,5 @@ mod streams;
 mod timeouts;
 #[path = "proxy/traps.rs"]
 mod traps;
+#[path = "proxy/verdicts.rs"]
+mod verdicts;

@@ -77,6 +77,9 @@ pub struct ProxyStatus {
     pub probed: bool,
     /// Servers that may take new connections.
     pub usable: u64,
+    /// Every server that is up is held back, and they are used all the same.
+    #[serde(default)]
+    pub panic: bool,
     /// Client connections, queued ones included.
     pub connections: u64,
     /// `max-connections`; `None`: the process limit alone.
@@ -87,8 +90,25 @@ pub struct ProxyStatus {
     pub max_queue: u64,
     /// Counters since the process began.
     pub totals: ProxyTotals,
-    /// One per member of `backends`.
+    /// Its servers: those of the file, and those that came at run time.
     pub servers: Vec<ServerStatus>,
+    /// Servers that were removed and have connections still.
+    #[serde(default)]
+    pub leaving: Vec<LeavingStatus>,
+    /// Servers of the file that an operator removed.
+    #[serde(default)]
+    pub removed: Vec<String>,
+}
+
+/// A server that was removed and has connections still.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeavingStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Connections it has.
+    pub connections: u64,
 }
 
 /// Counters of a proxy since the process began.
@@ -187,8 +207,17 @@ pub struct ServerStatus {
     pub check_failures: u64,
     /// Changes of verdict.
     pub transitions: u64,
-    /// Configured weight.
+    /// `file`, `operator` or `discovered`: who made it a member.
+    #[serde(default)]
+    pub origin: String,
+    /// `ready`, `drain` or `maint`: the operator's word.
+    #[serde(default)]
+    pub admin: String,
+    /// Present weight.
     pub weight: u64,
+    /// The weight it came with, where an operator's stands before it.
+    #[serde(default)]
+    pub own_weight: Option<u64>,
     /// Milliseconds of slowstart already passed; `None`: not ramping.
     pub ramp_ms: Option<u64>,
     /// Connections to it.
@@ -215,6 +244,41 @@ pub struct ServerStatus {
     pub bytes_out: u64,
     /// Connections it broke off.
     pub aborts: u64,
+    /// What stands behind its state, and beside it.
+    #[serde(default)]
+    pub standing: ServerStanding,
+}
+
+/// What checks in a row and real traffic have made of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerStanding {
+    /// `ready`, `not-ready` or `unresponsive`, by the rules of the check; `None`: no verdict yet.
+    pub verdict: Option<String>,
+    /// Milliseconds since it was ejected for what traffic told; `None`: it is not.
+    pub ejected_ms: Option<u64>,
+    /// Why it was ejected.
+    pub ejected_for: Option<String>,
+    /// Successful checks in a row that it still needs to be believed after many outages; 0: it is.
+    pub missing: u64,
+    /// Its established connections are being closed.
+    pub closing: bool,
+    /// How often traffic made it suspect.
+    pub suspicions: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
+}
+
+impl ServerStanding {
+    /// Why it takes no new connections although it is up, for people; `None`: it takes them.
+    #[must_use]
+    pub fn held_back(&self) -> Option<String> {
+        match (self.ejected_ms, self.missing) {
+            (Some(ms), _) => Some(format!("ejected {}", short_time(ms))),
+            (None, 0) => None,
+            (None, missing) => Some(format!("not believed yet, {missing} checks to go")),
+        }
+    }
 }
 
 /// A time span for people: `0.4s`, `12s`, `3m02s`, `5h10m`, `3d4h`.

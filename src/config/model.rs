@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::balance::Balance;
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
 pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
@@ -29,6 +30,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[peer]`; without it the channel is off.
     pub peer: Option<Peer>,
+    /// `state-dir`; `None`: the service manager's, or the usual one if it is there.
+    pub state_dir: Option<PathBuf>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.
@@ -356,6 +359,12 @@ pub struct Proxy {
     pub client_first: bool,
     /// `first-byte-timeout`; default 10s where the client speaks first, else `None`.
     pub first_byte_timeout: Option<Duration>,
+    /// `on-unresponsive`, default reset.
+    pub on_unresponsive: OnUnresponsive,
+    /// `on-not-ready`, default drain.
+    pub on_not_ready: OnNotReady,
+    /// `max-ejected`, percent of the servers that could serve, default 50; 0: none.
+    pub max_ejected: u8,
     /// `retries` after a failed connect, on another server if there is one, default 3.
     pub retries: u8,
     /// `hedge-after`: when a second connect begins beside one without an answer, default auto.
@@ -379,6 +388,24 @@ pub struct Proxy {
     pub servers: Vec<Server>,
 }
 
+/// What becomes of the established connections of a server that gives no sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnresponsive {
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
+    /// They stay.
+    Keep,
+}
+
+/// What becomes of the established connections of a server that is alive and not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNotReady {
+    /// They stay; new ones go elsewhere.
+    Drain,
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
+}
+
 /// Where a proxy listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Listen {
@@ -396,21 +423,6 @@ impl fmt::Display for Listen {
             Self::Any(port) => write!(f, ":{port}"),
         }
     }
-}
-
-/// How the next server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin, one rotation for all workers.
-    RoundRobin,
-    /// The server with the fewest connections for its weight.
-    LeastConnections,
-    /// The less loaded of two servers drawn by weight.
-    Random,
-    /// The same server for the same client address, within bounds of load.
-    SourceHash,
-    /// The first server in file order that has room.
-    First,
 }
 
 /// When a connect without an answer gets a second one, on another server, beside it.

@@ -14,9 +14,11 @@ use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use super::files::Wanted;
+use super::fsm::Health;
 use super::http::{self, Asked};
 use super::patience::patiently;
-use super::tls::{Setup, Tls, TlsSetupError};
+use super::setup::{Setup, TlsSetupError};
+use super::tls::Tls;
 use crate::config::model::{Check, CheckKind, HttpCheck};
 use crate::net::{clock, source};
 
@@ -45,6 +47,16 @@ impl Verdict {
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self, Self::Ready)
+    }
+
+    /// Without the reason.
+    #[must_use]
+    pub const fn health(&self) -> Health {
+        match self {
+            Self::Ready => Health::Ready,
+            Self::NotReady(_) => Health::NotReady,
+            Self::Unresponsive(_) => Health::Unresponsive,
+        }
     }
 
     /// Why not ready.
@@ -203,7 +215,7 @@ impl Probe {
                 None => self.accepted(tcp, end).await.into(),
             };
         };
-        let (stream, setup) = match timeout_at(end, tls.handshake(tcp)).await {
+        let (stream, setup) = match timeout_at(end, tls.handshake(tcp, clock::now())).await {
             Ok(Ok(pair)) => pair,
             Ok(Err(error)) => return handshake_verdict(&error).into(),
             Err(_elapsed) => return Verdict::unresponsive("tls handshake timed out").into(),

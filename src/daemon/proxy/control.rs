@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -17,13 +17,17 @@ use super::access::Access;
 use super::clients::Clients;
 use super::limits::Limits;
 use super::link::{Link, RECONNECT_EVERY};
+use super::memory::Memory;
 use super::news::{News, groups};
-use super::orders::{OUTSTANDING_MAX, Outstanding};
+use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
-use super::setup::{first_verdicts_within, machines, restore};
+use super::servers::{self, Desk};
+use super::setup::{as_operators_left_it, first_verdicts_within, machines, restore};
+use super::shelf::{Shelf, Writer};
 use super::start::{Begin, hello, read_text};
 use super::watchers::Watchers;
+use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
@@ -32,12 +36,13 @@ use crate::health::probe::Probe;
 use crate::health::task::Finding;
 use crate::ipc::message::{ToKeeper, ToProxy, Welcome};
 use crate::net::clock;
+use crate::proxy::dispatch::verdicts::Checked;
 use crate::proxy::engine::{Engine, EngineOptions, Listeners, Placement};
 use crate::proxy::farm::Farm;
 
 /// Signs of life to the keeper, and how often pending news is looked at.
 const BEAT: Duration = Duration::from_millis(50);
-/// Slowstart ramps, suspicions of the data path, closed doors.
+/// Slowstart ramps, closed doors.
 const TICK: Duration = Duration::from_millis(250);
 /// SIGTERM to this process alone.
 const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
@@ -56,6 +61,7 @@ pub(super) struct Plan {
     pub(super) doors: Doors,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
+    pub(super) memory: Memory,
 }
 
 /// The signals that mean something here.
@@ -90,6 +96,8 @@ pub(super) struct Control {
     doors: Doors,
     findings: mpsc::Receiver<Finding>,
     watchers: Watchers,
+    /// A server is to be checked at once.
+    alarm: Arc<Notify>,
     serve_by: Instant,
     news: News,
     clients: Clients,
@@ -97,6 +105,8 @@ pub(super) struct Control {
     orders: mpsc::Receiver<Order>,
     orders_sender: Orders,
     outstanding: Outstanding,
+    memory: Memory,
+    shelf: Option<Writer>,
     /// The task that stops the engine, once somebody said stop.
     stopping: Option<JoinHandle<()>>,
 }
@@ -148,6 +158,10 @@ impl Control {
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
+        let mut memory = plan.memory;
+        memory.restore(&farms);
+        memory.apply(&farms, now);
+        as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
         let access = plan
             .access
@@ -157,6 +171,11 @@ impl Control {
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
+        let alarm = Arc::new(Notify::new());
+        for farm in &farms {
+            let alarm = Arc::clone(&alarm);
+            farm.set_alarm(Arc::new(move || alarm.notify_one()));
+        }
         let fixed = Fixed {
             workers: plan.workers,
             config,
@@ -173,6 +192,7 @@ impl Control {
             node: welcome.node,
             config_path: welcome.config_path,
             serving: false,
+            removed: memory.removed(),
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
@@ -185,11 +205,14 @@ impl Control {
             doors: plan.doors,
             findings,
             watchers,
+            alarm,
             news: News::default(),
             clients,
             orders,
             orders_sender,
             outstanding: Outstanding::default(),
+            shelf: memory.shelf.as_ref().map(Shelf::writer),
+            memory,
             stopping: None,
         })
     }
@@ -206,6 +229,7 @@ impl Control {
                 event = self.keeper.next(&self.keeper_socket) => self.on_keeper(event).await?,
                 Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
                 Some(order) = self.orders.recv() => self.on_order(order),
+                () = self.alarm.notified() => self.on_suspicion(clock::now()),
                 _ = beat.tick() => self.on_beat(clock::now())?,
                 _ = tick.tick() => self.on_tick(clock::now(), &source),
                 Some(()) = signals.terminate.recv() => self.stop(GRACE_ON_SIGNAL, "SIGTERM"),
@@ -222,7 +246,12 @@ impl Control {
 
     fn on_finding(&mut self, finding: &Finding) -> Result<(), ProxyError> {
         if let Some(farm) = self.shared.farms.get(finding.proxy) {
-            farm.set_up(finding.server, finding.up, finding.finished);
+            let checked = Checked {
+                health: finding.health,
+                found: finding.verdict.health(),
+                began: finding.started,
+            };
+            farm.on_check(finding.server, checked, finding.finished);
             if finding.verdict.is_ready() {
                 farm.passed_check(finding.server, finding.finished);
             }
@@ -240,18 +269,64 @@ impl Control {
             Tie::Connected(link) => Some(link),
             Tie::Lost => None,
         };
-        self.outstanding.pass_on(order, link);
+        match order {
+            Order::Keeper(command, answer) => self.outstanding.pass_on(command, answer, link),
+            Order::Servers(command, uid, answer) => self.on_servers(command, uid, answer),
+        }
+    }
+
+    /// An order about servers: carried out at once, answered when it lies on disk.
+    fn on_servers(
+        &mut self,
+        command: ServerCommand,
+        uid: u32,
+        answer: oneshot::Sender<ServersOutcome>,
+    ) {
+        let now = clock::now();
+        let mut desk = Desk {
+            proxies: &self.shared.config.proxies,
+            farms: &self.shared.farms,
+            memory: &mut self.memory,
+            now,
+        };
+        let done = match desk.carry_out(command) {
+            Ok(done) => done,
+            Err(why) => return reply(answer, ServersOutcome::Refused(why)),
+        };
+        self.follow_rosters(now);
+        self.shared.changing().removed = self.memory.removed();
+        for change in &done.servers {
+            let event = servers::event(change, uid);
+            let (server, from, to) = (&event.server, &event.from, &event.to);
+            tracing::info!(server, from, to, uid, "server changed by order");
+            self.news.events.push(event);
+        }
+        match &self.shelf {
+            None => reply(answer, ServersOutcome::Done(done)),
+            Some(shelf) => {
+                let kept = servers::keep(shelf.clone(), self.memory.all());
+                tokio::spawn(async move {
+                    let kept = kept.await;
+                    reply(answer, ServersOutcome::Done(ServersDone { kept, ..done }));
+                });
+            }
+        }
     }
 
     /// Begins to serve when that is possible, and tells the keeper what it should know.
     fn on_beat(&mut self, now: Instant) -> Result<(), ProxyError> {
         self.try_begin(now)?;
+        for farm in &self.shared.farms {
+            farm.watch(now);
+        }
+        // Those that it was too early for.
+        self.on_suspicion(now);
         let heard = self.shared.changing().keeper_heard;
         self.outstanding.tick(now, heard);
         let Tie::Connected(link) = &self.keeper else {
             return Ok(());
         };
-        if let Err(error) = self.news.tell(link, &self.shared, now) {
+        if let Err(error) = self.news.tell(link, &self.shared, &mut self.memory, now) {
             tracing::debug!(%error, "keeper cannot be told");
         }
         Ok(())
@@ -259,13 +334,8 @@ impl Control {
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
         self.follow_rosters(now);
-        for (proxy, farm) in self.shared.farms.iter().enumerate() {
+        for farm in &self.shared.farms {
             farm.tick(now);
-            for (place, _) in farm.roster().present() {
-                if farm.take_suspect(place) {
-                    self.watchers.hurry(proxy, place);
-                }
-            }
         }
         self.doors.serve(source, &self.orders_sender, now);
         if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
@@ -275,8 +345,9 @@ impl Control {
         }
     }
 
-    /// Health checks begin and end with their servers.
+    /// Health checks begin and end with their servers; those that come are as operators left them.
     fn follow_rosters(&mut self, now: Instant) {
+        self.memory.apply(&self.shared.farms, now);
         let mut changing = self.shared.changing();
         let proxies = self.shared.config.proxies.iter().zip(&self.shared.farms);
         for (at, (config, farm)) in proxies.enumerate() {
@@ -321,6 +392,25 @@ impl Control {
         Ok(())
     }
 
+    /// Has servers checked at once that the data path, or another server's check, has made suspect.
+    /// No sooner after the last check of one than checks follow each other in transition: more
+    /// haste would take a server down for a shorter fault than its check was set up for.
+    fn on_suspicion(&self, now: Instant) {
+        for (proxy, farm) in self.shared.farms.iter().enumerate() {
+            let pause = farm.config().check.fast_interval;
+            for (place, _) in farm.roster().present() {
+                if !farm.is_suspect(place) {
+                    continue;
+                }
+                let checked = self.shared.changing().board.checked(proxy, place);
+                let rested = |checked| now.saturating_duration_since(checked) >= pause;
+                if checked.is_none_or(rested) && farm.take_suspect(place) {
+                    self.watchers.hurry(proxy, place);
+                }
+            }
+        }
+    }
+
     async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
         match event {
             Event::Message(message, fds) => {
@@ -345,6 +435,7 @@ impl Control {
                 }
                 self.keeper = Tie::Connected(link);
                 self.news.start_over();
+                self.memory.untold = true;
                 self.clients.start_over();
                 self.shared.changing().keeper_heard = Some(clock::now());
             }
@@ -397,6 +488,8 @@ impl Control {
         let serving = self.stopping.is_none();
         let hello = ToKeeper::Hello(hello(self.digest, serving));
         link.send(&hello, &[]).await?;
+        let notes = ToKeeper::Notes(self.memory.all());
+        link.send(&notes, &[]).await?;
         if let Some(engine) = self.shared.engine.get() {
             for (message, fds) in groups(&engine.listeners()) {
                 link.send(&message, &fds).await?;

@@ -7,7 +7,7 @@ pub mod table;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,17 @@ use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
-use super::roster::{self, Member, Roster, Table};
+use super::roster::{self, Member, Origin, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
 use super::sources::Sources;
 use crate::config::model;
 use crate::net::clock;
+
+mod verdicts;
+
+use self::verdicts::Suspects;
+pub use self::verdicts::{Alarm, Standing};
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -41,12 +46,12 @@ pub struct Farm {
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     sources: Option<Sources>,
-    suspects: Vec<AtomicBool>,
     /// When somebody who waits for a paced server is to be served, microseconds since `began`;
     /// the highest number: nobody.
     wake: AtomicU64,
     began: Instant,
     doubts: Doubts,
+    suspects: Suspects,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
@@ -79,7 +84,7 @@ impl Farm {
             gate: Gate::new(limit),
             sources: config.guard.per_source.as_ref().map(Sources::new),
             doubts: Doubts::new(places, clock::now()),
-            suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
+            suspects: Suspects::new(places),
             addresses: addresses.map(Address::new).collect(),
             wake: AtomicU64::new(u64::MAX),
             began: clock::now(),
@@ -105,18 +110,6 @@ impl Farm {
         &self.config
     }
 
-    /// A health verdict. DOWN→UP starts slowstart, the first verdict doesn't; UP→DOWN sends
-    /// connects in flight elsewhere.
-    pub fn set_up(&self, server: usize, up: bool, now: Instant) {
-        let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
-        if changed {
-            self.doubts.clear(server);
-        }
-        if changed && !up {
-            self.tell_server_down(server);
-        }
-    }
-
     /// What the previous process knew of a server.
     pub fn restore(&self, server: usize, up: bool, ramp_elapsed: Option<Duration>, now: Instant) {
         self.change(|dispatch| dispatch.restore(server, up, ramp_elapsed, now));
@@ -140,14 +133,6 @@ impl Farm {
     #[must_use]
     pub fn usable(&self) -> usize {
         self.dispatch().usable()
-    }
-
-    /// Whether a connect to `server` failed since the last call: a probe is due.
-    #[must_use]
-    pub fn take_suspect(&self, server: usize) -> bool {
-        self.suspects
-            .get(server)
-            .is_some_and(|s| s.swap(false, Ordering::Relaxed))
     }
 
     fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
@@ -295,13 +280,6 @@ impl Farm {
         self.dispatch().leave(ticket)
     }
 
-    /// A connect to `server` failed.
-    pub(super) fn suspect(&self, server: usize) {
-        if let Some(suspect) = self.suspects.get(server) {
-            suspect.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// Everything that status and metrics show.
     #[must_use]
     pub fn stats(&self, now: Instant) -> FarmStats {
@@ -318,6 +296,8 @@ impl Farm {
         FarmStats {
             name: self.config.name.clone(),
             usable: dispatch.usable(),
+            able: dispatch.able(),
+            panic: dispatch.panics(),
             connections: self.gate.inside(),
             connections_max: self.gate.most(),
             connections_limit: self.config.max_connections.map(NonZeroU32::get),
@@ -326,6 +306,7 @@ impl Farm {
             queue_limit: dispatch.queue_limit(),
             totals,
             servers,
+            leaving: self.leaving(&roster),
         }
     }
 }
@@ -337,6 +318,10 @@ pub struct FarmStats {
     pub name: String,
     /// Servers that may take new connections.
     pub usable: usize,
+    /// Servers that could, as far as checks and the operator say.
+    pub able: usize,
+    /// Every server that could is held back, and they are used all the same.
+    pub panic: bool,
     /// Connections now, running and queued.
     pub connections: u32,
     /// The most at once.
@@ -353,6 +338,19 @@ pub struct FarmStats {
     pub totals: ProxyTotals,
     /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
+    /// Servers that were removed and have connections still.
+    pub leaving: Vec<LeavingStats>,
+}
+
+/// A server that was removed and has connections still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeavingStats {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Connections it has.
+    pub connections: u32,
 }
 
 /// Everything that status and metrics show of a server.
@@ -364,13 +362,19 @@ pub struct ServerStats {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Who made it a member.
+    pub origin: Origin,
+    /// The weight it came with, where an operator's stands before it.
+    pub own_weight: Option<u32>,
     /// What the health checks say.
     pub operational: Operational,
+    /// What stands behind that, and beside it.
+    pub standing: Standing,
     /// What the administrator says.
     pub admin: AdminState,
     /// Whether it may take new connections.
     pub usable: bool,
-    /// The configured weight.
+    /// The present weight.
     pub weight: u32,
     /// The present share of that weight, percent.
     pub share_percent: u32,
@@ -406,7 +410,10 @@ impl ServerStats {
             place,
             name: member.name.clone(),
             address: member.address,
+            origin: member.origin,
+            own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
+            standing: Standing::new(server, now),
             admin: server.admin(),
             usable: server.usable(),
             weight: server.weight(),
