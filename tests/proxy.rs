@@ -37,3 +37,5 @@ mod streams;
 mod timeouts;
 #[path = "proxy/traps.rs"]
 mod traps;
+#[path = "proxy/verdicts.rs"]
+mod verdicts;

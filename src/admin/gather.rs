@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::status::{LeavingStatus, ProxyStatus, ProxyTotals, ServerState, ServerStatus};
+use super::status::{
+    LeavingStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus,
+};
 use crate::config::model::Proxy;
 use crate::health::board::Health;
 use crate::health::probe::Verdict;
 use crate::proxy::counters::ProxyTotals as Counters;
-use crate::proxy::farm::{FarmStats, LeavingStats, ServerStats};
+use crate::proxy::farm::{FarmStats, LeavingStats, ServerStats, Standing};
 use crate::proxy::server::{AdminState, Operational};
 
 /// One proxy: its configuration, its numbers, and what the checks of its servers say.
@@ -26,6 +28,7 @@ pub fn proxy_status(
         listen: config.listen.iter().map(ToString::to_string).collect(),
         probed,
         usable: wide(stats.usable),
+        panic: stats.panic,
         connections: stats.connections.into(),
         max_connections: stats.connections_limit.map(Into::into),
         queue: wide(stats.queue),
@@ -69,6 +72,7 @@ fn totals(counters: &Counters) -> ProxyTotals {
         ("source-rate", counters.source_rate),
         ("half-close-timeout", counters.half_close_timeouts),
         ("gave-way", counters.gave_way),
+        ("server-down", counters.server_down),
         ("killed", counters.killed),
         ("resources", counters.resource_errors),
         ("accept", counters.accept_errors),
@@ -129,6 +133,19 @@ fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerSt
         bytes_in: stats.totals.bytes_in,
         bytes_out: stats.totals.bytes_out,
         aborts: stats.totals.server_aborts,
+        standing: standing(&stats.standing),
+    }
+}
+
+fn standing(standing: &Standing) -> ServerStanding {
+    ServerStanding {
+        verdict: standing.verdict.map(str::to_owned),
+        ejected_ms: standing.ejected_ms,
+        ejected_for: standing.ejected_for.map(str::to_owned),
+        missing: standing.missing.into(),
+        closing: standing.closing,
+        suspicions: standing.suspicions,
+        ejections: standing.ejections,
     }
 }
 

@@ -358,6 +358,12 @@ pub struct Proxy {
     pub client_first: bool,
     /// `first-byte-timeout`; default 10s where the client speaks first, else `None`.
     pub first_byte_timeout: Option<Duration>,
+    /// `on-unresponsive`, default reset.
+    pub on_unresponsive: OnUnresponsive,
+    /// `on-not-ready`, default drain.
+    pub on_not_ready: OnNotReady,
+    /// `max-ejected`, percent of the servers that could serve, default 50; 0: none.
+    pub max_ejected: u8,
     /// `retries` after a failed connect, on another server if there is one, default 3.
     pub retries: u8,
     /// `hedge-after`: when a second connect begins beside one without an answer, default auto.
@@ -379,6 +385,24 @@ pub struct Proxy {
     pub check: Check,
     /// `backends`, at least one, in file order.
     pub servers: Vec<Server>,
+}
+
+/// What becomes of the established connections of a server that gives no sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnresponsive {
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
+    /// They stay.
+    Keep,
+}
+
+/// What becomes of the established connections of a server that is alive and not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNotReady {
+    /// They stay; new ones go elsewhere.
+    Drain,
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
 }
 
 /// Where a proxy listens.

@@ -101,11 +101,17 @@ impl Worker {
         let counters = &settings.counters;
         if up > 0 {
             let up = u64::try_from(up).unwrap_or(0);
+            if conn.up.bytes() == up {
+                counters.add_server(server, ServerCount::Asked, 1);
+            }
             counters.add(ProxyCount::BytesIn, up);
             counters.add_server(server, ServerCount::BytesIn, up);
         }
         if down > 0 {
             let down = u64::try_from(down).unwrap_or(0);
+            if conn.down.bytes() == down {
+                counters.add_server(server, ServerCount::Answered, 1);
+            }
             counters.add(ProxyCount::BytesOut, down);
             counters.add_server(server, ServerCount::BytesOut, down);
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::census::LocalEnds;
+use super::closing::Closing;
 use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
@@ -88,6 +89,8 @@ pub(super) struct Worker {
     /// Connections with more to do than their turn allowed.
     pub(super) runnable: Vec<u32>,
     messages: Vec<Message>,
+    /// Servers whose connections are being closed.
+    pub(super) closings: Vec<Closing>,
     next_serial: u32,
     /// Microseconds since the engine's start, read once a round.
     pub(super) now: u64,
@@ -135,6 +138,7 @@ impl Worker {
             graves: Vec::new(),
             runnable: Vec::new(),
             messages: Vec::new(),
+            closings: Vec::new(),
             next_serial: 0,
             now: 0,
             round: 0,
@@ -318,6 +322,7 @@ impl Worker {
             match message {
                 Message::Notice { proxy, notice } => self.on_notice(proxy, notice),
                 Message::ServerDown { proxy, server } => self.on_server_down(proxy, server),
+                Message::CloseServer { proxy, server } => self.close_server(proxy, server),
                 Message::Room => self.resume_listeners(),
                 Message::ResetLocal(addresses) => self.reset_local(&addresses),
                 Message::Census(census) => {
@@ -429,6 +434,7 @@ impl Worker {
     }
 
     fn on_tick(&mut self) {
+        self.close_on();
         self.tend_listeners();
         if self.socks.trim(self.now) {
             self.kit.trim();

@@ -10,7 +10,9 @@ use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
 use super::{address, check, guard, origin, value};
-use crate::config::model::{Balance, HedgeAfter, Listen, MaxQueue, Proxy, Server};
+use crate::config::model::{
+    Balance, HedgeAfter, Listen, MaxQueue, OnNotReady, OnUnresponsive, Proxy, Server,
+};
 use crate::config::problem::Problem;
 use crate::units::Weight;
 
@@ -75,6 +77,9 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         max_queue,
         client_first,
         first_byte_timeout,
+        on_unresponsive: on_unresponsive(&mut fields, sink),
+        on_not_ready: on_not_ready(&mut fields, sink),
+        max_ejected: fields.byte("max-ejected", sink),
         retries: fields.byte("retries", sink),
         hedge_after: hedge_after(&mut fields, connect_timeout, sink),
         slowstart: fields.time("slowstart", sink),
@@ -121,6 +126,20 @@ fn hedge_after(
             Some(time) if !time.is_zero() => HedgeAfter::After(time),
             Some(_) | None => HedgeAfter::Never,
         },
+    }
+}
+
+fn on_unresponsive(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnUnresponsive {
+    match fields.word("on-unresponsive", sink) {
+        "keep" => OnUnresponsive::Keep,
+        _reset => OnUnresponsive::Reset,
+    }
+}
+
+fn on_not_ready(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnNotReady {
+    match fields.word("on-not-ready", sink) {
+        "reset" => OnNotReady::Reset,
+        _drain => OnNotReady::Drain,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod board;
 mod members;
 pub mod plan;
 pub mod slots;
+pub mod verdicts;
 
 mod waiting;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use self::board::Board;
 use self::plan::{Candidate, Owed, Plan};
 use self::slots::{Door, Slots, Take};
+use self::verdicts::Verdicts;
 use crate::config::model::{self, Balance, MaxQueue};
 use crate::proxy::balance::{Key, Rotation};
 use crate::proxy::outlook::Outlook;
@@ -91,6 +93,7 @@ pub struct Dispatch {
     ramping: bool,
     cold: bool,
     notices: Vec<Notice>,
+    verdicts: Verdicts,
 }
 
 impl Dispatch {
@@ -123,6 +126,7 @@ impl Dispatch {
             ramping: false,
             cold: false,
             notices: Vec::new(),
+            verdicts: Verdicts::new(config),
         }
     }
 
@@ -262,16 +266,6 @@ impl Dispatch {
         })
     }
 
-    /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
-    pub fn set_up(&mut self, server: usize, up: bool, now: Instant) -> bool {
-        let ramp = self.slowstart;
-        let changed = self
-            .member_mut(server)
-            .is_some_and(|s| s.set_up(up, ramp, now));
-        self.after_change(changed);
-        changed
-    }
-
     /// What an earlier process knew of a server.
     pub fn restore(&mut self, server: usize, up: bool, elapsed: Option<Duration>, now: Instant) {
         let ramp = self.slowstart;
@@ -308,6 +302,7 @@ impl Dispatch {
         if !changed {
             return;
         }
+        self.settle();
         let was_ramping = self.ramping;
         let ramping = self.members().any(|(_, s)| s.ramping());
         self.ramping = ramping;

@@ -7,7 +7,7 @@ pub mod table;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,11 @@ use super::sources::Sources;
 use crate::config::model;
 use crate::net::clock;
 
+mod verdicts;
+
+use self::verdicts::Suspects;
+pub use self::verdicts::{Alarm, Standing};
+
 /// A proxy's shared state.
 #[derive(Debug)]
 pub struct Farm {
@@ -41,12 +46,12 @@ pub struct Farm {
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     sources: Option<Sources>,
-    suspects: Vec<AtomicBool>,
     /// When somebody who waits for a paced server is to be served, microseconds since `began`;
     /// the highest number: nobody.
     wake: AtomicU64,
     began: Instant,
     doubts: Doubts,
+    suspects: Suspects,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
@@ -79,7 +84,7 @@ impl Farm {
             gate: Gate::new(limit),
             sources: config.guard.per_source.as_ref().map(Sources::new),
             doubts: Doubts::new(places, clock::now()),
-            suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
+            suspects: Suspects::new(places),
             addresses: addresses.map(Address::new).collect(),
             wake: AtomicU64::new(u64::MAX),
             began: clock::now(),
@@ -105,18 +110,6 @@ impl Farm {
         &self.config
     }
 
-    /// A health verdict. DOWN→UP starts slowstart, the first verdict doesn't; UP→DOWN sends
-    /// connects in flight elsewhere.
-    pub fn set_up(&self, server: usize, up: bool, now: Instant) {
-        let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
-        if changed {
-            self.doubts.clear(server);
-        }
-        if changed && !up {
-            self.tell_server_down(server);
-        }
-    }
-
     /// What the previous process knew of a server.
     pub fn restore(&self, server: usize, up: bool, ramp_elapsed: Option<Duration>, now: Instant) {
         self.change(|dispatch| dispatch.restore(server, up, ramp_elapsed, now));
@@ -140,14 +133,6 @@ impl Farm {
     #[must_use]
     pub fn usable(&self) -> usize {
         self.dispatch().usable()
-    }
-
-    /// Whether a connect to `server` failed since the last call: a probe is due.
-    #[must_use]
-    pub fn take_suspect(&self, server: usize) -> bool {
-        self.suspects
-            .get(server)
-            .is_some_and(|s| s.swap(false, Ordering::Relaxed))
     }
 
     fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
@@ -295,13 +280,6 @@ impl Farm {
         self.dispatch().leave(ticket)
     }
 
-    /// A connect to `server` failed.
-    pub(super) fn suspect(&self, server: usize) {
-        if let Some(suspect) = self.suspects.get(server) {
-            suspect.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// Everything that status and metrics show.
     #[must_use]
     pub fn stats(&self, now: Instant) -> FarmStats {
@@ -318,6 +296,8 @@ impl Farm {
         FarmStats {
             name: self.config.name.clone(),
             usable: dispatch.usable(),
+            able: dispatch.able(),
+            panic: dispatch.panics(),
             connections: self.gate.inside(),
             connections_max: self.gate.most(),
             connections_limit: self.config.max_connections.map(NonZeroU32::get),
@@ -338,6 +318,10 @@ pub struct FarmStats {
     pub name: String,
     /// Servers that may take new connections.
     pub usable: usize,
+    /// Servers that could, as far as checks and the operator say.
+    pub able: usize,
+    /// Every server that could is held back, and they are used all the same.
+    pub panic: bool,
     /// Connections now, running and queued.
     pub connections: u32,
     /// The most at once.
@@ -384,6 +368,8 @@ pub struct ServerStats {
     pub own_weight: Option<u32>,
     /// What the health checks say.
     pub operational: Operational,
+    /// What stands behind that, and beside it.
+    pub standing: Standing,
     /// What the administrator says.
     pub admin: AdminState,
     /// Whether it may take new connections.
@@ -427,6 +413,7 @@ impl ServerStats {
             origin: member.origin,
             own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
+            standing: Standing::new(server, now),
             admin: server.admin(),
             usable: server.usable(),
             weight: server.weight(),
