@@ -132,6 +132,7 @@ pub fn server(addr: SocketAddr) -> Server {
         weight: Weight::ONE,
         max_connections: None,
         disabled: false,
+        backup: false,
     }
 }
 
