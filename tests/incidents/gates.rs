@@ -10,6 +10,7 @@ use super::herd;
 use super::lab::cases::Case;
 use super::pause;
 use super::shares;
+use super::sources;
 use super::table;
 use super::targets::Target;
 
@@ -62,6 +63,16 @@ pub const CASES: &[Case] = &[
         assert_eq!(points.len(), 4);
         assert!(off <= 6.0, "{off:.1} points: {points:?}");
     }),
+    (
+        "both_nodes_choose_the_same_server_by_address",
+        NEEDS,
+        || {
+            let seen = sources::measure(Target::Lbd, 300);
+            println!("    {seen:?}");
+            assert_eq!((seen.clients, seen.different, seen.moved), (300, 0, 0));
+            assert!(seen.stayed_on_others < 300 && seen.fewest >= 50, "{seen:?}");
+        },
+    ),
     (
         "no_watch_of_etcd_is_lost_when_a_member_is_killed",
         &["ip", "sysctl", "etcd", "etcdctl"],
