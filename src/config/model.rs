@@ -9,6 +9,7 @@ use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
+pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
@@ -368,6 +369,8 @@ pub struct Proxy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// `source`, default the kernel's choice.
     pub source: Source,
+    /// `allow`, `deny` and `per-source`.
+    pub guard: Guard,
     /// `check` of all servers.
     pub check: Check,
     /// `backends`, at least one, in file order.
@@ -430,6 +433,9 @@ pub struct Server {
     pub weight: Weight,
     /// `max-connections` to this server, exact over all workers; `None`: unlimited.
     pub max_connections: Option<NonZeroU32>,
+    /// `connects-per-second`: new connections to this server in a second, evenly spaced; `None`:
+    /// as they come.
+    pub connects_per_second: Option<NonZeroU32>,
     /// `disabled`: starts in maintenance.
     pub disabled: bool,
     /// `backup`: used only when no other server is usable.

@@ -198,6 +198,8 @@ pub(super) struct Conn {
     pub(super) watches_write: bool,
     /// It is in the list of those that have more to do.
     pub(super) runnable: bool,
+    /// It counts among those of its source.
+    pub(super) counted: bool,
 }
 
 impl Conn {
@@ -231,6 +233,7 @@ impl Conn {
             broke_in: Phase::Data,
             watches_write: false,
             runnable: false,
+            counted: false,
         }
     }
 

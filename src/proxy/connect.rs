@@ -29,7 +29,7 @@ impl Worker {
         };
         settings.counters.add(ProxyCount::Accepted, 1);
         let client_first = settings.client_first;
-        if !self.expects_header(slot) {
+        if !self.expects_header(slot) && self.lets_in(slot) {
             self.seek(slot, Place::First);
         }
         let Some(conn) = self.conn(slot).filter(|c| c.state != State::Dead) else {
@@ -91,8 +91,13 @@ impl Worker {
                     self.refuse_no_server(slot);
                     return;
                 }
-                Admission::QueueFull => {
-                    settings.counters.add(ProxyCount::QueueFull, 1);
+                Admission::QueueFull | Admission::NotInTime => {
+                    let why = if admission == Admission::QueueFull {
+                        ProxyCount::QueueFull
+                    } else {
+                        ProxyCount::QueueTooSlow
+                    };
+                    settings.counters.add(why, 1);
                     let end = Termination::new(Cause::Server, Phase::Queue);
                     self.end(slot, end, Leave::Reset);
                     return;

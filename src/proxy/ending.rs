@@ -107,6 +107,11 @@ impl Worker {
         } else if queued {
             settings.farm.leave(ticket);
         }
+        if conn.counted
+            && let Some(sources) = settings.farm.sources()
+        {
+            sources.leave(conn.client_addr().ip());
+        }
         if end == Termination::NORMAL {
             settings.counters.add(ProxyCount::Finished, 1);
         }

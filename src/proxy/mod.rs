@@ -14,6 +14,7 @@
 //! they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
+pub mod acl;
 pub mod balance;
 pub mod census;
 pub mod counters;
@@ -22,12 +23,15 @@ pub mod engine;
 pub mod farm;
 pub mod gate;
 pub mod mailbox;
+pub mod outlook;
+pub mod pace;
 pub mod pp;
 pub mod queue;
 pub mod roster;
 pub mod server;
 pub mod shortage;
 pub mod slowstart;
+pub mod sources;
 pub mod termination;
 pub mod timer;
 
@@ -36,6 +40,7 @@ mod atomic;
 mod conn;
 mod connect;
 mod ending;
+mod guard;
 mod line;
 mod origin;
 mod relay;
@@ -43,4 +48,5 @@ mod settings;
 mod sockets;
 mod stall;
 mod transfer;
+mod wake;
 mod worker;

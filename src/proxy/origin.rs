@@ -248,7 +248,9 @@ impl Worker {
         if let Some((_, settings)) = self.conn_and_settings(slot) {
             settings.counters.add(ProxyCount::Headers, 1);
         }
-        self.seek(slot, Place::First);
+        if self.lets_in(slot) {
+            self.seek(slot, Place::First);
+        }
     }
 
     /// Ends a connection that brought no header.

@@ -8,6 +8,7 @@ use super::balance::Key;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
+use super::guard::Guard;
 use super::origin::Origin;
 use super::stall;
 use super::termination::Cause;
@@ -32,6 +33,8 @@ pub(super) struct Settings {
     pub(super) user_timeout: Option<Duration>,
     /// Who the client is, for us and for servers.
     pub(super) origin: Origin,
+    /// Which clients may connect; `None`: all.
+    pub(super) guard: Option<Box<Guard>>,
     /// How often a connection is looked at, whether or not something happens on it. At the first look
     /// its server's socket gets keepalive.
     pub(super) look_every: u64,
@@ -70,6 +73,7 @@ impl Settings {
                 .map(micros),
             user_timeout: config.user_timeout,
             origin: Origin::new(config),
+            guard: Guard::new(&config.guard),
             look_every: micros(
                 [config.user_timeout.map(stall::look_every), config.keepalive]
                     .into_iter()

@@ -31,7 +31,7 @@ pub enum Cause {
 pub enum Phase {
     /// `-`: over.
     Done,
-    /// `R`: waiting for the PROXY header.
+    /// `R`: waiting for the PROXY header, or refused for who the client is.
     Header,
     /// `Q`: waiting for a slot.
     Queue,

@@ -169,6 +169,7 @@ impl Worker {
             self.run_on(unfinished);
             self.read_mail();
             self.on_timers();
+            self.serve_paced();
             if self.now >= self.next_tick {
                 self.next_tick = self.now + TICK;
                 self.on_tick();
@@ -196,7 +197,7 @@ impl Worker {
         if let Some(tick) = self.wheel.next_within((TICK >> TIMER_SHIFT) + 1) {
             until = until.min(tick << TIMER_SHIFT);
         }
-        Duration::from_micros(until.saturating_sub(self.now))
+        Duration::from_micros(until.min(self.next_paced()).saturating_sub(self.now))
     }
 
     /// Whether a stop has come to its end.

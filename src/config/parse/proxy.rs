@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
-use super::{address, check, origin, value};
+use super::{address, check, guard, origin, value};
 use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server};
 use crate::config::problem::Problem;
 use crate::units::Weight;
@@ -20,6 +20,7 @@ const SERVERS_MAX: usize = 1024;
 struct Defaults {
     weight: Weight,
     max_connections: Option<NonZeroU32>,
+    connects_per_second: Option<NonZeroU32>,
     max_queue: Option<u32>,
 }
 
@@ -78,6 +79,7 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         user_timeout: fields.time_or_off("user-timeout", sink),
         proxy_protocol: origin::proxy_protocol(&mut fields, sink),
         source: origin::source(&mut fields, sink),
+        guard: guard::guard(&mut fields, sink),
         check: checked.check,
         servers,
     };
@@ -100,6 +102,7 @@ fn defaults(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Defaults {
     let defaults = Defaults {
         weight: table.unit("weight", sink).unwrap_or(Weight::ONE),
         max_connections: table.count_u32("max-connections", sink),
+        connects_per_second: table.count_u32("connects-per-second", sink),
         max_queue: queue(&mut table, sink),
     };
     table.finish(sink);
@@ -179,6 +182,7 @@ fn plain(name: String, address: std::net::SocketAddr, defaults: &Defaults) -> Se
         check_address: address,
         weight: defaults.weight,
         max_connections: defaults.max_connections,
+        connects_per_second: defaults.connects_per_second,
         disabled: false,
         backup: false,
     }
@@ -265,6 +269,9 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
     let max_connections = fields
         .count_u32("max-connections", sink)
         .or(defaults.max_connections);
+    let connects_per_second = fields
+        .count_u32("connects-per-second", sink)
+        .or(defaults.connects_per_second);
     let disabled = fields.flag("disabled", sink);
     let backup = fields.flag("backup", sink);
     let name = fields.own_name().to_owned();
@@ -276,6 +283,7 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
         check_address: check_address.unwrap_or(address),
         weight,
         max_connections,
+        connects_per_second,
         disabled,
         backup,
     })

@@ -7,7 +7,7 @@ pub mod table;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,9 @@ use super::queue::{Ticket, Tried};
 use super::roster::{self, Member, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
+use super::sources::Sources;
 use crate::config::model;
+use crate::net::clock;
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -37,7 +39,12 @@ pub struct Farm {
     addresses: Box<[Address]>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
+    sources: Option<Sources>,
     suspects: Vec<AtomicBool>,
+    /// When somebody who waits for a paced server is to be served, microseconds since `began`;
+    /// the highest number: nobody.
+    wake: AtomicU64,
+    began: Instant,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
@@ -68,8 +75,11 @@ impl Farm {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
+            sources: config.guard.per_source.as_ref().map(Sources::new),
             suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
             addresses: addresses.map(Address::new).collect(),
+            wake: AtomicU64::new(u64::MAX),
+            began: clock::now(),
             roster: Swap::from_pointee(table.roster().clone()),
             seats: Mutex::new(Seats {
                 table,
@@ -142,7 +152,9 @@ impl Farm {
     fn change<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
         let (outcome, notices) = {
             let mut dispatch = self.dispatch();
+            dispatch.at(clock::now());
             let outcome = change(&mut dispatch);
+            self.set_wake(dispatch.wake());
             if !dispatch.has_notices() {
                 return outcome;
             }
@@ -161,6 +173,32 @@ impl Farm {
             }
         }
         outcome
+    }
+
+    fn set_wake(&self, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| {
+            let since = at.saturating_duration_since(self.began).as_micros();
+            // Rounded up: it is not woken before its time.
+            u64::try_from(since).map_or(u64::MAX, |since| since.saturating_add(1))
+        });
+        if self.wake.load(Ordering::Relaxed) != at {
+            self.wake.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// How long until somebody who waits for a paced server is to be served; `None`: nobody is.
+    pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let at = self.wake.load(Ordering::Relaxed);
+        if at == u64::MAX {
+            return None;
+        }
+        let at = self.began + Duration::from_micros(at);
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Serves those whose time has come.
+    pub(super) fn wake(&self) {
+        self.change(Dispatch::pump);
     }
 
     fn tell_server_down(&self, server: usize) {
@@ -197,6 +235,11 @@ impl Farm {
     /// The gate of `max-connections`.
     pub(super) const fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// What each source has of this proxy; `None`: nobody counts.
+    pub(super) const fn sources(&self) -> Option<&Sources> {
+        self.sources.as_ref()
     }
 
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
