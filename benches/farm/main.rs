@@ -158,6 +158,7 @@ fn record() -> AccessRecord {
         end: Termination::NORMAL,
         retries: 0,
         redispatched: false,
+        hedged: false,
         counts: Counts::default(),
     }
 }

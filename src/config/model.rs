@@ -356,8 +356,16 @@ pub struct Proxy {
     pub client_first: bool,
     /// `first-byte-timeout`; default 10s where the client speaks first, else `None`.
     pub first_byte_timeout: Option<Duration>,
+    /// `on-unresponsive`, default reset.
+    pub on_unresponsive: OnUnresponsive,
+    /// `on-not-ready`, default drain.
+    pub on_not_ready: OnNotReady,
+    /// `max-ejected`, percent of the servers that could serve, default 50; 0: none.
+    pub max_ejected: u8,
     /// `retries` after a failed connect, on another server if there is one, default 3.
     pub retries: u8,
+    /// `hedge-after`: when a second connect begins beside one without an answer, default auto.
+    pub hedge_after: HedgeAfter,
     /// `slowstart`, default 30s; zero = off.
     pub slowstart: Duration,
     /// `keepalive` idle time on both sides, default 30s; `None` = "off".
@@ -375,6 +383,24 @@ pub struct Proxy {
     pub check: Check,
     /// `backends`, at least one, in file order.
     pub servers: Vec<Server>,
+}
+
+/// What becomes of the established connections of a server that gives no sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnresponsive {
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
+    /// They stay.
+    Keep,
+}
+
+/// What becomes of the established connections of a server that is alive and not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNotReady {
+    /// They stay; new ones go elsewhere.
+    Drain,
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
 }
 
 /// Where a proxy listens.
@@ -409,6 +435,17 @@ pub enum Balance {
     SourceHash,
     /// The first server in file order that has room.
     First,
+}
+
+/// When a connect without an answer gets a second one, on another server, beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// `"auto"`: three times the median, at least 50 ms.
+    Auto,
+    /// After so long.
+    After(Duration),
+    /// `"off"`: never; it is given up at its timeout.
+    Never,
 }
 
 /// How many connections may wait for a server.

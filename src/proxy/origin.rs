@@ -146,6 +146,11 @@ impl Origin {
         }
     }
 
+    /// Whether servers are told who the client is before anything else.
+    pub(super) const fn sends_header(&self) -> bool {
+        self.send.is_some()
+    }
+
     /// Whether sockets of one client may serve another: not if they are bound to its address.
     pub(super) fn recyclable(&self) -> bool {
         self.source != Source::Client

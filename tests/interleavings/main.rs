@@ -16,6 +16,9 @@ mod proxy;
 mod config {
     pub use lbd::config::model;
 }
+mod health {
+    pub use lbd::health::fsm;
+}
 mod net {
     pub use lbd::net::clock;
 }

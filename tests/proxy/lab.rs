@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use lbd::config::model::{
-    Admin, Balance, Check, CheckKind, Config, Facility, Guard, Level, Limits, Listen, Log,
-    LogFormat, LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
+    Admin, Balance, Check, CheckKind, Config, Facility, Guard, HedgeAfter, Level, Limits, Listen,
+    Log, LogFormat, LogTarget, MaxQueue, Metrics, OnNotReady, OnUnresponsive, Proxy, Server,
+    Source,
 };
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};
@@ -165,7 +166,11 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
         max_queue: MaxQueue::Total(1024),
         client_first: false,
         first_byte_timeout: None,
+        on_unresponsive: OnUnresponsive::Reset,
+        on_not_ready: OnNotReady::Drain,
+        max_ejected: 0,
         retries: 3,
+        hedge_after: HedgeAfter::Never,
         slowstart: Duration::ZERO,
         keepalive: Some(Duration::from_secs(30)),
         user_timeout: Some(Duration::from_secs(20)),

@@ -1,6 +1,7 @@
 //! `[proxy.NAME]` and its servers.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -9,7 +10,9 @@ use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
 use super::{address, check, guard, origin, value};
-use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server};
+use crate::config::model::{
+    Balance, HedgeAfter, Listen, MaxQueue, OnNotReady, OnUnresponsive, Proxy, Server,
+};
 use crate::config::problem::Problem;
 use crate::units::Weight;
 
@@ -61,11 +64,12 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         None => ten_seconds,
     };
     let max_queue = max_queue(&mut fields, &defaults, sink);
+    let connect_timeout = fields.time("connect-timeout", sink);
     let proxy = Proxy {
         name: fields.own_name().to_owned(),
         listen,
         balance,
-        connect_timeout: fields.time("connect-timeout", sink),
+        connect_timeout,
         idle_timeout: fields.time("idle-timeout", sink),
         half_close_timeout: fields.time("half-close-timeout", sink),
         queue_timeout: fields.time("queue-timeout", sink),
@@ -73,7 +77,11 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         max_queue,
         client_first,
         first_byte_timeout,
+        on_unresponsive: on_unresponsive(&mut fields, sink),
+        on_not_ready: on_not_ready(&mut fields, sink),
+        max_ejected: fields.byte("max-ejected", sink),
         retries: fields.byte("retries", sink),
+        hedge_after: hedge_after(&mut fields, connect_timeout, sink),
         slowstart: fields.time("slowstart", sink),
         keepalive: fields.time_or_off("keepalive", sink),
         user_timeout: fields.time_or_off("user-timeout", sink),
@@ -85,6 +93,54 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
     };
     fields.finish(sink);
     (sink.errors() == before).then_some(proxy)
+}
+
+fn hedge_after(
+    fields: &mut Fields<'_, '_>,
+    connect_timeout: Duration,
+    sink: &mut Sink,
+) -> HedgeAfter {
+    let Some(given) = fields.take("hedge-after", sink) else {
+        return HedgeAfter::Auto;
+    };
+    match given.value {
+        DeValue::String(word) if word == "auto" => HedgeAfter::Auto,
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => match value::duration(&given, sink) {
+            Some(time) if time >= connect_timeout => {
+                sink.push(
+                    Problem::error(
+                        "E0109",
+                        format!("`{}.hedge-after` has no meaning here", fields.name()),
+                    )
+                    .at(&given.span, "the first connect has been given up by then")
+                    .help("let it be shorter than `connect-timeout`, or leave it out"),
+                );
+                HedgeAfter::Never
+            }
+            Some(time) if !time.is_zero() => HedgeAfter::After(time),
+            Some(_) | None => HedgeAfter::Never,
+        },
+    }
+}
+
+fn on_unresponsive(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnUnresponsive {
+    match fields.word("on-unresponsive", sink) {
+        "keep" => OnUnresponsive::Keep,
+        _reset => OnUnresponsive::Reset,
+    }
+}
+
+fn on_not_ready(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnNotReady {
+    match fields.word("on-not-ready", sink) {
+        "reset" => OnNotReady::Reset,
+        _drain => OnNotReady::Drain,
+    }
 }
 
 fn listen(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Listen> {

@@ -159,7 +159,6 @@ pub(super) const PROXY: Section = Section {
             "The address that servers are connected to from, checks too. `\"client\"` is the client's own, for servers that have this node as their gateway (docs/transparent.md); checks then come from this node's.",
         )
         .called(&["usesrc", "proxy_bind", "source-address", "transparent"]),
-        Key::later("hedge-after", "A second connect when the first is slow."),
         Key::new(
             "allow",
             Kind::Form("network or address, or a list of up to 1024"),
@@ -181,8 +180,39 @@ pub(super) const PROXY: Section = Section {
             "What one source, an IPv4 address or an IPv6 /64, may take; an empty table only counts (docs/capacity.md).",
         )
         .called(&["per-ip", "per-client", "limit_conn", "limit-conn", "sc0_conn_cur", "stick-table"]),
-        Key::later("on-unresponsive", "What becomes of connections to a dead server."),
-        Key::later("on-not-ready", "What becomes of connections to a server that is not ready."),
+        Key::new(
+            "hedge-after",
+            ms_or_off(1, HOUR),
+            Fallback::Words("`\"auto\"`"),
+            "A connect that has no answer after so long gets a second one beside it, on another server; the first to answer gets the client. `\"auto\"` is three times the median connect time, at least 50 ms.",
+        )
+        .called(&["hedge", "hedging", "hedge_policy"]),
+        Key::new(
+            "on-unresponsive",
+            Kind::Choice(&[
+                Word::new("reset").called(&["shutdown-sessions", "close"]),
+                Word::new("keep").called(&["none"]),
+            ]),
+            Fallback::Value("\"reset\""),
+            "What becomes of established connections to a server that gives no sign of life: closed with RST while another server is ready, or left alone (docs/verdicts.md).",
+        )
+        .called(&["on-marked-down", "close_connections_on_host_health_failure"]),
+        Key::new(
+            "on-not-ready",
+            Kind::Choice(&[
+                Word::new("drain").called(&["keep"]),
+                Word::new("reset").called(&["shutdown-sessions", "close"]),
+            ]),
+            Fallback::Value("\"drain\""),
+            "What becomes of established connections to a server that is alive and says that it is not ready: left alone, or closed with RST while another server is ready.",
+        ),
+        Key::new(
+            "max-ejected",
+            Kind::Integer { min: 0, max: 100 },
+            Fallback::Value("50"),
+            "Percent of the servers that may be taken out of service for what real traffic tells of them, before their checks have failed. Never the last one; 0: none.",
+        )
+        .called(&["max_ejection_percent", "max-ejection-percent"]),
         Key::later("backends-file", "Servers from a file."),
         Key::later("discovery", "Servers from DNS or Kubernetes."),
     ],

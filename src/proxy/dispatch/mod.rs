@@ -6,9 +6,11 @@
 //! for retries, and for the limit. While somebody waits, the board's slots are held, and both
 //! newcomers and those who leave come here. A further way to choose is another kind of [`plan`].
 
+mod beside;
 pub mod board;
 pub mod plan;
 pub mod slots;
+pub mod verdicts;
 
 mod waiting;
 
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 use self::board::Board;
 use self::plan::{Candidate, Owed, Plan};
 use self::slots::{Door, Slots, Take};
+use self::verdicts::Verdicts;
 use crate::config::model::{self, Balance, MaxQueue};
 use crate::proxy::balance::{Key, Rotation};
 use crate::proxy::outlook::Outlook;
@@ -89,6 +92,7 @@ pub struct Dispatch {
     ramping: bool,
     cold: bool,
     notices: Vec<Notice>,
+    verdicts: Verdicts,
 }
 
 impl Dispatch {
@@ -121,6 +125,7 @@ impl Dispatch {
             ramping: false,
             cold: false,
             notices: Vec::new(),
+            verdicts: Verdicts::new(config),
         }
     }
 
@@ -260,16 +265,6 @@ impl Dispatch {
         })
     }
 
-    /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
-    pub fn set_up(&mut self, server: usize, up: bool, now: Instant) -> bool {
-        let ramp = self.slowstart;
-        let changed = self
-            .member_mut(server)
-            .is_some_and(|s| s.set_up(up, ramp, now));
-        self.after_change(changed);
-        changed
-    }
-
     /// What an earlier process knew of a server.
     pub fn restore(&mut self, server: usize, up: bool, elapsed: Option<Duration>, now: Instant) {
         let ramp = self.slowstart;
@@ -339,6 +334,7 @@ impl Dispatch {
         if !changed {
             return;
         }
+        self.settle();
         let was_ramping = self.ramping;
         let ramping = self.members().any(|(_, s)| s.ramping());
         self.ramping = ramping;

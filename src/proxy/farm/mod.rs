@@ -7,7 +7,7 @@ pub mod table;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
 use super::dispatch::{Admission, Dispatch, Notice, Turn};
+use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
@@ -29,6 +30,11 @@ use super::slowstart;
 use super::sources::Sources;
 use crate::config::model;
 use crate::net::clock;
+
+mod verdicts;
+
+use self::verdicts::Suspects;
+pub use self::verdicts::{Alarm, Standing};
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -40,11 +46,12 @@ pub struct Farm {
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     sources: Option<Sources>,
-    suspects: Vec<AtomicBool>,
     /// When somebody who waits for a paced server is to be served, microseconds since `began`;
     /// the highest number: nobody.
     wake: AtomicU64,
     began: Instant,
+    doubts: Doubts,
+    suspects: Suspects,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
@@ -76,7 +83,8 @@ impl Farm {
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
             sources: config.guard.per_source.as_ref().map(Sources::new),
-            suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
+            doubts: Doubts::new(places, clock::now()),
+            suspects: Suspects::new(places),
             addresses: addresses.map(Address::new).collect(),
             wake: AtomicU64::new(u64::MAX),
             began: clock::now(),
@@ -102,15 +110,6 @@ impl Farm {
         &self.config
     }
 
-    /// A health verdict. DOWN→UP starts slowstart, the first verdict doesn't; UP→DOWN sends
-    /// connects in flight elsewhere.
-    pub fn set_up(&self, server: usize, up: bool, now: Instant) {
-        let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
-        if changed && !up {
-            self.tell_server_down(server);
-        }
-    }
-
     /// What the previous process knew of a server.
     pub fn restore(&self, server: usize, up: bool, ramp_elapsed: Option<Duration>, now: Instant) {
         self.change(|dispatch| dispatch.restore(server, up, ramp_elapsed, now));
@@ -134,14 +133,6 @@ impl Farm {
     #[must_use]
     pub fn usable(&self) -> usize {
         self.dispatch().usable()
-    }
-
-    /// Whether a connect to `server` failed since the last call: a probe is due.
-    #[must_use]
-    pub fn take_suspect(&self, server: usize) -> bool {
-        self.suspects
-            .get(server)
-            .is_some_and(|s| s.swap(false, Ordering::Relaxed))
     }
 
     fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
@@ -254,6 +245,26 @@ impl Farm {
         self.change(|dispatch| dispatch.admit(ticket, tried, turn, key))
     }
 
+    /// A slot on a server among those `allowed`, if one is free and nobody waits. Takes the lock.
+    pub fn take_beside(&self, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        self.change(|dispatch| dispatch.take_beside(allowed))
+    }
+
+    /// Whether a server that takes connections is not in `tried`.
+    pub(super) fn has_untried(&self, tried: Tried) -> bool {
+        self.dispatch().has_untried(tried)
+    }
+
+    /// Which servers answer connects.
+    pub const fn doubts(&self) -> &Doubts {
+        &self.doubts
+    }
+
+    /// A check of `server` has passed.
+    pub fn passed_check(&self, server: usize, now: Instant) {
+        self.doubts.answered(server, self.doubts.time(now));
+    }
+
     /// Takes back a slot; answers how many the server has left. Takes the lock while somebody
     /// waits.
     pub fn release(&self, server: usize) -> u32 {
@@ -267,13 +278,6 @@ impl Farm {
     /// Drops a leaver from the queue; `false`: a grant is on its way to it.
     pub fn leave(&self, ticket: Ticket) -> bool {
         self.dispatch().leave(ticket)
-    }
-
-    /// A connect to `server` failed.
-    pub(super) fn suspect(&self, server: usize) {
-        if let Some(suspect) = self.suspects.get(server) {
-            suspect.store(true, Ordering::Relaxed);
-        }
     }
 
     /// Everything that status and metrics show.
@@ -292,6 +296,8 @@ impl Farm {
         FarmStats {
             name: self.config.name.clone(),
             usable: dispatch.usable(),
+            able: dispatch.able(),
+            panic: dispatch.panics(),
             connections: self.gate.inside(),
             connections_max: self.gate.most(),
             connections_limit: self.config.max_connections.map(NonZeroU32::get),
@@ -311,6 +317,10 @@ pub struct FarmStats {
     pub name: String,
     /// Servers that may take new connections.
     pub usable: usize,
+    /// Servers that could, as far as checks and the operator say.
+    pub able: usize,
+    /// Every server that could is held back, and they are used all the same.
+    pub panic: bool,
     /// Connections now, running and queued.
     pub connections: u32,
     /// The most at once.
@@ -340,6 +350,8 @@ pub struct ServerStats {
     pub address: SocketAddr,
     /// What the health checks say.
     pub operational: Operational,
+    /// What stands behind that, and beside it.
+    pub standing: Standing,
     /// What the administrator says.
     pub admin: AdminState,
     /// Whether it may take new connections.
@@ -381,6 +393,7 @@ impl ServerStats {
             name: member.name.clone(),
             address: member.address,
             operational: server.operational(),
+            standing: Standing::new(server, now),
             admin: server.admin(),
             usable: server.usable(),
             weight: server.weight(),

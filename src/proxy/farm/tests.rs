@@ -1,7 +1,7 @@
 //! Many threads on one farm: limits, order and shares hold whatever the threads do to each other.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
