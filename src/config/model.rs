@@ -29,6 +29,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[peer]`; without it the channel is off.
     pub peer: Option<Peer>,
+    /// `state-dir`; `None`: the service manager's, or the usual one if it is there.
+    pub state_dir: Option<PathBuf>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.
