@@ -24,7 +24,14 @@ pub const CASES: &[Case] = &[
     ("nobody_loses_a_connection_to_a_black_hole", NEEDS, || {
         let seen = fault(Fault::BlackHole, 6);
         assert!(seen.lost <= IN_FLIGHT, "{}", table::one(&seen));
-        down_within(&seen, 4_000);
+        assert!(seen.slowest <= slack(&seen, 500), "{}", table::one(&seen));
+        down_within(&seen, 3_000);
+        told_within(&seen, 3_000);
+    }),
+    ("clients_of_a_stopped_server_are_told", NEEDS, || {
+        let seen = fault(Fault::Stopped, 6);
+        down_within(&seen, 3_000);
+        told_within(&seen, 3_000);
     }),
     ("clients_of_a_server_that_is_not_ready_stay", NEEDS, || {
         let seen = fault(Fault::NotReady, 4);
@@ -107,6 +114,16 @@ fn down_within(seen: &Seen, ms: u64) {
     let bound = slack(seen, ms);
     assert!(
         seen.marked.is_some_and(|marked| marked <= bound),
+        "{}",
+        table::one(seen)
+    );
+}
+
+/// The established clients of the bad server, all of them, and no others.
+fn told_within(seen: &Seen, ms: u64) {
+    let bound = slack(seen, ms);
+    assert!(
+        seen.told.is_some_and(|told| told <= bound) && seen.innocent == 0,
         "{}",
         table::one(seen)
     );
