@@ -8,6 +8,7 @@
 //! writes the reference. Everything here is pure: text and facts in, values out.
 
 mod auth;
+mod balance;
 mod check;
 pub mod diagnostics;
 pub mod docs;

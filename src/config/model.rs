@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::balance::Balance;
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
 pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
@@ -422,21 +423,6 @@ impl fmt::Display for Listen {
             Self::Any(port) => write!(f, ":{port}"),
         }
     }
-}
-
-/// How the next server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin, one rotation for all workers.
-    RoundRobin,
-    /// The server with the fewest connections for its weight.
-    LeastConnections,
-    /// The less loaded of two servers drawn by weight.
-    Random,
-    /// The same server for the same client address, within bounds of load.
-    SourceHash,
-    /// The first server in file order that has room.
-    First,
 }
 
 /// When a connect without an answer gets a second one, on another server, beside it.
