@@ -196,6 +196,8 @@ fn say(target: &Target, change: Change, verdict: &Verdict, elapsed: Duration) {
                 "server unresponsive"
             );
         }
+        // On its way up: that will be told.
+        (_, State::Known(_) | State::Unknown) if verdict.is_ready() => {}
         (_, State::Known(_) | State::Unknown) => {
             tracing::info!(proxy, server, from, elapsed_ms, "server alive, not ready");
         }
