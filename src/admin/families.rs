@@ -113,6 +113,8 @@ families! {
     SERVER_CONNECT_TIME = Counter "lbd_server_connect_seconds_total" ["proxy", "server"], "Time those connects took, in sum.";
     SERVER_CONNECT_FAILED = Counter "lbd_server_connect_failed_total" ["proxy", "server", "reason"], "Connects that failed, by reason (refused, timeout).";
     SERVER_REDISPATCHED = Counter "lbd_server_redispatched_total" ["proxy", "server"], "Failed connects after which the connection went elsewhere.";
+    SERVER_HEDGED = Counter "lbd_server_hedged_total" ["proxy", "server"], "Connects without an answer that got a second one beside them, on another server.";
+    SERVER_HEDGES_WON = Counter "lbd_server_hedges_won_total" ["proxy", "server"], "Second connects that the server answered first.";
     SERVER_ABORTS = Counter "lbd_server_aborts_total" ["proxy", "server"], "Connections the server broke off.";
     SERVER_BYTES_IN = Counter "lbd_server_sent_bytes_total" ["proxy", "server"], "Bytes to the server.";
     SERVER_BYTES_OUT = Counter "lbd_server_received_bytes_total" ["proxy", "server"], "Bytes from the server.";
@@ -370,6 +372,8 @@ fn server(out: &mut Families, proxy: &str, server: &ServerStatus) {
             seconds_from_micros(server.connect_micros),
         ),
         (&SERVER_REDISPATCHED, number(server.redispatches)),
+        (&SERVER_HEDGED, number(server.hedges)),
+        (&SERVER_HEDGES_WON, number(server.hedges_won)),
         (&SERVER_ABORTS, number(server.aborts)),
         (&SERVER_BYTES_IN, number(server.bytes_in)),
         (&SERVER_BYTES_OUT, number(server.bytes_out)),

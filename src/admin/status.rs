@@ -208,6 +208,10 @@ pub struct ServerStatus {
     pub connect_timeouts: u64,
     /// Failed connects after which the connection went elsewhere.
     pub redispatches: u64,
+    /// Connects without an answer that got a second one beside them, on another server.
+    pub hedges: u64,
+    /// Second connects that it answered first.
+    pub hedges_won: u64,
     /// Bytes to it.
     pub bytes_in: u64,
     /// Bytes from it.

@@ -11,6 +11,7 @@ mod auth;
 mod check;
 pub mod diagnostics;
 pub mod docs;
+mod guard;
 mod lint;
 pub mod local;
 pub mod model;

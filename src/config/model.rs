@@ -9,6 +9,7 @@ use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
+pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
@@ -363,6 +364,8 @@ pub struct Proxy {
     pub max_ejected: u8,
     /// `retries` after a failed connect, on another server if there is one, default 3.
     pub retries: u8,
+    /// `hedge-after`: when a second connect begins beside one without an answer, default auto.
+    pub hedge_after: HedgeAfter,
     /// `slowstart`, default 30s; zero = off.
     pub slowstart: Duration,
     /// `keepalive` idle time on both sides, default 30s; `None` = "off".
@@ -374,6 +377,8 @@ pub struct Proxy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// `source`, default the kernel's choice.
     pub source: Source,
+    /// `allow`, `deny` and `per-source`.
+    pub guard: Guard,
     /// `check` of all servers.
     pub check: Check,
     /// `backends`, at least one, in file order.
@@ -432,6 +437,17 @@ pub enum Balance {
     First,
 }
 
+/// When a connect without an answer gets a second one, on another server, beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// `"auto"`: three times the median, at least 50 ms.
+    Auto,
+    /// After so long.
+    After(Duration),
+    /// `"off"`: never; it is given up at its timeout.
+    Never,
+}
+
 /// How many connections may wait for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxQueue {
@@ -454,6 +470,9 @@ pub struct Server {
     pub weight: Weight,
     /// `max-connections` to this server, exact over all workers; `None`: unlimited.
     pub max_connections: Option<NonZeroU32>,
+    /// `connects-per-second`: new connections to this server in a second, evenly spaced; `None`:
+    /// as they come.
+    pub connects_per_second: Option<NonZeroU32>,
     /// `disabled`: starts in maintenance.
     pub disabled: bool,
     /// `backup`: used only when no other server is usable.

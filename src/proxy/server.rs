@@ -61,6 +61,7 @@ pub struct Server {
     backup: bool,
     weight: u32,
     max: Option<NonZeroU32>,
+    connects_per_second: Option<NonZeroU32>,
     operational: Operational,
     /// By the checks, in full.
     health: Option<Health>,
@@ -91,6 +92,7 @@ impl Server {
             backup: config.backup,
             weight: u32::from(config.weight.get()),
             max: config.max_connections,
+            connects_per_second: config.connects_per_second,
             operational: Operational::Unprobed,
             health: None,
             run: None,
@@ -112,11 +114,12 @@ impl Server {
         }
     }
 
-    /// It is to have this weight and limit, and to be a backup or not, from here on.
+    /// It is to have this weight, limit and pace, and to be a backup or not, from here on.
     pub fn update(&mut self, config: &model::Server) {
         self.backup = config.backup;
         self.weight = u32::from(config.weight.get());
         self.max = config.max_connections;
+        self.connects_per_second = config.connects_per_second;
     }
 
     /// Whether it may get new connections.
@@ -341,6 +344,12 @@ impl Server {
     #[must_use]
     pub const fn max(&self) -> Option<NonZeroU32> {
         self.max
+    }
+
+    /// The configured pace of new connections; `None`: as they come.
+    #[must_use]
+    pub const fn connects_per_second(&self) -> Option<NonZeroU32> {
+        self.connects_per_second
     }
 
     /// The present share, up to [`slowstart::FULL`].

@@ -33,7 +33,7 @@ pub enum Cause {
 pub enum Phase {
     /// `-`: over.
     Done,
-    /// `R`: waiting for the PROXY header.
+    /// `R`: waiting for the PROXY header, or refused for who the client is.
     Header,
     /// `Q`: waiting for a slot.
     Queue,
@@ -149,6 +149,8 @@ pub struct AccessRecord {
     pub retries: u8,
     /// Whether it ended up at another server than the first chosen.
     pub redispatched: bool,
+    /// Whether a second connect was begun beside one without an answer.
+    pub hedged: bool,
     /// How busy it was.
     pub counts: Counts,
 }

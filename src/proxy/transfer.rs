@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::conn::{Side, State};
+use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
 use super::relay::{Path, Turn};
@@ -189,15 +189,18 @@ impl Worker {
     /// One side is gone. What it sent still goes to the other, and then its RST.
     fn broke_off(&mut self, slot: u32, client: bool, server: bool) {
         let now = self.now;
+        let relaying = |conn: &Conn| conn.state == State::Relaying;
+        if !self.conn(slot).is_some_and(relaying)
+            || (server && !client && self.leave_untouched(slot))
+        {
+            return;
+        }
         let Some(conn) = usize::try_from(slot)
             .ok()
             .and_then(|i| self.conns.get_mut(i))
         else {
             return;
         };
-        if conn.state != State::Relaying {
-            return;
-        }
         conn.client_side.add_if(Side::BROKEN, client);
         conn.server_side.add_if(Side::BROKEN, server);
         let phase = conn.phase();

@@ -119,7 +119,7 @@ impl Worker {
             .farms
             .iter()
             .zip(counters)
-            .map(|(farm, counters)| Settings::new(farm, counters))
+            .map(|(farm, counters)| Settings::new(farm, counters, shared.started))
             .collect();
         let listeners = Listener::all(&shared, number);
         let descriptors = shared.placement.descriptors;
@@ -173,6 +173,7 @@ impl Worker {
             self.run_on(unfinished);
             self.read_mail();
             self.on_timers();
+            self.serve_paced();
             if self.now >= self.next_tick {
                 self.next_tick = self.now + TICK;
                 self.on_tick();
@@ -200,7 +201,7 @@ impl Worker {
         if let Some(tick) = self.wheel.next_within((TICK >> TIMER_SHIFT) + 1) {
             until = until.min(tick << TIMER_SHIFT);
         }
-        Duration::from_micros(until.saturating_sub(self.now))
+        Duration::from_micros(until.min(self.next_paced()).saturating_sub(self.now))
     }
 
     /// Whether a stop has come to its end.
@@ -271,6 +272,9 @@ impl Worker {
             return;
         };
         match conn.state {
+            State::Connecting if conn.sock.value() != Some(sock) => {
+                self.on_hedge(slot, sock, event);
+            }
             State::Connecting => {
                 if event.error() || event.hung_up() {
                     self.connect_failed(slot, Cause::Server);
@@ -352,17 +356,6 @@ impl Worker {
             .is_some_and(|conn| conn.serial == ticket.serial && conn.state == State::Queued)
     }
 
-    fn on_server_down(&mut self, proxy: usize, server: usize) {
-        let slots = self.slots(|conn| {
-            conn.state == State::Connecting
-                && usize::from(conn.proxy) == proxy
-                && conn.server.map(usize::from) == Some(server)
-        });
-        for slot in slots {
-            self.send_elsewhere(slot);
-        }
-    }
-
     fn reset_local(&mut self, addresses: &[IpAddr]) {
         let slots = self.slots(|conn| {
             let local = conn.client.as_ref().map(tcp::local_addr);
@@ -401,7 +394,11 @@ impl Worker {
         };
         let (deadline, count, cause) = deadline(conn, settings);
         if self.now < deadline {
-            self.look_at(slot);
+            if conn.state == State::Connecting {
+                self.hedge(slot);
+            } else {
+                self.look_at(slot);
+            }
             return;
         }
         if conn.state == State::Connecting {
@@ -487,7 +484,7 @@ impl Worker {
 }
 
 /// Remembers what an event tells.
-fn note(side: &mut Side, event: Event) {
+pub(super) fn note(side: &mut Side, event: Event) {
     side.add_if(Side::READABLE, event.readable());
     side.add_if(Side::WRITABLE, event.writable());
     side.add_if(Side::READ_CLOSED, event.read_closed());

@@ -230,7 +230,7 @@ fn limit_of_one(others: usize) {
             farm.release(0);
             true
         }
-        Admission::QueueFull => false,
+        Admission::QueueFull | Admission::NotInTime => false,
         other => panic!("{other:?}"),
     };
     let others: Vec<_> = (0..others).map(|_| spawn(&farm, work)).collect();

@@ -11,6 +11,7 @@ mod check;
 mod family;
 mod fields;
 mod given;
+mod guard;
 mod notify;
 mod origin;
 mod proxy;

@@ -240,6 +240,9 @@ impl Control {
                 began: finding.started,
             };
             farm.on_check(finding.server, checked, finding.finished);
+            if finding.verdict.is_ready() {
+                farm.passed_check(finding.server, finding.finished);
+            }
         }
         self.shared.changing().board.record(finding);
         self.news.snapshot_due = true;

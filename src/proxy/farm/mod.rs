@@ -7,6 +7,7 @@ pub mod table;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,13 +20,16 @@ use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
 use super::dispatch::{Admission, Dispatch, Notice, Turn};
+use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
 use super::roster::{self, Member, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
+use super::sources::Sources;
 use crate::config::model;
+use crate::net::clock;
 
 mod verdicts;
 
@@ -41,6 +45,12 @@ pub struct Farm {
     addresses: Box<[Address]>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
+    sources: Option<Sources>,
+    /// When somebody who waits for a paced server is to be served, microseconds since `began`;
+    /// the highest number: nobody.
+    wake: AtomicU64,
+    began: Instant,
+    doubts: Doubts,
     suspects: Suspects,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
@@ -72,8 +82,12 @@ impl Farm {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
+            sources: config.guard.per_source.as_ref().map(Sources::new),
+            doubts: Doubts::new(places, clock::now()),
             suspects: Suspects::new(places),
             addresses: addresses.map(Address::new).collect(),
+            wake: AtomicU64::new(u64::MAX),
+            began: clock::now(),
             roster: Swap::from_pointee(table.roster().clone()),
             seats: Mutex::new(Seats {
                 table,
@@ -129,7 +143,9 @@ impl Farm {
     fn change<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
         let (outcome, notices) = {
             let mut dispatch = self.dispatch();
+            dispatch.at(clock::now());
             let outcome = change(&mut dispatch);
+            self.set_wake(dispatch.wake());
             if !dispatch.has_notices() {
                 return outcome;
             }
@@ -148,6 +164,32 @@ impl Farm {
             }
         }
         outcome
+    }
+
+    fn set_wake(&self, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| {
+            let since = at.saturating_duration_since(self.began).as_micros();
+            // Rounded up: it is not woken before its time.
+            u64::try_from(since).map_or(u64::MAX, |since| since.saturating_add(1))
+        });
+        if self.wake.load(Ordering::Relaxed) != at {
+            self.wake.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// How long until somebody who waits for a paced server is to be served; `None`: nobody is.
+    pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let at = self.wake.load(Ordering::Relaxed);
+        if at == u64::MAX {
+            return None;
+        }
+        let at = self.began + Duration::from_micros(at);
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Serves those whose time has come.
+    pub(super) fn wake(&self) {
+        self.change(Dispatch::pump);
     }
 
     fn tell_server_down(&self, server: usize) {
@@ -186,6 +228,11 @@ impl Farm {
         &self.gate
     }
 
+    /// What each source has of this proxy; `None`: nobody counts.
+    pub(super) const fn sources(&self) -> Option<&Sources> {
+        self.sources.as_ref()
+    }
+
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
     /// those whose connect failed.
     /// `key` names the client to strategies that ask for it.
@@ -196,6 +243,26 @@ impl Farm {
             return Admission::Server(server);
         }
         self.change(|dispatch| dispatch.admit(ticket, tried, turn, key))
+    }
+
+    /// A slot on a server among those `allowed`, if one is free and nobody waits. Takes the lock.
+    pub fn take_beside(&self, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        self.change(|dispatch| dispatch.take_beside(allowed))
+    }
+
+    /// Whether a server that takes connections is not in `tried`.
+    pub(super) fn has_untried(&self, tried: Tried) -> bool {
+        self.dispatch().has_untried(tried)
+    }
+
+    /// Which servers answer connects.
+    pub const fn doubts(&self) -> &Doubts {
+        &self.doubts
+    }
+
+    /// A check of `server` has passed.
+    pub fn passed_check(&self, server: usize, now: Instant) {
+        self.doubts.answered(server, self.doubts.time(now));
     }
 
     /// Takes back a slot; answers how many the server has left. Takes the lock while somebody

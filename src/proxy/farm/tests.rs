@@ -156,7 +156,9 @@ impl Storm<'_> {
                         self.queued.fetch_add(1, Ordering::Relaxed);
                         waiting.push(ticket);
                     }
-                    Admission::NoServer | Admission::QueueFull => panic!("refused"),
+                    Admission::NoServer | Admission::QueueFull | Admission::NotInTime => {
+                        panic!("refused")
+                    }
                 }
             }
             self.mailboxes[usize::from(worker)].take(&mut mail);

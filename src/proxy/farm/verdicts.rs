@@ -192,7 +192,10 @@ impl Farm {
 
     fn tell(&self, news: News) {
         match news {
-            News::Elsewhere(server) => self.tell_server_down(server),
+            News::Elsewhere(server) => {
+                self.doubts.clear(server);
+                self.tell_server_down(server);
+            }
             News::Close(server) => self.tell_close(server),
             News::Check(server) => self.suspects.mark(server),
             News::Suspect(_)

@@ -174,6 +174,7 @@ impl Farm {
         if let Some(present) = self.addresses.get(place) {
             present.set(address);
         }
+        self.doubts.forget(place);
         self.suspects.forget(place);
         self.board.slots(place).map(Slots::forget);
     }
