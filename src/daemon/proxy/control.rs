@@ -44,6 +44,8 @@ use crate::proxy::farm::Farm;
 const BEAT: Duration = Duration::from_millis(50);
 /// Slowstart ramps, closed doors.
 const TICK: Duration = Duration::from_millis(250);
+/// Between the last check of a server and one that a suspicion brings about, at most.
+const SUSPICION_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// SIGTERM to this process alone.
 const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
 /// A new keeper serves another configuration.
@@ -351,11 +353,11 @@ impl Control {
     }
 
     /// Has servers checked at once that the data path, or another server's check, has made suspect.
-    /// No sooner after the last check of one than checks follow each other in transition: more
-    /// haste would take a server down for a shorter fault than its check was set up for.
+    /// Not right after its last check, as checks follow each other in transition: more haste would
+    /// take a server down for a shorter fault than its check was set up for.
     fn on_suspicion(&self, now: Instant) {
         for (proxy, farm) in self.shared.farms.iter().enumerate() {
-            let pause = farm.config().check.fast_interval;
+            let pause = farm.config().check.fast_interval.min(SUSPICION_PAUSE_MAX);
             for (place, _) in farm.roster().present() {
                 if !farm.is_suspect(place) {
                     continue;
