@@ -2,6 +2,7 @@
 //! bring from elsewhere. Parsing, did-you-mean, `docs/config.md` and the tests of the shipped
 //! examples all read it. No parsing here, only the table and look-ups in it.
 
+mod check;
 mod general;
 mod proxy;
 mod vip;
@@ -137,7 +138,7 @@ pub const SECTIONS: &[Section] = &[
     vip::SCRIPT,
     vip::FILE,
     proxy::PROXY,
-    proxy::CHECK,
+    check::CHECK,
     proxy::PROXY_PROTOCOL,
     proxy::PER_SOURCE,
     proxy::BACKEND_DEFAULTS,
