@@ -86,7 +86,8 @@ pub const CASES: &[Case] = &[
         || {
             for (_, seen) in etcd::measure(Target::Lbd, &[Event::FollowerKilled]) {
                 println!("    {seen:?}");
-                assert_eq!((seen.lost, seen.failed), (0, 0), "{seen:?}");
+                assert_eq!((seen.lost, seen.ended, seen.failed), (0, 0, 0), "{seen:?}");
+                assert!(seen.untold.is_empty(), "{seen:?}");
                 assert!(seen.latest < Some(Duration::from_secs(3)), "{seen:?}");
             }
         },
