@@ -90,7 +90,7 @@ pub enum ProxyError {
         server: String,
         /// What is wrong.
         #[source]
-        source: TlsSetupError,
+        source: Box<TlsSetupError>,
     },
     /// Connecting from clients' addresses takes a right that this process was not given.
     #[error("`source = \"client\"` is not permitted: lbd needs CAP_NET_RAW")]

@@ -173,7 +173,7 @@ pub(super) fn probe(proxy: &Proxy, server: &Server) -> Result<Probe, ProxyError>
     let probe = probe.map_err(|source| ProxyError::Check {
         proxy: proxy.name.clone(),
         server: server.name.clone(),
-        source,
+        source: Box::new(source),
     })?;
     let send = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
     let source = proxy.source.fixed_for(server.check_address.ip());
