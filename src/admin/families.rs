@@ -99,6 +99,8 @@ families! {
     PROXY_HELPED = Counter "lbd_proxy_helped_total" ["proxy"], "Connections that a worker accepted for another one that was busy.";
     PROXY_HEADERS = Counter "lbd_proxy_headers_accepted_total" ["proxy"], "PROXY headers that were believed.";
     PROXY_LIMITED = Counter "lbd_proxy_limit_reached_total" ["proxy"], "Times listeners rested because a limit was reached.";
+    PROXY_SOURCES = Gauge "lbd_proxy_sources" ["proxy"], "Client sources (IPv4 addresses, IPv6 /64 networks) that have a connection; absent without per-source.";
+    PROXY_SOURCE_MAX = Gauge "lbd_proxy_source_connections_max" ["proxy"], "Connections of the source that has most; absent without per-source.";
     SERVER_STATE = Gauge "lbd_server_state" ["proxy", "server", "state"], "1 for the state of the server, 0 for the others.";
     SERVER_STATE_AGE = Gauge "lbd_server_state_age_seconds" ["proxy", "server"], "Time since checks last changed their verdict.";
     SERVER_VERDICT = Gauge "lbd_server_verdict" ["proxy", "server", "verdict"], "1 for what the checks make of the server (ready, not-ready, unresponsive), 0 for the others; absent: no verdict yet.";
@@ -336,6 +338,11 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
     ];
     for (family, value) in single {
         out.add(family, &[name], value);
+    }
+    if let Some(sources) = &proxy.sources {
+        let most = sources.top.first().map_or(0, |talker| talker.connections);
+        out.add(&PROXY_SOURCES, &[name], number(sources.connected));
+        out.add(&PROXY_SOURCE_MAX, &[name], number(most));
     }
     for (reason, count) in &totals.failed {
         out.add(&PROXY_FAILED, &[name, reason], number(*count));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::status::{
     LeavingStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus,
+    SourcesStatus, TalkerStatus,
 };
 use crate::config::model::Proxy;
 use crate::health::board::Health;
@@ -11,6 +12,7 @@ use crate::health::probe::Verdict;
 use crate::proxy::counters::ProxyTotals as Counters;
 use crate::proxy::farm::{FarmStats, LeavingStats, ServerStats, Standing};
 use crate::proxy::server::{AdminState, Operational};
+use crate::proxy::sources::Overview;
 
 /// One proxy: its configuration, its numbers, and what the checks of its servers say.
 #[must_use]
@@ -33,6 +35,7 @@ pub fn proxy_status(
         max_connections: stats.connections_limit.map(Into::into),
         queue: wide(stats.queue),
         max_queue: wide(stats.queue_limit),
+        sources: stats.sources.as_ref().map(sources),
         totals: totals(&stats.totals),
         servers: servers
             .map(|(stats, health)| server_status(stats, health, now))
@@ -47,6 +50,22 @@ fn leaving(stats: &LeavingStats) -> LeavingStatus {
         name: stats.name.clone(),
         address: stats.address.to_string(),
         connections: stats.connections.into(),
+    }
+}
+
+fn sources(overview: &Overview) -> SourcesStatus {
+    let talkers = overview.top.iter();
+    SourcesStatus {
+        known: wide(overview.known),
+        connected: wide(overview.connected),
+        top: talkers
+            .map(|talker| TalkerStatus {
+                source: talker.source.to_string(),
+                connections: talker.connections.into(),
+                accepted: talker.accepted,
+                refused: talker.refused,
+            })
+            .collect(),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod servers;
 pub mod socket;
 pub mod status;
 pub mod table;
+pub mod talkers;
 
 use std::sync::Arc;
 

@@ -88,6 +88,9 @@ pub struct ProxyStatus {
     pub queue: u64,
     /// How many may wait.
     pub max_queue: u64,
+    /// Its clients' sources; `None`: without `per-source` they are not counted.
+    #[serde(default)]
+    pub sources: Option<SourcesStatus>,
     /// Counters since the process began.
     pub totals: ProxyTotals,
     /// Its servers: those of the file, and those that came at run time.
@@ -109,6 +112,30 @@ pub struct LeavingStatus {
     pub address: String,
     /// Connections it has.
     pub connections: u64,
+}
+
+/// The sources of a proxy's clients: IPv4 addresses and IPv6 networks of 64 bits.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourcesStatus {
+    /// Those that are remembered.
+    pub known: u64,
+    /// Those that have a connection.
+    pub connected: u64,
+    /// Those with most connections, most first, then those that came most often.
+    pub top: Vec<TalkerStatus>,
+}
+
+/// One source that stands out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TalkerStatus {
+    /// The address, or the network.
+    pub source: String,
+    /// Connections now.
+    pub connections: u64,
+    /// Connections let in since it is remembered.
+    pub accepted: u64,
+    /// Connections refused since.
+    pub refused: u64,
 }
 
 /// Counters of a proxy since the process began.

@@ -8,6 +8,7 @@ use super::judge::peer_label;
 use super::status::{
     ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, short_bytes, short_time,
 };
+use super::talkers;
 
 /// The whole of `lbd status`.
 #[must_use]
@@ -278,6 +279,9 @@ fn proxy(out: &mut String, proxy: &ProxyStatus) {
         .collect();
     if !failed.is_empty() {
         push_line(out, &format!("  failed: {}", failed.join(", ")));
+    }
+    if let Some(sources) = &proxy.sources {
+        push_line(out, &format!("  {}", talkers::line(sources)));
     }
     let header = [
         "SERVER", "ADDRESS", "STATE", "FOR", "CHECK", "WEIGHT", "CONNS", "TOTAL", "IN", "OUT",

@@ -27,7 +27,7 @@ use super::queue::{Ticket, Tried};
 use super::roster::{self, Member, Origin, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
-use super::sources::Sources;
+use super::sources::{Overview, Sources};
 use crate::config::model;
 use crate::net::clock;
 
@@ -35,6 +35,9 @@ mod verdicts;
 
 use self::verdicts::Suspects;
 pub use self::verdicts::{Alarm, Standing};
+
+/// Sources that are shown by name, by each of two measures.
+const TALKERS_MAX: usize = 10;
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -177,6 +180,11 @@ impl Farm {
         }
     }
 
+    /// Whether somebody waits for the pace of a server.
+    pub(super) fn makes_wait(&self) -> bool {
+        self.wake.load(Ordering::Relaxed) != u64::MAX
+    }
+
     /// How long until somebody who waits for a paced server is to be served; `None`: nobody is.
     pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
         let at = self.wake.load(Ordering::Relaxed);
@@ -285,6 +293,7 @@ impl Farm {
     pub fn stats(&self, now: Instant) -> FarmStats {
         let (totals, server_totals) = self.totals();
         let roster = self.roster();
+        let sources = self.sources.as_ref().map(|s| s.overview(TALKERS_MAX));
         let dispatch = self.dispatch();
         let servers = roster
             .present()
@@ -304,6 +313,7 @@ impl Farm {
             queue: dispatch.queue().len(),
             queue_max: dispatch.queue().longest(),
             queue_limit: dispatch.queue_limit(),
+            sources,
             totals,
             servers,
             leaving: self.leaving(&roster),
@@ -334,6 +344,8 @@ pub struct FarmStats {
     pub queue_max: usize,
     /// How many may wait.
     pub queue_limit: usize,
+    /// The sources of its connections; `None`: nobody counts.
+    pub sources: Option<Overview>,
     /// Counters since the engine began.
     pub totals: ProxyTotals,
     /// The servers, in the order of their places.
