@@ -5,6 +5,8 @@
     reason = "helpers of tests panic like tests"
 )]
 
+#[path = "proxy/balancing.rs"]
+mod balancing;
 #[path = "proxy/capacity.rs"]
 mod capacity;
 #[path = "proxy/fairness.rs"]

@@ -93,8 +93,25 @@ pub struct ProxyStatus {
     pub sources: Option<SourcesStatus>,
     /// Counters since the process began.
     pub totals: ProxyTotals,
-    /// One per member of `backends`.
+    /// Its servers: those of the file, and those that came at run time.
     pub servers: Vec<ServerStatus>,
+    /// Servers that were removed and have connections still.
+    #[serde(default)]
+    pub leaving: Vec<LeavingStatus>,
+    /// Servers of the file that an operator removed.
+    #[serde(default)]
+    pub removed: Vec<String>,
+}
+
+/// A server that was removed and has connections still.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeavingStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Connections it has.
+    pub connections: u64,
 }
 
 /// The sources of a proxy's clients: IPv4 addresses and IPv6 networks of 64 bits.
@@ -217,8 +234,17 @@ pub struct ServerStatus {
     pub check_failures: u64,
     /// Changes of verdict.
     pub transitions: u64,
-    /// Configured weight.
+    /// `file`, `operator` or `discovered`: who made it a member.
+    #[serde(default)]
+    pub origin: String,
+    /// `ready`, `drain` or `maint`: the operator's word.
+    #[serde(default)]
+    pub admin: String,
+    /// Present weight.
     pub weight: u64,
+    /// The weight it came with, where an operator's stands before it.
+    #[serde(default)]
+    pub own_weight: Option<u64>,
     /// Milliseconds of slowstart already passed; `None`: not ramping.
     pub ramp_ms: Option<u64>,
     /// Connections to it.

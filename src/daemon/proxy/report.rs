@@ -11,7 +11,7 @@ use super::access::Running;
 use super::limits::Limits;
 use super::placement::Workers;
 use crate::admin::events::Feed;
-use crate::admin::status::{ProcessStatus, Status};
+use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
 use crate::admin::{Orders, Source, gather, http, socket};
 use crate::config::model::Config;
 use crate::health::board::Board;
@@ -46,6 +46,8 @@ pub(super) struct Changing {
     pub(super) node: Option<String>,
     pub(super) config_path: String,
     pub(super) serving: bool,
+    /// Servers of the file that operators removed: names of proxy and server.
+    pub(super) removed: Vec<(String, String)>,
 }
 
 /// What a [`Shared`] is made of.
@@ -114,7 +116,13 @@ impl Shared {
         let proxies = self.farms.iter().zip(&self.config.proxies).enumerate();
         let proxies = proxies.map(|(at, (farm, config))| {
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
-            gather::proxy_status(config, &farm.stats(now), health, probed, now)
+            let status = gather::proxy_status(config, &farm.stats(now), health, probed, now);
+            let removed = changing.removed.iter();
+            let removed = removed.filter(|(proxy, _)| *proxy == config.name);
+            ProxyStatus {
+                removed: removed.map(|(_, server)| server.clone()).collect(),
+                ..status
+            }
         });
         Status {
             process,

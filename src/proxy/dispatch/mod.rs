@@ -269,6 +269,14 @@ impl Dispatch {
         self.after_change(true);
     }
 
+    /// Nobody probes a server any more.
+    pub fn forget(&mut self, place: usize, now: Instant) {
+        if let Some(present) = self.member_mut(place) {
+            present.forget(now);
+        }
+        self.after_change(true);
+    }
+
     /// A server is to have other qualities from here on.
     pub fn update(&mut self, place: usize, server: &model::Server) {
         if let Some(present) = self.member_mut(place) {

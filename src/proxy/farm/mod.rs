@@ -24,7 +24,7 @@ use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
-use super::roster::{self, Member, Roster, Table};
+use super::roster::{self, Member, Origin, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
 use super::sources::{Overview, Sources};
@@ -316,6 +316,7 @@ impl Farm {
             sources,
             totals,
             servers,
+            leaving: self.leaving(&roster),
         }
     }
 }
@@ -349,6 +350,19 @@ pub struct FarmStats {
     pub totals: ProxyTotals,
     /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
+    /// Servers that were removed and have connections still.
+    pub leaving: Vec<LeavingStats>,
+}
+
+/// A server that was removed and has connections still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeavingStats {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Connections it has.
+    pub connections: u32,
 }
 
 /// Everything that status and metrics show of a server.
@@ -360,6 +374,10 @@ pub struct ServerStats {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Who made it a member.
+    pub origin: Origin,
+    /// The weight it came with, where an operator's stands before it.
+    pub own_weight: Option<u32>,
     /// What the health checks say.
     pub operational: Operational,
     /// What stands behind that, and beside it.
@@ -368,7 +386,7 @@ pub struct ServerStats {
     pub admin: AdminState,
     /// Whether it may take new connections.
     pub usable: bool,
-    /// The configured weight.
+    /// The present weight.
     pub weight: u32,
     /// The present share of that weight, percent.
     pub share_percent: u32,
@@ -404,6 +422,8 @@ impl ServerStats {
             place,
             name: member.name.clone(),
             address: member.address,
+            origin: member.origin,
+            own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
             standing: Standing::new(server, now),
             admin: server.admin(),
