@@ -262,7 +262,7 @@ fn weights_change_while_connections_come_and_each_new_share_is_exact() {
     for weights in [[1, 1, 1], [256, 1, 128], [0, 1, 3], [2, 2, 0]] {
         for (place, weight) in weights.into_iter().enumerate() {
             lab.farm
-                .set_weight(place, Weight::try_from(weight).unwrap());
+                .set_weight(place, Some(Weight::try_from(weight).unwrap()));
         }
         let held = many(&lab, 36);
         for (taken, count) in taken.iter_mut().zip(counts(&held)) {
