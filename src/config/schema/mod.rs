@@ -4,6 +4,7 @@
 
 mod general;
 mod proxy;
+mod source;
 mod vip;
 
 /// One table of lb.toml, such as `[vip.NAME]`.
@@ -139,7 +140,7 @@ pub const SECTIONS: &[Section] = &[
     proxy::PROXY,
     proxy::CHECK,
     proxy::PROXY_PROTOCOL,
-    proxy::PER_SOURCE,
+    source::PER_SOURCE,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
 ];
