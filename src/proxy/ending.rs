@@ -113,10 +113,8 @@ impl Worker {
         } else if queued {
             settings.farm.leave(ticket);
         }
-        if conn.counted
-            && let Some(sources) = settings.farm.sources()
-        {
-            sources.leave(conn.client_addr().ip());
+        if conn.counted {
+            leave_source(conn, settings);
         }
         if end == Termination::NORMAL {
             settings.counters.add(ProxyCount::Finished, 1);
@@ -176,6 +174,13 @@ impl Worker {
             srv_queue: 0,
             backend_queue: conn.rare().queued_behind,
         }
+    }
+}
+
+/// One connection less for its source.
+fn leave_source(conn: &Conn, settings: &Settings) {
+    if let Some(sources) = settings.farm.sources() {
+        sources.leave(conn.client_addr().ip());
     }
 }
 

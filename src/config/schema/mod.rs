@@ -5,6 +5,7 @@
 mod check;
 mod general;
 mod proxy;
+mod source;
 mod vip;
 
 /// One table of lb.toml, such as `[vip.NAME]`.
@@ -140,7 +141,7 @@ pub const SECTIONS: &[Section] = &[
     proxy::PROXY,
     check::CHECK,
     proxy::PROXY_PROTOCOL,
-    proxy::PER_SOURCE,
+    source::PER_SOURCE,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
 ];

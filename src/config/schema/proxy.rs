@@ -3,7 +3,7 @@
 use super::{DAY, Fallback, HOUR, Key, Kind, MINUTE, SECOND, Section, Word, ms, ms_or_off};
 
 const WEIGHT: Kind = Kind::Integer { min: 0, max: 256 };
-const CONNECTIONS: Kind = Kind::Integer {
+pub(super) const CONNECTIONS: Kind = Kind::Integer {
     min: 1,
     max: 10_000_000,
 };
@@ -12,7 +12,7 @@ const QUEUE: Kind = Kind::Integer {
     max: 1_000_000,
 };
 
-const PACE: Kind = Kind::Integer {
+pub(super) const PACE: Kind = Kind::Integer {
     min: 1,
     max: 1_000_000,
 };
@@ -246,51 +246,6 @@ pub(super) const PROXY_PROTOCOL: Section = Section {
             "For the header to arrive whole; the first-byte timeout begins behind it.",
         )
         .called(&["proxy_protocol_timeout", "timeout_client-hs"]),
-    ],
-};
-
-pub(super) const PER_SOURCE: Section = Section {
-    path: "proxy.NAME.per-source",
-    doc: "What one source may take of this proxy: an IPv4 address, or an IPv6 network of 64 bits. More is refused with RST. Everybody is counted; `lbd status --top` shows the busiest.",
-    keys: &[
-        Key::new(
-            "max-connections",
-            CONNECTIONS,
-            Fallback::Words("no limit"),
-            "Connections at once, running and queued.",
-        )
-        .called(&[
-            "maxconn",
-            "conn_cur",
-            "max_connections_per_ip",
-            "limit_conn",
-        ]),
-        Key::new(
-            "connections-per-second",
-            PACE,
-            Fallback::Words("no limit"),
-            "New connections in a second, in the long run.",
-        )
-        .called(&[
-            "conn_rate",
-            "rate",
-            "rate-limit",
-            "limit_req",
-            "connects-per-second",
-        ]),
-        Key::new(
-            "burst",
-            PACE,
-            Fallback::Words("`connections-per-second`"),
-            "New connections at once, after a rest.",
-        ),
-        Key::new(
-            "exempt",
-            Kind::Form("network or address, or a list of up to 1024"),
-            Fallback::Words("none"),
-            "Sources that are counted and never limited.",
-        )
-        .called(&["except", "whitelist", "allow"]),
     ],
 };
 

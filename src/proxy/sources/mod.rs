@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,7 @@ impl Sources {
         Self {
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            max_connections: config.max_connections.map_or(u32::MAX, |max| max.get()),
+            max_connections: config.max_connections.map_or(u32::MAX, NonZeroU32::get),
             rate: config.connections_per_second,
             exempt: AddressSet::new(&config.exempt),
         }
