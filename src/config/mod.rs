@@ -9,6 +9,7 @@
 
 mod auth;
 pub mod diagnostics;
+pub mod discovery;
 pub mod docs;
 mod lint;
 pub mod local;
@@ -22,7 +23,7 @@ mod secret;
 
 pub use diagnostics::{render, render_json};
 pub use lint::{Host, Trouble, View};
-pub use parse::{Parsed, examine, load, nearest, parse, plain_duration};
+pub use parse::{Parsed, backends, examine, load, nearest, parse, plain_duration};
 pub use problem::{Fix, Label, Problem, Severity};
 
 /// FNV-1a 64 of the text: whether two processes have the same file.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::discovery::{Discovery, Template};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
@@ -369,8 +370,10 @@ pub struct Proxy {
     pub source: Source,
     /// `check` of all servers.
     pub check: Check,
-    /// `backends`, at least one, in file order.
+    /// `backends`, in file order; at least one unless there is a `discovery`.
     pub servers: Vec<Server>,
+    /// `backends-file`, `discovery`, and the host names in `backends`.
+    pub discovery: Discovery,
 }
 
 /// Where a proxy listens.

@@ -101,7 +101,7 @@ fn servers(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
         .servers
         .iter()
         .all(|server| server.disabled || server.weight.get() == 0);
-    if idle {
+    if idle && proxy.discovery.is_off() {
         problems.push(
             Problem::warning(
                 "W0308",

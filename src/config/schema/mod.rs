@@ -2,6 +2,7 @@
 //! bring from elsewhere. Parsing, did-you-mean, `docs/config.md` and the tests of the shipped
 //! examples all read it. No parsing here, only the table and look-ups in it.
 
+mod discovery;
 mod general;
 mod proxy;
 mod vip;
@@ -141,6 +142,9 @@ pub const SECTIONS: &[Section] = &[
     proxy::PROXY_PROTOCOL,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
+    discovery::DISCOVERY,
+    discovery::DNS,
+    discovery::KUBERNETES,
 ];
 
 /// A section without keys: what an unknown path looks up.

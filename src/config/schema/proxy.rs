@@ -26,8 +26,8 @@ pub(super) const PROXY: Section = Section {
         Key::new(
             "backends",
             Kind::Named("proxy.NAME.backends.NAME"),
-            Fallback::Required,
-            "The servers: a list of `IP:PORT`, or a table `NAME = \"IP:PORT\"` or `NAME = { … }`.",
+            Fallback::Words("none; needed unless `backends-file` or `discovery` brings servers"),
+            "The servers: a list of `IP:PORT`, or a table `NAME = \"IP:PORT\"` or `NAME = { … }`. A host name in place of an IP address stands for every server it resolves to.",
         )
         .called(&["server", "servers", "backend"]),
         Key::new(
@@ -160,8 +160,20 @@ pub(super) const PROXY: Section = Section {
         Key::later("per-source", "Limits per client address."),
         Key::later("on-unresponsive", "What becomes of connections to a dead server."),
         Key::later("on-not-ready", "What becomes of connections to a server that is not ready."),
-        Key::later("backends-file", "Servers from a file."),
-        Key::later("discovery", "Servers from DNS or Kubernetes."),
+        Key::new(
+            "backends-file",
+            Kind::Form("absolute path"),
+            Fallback::Words("none"),
+            "More servers, from a file that is read again when it changes: `backends` as here in a file that ends in .toml, else Prometheus's file_sd JSON (docs/discovery.md).",
+        )
+        .called(&["file-sd", "file_sd_configs", "backends_file", "servers-file"]),
+        Key::new(
+            "discovery",
+            Kind::Table("proxy.NAME.discovery"),
+            Fallback::Words("off"),
+            "More servers, from DNS or Kubernetes (docs/discovery.md).",
+        )
+        .called(&["server-template", "resolvers", "resolver", "resolve", "eds", "service-discovery"]),
     ],
 };
 
