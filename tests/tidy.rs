@@ -48,6 +48,7 @@ const PURE: &[&str] = &[
     "src/proxy/dispatch",
     "src/proxy/pp",
     "src/proxy/queue.rs",
+    "src/proxy/roster",
     "src/proxy/server.rs",
     "src/proxy/slowstart.rs",
     "src/proxy/stall.rs",

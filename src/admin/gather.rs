@@ -15,11 +15,12 @@ use crate::proxy::server::{AdminState, Operational};
 pub fn proxy_status(
     config: &Proxy,
     stats: &FarmStats,
-    health: &[Health],
+    health: &[Option<Health>],
     probed: bool,
     now: Instant,
 ) -> ProxyStatus {
-    let servers = stats.servers.iter().zip(health);
+    let servers = stats.servers.iter();
+    let servers = servers.filter_map(|stats| Some((stats, health.get(stats.place)?.as_ref()?)));
     ProxyStatus {
         name: config.name.clone(),
         listen: config.listen.iter().map(ToString::to_string).collect(),

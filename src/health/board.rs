@@ -10,7 +10,7 @@ use crate::ipc::message::ServerSnapshot;
 /// Verdicts of a previous process that are older than this are not believed.
 pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// All servers of all proxies, in the file's order.
+/// All servers of all proxies, by place.
 #[derive(Debug, Clone)]
 pub struct Board {
     proxies: Vec<ProxyBoard>,
@@ -20,8 +20,10 @@ pub struct Board {
 #[derive(Debug, Clone)]
 pub struct ProxyBoard {
     name: String,
-    servers: Vec<Health>,
+    servers: Vec<Option<Health>>,
     epoch: Epoch,
+    /// Every server that was there at the start had its verdict once.
+    probed: bool,
 }
 
 /// One server.
@@ -77,12 +79,35 @@ impl Board {
             servers: proxy
                 .servers
                 .iter()
-                .map(|server| Health::unknown(&server.name, !server.disabled, now))
+                .map(|server| Some(Health::unknown(&server.name, !server.disabled, now)))
                 .collect(),
             epoch: Epoch::default(),
+            probed: false,
         });
         Self {
             proxies: proxies.collect(),
+        }
+    }
+
+    /// A server has come to a place. That it is not probed yet is no concern of a proxy that was.
+    pub fn add(&mut self, proxy: usize, place: usize, name: &str, watched: bool, now: Instant) {
+        let Some(proxy) = self.proxies.get_mut(proxy) else {
+            return;
+        };
+        proxy.probed |= proxy.is_probed();
+        if proxy.servers.len() <= place {
+            proxy.servers.resize(place + 1, None);
+        }
+        if let Some(seat) = proxy.servers.get_mut(place) {
+            *seat = Some(Health::unknown(name, watched, now));
+        }
+    }
+
+    /// A server has gone.
+    pub fn remove(&mut self, proxy: usize, place: usize) {
+        let proxy = self.proxies.get_mut(proxy);
+        if let Some(seat) = proxy.and_then(|proxy| proxy.servers.get_mut(place)) {
+            *seat = None;
         }
     }
 
@@ -95,7 +120,7 @@ impl Board {
         if ready {
             proxy.epoch.on_success(finding.started, finding.finished);
         }
-        let Some(server) = proxy.servers.get_mut(finding.server) else {
+        let Some(Some(server)) = proxy.servers.get_mut(finding.server) else {
             return;
         };
         server.checks += 1;
@@ -122,8 +147,8 @@ impl Board {
         let servers = &mut self.proxies.get_mut(proxy)?.servers;
         let at = servers
             .iter()
-            .position(|server| server.name == old.server)?;
-        let server = servers.get_mut(at)?;
+            .position(|server| server.as_ref().is_some_and(|s| s.name == old.server))?;
+        let server = servers.get_mut(at)?.as_mut()?;
         server.up = Some(old.up);
         server.checked = Some(now.checked_sub(age).unwrap_or(now));
         server.since = now;
@@ -133,10 +158,7 @@ impl Board {
     /// Whether every watched server of this proxy has a verdict.
     #[must_use]
     pub fn is_probed(&self, proxy: usize) -> bool {
-        self.proxies.get(proxy).is_some_and(|proxy| {
-            let mut servers = proxy.servers.iter();
-            servers.all(|server| server.up.is_some() || !server.watched)
-        })
+        self.proxies.get(proxy).is_some_and(ProxyBoard::is_probed)
     }
 
     /// Whether every server of every proxy has a verdict.
@@ -151,9 +173,9 @@ impl Board {
         self.proxies.get(proxy).map_or(0, |proxy| proxy.epoch.count)
     }
 
-    /// The servers of one proxy, in the file's order.
+    /// The servers of one proxy, by place.
     #[must_use]
-    pub fn servers(&self, proxy: usize) -> &[Health] {
+    pub fn servers(&self, proxy: usize) -> &[Option<Health>] {
         self.proxies.get(proxy).map_or(&[], |proxy| &proxy.servers)
     }
 
@@ -166,7 +188,8 @@ impl Board {
     ) -> Vec<ServerSnapshot> {
         let mut all = Vec::new();
         for (proxy_at, proxy) in self.proxies.iter().enumerate() {
-            for (at, server) in proxy.servers.iter().enumerate() {
+            let servers = proxy.servers.iter().enumerate();
+            for (at, server) in servers.filter_map(|(at, s)| Some((at, s.as_ref()?))) {
                 let (Some(up), Some(checked)) = (server.up, server.checked) else {
                     continue;
                 };
@@ -180,6 +203,13 @@ impl Board {
             }
         }
         all
+    }
+}
+
+impl ProxyBoard {
+    fn is_probed(&self) -> bool {
+        let mut servers = self.servers.iter().flatten();
+        self.probed || servers.all(|server| server.up.is_some() || !server.watched)
     }
 }
 
@@ -237,6 +267,10 @@ mod tests {
         }
     }
 
+    fn server(board: &Board, place: usize) -> &Health {
+        board.servers(0)[place].as_ref().unwrap()
+    }
+
     fn old(server: &str, up: bool, age: u64) -> ServerSnapshot {
         ServerSnapshot {
             proxy: "p".to_owned(),
@@ -266,8 +300,8 @@ mod tests {
         assert_eq!(board.restore(&old("a", true, 10_000), now), Some((0, 0)));
         assert_eq!(board.restore(&old("b", true, 10_001), now), None);
         assert_eq!(board.restore(&old("gone", true, 0), now), None);
-        assert_eq!(board.servers(0)[0].up, Some(true));
-        assert_eq!(board.servers(0)[1].up, None);
+        assert_eq!(server(&board, 0).up, Some(true));
+        assert_eq!(server(&board, 1).up, None);
         let passed_on = board.snapshot(now, |_, _| None);
         assert_eq!(passed_on, [old("a", true, 10_000)]);
     }
@@ -289,13 +323,31 @@ mod tests {
     }
 
     #[test]
+    fn one_that_comes_later_leaves_the_proxy_probed_and_the_place_of_one_that_went_is_empty() {
+        let now = crate::net::clock::now();
+        let mut board = Board::new(&config(), now);
+        board.record(&finding(0, true, now, now));
+        board.add(0, 3, "d", true, now);
+        assert!(!board.is_probed(0));
+        board.remove(0, 3);
+        board.record(&finding(1, true, now, now));
+        board.add(0, 4, "e", true, now);
+        assert!(board.is_probed(0));
+        board.record(&finding(3, true, now, now));
+        assert_eq!(board.servers(0)[3], None);
+        board.record(&finding(4, false, now, now));
+        assert_eq!(server(&board, 4).up, Some(false));
+        assert_eq!(board.snapshot(now, |_, _| None).len(), 3);
+    }
+
+    #[test]
     fn transitions_count_changes_but_not_the_first_verdict() {
         let now = crate::net::clock::now();
         let mut board = Board::new(&config(), now);
         for up in [true, true, false, true] {
             board.record(&finding(0, up, now, now));
         }
-        let server = &board.servers(0)[0];
+        let server = server(&board, 0);
         assert_eq!(
             (server.checks, server.failures, server.transitions),
             (4, 1, 2)

@@ -170,9 +170,9 @@ impl Worker {
     /// Something ran out: it is counted and said, and what is only kept for later is given up.
     pub(super) fn run_short(&mut self, proxy: u16, server: Option<usize>, what: Shortage) {
         if let Some(settings) = self.proxies.get(usize::from(proxy)) {
-            let servers = &settings.farm.config().servers;
-            let server = server.and_then(|server| servers.get(server));
-            let (name, server) = (settings.farm.name(), server.map(|s| s.name.as_str()));
+            let server = server.and_then(|server| settings.farm.member(server));
+            let server = server.as_ref().map(|server| server.name.as_str());
+            let name = settings.farm.name();
             let shortages = &self.shared.shortages;
             shortages.note(what, name, server, clock::now());
         }

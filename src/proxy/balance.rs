@@ -19,6 +19,13 @@ impl Rotation {
         }
     }
 
+    /// Further servers, at their beginning.
+    pub fn grow(&mut self, servers: usize) {
+        if self.credit.len() < servers {
+            self.credit.resize(servers, 0);
+        }
+    }
+
     /// The next server among those to which `weight` gives more than 0.
     pub fn pick(&mut self, mut weight: impl FnMut(usize) -> u32) -> Option<usize> {
         let mut total = 0_i64;

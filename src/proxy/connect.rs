@@ -147,7 +147,7 @@ impl Worker {
         settings
             .counters
             .add_server(server, ServerCount::Attempts, 1);
-        let Some(addr) = settings.addresses.get(server).copied() else {
+        let Some(addr) = settings.farm.address(server) else {
             return Err(io::ErrorKind::NotFound.into());
         };
         let client_first = settings.client_first;

@@ -22,6 +22,12 @@ macro_rules! counters {
             fn add(&mut self, cells: &Cells<{ $name::COUNT }>) {
                 $(self.$field += cells.value($name::$variant as usize);)*
             }
+
+            /// What was added since `before`.
+            #[must_use]
+            pub fn since(&self, before: &Self) -> Self {
+                Self { $($field: self.$field.wrapping_sub(before.$field),)* }
+            }
         }
     };
 }

@@ -4,6 +4,7 @@
 //! together by [`dispatch`], which says who gets which server and who waits. [`timer`] is the wheel
 //! of deadlines, [`termination`] says how a connection ended.
 //!
+//! [`roster`] says which servers there are, each at its place: they may come and go.
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
 //! them off the listeners (`line` says who watches which), `connect` finds each a server, `transfer` and `relay` move the bytes,
@@ -23,6 +24,7 @@ pub mod gate;
 pub mod mailbox;
 pub mod pp;
 pub mod queue;
+pub mod roster;
 pub mod server;
 pub mod shortage;
 pub mod slowstart;

@@ -70,6 +70,12 @@ impl Server {
         }
     }
 
+    /// It is to have this weight and limit from here on.
+    pub fn update(&mut self, config: &model::Server) {
+        self.weight = u32::from(config.weight.get());
+        self.max = config.max_connections;
+    }
+
     /// Whether it may get new connections.
     #[must_use]
     pub fn usable(&self) -> bool {

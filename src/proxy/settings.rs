@@ -1,7 +1,6 @@
 //! A proxy's configuration as the data path wants it, and how long it has patience with a
 //! connection. No system calls here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use super::termination::Cause;
 pub(super) struct Settings {
     pub(super) farm: Arc<Farm>,
     pub(super) counters: Arc<WorkerCounters>,
-    pub(super) addresses: Vec<SocketAddr>,
     /// Silence after which the kernel probes a peer.
     pub(super) keepalive: Option<Duration>,
     pub(super) client_first: bool,
@@ -54,7 +52,6 @@ impl Settings {
         Self {
             farm: Arc::clone(farm),
             counters,
-            addresses: config.servers.iter().map(|s| s.address).collect(),
             keepalive: config.keepalive,
             client_first: config.client_first,
             retries: config.retries,

@@ -10,6 +10,7 @@ use crate::log::access::AccessLine;
 use crate::log::{AccessWriter, LogError};
 use crate::net::localtime;
 use crate::proxy::engine::AccessSink;
+use crate::proxy::farm::Farm;
 use crate::proxy::termination::AccessRecord;
 
 /// Records that wait for the writer. More are dropped and counted: a slow log never slows a
@@ -56,7 +57,7 @@ pub(super) struct Running {
 
 impl Access {
     /// Starts the thread; it ends with the last sink.
-    pub(super) fn spawn(self, config: Arc<Config>) -> std::io::Result<Running> {
+    pub(super) fn spawn(self, farms: Vec<Arc<Farm>>) -> std::io::Result<Running> {
         let Self {
             sink,
             records,
@@ -72,7 +73,7 @@ impl Access {
         };
         let work = move || loop {
             match records.try_recv() {
-                Ok(record) => dropped(write(&record, &config, &settings, &mut writer)),
+                Ok(record) => dropped(write(&record, &farms, &settings, &mut writer)),
                 Err(TryRecvError::Empty) => {
                     dropped(writer.flush());
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -110,27 +111,27 @@ impl Running {
 /// Writes a record's line, if it has one; answers how many lines were dropped for it.
 fn write(
     record: &AccessRecord,
-    config: &Config,
+    farms: &[Arc<Farm>],
     settings: &AccessLog,
     writer: &mut AccessWriter,
 ) -> u64 {
     if settings.skip_empty && record.bytes_in == 0 {
         return 0;
     }
-    render(record, config, settings).map_or(0, |line| writer.write(&line))
+    render(record, farms, settings).map_or(0, |line| writer.write(&line))
 }
 
-fn render(record: &AccessRecord, config: &Config, settings: &AccessLog) -> Option<String> {
-    let proxy = config.proxies.get(record.proxy)?;
-    let server = record.server.and_then(|at| proxy.servers.get(at));
+fn render(record: &AccessRecord, farms: &[Arc<Farm>], settings: &AccessLog) -> Option<String> {
+    let farm = farms.get(record.proxy)?;
+    let server = record.server.and_then(|place| farm.member(place));
     let code = record.end.to_string();
     let line = AccessLine {
         accepted_at: record.accepted_at,
         utc_offset: localtime::utc_offset(record.accepted_at),
         client: record.client,
         local: record.local,
-        proxy: &proxy.name,
-        server: server.map(|server| server.name.as_str()),
+        proxy: farm.name(),
+        server: server.as_ref().map(|server| server.name.as_str()),
         queue: record.queue,
         connect: record.connect,
         total: record.total,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -21,8 +21,9 @@ use super::news::{News, groups};
 use super::orders::{OUTSTANDING_MAX, Outstanding};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
-use super::setup::{first_verdicts_within, machines, restore, watch_all};
+use super::setup::{first_verdicts_within, machines, restore};
 use super::start::{Begin, hello, read_text};
+use super::watchers::Watchers;
 use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
@@ -88,7 +89,7 @@ pub(super) struct Control {
     listeners: Option<Listeners>,
     doors: Doors,
     findings: mpsc::Receiver<Finding>,
-    hurry: Vec<Vec<Arc<Notify>>>,
+    watchers: Watchers,
     serve_by: Instant,
     news: News,
     clients: Clients,
@@ -150,11 +151,11 @@ impl Control {
         restore(&welcome, &mut board, &farms, &mut machines, now);
         let access = plan
             .access
-            .map(|access| access.spawn(Arc::clone(&config)))
+            .map(|access| access.spawn(farms.clone()))
             .transpose()
             .map_err(ProxyError::Setup)?;
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
-        let hurry = watch_all(&config, plan.probes, machines, &sender);
+        let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
         let fixed = Fixed {
             workers: plan.workers,
@@ -183,7 +184,7 @@ impl Control {
             listeners: Some(listeners),
             doors: plan.doors,
             findings,
-            hurry,
+            watchers,
             news: News::default(),
             clients,
             orders,
@@ -254,11 +255,12 @@ impl Control {
     }
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
-        for (farm, hurry) in self.shared.farms.iter().zip(&self.hurry) {
+        self.follow_rosters(now);
+        for (proxy, farm) in self.shared.farms.iter().enumerate() {
             farm.tick(now);
-            for (server, hurry) in hurry.iter().enumerate() {
-                if farm.take_suspect(server) {
-                    hurry.notify_one();
+            for (place, _) in farm.roster().present() {
+                if farm.take_suspect(place) {
+                    self.watchers.hurry(proxy, place);
                 }
             }
         }
@@ -267,6 +269,16 @@ impl Control {
             && let Err(error) = self.clients.tick(engine, link, now)
         {
             tracing::debug!(%error, "keeper cannot be told of clients");
+        }
+    }
+
+    /// Health checks begin and end with their servers.
+    fn follow_rosters(&mut self, now: Instant) {
+        let mut changing = self.shared.changing();
+        let proxies = self.shared.config.proxies.iter().zip(&self.shared.farms);
+        for (at, (config, farm)) in proxies.enumerate() {
+            let board = &mut changing.board;
+            self.watchers.follow(at, config, farm, board, now);
         }
     }
 
@@ -350,9 +362,7 @@ impl Control {
                 }
             }
             ToProxy::Probe => {
-                for hurry in self.hurry.iter().flatten() {
-                    hurry.notify_one();
-                }
+                self.watchers.hurry_all();
             }
             ToProxy::Outcome { id, outcome } => self.outstanding.settle(id, outcome),
             ToProxy::Stop { grace_ms } => {

@@ -5,7 +5,7 @@
 //! the process opens what needs files, gives up its rights, and `control` runs its loop: verdicts
 //! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
-//! operators' commands on their way to it). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! operators' commands on their way to it, `watchers` are the health tasks). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -20,6 +20,7 @@ mod placement;
 mod report;
 mod setup;
 mod start;
+mod watchers;
 
 use std::io;
 use std::os::fd::IntoRawFd;

@@ -10,6 +10,7 @@ use super::report::Shared;
 use crate::ipc::message::{Heartbeat, ListenerGroup, ProxyServing, ServerSnapshot, ToKeeper};
 use crate::net::seqpacket;
 use crate::proxy::engine::Listeners;
+use crate::proxy::farm::FarmStats;
 
 /// Between two snapshots, at least.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
@@ -77,14 +78,11 @@ fn serving(shared: &Shared) -> Vec<ProxyServing> {
 }
 
 fn snapshot(shared: &Shared, now: Instant) -> Vec<ServerSnapshot> {
-    let ramps: Vec<Vec<Option<u64>>> = shared
-        .farms
-        .iter()
-        .map(|farm| farm.stats(now).servers.iter().map(|s| s.ramp_ms).collect())
-        .collect();
+    let stats: Vec<FarmStats> = shared.farms.iter().map(|farm| farm.stats(now)).collect();
     shared.changing().board.snapshot(now, |proxy, server| {
-        let ramp = ramps.get(proxy)?.get(server).copied().flatten();
-        ramp.map(Duration::from_millis)
+        let mut servers = stats.get(proxy)?.servers.iter();
+        let server = servers.find(|stats| stats.place == server)?;
+        server.ramp_ms.map(Duration::from_millis)
     })
 }
 

@@ -1,16 +1,13 @@
-//! What the control loop is set up with: machines, farms and tasks, and what the previous process
+//! What the control loop is set up with: machines and farms, and what the previous process
 //! knew.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
-
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::health::fsm::Machine;
-use crate::health::probe::Probe;
-use crate::health::task::{Finding, Target, stagger, watch};
+use crate::health::task::stagger;
 use crate::ipc::message::Welcome;
 use crate::proxy::farm::Farm;
 
@@ -55,43 +52,6 @@ pub(super) fn restore(
             machine.restore(old.up);
         }
     }
-}
-
-/// One task per server that is not disabled; answers what wakes each for a probe.
-pub(super) fn watch_all(
-    config: &Config,
-    probes: Vec<Vec<Probe>>,
-    machines: Vec<Vec<Machine>>,
-    findings: &mpsc::Sender<Finding>,
-) -> Vec<Vec<Arc<Notify>>> {
-    let mut all = Vec::with_capacity(config.proxies.len());
-    let prepared = probes.into_iter().zip(machines);
-    for ((proxy, of_proxy), (probes, machines)) in config.proxies.iter().enumerate().zip(prepared) {
-        let mut hurries = Vec::with_capacity(of_proxy.servers.len());
-        let each = of_proxy
-            .servers
-            .iter()
-            .zip(probes.into_iter().zip(machines));
-        for (server, (of_server, (probe, machine))) in each.enumerate() {
-            let hurry = Arc::new(Notify::new());
-            hurries.push(Arc::clone(&hurry));
-            if of_server.disabled {
-                continue;
-            }
-            let target = Target {
-                proxy,
-                server,
-                proxy_name: of_proxy.name.clone(),
-                server_name: of_server.name.clone(),
-                probe,
-                machine,
-                hurry,
-            };
-            tokio::spawn(watch(target, findings.clone()));
-        }
-        all.push(hurries);
-    }
-    all
 }
 
 pub(super) fn first_verdicts_within(config: &Config) -> Duration {

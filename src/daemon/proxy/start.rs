@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::ProxyError;
 use super::link::{Link, RECONNECT_EVERY};
 use crate::config;
-use crate::config::model::Config;
+use crate::config::model::{Config, Proxy, Server};
 use crate::health::probe::Probe;
 use crate::health::tls::CLUSTER_CA;
 use crate::ipc::event::Event;
@@ -153,19 +153,7 @@ pub(super) fn probes(config: &Config) -> Result<Vec<Vec<Probe>>, ProxyError> {
     for proxy in &config.proxies {
         let mut of_proxy = Vec::with_capacity(proxy.servers.len());
         for server in &proxy.servers {
-            let probe = Probe::new(&proxy.check, server.check_address, Path::new(CLUSTER_CA));
-            let probe = probe.map_err(|source| ProxyError::Check {
-                proxy: proxy.name.clone(),
-                server: server.name.clone(),
-                source,
-            })?;
-            let send = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
-            let source = proxy.source.fixed_for(server.check_address.ip());
-            of_proxy.push(
-                probe
-                    .from_source(source)
-                    .beginning_with(send.map_or(&[], pp::own)),
-            );
+            of_proxy.push(probe(proxy, server)?);
         }
         if of_proxy.iter().any(Probe::is_unverified) {
             tracing::warn!(
@@ -177,4 +165,19 @@ pub(super) fn probes(config: &Config) -> Result<Vec<Vec<Probe>>, ProxyError> {
         all.push(of_proxy);
     }
     Ok(all)
+}
+
+/// The probe of one server, with its files read.
+pub(super) fn probe(proxy: &Proxy, server: &Server) -> Result<Probe, ProxyError> {
+    let probe = Probe::new(&proxy.check, server.check_address, Path::new(CLUSTER_CA));
+    let probe = probe.map_err(|source| ProxyError::Check {
+        proxy: proxy.name.clone(),
+        server: server.name.clone(),
+        source,
+    })?;
+    let send = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
+    let source = proxy.source.fixed_for(server.check_address.ip());
+    Ok(probe
+        .from_source(source)
+        .beginning_with(send.map_or(&[], pp::own)))
 }

@@ -18,11 +18,11 @@ pub struct Board {
 }
 
 impl Board {
-    /// `servers` servers that may have no connection yet.
+    /// So many places, none of which may have a connection yet.
     #[must_use]
-    pub(super) fn new(servers: usize) -> Self {
+    pub(super) fn new(places: usize) -> Self {
         Self {
-            slots: (0..servers).map(|_| Slots::new()).collect(),
+            slots: (0..places).map(|_| Slots::new()).collect(),
             plan: Swap::from_pointee(Plan::empty(0)),
             held: AtomicBool::new(false),
         }
@@ -67,22 +67,28 @@ impl Board {
     }
 
     /// Keeps newcomers from the slots. Whoever calls this looks for a free slot once more
-    /// afterwards: from then on those who give one back will say so.
-    pub(super) fn hold(&self) {
+    /// afterwards: from then on those who give one back will say so. `places`: up to the last that
+    /// anybody has.
+    pub(super) fn hold(&self, places: usize) {
         if self.held.swap(true, Ordering::Relaxed) {
             return;
         }
-        for slots in &self.slots {
+        for slots in self.slots.iter().take(places) {
             slots.hold();
         }
     }
 
+    /// Whether somebody waits.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Nobody waits any more.
-    pub(super) fn let_go(&self) {
+    pub(super) fn let_go(&self, places: usize) {
         if !self.held.load(Ordering::Relaxed) {
             return;
         }
-        for slots in &self.slots {
+        for slots in self.slots.iter().take(places) {
             slots.let_go();
         }
         self.held.store(false, Ordering::Relaxed);

@@ -56,7 +56,8 @@ pub enum Turn {
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Dispatch {
-    servers: Vec<Server>,
+    /// By place, up to the last that was ever taken.
+    servers: Vec<Option<Server>>,
     board: Arc<Board>,
     /// The weights that the plan in force is made of.
     weights: Vec<u32>,
@@ -73,12 +74,19 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Every server unprobed, nobody waiting.
+    /// Every server unprobed, nobody waiting, and no place for further servers.
     #[must_use]
     pub fn new(config: &model::Proxy) -> Self {
+        Self::with_places(config, config.servers.len())
+    }
+
+    /// As [`Self::new`], with so many places in all.
+    #[must_use]
+    pub fn with_places(config: &model::Proxy, places: usize) -> Self {
+        let servers = config.servers.iter();
         Self {
-            servers: config.servers.iter().map(Server::new).collect(),
-            board: Arc::new(Board::new(config.servers.len())),
+            servers: servers.map(|server| Some(Server::new(server))).collect(),
+            board: Arc::new(Board::new(places)),
             weights: vec![0; config.servers.len()],
             planned: false,
             rotation: Rotation::new(config.servers.len()),
@@ -119,7 +127,7 @@ impl Dispatch {
             },
         };
         // A slot may have come free before anybody knew that it is waited for.
-        self.board.hold();
+        self.board.hold(self.servers.len());
         self.pump();
         admission
     }
@@ -144,9 +152,7 @@ impl Dispatch {
     fn pick(&mut self, tried: Tried) -> Option<usize> {
         let untried_left = !tried.is_empty()
             && self
-                .servers
-                .iter()
-                .enumerate()
+                .members()
                 .any(|(i, s)| s.usable() && !tried.contains(i));
         let allowed = |index| !(untried_left && tried.contains(index));
         if self.planned && !untried_left {
@@ -184,21 +190,20 @@ impl Dispatch {
 
     fn let_go_if_empty(&self) {
         if self.queue.is_empty() {
-            self.board.let_go();
+            self.board.let_go(self.servers.len());
         }
     }
 
     fn has_room(&self) -> bool {
-        let mut servers = self.servers.iter().enumerate();
-        servers.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
+        let mut members = self.members();
+        members.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
     }
 
     /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
     pub fn set_up(&mut self, server: usize, up: bool, now: Instant) -> bool {
         let ramp = self.slowstart;
         let changed = self
-            .servers
-            .get_mut(server)
+            .member_mut(server)
             .is_some_and(|s| s.set_up(up, ramp, now));
         self.after_change(changed);
         changed
@@ -207,7 +212,7 @@ impl Dispatch {
     /// What an earlier process knew of a server.
     pub fn restore(&mut self, server: usize, up: bool, elapsed: Option<Duration>, now: Instant) {
         let ramp = self.slowstart;
-        if let Some(server) = self.servers.get_mut(server) {
+        if let Some(server) = self.member_mut(server) {
             server.restore(up, elapsed, ramp, now);
         }
         self.after_change(true);
@@ -217,11 +222,43 @@ impl Dispatch {
     pub fn set_admin(&mut self, server: usize, state: AdminState, now: Instant) -> bool {
         let ramp = self.slowstart;
         let changed = self
-            .servers
-            .get_mut(server)
+            .member_mut(server)
             .is_some_and(|s| s.set_admin(state, ramp, now));
         self.after_change(changed);
         changed
+    }
+
+    /// A server comes, unprobed, to a place that nobody has.
+    pub fn add(&mut self, place: usize, server: &model::Server) {
+        while self.servers.len() <= place {
+            if self.board.is_held()
+                && let Some(slots) = self.board.slots(self.servers.len())
+            {
+                slots.hold();
+            }
+            self.servers.push(None);
+        }
+        self.rotation.grow(self.servers.len());
+        if let Some(seat) = self.servers.get_mut(place) {
+            *seat = Some(Server::new(server));
+        }
+        self.after_change(true);
+    }
+
+    /// A server goes: it gets no new connections.
+    pub fn remove(&mut self, place: usize) {
+        if let Some(seat) = self.servers.get_mut(place) {
+            *seat = None;
+        }
+        self.after_change(true);
+    }
+
+    /// A server is to have other qualities from here on.
+    pub fn update(&mut self, place: usize, server: &model::Server) {
+        if let Some(present) = self.member_mut(place) {
+            present.update(server);
+        }
+        self.after_change(true);
     }
 
     /// Moves slowstarts on to `now`.
@@ -231,7 +268,7 @@ impl Dispatch {
         }
         let ramp = self.slowstart;
         let mut changed = false;
-        for server in &mut self.servers {
+        for server in self.servers.iter_mut().flatten() {
             changed |= server.advance(ramp, now);
         }
         self.after_change(changed);
@@ -242,13 +279,11 @@ impl Dispatch {
             return;
         }
         let was_ramping = self.ramping;
-        self.ramping = self.servers.iter().any(Server::ramping);
+        let ramping = self.members().any(|(_, s)| s.ramping());
+        self.ramping = ramping;
         // While every usable server is warming up, none is throttled: there is nobody else.
-        self.cold = self
-            .servers
-            .iter()
-            .filter(|s| s.usable())
-            .all(Server::ramping);
+        let cold = self.members().all(|(_, s)| s.ramping() || !s.usable());
+        self.cold = cold;
         if was_ramping && !self.ramping {
             self.rotation.restart();
         }
@@ -261,11 +296,8 @@ impl Dispatch {
     /// Brings limits and weights to the board.
     fn publish(&mut self) {
         for (index, server) in self.servers.iter().enumerate() {
-            let limit = if server.usable() {
-                server.limit(!self.cold)
-            } else {
-                0
-            };
+            let usable = server.as_ref().filter(|server| server.usable());
+            let limit = usable.map_or(0, |server| server.limit(!self.cold));
             if let Some(slots) = self.board.slots(index) {
                 slots.set_limit(limit);
             }
@@ -273,7 +305,8 @@ impl Dispatch {
         let weights: Vec<u32> = self
             .servers
             .iter()
-            .map(|s| if s.usable() { s.effective_weight() } else { 0 })
+            .map(|s| s.as_ref().filter(|s| s.usable()))
+            .map(|s| s.map_or(0, Server::effective_weight))
             .collect();
         if weights == self.weights {
             return;
@@ -301,7 +334,7 @@ impl Dispatch {
     /// Servers that may get new connections.
     #[must_use]
     pub fn usable(&self) -> usize {
-        self.servers.iter().filter(|s| s.usable()).count()
+        self.members().filter(|(_, s)| s.usable()).count()
     }
 
     /// How many may wait.
@@ -322,16 +355,26 @@ impl Dispatch {
         &self.queue
     }
 
-    /// The servers, in file order.
+    /// The servers and their places.
+    fn members(&self) -> impl Iterator<Item = (usize, &Server)> {
+        let servers = self.servers.iter().enumerate();
+        servers.filter_map(|(place, server)| Some((place, server.as_ref()?)))
+    }
+
+    /// The server at this place.
     #[must_use]
-    pub fn servers(&self) -> &[Server] {
-        &self.servers
+    pub fn server(&self, place: usize) -> Option<&Server> {
+        self.servers.get(place)?.as_ref()
+    }
+
+    fn member_mut(&mut self, place: usize) -> Option<&mut Server> {
+        self.servers.get_mut(place)?.as_mut()
     }
 
     /// The connections a server may have right now; `None`: as many as come.
     #[must_use]
     pub fn limit(&self, server: usize) -> Option<u32> {
-        let server = self.servers.get(server)?;
+        let server = self.server(server)?;
         server.max().map(|_| server.limit(!self.cold))
     }
 }

@@ -147,6 +147,11 @@ impl Slots {
         self.most.load(Ordering::Relaxed)
     }
 
+    /// Somebody else has this place from here on.
+    pub fn forget(&self) {
+        self.most.store(self.used(), Ordering::Relaxed);
+    }
+
     /// A second write, on the line that is here already, only while the record is being broken.
     fn raise(&self, used: u32) {
         if self.most.load(Ordering::Relaxed) < used {

@@ -222,18 +222,18 @@ fn the_first_verdict_starts_no_slowstart_and_a_return_does() {
     dispatch.set_up(0, false, now);
     dispatch.set_up(0, true, now);
     assert_eq!(
-        (dispatch.servers()[0].share(), dispatch.limit(0)),
+        (dispatch.server(0).unwrap().share(), dispatch.limit(0)),
         (16, Some(10))
     );
     let half = now + Duration::from_secs(30);
     dispatch.advance(half);
     assert_eq!(
-        (dispatch.servers()[0].share(), dispatch.limit(0)),
+        (dispatch.server(0).unwrap().share(), dispatch.limit(0)),
         (128, Some(80))
     );
     dispatch.advance(now + Duration::from_secs(60));
     assert_eq!(dispatch.limit(0), Some(160));
-    assert!(!dispatch.servers()[0].ramping());
+    assert!(!dispatch.server(0).unwrap().ramping());
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_cold_farm_is_not_throttled() {
         dispatch.set_up(0, up, now);
         dispatch.set_up(1, up, now);
     }
-    assert!(dispatch.servers().iter().all(Server::ramping));
+    assert!(dispatch.members().all(|(_, s)| s.ramping()));
     assert_eq!(
         (dispatch.limit(0), dispatch.limit(1)),
         (Some(100), Some(100))
@@ -287,10 +287,10 @@ fn a_restored_slowstart_goes_on_where_it_was() {
     let mut dispatch = Dispatch::new(&proxy(servers, MaxQueue::Total(1)));
     dispatch.restore(0, true, Some(Duration::from_secs(30)), now);
     dispatch.restore(1, true, None, now);
-    assert_eq!(dispatch.servers()[0].share(), 128);
-    assert_eq!(dispatch.servers()[1].share(), 256);
+    assert_eq!(dispatch.server(0).unwrap().share(), 128);
+    assert_eq!(dispatch.server(1).unwrap().share(), 256);
     assert_eq!(
-        dispatch.servers()[0].ramp_elapsed(now),
+        dispatch.server(0).unwrap().ramp_elapsed(now),
         Some(Duration::from_secs(30))
     );
 }

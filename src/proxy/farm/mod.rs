@@ -2,7 +2,9 @@
 //! for those who need none, the gate of its connection limit, counters, and the mailboxes through
 //! which a freed slot reaches the worker whose connection is next in line. No sockets here.
 
-use std::net::SocketAddr;
+pub mod table;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use self::table::{Address, Seats};
+use super::atomic::Swap;
 use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
@@ -17,6 +21,7 @@ use super::dispatch::{Admission, Dispatch, Notice, Turn};
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
+use super::roster::{self, Member, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
 use crate::config::model;
@@ -26,9 +31,13 @@ use crate::config::model;
 pub struct Farm {
     config: model::Proxy,
     board: Arc<Board>,
+    /// By place.
+    addresses: Box<[Address]>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     suspects: Vec<AtomicBool>,
+    roster: Swap<Roster>,
+    seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
 }
 
@@ -45,16 +54,23 @@ impl Farm {
     #[must_use]
     pub fn new(config: &model::Proxy) -> Self {
         let limit = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
-        let dispatch = Dispatch::new(config);
+        let places = roster::places(config);
+        let dispatch = Dispatch::with_places(config, places);
+        let table = Table::new(config);
+        let none: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
+        let addresses = config.servers.iter().map(|server| server.address);
+        let addresses = addresses.chain(std::iter::repeat(none)).take(places);
         Self {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
-            suspects: config
-                .servers
-                .iter()
-                .map(|_| AtomicBool::new(false))
-                .collect(),
+            suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
+            addresses: addresses.map(Address::new).collect(),
+            roster: Swap::from_pointee(table.roster().clone()),
+            seats: Mutex::new(Seats {
+                table,
+                before: vec![ServerTotals::default(); config.servers.len()],
+            }),
             attached: OnceLock::new(),
             config: config.clone(),
         }
@@ -97,6 +113,7 @@ impl Farm {
     /// Moves slowstarts on; the control thread calls this each 250 ms.
     pub fn tick(&self, now: Instant) {
         self.change(|dispatch| dispatch.advance(now));
+        self.sweep(now);
     }
 
     /// Servers that may take new connections.
@@ -158,7 +175,7 @@ impl Farm {
         proxy: usize,
         mailboxes: &[Arc<Mailbox>],
     ) -> Option<Vec<Arc<WorkerCounters>>> {
-        let servers = self.config.servers.len();
+        let servers = self.addresses.len();
         let counters: Vec<_> = mailboxes
             .iter()
             .map(|_| Arc::new(WorkerCounters::new(servers)))
@@ -214,22 +231,14 @@ impl Farm {
     /// Everything that status and metrics show.
     #[must_use]
     pub fn stats(&self, now: Instant) -> FarmStats {
-        let mut totals = ProxyTotals::default();
-        let mut server_totals = vec![ServerTotals::default(); self.config.servers.len()];
-        if let Some(attached) = self.attached.get() {
-            for counters in &attached.counters {
-                counters.sum_into(&mut totals, &mut server_totals);
-            }
-        }
+        let (totals, server_totals) = self.totals();
+        let roster = self.roster();
         let dispatch = self.dispatch();
-        let servers = self
-            .config
-            .servers
-            .iter()
-            .zip(server_totals)
-            .enumerate()
-            .filter_map(|(index, (config, totals))| {
-                ServerStats::new(&dispatch, index, config, totals, now)
+        let servers = roster
+            .present()
+            .filter_map(|(place, member)| {
+                let totals = server_totals.get(place).copied().unwrap_or_default();
+                ServerStats::new(&dispatch, place, member, totals, now)
             })
             .collect();
         FarmStats {
@@ -268,13 +277,15 @@ pub struct FarmStats {
     pub queue_limit: usize,
     /// Counters since the engine began.
     pub totals: ProxyTotals,
-    /// The servers, in file order.
+    /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
 }
 
 /// Everything that status and metrics show of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerStats {
+    /// Its place.
+    pub place: usize,
     /// The server's name.
     pub name: String,
     /// Its address.
@@ -310,16 +321,17 @@ pub struct ServerStats {
 impl ServerStats {
     fn new(
         dispatch: &Dispatch,
-        index: usize,
-        config: &model::Server,
+        place: usize,
+        member: &Member,
         totals: ServerTotals,
         now: Instant,
     ) -> Option<Self> {
-        let server = dispatch.servers().get(index)?;
-        let slots: &Slots = dispatch.board().slots(index)?;
+        let server = dispatch.server(place)?;
+        let slots: &Slots = dispatch.board().slots(place)?;
         Some(Self {
-            name: config.name.clone(),
-            address: config.address,
+            place,
+            name: member.name.clone(),
+            address: member.address,
             operational: server.operational(),
             admin: server.admin(),
             usable: server.usable(),
@@ -328,7 +340,7 @@ impl ServerStats {
             ramp_ms: server.ramp_elapsed(now).map(millis),
             connections: slots.used(),
             connections_max: slots.most(),
-            connections_limit: dispatch.limit(index),
+            connections_limit: dispatch.limit(place),
             since_ms: server
                 .changed()
                 .map(|changed| millis(now.saturating_duration_since(changed))),

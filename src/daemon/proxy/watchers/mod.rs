@@ -1,0 +1,211 @@
+//! The health checks of all servers, one task each: those of the file from the start, those of
+//! servers that come and go as the farms' rosters say.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+
+use super::start;
+use crate::config::model::{Config, Proxy};
+use crate::health::board::Board;
+use crate::health::fsm::Machine;
+use crate::health::probe::Probe;
+use crate::health::task::{Finding, Target, watch};
+use crate::proxy::farm::Farm;
+use crate::proxy::roster::Member;
+
+/// A check whose files can't be read is tried again after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// All checks, by proxy and place.
+#[derive(Debug)]
+pub(super) struct Watchers {
+    findings: mpsc::Sender<Finding>,
+    proxies: Vec<Vec<Option<Watcher>>>,
+}
+
+/// The check of one member.
+#[derive(Debug)]
+struct Watcher {
+    member: u64,
+    hurry: Arc<Notify>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Running(AbortHandle),
+    /// A disabled server is not probed.
+    Off,
+    /// It could not be set up.
+    Again(Instant),
+}
+
+/// One server of one proxy.
+#[derive(Debug, Clone, Copy)]
+struct Seat<'a> {
+    proxy: usize,
+    config: &'a Proxy,
+    place: usize,
+    member: &'a Member,
+}
+
+impl Watchers {
+    /// The checks of the file's servers begin.
+    pub(super) fn begin(
+        config: &Config,
+        farms: &[Arc<Farm>],
+        probes: Vec<Vec<Probe>>,
+        machines: Vec<Vec<Machine>>,
+        findings: mpsc::Sender<Finding>,
+    ) -> Self {
+        let mut watchers = Self {
+            findings,
+            proxies: Vec::with_capacity(farms.len()),
+        };
+        let proxies = config.proxies.iter().zip(farms).enumerate();
+        let prepared = probes.into_iter().zip(machines);
+        for ((proxy, (config, farm)), (probes, machines)) in proxies.zip(prepared) {
+            let roster = farm.roster();
+            let prepared = probes.into_iter().zip(machines);
+            let each = roster.present().zip(prepared);
+            let of_proxy = each.map(|((place, member), (probe, machine))| {
+                let seat = Seat {
+                    proxy,
+                    config,
+                    place,
+                    member,
+                };
+                Some(watchers.watcher(seat, probe, machine))
+            });
+            let of_proxy = of_proxy.collect();
+            watchers.proxies.push(of_proxy);
+        }
+        watchers
+    }
+
+    /// Has the checks of one proxy follow its roster, and `board` know of it.
+    pub(super) fn follow(
+        &mut self,
+        proxy: usize,
+        config: &Proxy,
+        farm: &Farm,
+        board: &mut Board,
+        now: Instant,
+    ) {
+        let roster = farm.roster();
+        let known = self.proxies.get(proxy).map_or(0, Vec::len);
+        let last = roster.all().last().map_or(0, |(place, _)| place + 1);
+        for place in 0..known.max(last) {
+            let member = roster.member(place).filter(|member| !member.leaving);
+            let known = self.watcher_at(proxy, place);
+            if known.map(|known| known.member) == member.map(|member| member.id)
+                && !known.is_some_and(|known| known.is_due_again(now))
+            {
+                continue;
+            }
+            self.end(proxy, place);
+            board.remove(proxy, place);
+            let Some(member) = member else {
+                continue;
+            };
+            board.add(proxy, place, &member.name, !member.disabled, now);
+            let seat = Seat {
+                proxy,
+                config,
+                place,
+                member,
+            };
+            self.start(seat, now);
+        }
+    }
+
+    /// Probes this server at once.
+    pub(super) fn hurry(&self, proxy: usize, place: usize) {
+        if let Some(watcher) = self.watcher_at(proxy, place) {
+            watcher.hurry.notify_one();
+        }
+    }
+
+    /// Probes every server at once.
+    pub(super) fn hurry_all(&self) {
+        for watcher in self.proxies.iter().flatten().flatten() {
+            watcher.hurry.notify_one();
+        }
+    }
+
+    fn watcher_at(&self, proxy: usize, place: usize) -> Option<&Watcher> {
+        self.proxies.get(proxy)?.get(place)?.as_ref()
+    }
+
+    fn end(&mut self, proxy: usize, place: usize) {
+        let of_proxy = self.proxies.get_mut(proxy);
+        if let Some(watcher) = of_proxy.and_then(|all| all.get_mut(place)?.take())
+            && let State::Running(task) = watcher.state
+        {
+            task.abort();
+        }
+    }
+
+    fn start(&mut self, seat: Seat<'_>, now: Instant) {
+        let watcher = match start::probe(seat.config, seat.member) {
+            Ok(probe) => self.watcher(seat, probe, Machine::new(&seat.config.check, now)),
+            Err(error) => {
+                let (proxy, server) = (&seat.config.name, &seat.member.name);
+                tracing::warn!(proxy, server, %error, "check cannot be set up, will try again");
+                Watcher {
+                    member: seat.member.id,
+                    hurry: Arc::default(),
+                    state: State::Again(now + RETRY_AFTER),
+                }
+            }
+        };
+        let Some(of_proxy) = self.proxies.get_mut(seat.proxy) else {
+            return;
+        };
+        while of_proxy.len() <= seat.place {
+            of_proxy.push(None);
+        }
+        if let Some(place) = of_proxy.get_mut(seat.place) {
+            *place = Some(watcher);
+        }
+    }
+
+    fn watcher(&self, seat: Seat<'_>, probe: Probe, machine: Machine) -> Watcher {
+        let hurry: Arc<Notify> = Arc::default();
+        let state = if seat.member.disabled {
+            State::Off
+        } else {
+            let target = Target {
+                proxy: seat.proxy,
+                server: seat.place,
+                proxy_name: seat.config.name.clone(),
+                server_name: seat.member.name.clone(),
+                probe,
+                machine,
+                hurry: Arc::clone(&hurry),
+            };
+            let task = tokio::spawn(watch(target, self.findings.clone()));
+            State::Running(task.abort_handle())
+        };
+        Watcher {
+            member: seat.member.id,
+            hurry,
+            state,
+        }
+    }
+}
+
+impl Watcher {
+    fn is_due_again(&self, now: Instant) -> bool {
+        match self.state {
+            State::Again(at) => now >= at,
+            State::Running(_) | State::Off => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Servers come and go: what changes in a farm when one is added, removed, or given other qualities.
+//! Called by the control thread alone; the data path reads places, and their addresses.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::Farm;
+use crate::proxy::counters::{ProxyTotals, ServerTotals};
+use crate::proxy::dispatch::slots::Slots;
+use crate::proxy::roster::{AddError, Member, Origin, Roster, Seated, ServerSpec, Table};
+use crate::units::Weight;
+
+/// The table, and what its places' counters were when their present users came.
+#[derive(Debug)]
+pub(super) struct Seats {
+    pub(super) table: Table,
+    pub(super) before: Vec<ServerTotals>,
+}
+
+/// What [`Farm::reconcile`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Names of new members.
+    pub added: Vec<String>,
+    /// Names of those that are leaving.
+    pub removed: Vec<String>,
+    /// Names of those with other qualities than before.
+    pub changed: Vec<String>,
+    /// Those that found no place.
+    pub refused: Vec<(String, AddError)>,
+}
+
+impl Farm {
+    /// All servers at this moment.
+    #[must_use]
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// The server at this place; one that is leaving too.
+    #[must_use]
+    pub fn member(&self, place: usize) -> Option<Arc<Member>> {
+        self.roster.load().member(place).cloned()
+    }
+
+    /// Where the server at this place is reached. To be asked by those who hold a slot there: a
+    /// place gets another address only when nobody does.
+    #[must_use]
+    pub(in crate::proxy) fn address(&self, place: usize) -> Option<SocketAddr> {
+        self.addresses.get(place).map(Address::get)
+    }
+
+    /// Makes a server a member. It gets connections once it was found ready.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing has changed then.
+    pub fn add(&self, spec: &ServerSpec, origin: Origin) -> Result<usize, AddError> {
+        let mut seats = self.seats();
+        let seated = seats.table.add(spec.clone(), origin)?;
+        let place = seated.place();
+        match seated {
+            Seated::Fresh(_) => self.prepare(&mut seats, place, spec.address),
+            Seated::Again(_) => {}
+        }
+        self.publish(&seats);
+        self.change(|dispatch| dispatch.add(place, spec));
+        Ok(place)
+    }
+
+    /// Removes a server: no new connections; those it has go on, and those in flight go elsewhere.
+    /// Its place is free again once its last connection has ended. `false`: there is none here.
+    pub fn remove(&self, place: usize) -> bool {
+        let mut seats = self.seats();
+        if !seats.table.remove(place) {
+            return false;
+        }
+        self.publish(&seats);
+        self.change(|dispatch| dispatch.remove(place));
+        drop(seats);
+        self.tell_server_down(place);
+        true
+    }
+
+    /// Gives a server another weight.
+    pub fn set_weight(&self, place: usize, weight: Weight) -> bool {
+        self.update(place, |spec| spec.weight = weight)
+    }
+
+    /// Makes the members of one origin those in `wanted`, told apart by their names: adds, removes,
+    /// and changes what a member can change without losing its place. One at another address is
+    /// another server. A server that is a member for somebody else's sake stays as it is.
+    pub fn reconcile(&self, origin: Origin, wanted: &[ServerSpec]) -> Reconciled {
+        let mut done = Reconciled::default();
+        let roster = self.roster();
+        for (place, member) in roster.present().filter(|(_, m)| m.origin == origin) {
+            let same = |spec: &&ServerSpec| {
+                spec.name == member.name
+                    && spec.address == member.address
+                    && spec.check_address == member.check_address
+            };
+            match wanted.iter().find(same) {
+                None => {
+                    if self.remove(place) {
+                        done.removed.push(member.name.clone());
+                    }
+                }
+                Some(spec) if spec == member.spec() => {}
+                Some(spec) => {
+                    if self.update(place, |present| present.clone_from(spec)) {
+                        done.changed.push(spec.name.clone());
+                    }
+                }
+            }
+        }
+        for spec in wanted {
+            let roster = self.roster();
+            let there = |member: &Member| {
+                member.address == spec.address
+                    && (member.name == spec.name || member.origin != origin)
+            };
+            if roster.present().any(|(_, member)| there(member)) {
+                continue;
+            }
+            match self.add(spec, origin) {
+                Ok(_place) => done.added.push(spec.name.clone()),
+                Err(error) => done.refused.push((spec.name.clone(), error)),
+            }
+        }
+        done
+    }
+
+    /// Frees the places of those that have left.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut seats = self.seats();
+        let has_none = |place| self.board.slots(place).is_none_or(|s| s.used() == 0);
+        if seats.table.sweep(now, has_none) {
+            self.publish(&seats);
+        }
+    }
+
+    /// What was counted for each place since its present user came.
+    pub(super) fn totals(&self) -> (ProxyTotals, Vec<ServerTotals>) {
+        let seats = self.seats();
+        let (proxy, mut servers) = self.sums(seats.before.len());
+        for (totals, before) in servers.iter_mut().zip(&seats.before) {
+            *totals = totals.since(before);
+        }
+        (proxy, servers)
+    }
+
+    fn update(&self, place: usize, change: impl FnOnce(&mut ServerSpec)) -> bool {
+        let mut seats = self.seats();
+        if !seats.table.update(place, change) {
+            return false;
+        }
+        self.publish(&seats);
+        if let Some(member) = seats.table.roster().member(place) {
+            self.change(|dispatch| dispatch.update(place, member.spec()));
+        }
+        true
+    }
+
+    /// A place's counters start at 0 for its new user.
+    fn prepare(&self, seats: &mut Seats, place: usize, address: SocketAddr) {
+        if seats.before.len() <= place {
+            seats.before.resize(place + 1, ServerTotals::default());
+        }
+        let (_, sums) = self.sums(seats.before.len());
+        if let (Some(before), Some(sum)) = (seats.before.get_mut(place), sums.get(place)) {
+            *before = *sum;
+        }
+        if let Some(present) = self.addresses.get(place) {
+            present.set(address);
+        }
+        if let Some(suspect) = self.suspects.get(place) {
+            suspect.store(false, Ordering::Relaxed);
+        }
+        self.board.slots(place).map(Slots::forget);
+    }
+
+    fn sums(&self, servers: usize) -> (ProxyTotals, Vec<ServerTotals>) {
+        let mut proxy = ProxyTotals::default();
+        let mut totals = vec![ServerTotals::default(); servers];
+        if let Some(attached) = self.attached.get() {
+            for counters in &attached.counters {
+                counters.sum_into(&mut proxy, &mut totals);
+            }
+        }
+        (proxy, totals)
+    }
+
+    fn publish(&self, seats: &Seats) {
+        self.roster.store(Arc::new(seats.table.roster().clone()));
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A socket address that is replaced as a whole while nobody reads it, and read without a lock:
+/// whoever takes a slot sees what was written before the slot could be had.
+#[derive(Debug, Default)]
+pub(super) struct Address {
+    high: AtomicU64,
+    low: AtomicU64,
+    /// Port, family, scope.
+    rest: AtomicU64,
+}
+
+const V6: u64 = 1 << 16;
+const SCOPE_SHIFT: u32 = 32;
+
+impl Address {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let cell = Self::default();
+        cell.set(address);
+        cell
+    }
+
+    fn set(&self, address: SocketAddr) {
+        let (bits, family) = match address {
+            SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped().to_bits(), 0),
+            SocketAddr::V6(v6) => (
+                v6.ip().to_bits(),
+                V6 | u64::from(v6.scope_id()) << SCOPE_SHIFT,
+            ),
+        };
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);
+        self.high.store(half(bits >> 64), Ordering::Relaxed);
+        self.low.store(half(bits), Ordering::Relaxed);
+        let rest = u64::from(address.port()) | family;
+        self.rest.store(rest, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> SocketAddr {
+        let rest = self.rest.load(Ordering::Relaxed);
+        let (high, low) = (&self.high, &self.low);
+        let high = u128::from(high.load(Ordering::Relaxed)) << 64;
+        let ip = Ipv6Addr::from_bits(high | u128::from(low.load(Ordering::Relaxed)));
+        let port = u16::try_from(rest & 0xffff).unwrap_or(0);
+        if rest & V6 == 0 {
+            return SocketAddr::new(IpAddr::V6(ip).to_canonical(), port);
+        }
+        let scope = u32::try_from(rest >> SCOPE_SHIFT).unwrap_or(0);
+        SocketAddrV6::new(ip, port, 0, scope).into()
+    }
+}
+
+#[cfg(test)]
+mod tests;
