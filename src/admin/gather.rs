@@ -34,6 +34,7 @@ pub fn proxy_status(
         servers: servers
             .map(|(stats, health)| server_status(stats, health, now))
             .collect(),
+        sources: Vec::new(),
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
 //! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
-//! people, `families` as metrics. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
+//! people, `families` as metrics; `discovery` is the part of both about sources of servers. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
 //! (`protocol` is its vocabulary and its client), `http` answers Prometheus, load balancers and
 //! browsers. Both ask a [`Source`] for the present status; orders go to the keeper by way of
 //! [`Orders`]. Whoever asks is bounded in number, size and time.
 
 mod channel;
+pub mod discovery;
 pub mod events;
 pub mod families;
 pub mod gather;

@@ -87,8 +87,11 @@ pub struct ProxyStatus {
     pub max_queue: u64,
     /// Counters since the process began.
     pub totals: ProxyTotals,
-    /// One per member of `backends`.
+    /// One per member of `backends`, and those that came at run time.
     pub servers: Vec<ServerStatus>,
+    /// Where further servers come from; empty: lb.toml names all.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
 }
 
 /// Counters of a proxy since the process began.
@@ -211,6 +214,25 @@ pub struct ServerStatus {
     pub bytes_out: u64,
     /// Connections it broke off.
     pub aborts: u64,
+}
+
+/// A source of servers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// `file`, `dns` or `kubernetes`.
+    pub kind: String,
+    /// Which: a path, `NAME:PORT`, or `NAMESPACE/SERVICE`.
+    pub source: String,
+    /// Servers it found last.
+    pub servers: u64,
+    /// Milliseconds since it last had a good word; `None`: never.
+    pub heard_ms: Option<u64>,
+    /// Milliseconds since its servers changed; `None`: it never had any.
+    pub changed_ms: Option<u64>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// Words that were no good, since the process began.
+    pub failures: u64,
 }
 
 /// A time span for people: `0.4s`, `12s`, `3m02s`, `5h10m`, `3d4h`.

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::ProxyError;
 use super::access::Access;
 use super::clients::Clients;
+use super::discoveries;
 use super::limits::Limits;
 use super::link::{Link, RECONNECT_EVERY};
 use super::news::{News, groups};
@@ -27,6 +28,7 @@ use super::watchers::Watchers;
 use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
+use crate::discovery::known::{self, Known};
 use crate::health::board::Board;
 use crate::health::probe::Probe;
 use crate::health::task::Finding;
@@ -90,6 +92,8 @@ pub(super) struct Control {
     doors: Doors,
     findings: mpsc::Receiver<Finding>,
     watchers: Watchers,
+    /// Of sources of servers.
+    discovered: mpsc::Receiver<known::Finding>,
     serve_by: Instant,
     news: News,
     clients: Clients,
@@ -157,6 +161,8 @@ impl Control {
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
+        let discovered = discoveries::start(&config);
+        let known = Known::new(&config);
         let fixed = Fixed {
             workers: plan.workers,
             config,
@@ -167,6 +173,7 @@ impl Control {
         };
         let changing = Changing {
             board,
+            known,
             vrrp,
             keeper_heard: Some(now),
             generation: welcome.generation,
@@ -185,6 +192,7 @@ impl Control {
             doors: plan.doors,
             findings,
             watchers,
+            discovered,
             news: News::default(),
             clients,
             orders,
@@ -205,6 +213,7 @@ impl Control {
             tokio::select! {
                 event = self.keeper.next(&self.keeper_socket) => self.on_keeper(event).await?,
                 Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
+                Some(found) = self.discovered.recv() => self.on_discovery(found)?,
                 Some(order) = self.orders.recv() => self.on_order(order),
                 _ = beat.tick() => self.on_beat(clock::now())?,
                 _ = tick.tick() => self.on_tick(clock::now(), &source),
@@ -230,6 +239,15 @@ impl Control {
             self.on_beat(clock::now())?;
         }
         Ok(())
+    }
+
+    /// Servers that come are probed at once.
+    fn on_discovery(&mut self, found: known::Finding) -> Result<(), ProxyError> {
+        let (proxy, now) = (found.proxy, clock::now());
+        discoveries::take_in(&self.shared, found);
+        self.follow_rosters(now);
+        discoveries::settle(&self.shared, proxy);
+        self.on_beat(now)
     }
 
     fn on_order(&mut self, order: Order) {

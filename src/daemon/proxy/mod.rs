@@ -5,13 +5,15 @@
 //! the process opens what needs files, gives up its rights, and `control` runs its loop: verdicts
 //! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
-//! operators' commands on their way to it, `watchers` are the health tasks). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! operators' commands on their way to it, `watchers` are the health tasks,
+//! `discoveries` takes in servers that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
 mod clients;
 mod control;
+mod discoveries;
 mod limits;
 mod link;
 mod news;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::{CheckKind, Config};
+use crate::discovery::task;
 use crate::health::tls::TlsSetupError;
 use crate::log::{self, LogError};
 use crate::net::clock;
@@ -150,6 +153,11 @@ fn confine(config: &Config, runtime_dir: &Path) -> Result<(), ProxyError> {
             CheckKind::Tcp | CheckKind::Http(_) => None,
         })
         .collect();
+    let folders = task::folders(config);
+    let read = ca_files
+        .into_iter()
+        .chain(folders.iter().map(PathBuf::as_path));
+    let read: Vec<&Path> = read.collect();
     let mut write = vec![runtime_dir];
     write.extend(config.admin.socket.as_deref().and_then(Path::parent));
     let needs = if config.has_client_source() {
@@ -160,7 +168,7 @@ fn confine(config: &Config, runtime_dir: &Path) -> Result<(), ProxyError> {
     let report = confine_proxy(
         needs,
         &ProxyPaths {
-            read: &ca_files,
+            read: &read,
             write: &write,
         },
     );

@@ -11,9 +11,10 @@ use super::access::Running;
 use super::limits::Limits;
 use super::placement::Workers;
 use crate::admin::events::Feed;
-use crate::admin::status::{ProcessStatus, Status};
-use crate::admin::{Orders, Source, gather, http, socket};
+use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
+use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
+use crate::discovery::known::Known;
 use crate::health::board::Board;
 use crate::ipc::message::VrrpStatus;
 use crate::log;
@@ -39,6 +40,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Changing {
     pub(super) board: Board,
+    /// What sources of servers have found.
+    pub(super) known: Known,
     pub(super) vrrp: Option<VrrpStatus>,
     /// When the keeper last spoke; `None`: it is not connected.
     pub(super) keeper_heard: Option<Instant>,
@@ -114,7 +117,11 @@ impl Shared {
         let proxies = self.farms.iter().zip(&self.config.proxies).enumerate();
         let proxies = proxies.map(|(at, (farm, config))| {
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
-            gather::proxy_status(config, &farm.stats(now), health, probed, now)
+            let status = gather::proxy_status(config, &farm.stats(now), health, probed, now);
+            ProxyStatus {
+                sources: discovery::gather(changing.known.sources(at), now),
+                ..status
+            }
         });
         Status {
             process,

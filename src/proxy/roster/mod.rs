@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::discovery::FOUND_MAX;
 use crate::config::model;
 
 /// Places beyond the file's servers, for those that are added at run time.
@@ -21,7 +22,12 @@ pub type ServerSpec = model::Server;
 /// How many places a proxy has.
 #[must_use]
 pub const fn places(config: &model::Proxy) -> usize {
-    config.servers.len() + SPARE_PLACES
+    let discovered = if config.discovery.is_off() {
+        0
+    } else {
+        FOUND_MAX
+    };
+    config.servers.len() + SPARE_PLACES + discovered
 }
 
 /// Who made a server a member.
