@@ -247,4 +247,27 @@ impl Watch {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_served_is_no_failure_and_a_wait_comes_when_all_have_failed() {
+        let mut round = Round::default();
+        assert_eq!(round.failed(2, false), None);
+        assert_eq!(round.failed(2, false), Some(Duration::from_secs(1)));
+        assert_eq!(round.next, 0);
+        assert_eq!(round.failed(2, false), None);
+        assert_eq!(round.failed(2, false), Some(Duration::from_secs(2)));
+        assert_eq!(round.failed(1, true), None);
+        assert_eq!(round.failed(1, false), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_history_that_is_always_too_short_is_asked_for_again_at_a_pace() {
+        let mut round = Round::default();
+        let now = clock::now();
+        assert!(round.may_list_again(now));
+        assert!(!round.may_list_again(now + Duration::from_secs(4)));
+        assert!(round.may_list_again(now + Duration::from_secs(5)));
+    }
+}

@@ -252,3 +252,110 @@ pub(super) fn refusal(status: u16, body: &[u8]) -> SliceError {
     let why = failure.message.map(|message| format!(": {message}"));
     SliceError::Told(format!("status {status}{}", why.unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(rest: &str) -> Slices {
+        let mut slices = Slices::default();
+        let list = format!(
+            r#"{{"kind": "EndpointSliceList", "metadata": {{"resourceVersion": "7"}},
+                "items": [{{"metadata": {{"name": "a", "resourceVersion": "3"}}, {rest}}}]}}"#
+        );
+        slices.on_list(list.as_bytes()).unwrap();
+        slices
+    }
+
+    fn ready(rest: &str) -> Vec<String> {
+        let ready = slice(rest).ready("https");
+        ready.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn endpoints_are_ready_unless_they_say_no_at_the_port_of_that_name() {
+        let rest = r#""addressType": "IPv4", "endpoints": [
+                {"addresses": ["10.0.0.5"]},
+                {"addresses": ["10.0.0.4", "10.0.0.9"], "conditions": {"ready": true}},
+                {"addresses": ["10.0.0.6"], "conditions": {"ready": false, "serving": true}},
+                {"addresses": ["10.0.0.7"], "conditions": {"ready": null}},
+                {"addresses": ["10.0.0.5"]},
+                {"addresses": ["no address"]}, {"addresses": []}],
+            "ports": [{"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "https", "port": 5, "protocol": "UDP"},
+                {"name": "https", "port": 6443, "protocol": "TCP"}]"#;
+        assert_eq!(
+            ready(rest),
+            ["10.0.0.4:6443", "10.0.0.5:6443", "10.0.0.7:6443"]
+        );
+        assert!(slice(rest).ready("http").is_empty());
+    }
+
+    #[test]
+    fn a_port_may_have_no_name_and_null_lists_are_empty_ones() {
+        let unnamed = r#""addressType": "IPv6", "endpoints": [{"addresses": ["fd00::4"]}],
+            "ports": [{"name": "", "port": 6443}]"#;
+        let ready_at = slice(unnamed).ready("");
+        assert_eq!(ready_at, ["[fd00::4]:6443".parse().unwrap()]);
+        assert!(ready(unnamed).is_empty());
+        for nothing in [
+            r#""addressType": "IPv4", "endpoints": null, "ports": null"#,
+            r#""addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.4"]}], "ports": []"#,
+            r#""addressType": "FQDN", "endpoints": [{"addresses": ["10.0.0.4"]}],
+               "ports": [{"name": "https", "port": 6443}]"#,
+        ] {
+            assert!(ready(nothing).is_empty(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_makes_the_next_word_a_list() {
+        for (line, why) in [
+            (
+                r#"{"type": "ERROR", "object": {"code": 410, "message": "too old"}}"#,
+                "the list is too old",
+            ),
+            (
+                r#"{"type": "ERROR", "object": {"code": 500, "message": "etcd"}}"#,
+                "etcd",
+            ),
+            (
+                r#"{"type": "ADDED", "object": {"metadata": {"name": "b"}}}"#,
+                "the API server sent something else: ADDED without a version",
+            ),
+            (
+                r#"{"type": "WHAT", "object": {"metadata": {"name": "b", "resourceVersion": "9"}}}"#,
+                "the API server sent something else: event \"WHAT\"",
+            ),
+        ] {
+            let mut slices = slice(r#""addressType": "IPv4""#);
+            assert_eq!(slices.version(), Some("7"));
+            let error = slices.on_event(line.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), why);
+            assert_eq!(slices.version(), None);
+        }
+        let event = br#"{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "12"}}}"#;
+        for end in 0..event.len() {
+            let mut slices = slice(r#""addressType": "IPv4""#);
+            assert!(slices.on_event(&event[..end]).is_err());
+        }
+        let mut slices = slice(r#""addressType": "IPv4""#);
+        assert_eq!(slices.on_event(event), Ok(Step::Bookmark));
+        assert_eq!(slices.version(), Some("12"));
+    }
+
+    #[test]
+    fn a_list_without_a_version_is_none() {
+        let mut slices = Slices::default();
+        for bad in [
+            "",
+            "{}",
+            r#"{"metadata": {}, "items": []}"#,
+            r#"{"metadata": {"resourceVersion": ""}, "items": []}"#,
+            r#"{"metadata": {"resourceVersion": "1"}, "items": [{"addressType": "IPv4"}]}"#,
+        ] {
+            assert!(slices.on_list(bad.as_bytes()).is_err(), "{bad}");
+            assert_eq!(slices.version(), None);
+        }
+    }
+}
