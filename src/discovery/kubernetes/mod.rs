@@ -81,7 +81,8 @@ pub(super) async fn follow(cluster: Cluster, reporter: Reporter) {
         if matches!(error, ClientError::Said(SliceError::Gone)) && round.may_list_again(now) {
             continue;
         }
-        let Some(wait) = round.failed(servers.len(), served) else {
+        // It may have told of others before it failed.
+        let Some(wait) = round.failed(watch.servers().len(), served) else {
             continue;
         };
         let told = Err(format!("{server}: {}", one_line(&error)));
