@@ -16,11 +16,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lbd::config::local::{HostFacts, InterfaceFacts};
-use lbd::config::model::{Listen, RunAs, VipAddress};
+use lbd::config::model::{Check, CheckKind, Listen, RunAs, VipAddress};
 use lbd::config::problem::CODES;
 use lbd::config::schema::{Fallback, Kind, SECTIONS, Section, Support, section};
 use lbd::config::{
-    Host, Parsed, Problem, Trouble, View, docs, examine, parse, render, render_json,
+    Flaw, Host, Parsed, Problem, Trouble, View, docs, examine, parse, render, render_json,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -228,13 +228,31 @@ fn on_lb1(text: &str) -> Parsed {
         text,
         View::Here(Host {
             facts: &facts,
-            file_exists: &|path| path.ends_with("peer.key"),
+            file_exists: &|path| path.ends_with("peer.key") || path.starts_with("/etc/lbd/check"),
             key_problem: &|_| Some("line 1 is shorter than 32 characters".to_owned()),
+            check_flaws: &flaws_on_lb1,
             trouble: &trouble_on_lb1,
             port_held: &|listen| listen == Listen::Any(8080),
             node: None,
         }),
     )
+}
+
+/// On lb1 the key is another certificate's, and the token is everybody's.
+fn flaws_on_lb1(check: &Check) -> Vec<(&'static str, Flaw)> {
+    let CheckKind::Https(tls, http) = &check.kind else {
+        return Vec::new();
+    };
+    let mut flaws = Vec::new();
+    if let Some(client) = &tls.client {
+        let cert = client.cert.display();
+        let reason = format!("this is not the key of the certificate in {cert}");
+        flaws.push(("client-key", Flaw::Unusable(reason)));
+    }
+    if let Some(token) = &http.token_file {
+        flaws.push(("token-file", Flaw::ReadableByAll(token.clone())));
+    }
+    flaws
 }
 
 /// lb1 has no `ghost` and no rights to run programs as somebody else.

@@ -2,6 +2,11 @@
 
 #![cfg(test)]
 
+#[path = "health/accept.rs"]
+mod accept;
+#[path = "health/credentials.rs"]
+mod credentials;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -24,6 +29,8 @@ type Tls = StreamOwned<ServerConnection, TcpStream>;
 struct Pki {
     dir: PathBuf,
     ca_file: PathBuf,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    identity: (Vec<u8>, Vec<u8>),
     server: Arc<ServerConfig>,
 }
 
@@ -52,18 +59,21 @@ impl Pki {
         let ca_file = dir.join("ca.crt");
         std::fs::write(&ca_file, ca_cert.pem()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let identity = (cert.der().to_vec(), key.serialize_der());
         let server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(
-                vec![CertificateDer::from(cert.der().to_vec())],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+                vec![CertificateDer::from(identity.0.clone())],
+                PrivateKeyDer::try_from(identity.1.clone()).unwrap(),
             )
             .unwrap();
         Self {
             dir,
             ca_file,
+            issuer,
+            identity,
             server: Arc::new(server),
         }
     }
@@ -140,6 +150,7 @@ fn unverified() -> TlsCheck {
         ca_file: None,
         server_name: None,
         verify: Verify::IfCaPresent,
+        client: None,
     }
 }
 
@@ -149,6 +160,7 @@ fn readyz() -> HttpCheck {
         host: None,
         expect_status: vec![200],
         unauthorized_is_ready: true,
+        token_file: None,
     }
 }
 
@@ -462,6 +474,7 @@ fn a_certificate_is_verified_against_the_file_and_the_name() {
             ca_file: Some(pki.ca_file.clone()),
             server_name: name.map(str::to_owned),
             verify: Verify::Required,
+            client: None,
         };
         probe(CheckKind::Https(tls, readyz()), address).verdict
     };
@@ -478,6 +491,7 @@ fn a_certificate_is_verified_against_the_file_and_the_name() {
         ca_file: Some(expired.ca_file.clone()),
         server_name: None,
         verify: Verify::Required,
+        client: None,
     };
     let verdict = probe(CheckKind::Https(tls, readyz()), old).verdict;
     let reason = verdict.reason().unwrap();
@@ -507,6 +521,7 @@ fn a_ca_file_without_a_certificate_is_an_error_of_the_operator() {
             ca_file: Some(path),
             server_name: None,
             verify: Verify::Required,
+            client: None,
         };
         let check = check(CheckKind::Tls(tls));
         assert!(Probe::new(&check, closed_port(), Path::new("/nonexistent")).is_err());

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+#[path = "proxy_process/checks.rs"]
+mod checks;
 #[path = "proxy_process/memcheck.rs"]
 mod memcheck;
 

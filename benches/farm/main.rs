@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use lbd::config;
 use lbd::net::clock;
+use lbd::proxy::balance::Key;
 use lbd::proxy::dispatch::{Admission, Turn};
 use lbd::proxy::engine::AccessSink;
 use lbd::proxy::farm::Farm;
@@ -78,7 +79,7 @@ fn take_and_give_back(farm: &Farm, thread: u16) {
         serial: 0,
     };
     for _ in 0..PAIRS {
-        match farm.admit(ticket, Tried::default(), Turn::First) {
+        match farm.admit(ticket, Tried::default(), Turn::First, Key::NONE) {
             Admission::Server(server) => {
                 farm.release(server);
             }

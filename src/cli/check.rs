@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use super::{Exit, color, out, run::read, talk};
 use crate::config::model::Config;
 use crate::config::{Host, Parsed, Problem, View, examine, render, render_json};
+use crate::health::files;
 use crate::net::{netlink, program, tcp};
 use crate::peer::task::keyfile;
 
@@ -114,6 +115,7 @@ fn look(arguments: &CheckArgs, text: &str) -> io::Result<Parsed> {
         facts: &facts,
         file_exists: &|path| path.exists(),
         key_problem: &|path| keyfile::read(path).err().map(|error| error.to_string()),
+        check_flaws: &files::flaws,
         trouble: &|path, user| program::prepare(path, user).err(),
         port_held: &tcp::is_held,
         node: None,

@@ -63,6 +63,7 @@ impl Template {
             weight: self.weight,
             max_connections: self.max_connections,
             disabled: false,
+            backup: false,
         }
     }
 }

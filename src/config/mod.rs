@@ -8,6 +8,7 @@
 //! writes the reference. Everything here is pure: text and facts in, values out.
 
 mod auth;
+mod check;
 pub mod diagnostics;
 pub mod discovery;
 pub mod docs;
@@ -22,7 +23,7 @@ pub mod schema;
 mod secret;
 
 pub use diagnostics::{render, render_json};
-pub use lint::{Host, Trouble, View};
+pub use lint::{Flaw, Host, Trouble, View};
 pub use parse::{Parsed, backends, examine, load, nearest, parse, plain_duration};
 pub use problem::{Fix, Label, Problem, Severity};
 

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
 pub use super::discovery::{Discovery, Template};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
-use crate::units::{AdvertInterval, Count, Priority, TrackWeight, Version, Vrid, Weight};
+use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -400,6 +401,14 @@ impl fmt::Display for Listen {
 pub enum Balance {
     /// Smooth weighted round robin, one rotation for all workers.
     RoundRobin,
+    /// The server with the fewest connections for its weight.
+    LeastConnections,
+    /// The less loaded of two servers drawn by weight.
+    Random,
+    /// The same server for the same client address, within bounds of load.
+    SourceHash,
+    /// The first server in file order that has room.
+    First,
 }
 
 /// How many connections may wait for a server.
@@ -409,74 +418,6 @@ pub enum MaxQueue {
     Total(u32),
     /// `backend-defaults.max-queue`: this many for each usable server.
     PerServer(u32),
-}
-
-/// How servers are checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// What one probe does.
-    pub kind: CheckKind,
-    /// `interval` when steady up, default 2s (preset 1s).
-    pub interval: Duration,
-    /// `fast-interval` in transition, default interval/4 (preset 250ms).
-    pub fast_interval: Duration,
-    /// `down-interval` when steady down, default 1s.
-    pub down_interval: Duration,
-    /// `timeout` of one probe, default 2s (preset 500ms).
-    pub timeout: Duration,
-    /// `rise`, default 2.
-    pub rise: Count,
-    /// `fall`, default 2.
-    pub fall: Count,
-}
-
-/// What one probe does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckKind {
-    /// `"tcp"`: connect.
-    Tcp,
-    /// `"tls"`: connect and complete a handshake.
-    Tls(TlsCheck),
-    /// `"http"`: connect, one GET.
-    Http(HttpCheck),
-    /// `"https"` and the preset `"kube-apiserver"`: handshake, one GET.
-    Https(TlsCheck, HttpCheck),
-}
-
-/// The TLS half of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsCheck {
-    /// `ca-file`; `None`: with `verify` true it is a config error, except for the preset, which
-    /// uses /etc/kubernetes/pki/ca.crt if present at start and else checks unverified and says so.
-    pub ca_file: Option<PathBuf>,
-    /// `server-name` for SNI and verification; `None`: the server's IP address.
-    pub server_name: Option<String>,
-    /// `verify`: whether the certificate is verified.
-    pub verify: Verify,
-}
-
-/// Whether a server's certificate is verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
-    /// Against `ca_file`.
-    Required,
-    /// Not at all.
-    Off,
-    /// The preset: against `ca_file` or the cluster's CA if that file exists, else unverified.
-    IfCaPresent,
-}
-
-/// The HTTP half of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpCheck {
-    /// `path`, default "/" (preset "/readyz").
-    pub path: String,
-    /// `host` header; `None`: the server's address.
-    pub host: Option<String>,
-    /// `expect-status`: codes that count as ready, default 200.
-    pub expect_status: Vec<u16>,
-    /// Preset only: 401 and 403 count as ready too, with a warning.
-    pub unauthorized_is_ready: bool,
 }
 
 /// One member of a proxy's `backends`.
@@ -494,4 +435,6 @@ pub struct Server {
     pub max_connections: Option<NonZeroU32>,
     /// `disabled`: starts in maintenance.
     pub disabled: bool,
+    /// `backup`: used only when no other server is usable.
+    pub backup: bool,
 }

@@ -214,4 +214,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0312", "the source address is not on this machine"),
     ("W0313", "no server is of the source address's family"),
     ("W0314", "servers that don't know the PROXY protocol"),
+    ("W0315", "backups that stand in for nobody"),
+    ("W0316", "servers that are never reached"),
+    ("E0317", "a file of the check cannot be used"),
+    ("W0318", "a secret of the check can be read by everybody"),
 ];

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::known::Finding;
 use super::{dns, file, kubernetes};
+use crate::config::discovery::{Credentials, Dns, Kubernetes};
 use crate::config::model::{Config, Proxy, Server};
 use crate::net::clock;
 
@@ -78,11 +79,7 @@ pub fn start(config: &Config, headers: &[&'static [u8]], findings: &mpsc::Sender
     }
 }
 
-fn cluster(
-    proxy: &Proxy,
-    service: crate::config::discovery::Kubernetes,
-    header: &'static [u8],
-) -> kubernetes::Cluster {
+fn cluster(proxy: &Proxy, service: Kubernetes, header: &'static [u8]) -> kubernetes::Cluster {
     kubernetes::Cluster {
         service,
         template: proxy.discovery.template,
@@ -92,24 +89,16 @@ fn cluster(
     }
 }
 
-/// The folders that the sources of a file read, for the sandbox: files are replaced by rename and
-/// by swapped links, so it takes the folder of each, and of what it is a link to.
+/// The files that the sources of a configuration read again and again, for the sandbox.
 #[must_use]
-pub fn folders(config: &Config) -> Vec<PathBuf> {
-    use crate::config::discovery::Credentials;
+pub fn files(config: &Config) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for discovery in config.proxies.iter().map(|proxy| &proxy.discovery) {
         files.extend(discovery.file.clone());
-        if discovery
-            .dns
-            .as_ref()
-            .is_some_and(|dns| dns.resolvers.is_empty())
-        {
-            files.extend(
-                dns::SYSTEM_FILES
-                    .iter()
-                    .map(|name| Path::new(ETC).join(name)),
-            );
+        let asks_the_host = |dns: &Dns| dns.resolvers.is_empty();
+        if discovery.dns.as_ref().is_some_and(asks_the_host) {
+            let names = dns::SYSTEM_FILES.iter();
+            files.extend(names.map(|name| Path::new(ETC).join(name)));
         }
         if let Some(service) = &discovery.kubernetes {
             files.push(service.ca_file.clone());
@@ -119,17 +108,5 @@ pub fn folders(config: &Config) -> Vec<PathBuf> {
             });
         }
     }
-    let mut folders: Vec<PathBuf> = Vec::new();
-    for file in files {
-        let real = std::fs::canonicalize(&file).ok();
-        let both = [Some(file), real];
-        folders.extend(
-            both.iter()
-                .flatten()
-                .filter_map(|file| Some(file.parent()?.to_owned())),
-        );
-    }
-    folders.sort();
-    folders.dedup();
-    folders
+    files
 }

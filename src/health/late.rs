@@ -1,15 +1,17 @@
 //! Did a probe fail in time because the server did not answer, or because this process got no CPU
 //! to hear it? Pure.
 //!
-//! While a probe runs, a beat is due each [`BEAT`]; what the beats and the probe's own end come too
+//! While a probe runs, 25 beats are due in the time it may take; what the beats and the probe's own end come too
 //! late adds up. A probe that ended by its timeout while this process was late for a good part of
 //! it says nothing about the server, and is not counted. That holds for [`EXCUSED_MAX`] at a
 //! stretch: beyond that nothing is known of the server, and not knowing counts as failure.
 
 use std::time::{Duration, Instant};
 
-/// Between two beats of a running probe.
-pub(super) const BEAT: Duration = Duration::from_millis(20);
+/// The beats of a probe in the time it may take.
+const BEATS: u32 = 25;
+/// Between two beats, whatever the timeout.
+const BEAT_MIN: Duration = Duration::from_millis(20);
 /// A beat so late is the normal grain of a busy machine.
 const GRAIN: Duration = Duration::from_millis(10);
 /// How long failures may go uncounted.
@@ -18,15 +20,18 @@ const EXCUSED_MAX: Duration = Duration::from_secs(10);
 /// How late this process was while one probe ran.
 #[derive(Debug)]
 pub(super) struct Lateness {
+    every: Duration,
     due: Instant,
     total: Duration,
 }
 
 impl Lateness {
-    /// A probe begins at `now`.
-    pub(super) fn new(now: Instant) -> Self {
+    /// A probe of at most `timeout` begins at `now`.
+    pub(super) fn new(now: Instant, timeout: Duration) -> Self {
+        let every = (timeout / BEATS).max(BEAT_MIN);
         Self {
-            due: now + BEAT,
+            every,
+            due: now + every,
             total: Duration::ZERO,
         }
     }
@@ -39,7 +44,7 @@ impl Lateness {
     /// A beat came.
     pub(super) fn beat(&mut self, now: Instant) {
         self.add(now);
-        self.due = now + BEAT;
+        self.due = now + self.every;
     }
 
     fn add(&mut self, now: Instant) {
@@ -100,7 +105,7 @@ mod tests {
     /// Beats at these times, milliseconds after the start; the probe fails at `end`.
     fn spoiled(beats: &[u64], end: u64) -> bool {
         let start = crate::net::clock::now();
-        let mut lateness = Lateness::new(start);
+        let mut lateness = Lateness::new(start, TIMEOUT);
         for beat in beats {
             lateness.beat(start + ms(*beat));
         }

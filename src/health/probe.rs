@@ -1,36 +1,30 @@
-//! One probe of one server: connect, perhaps a TLS handshake, perhaps one GET, all within one
-//! timeout. Says what it found; what that means over time is `fsm`'s business.
+//! One probe of one server: connect, perhaps a TLS handshake, perhaps one GET (`http`), all within
+//! one timeout. Says what it found; what that means over time is `fsm`'s business.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use super::files::Wanted;
+use super::http::{self, Asked};
 use super::patience::patiently;
-use super::tls::{Tls, TlsSetupError};
+use super::tls::{Setup, Tls, TlsSetupError};
 use crate::config::model::{Check, CheckKind, HttpCheck};
 use crate::net::{clock, source};
 
-/// The most of an answer's body that is read, bytes: /readyz lists its failing parts there.
-const BODY_BYTES_MAX: usize = 16 * 1024;
-/// The most of an answer's head, bytes.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// The longest reason shown, characters.
 const REASON_CHARS_MAX: usize = 120;
+/// What a server that nobody knows to answer an end of stream gets for it; and what a server gets
+/// to refuse a certificate, which in TLS 1.3 it does after the client's handshake.
+const GRACE: Duration = Duration::from_millis(100);
 
 const NO_ANSWER: &str = "no http answer in time";
 
@@ -62,11 +56,11 @@ impl Verdict {
         }
     }
 
-    fn not_ready(reason: &str) -> Self {
+    pub(super) fn not_ready(reason: &str) -> Self {
         Self::NotReady(reason.chars().take(REASON_CHARS_MAX).collect())
     }
 
-    fn unresponsive(reason: &str) -> Self {
+    pub(super) fn unresponsive(reason: &str) -> Self {
         Self::Unresponsive(reason.chars().take(REASON_CHARS_MAX).collect())
     }
 }
@@ -89,8 +83,9 @@ impl From<Verdict> for Report {
     }
 }
 
-/// How one server is probed, with its files read and its TLS set up.
-#[derive(Debug, Clone)]
+/// How one server is probed, with its files read and its TLS set up. Those that read the same files
+/// share what was made of them, and a change of the files is seen by the next probe.
+#[derive(Debug)]
 pub struct Probe {
     address: SocketAddr,
     timeout: Duration,
@@ -98,6 +93,8 @@ pub struct Probe {
     http: Option<HttpCheck>,
     source: Option<IpAddr>,
     header: &'static [u8],
+    /// Whether this server, while it listened, has ever answered an end of stream.
+    answers: AtomicBool,
 }
 
 impl Probe {
@@ -116,16 +113,22 @@ impl Probe {
             CheckKind::Http(http) => (None, Some(http)),
             CheckKind::Https(tls, http) => (Some(tls), Some(http)),
         };
-        let protocols: &[&str] = if http.is_some() { &["http/1.1"] } else { &[] };
+        let wanted = tls.map(|tls| Wanted {
+            tls: tls.clone(),
+            token_file: http.and_then(|http| http.token_file.clone()),
+            protocols: if http.is_some() { &["http/1.1"] } else { &[] },
+            cluster_ca: cluster_ca.to_owned(),
+        });
         Ok(Self {
             address,
             timeout: check.timeout,
-            tls: tls
-                .map(|tls| Tls::open(tls, protocols, cluster_ca))
+            tls: wanted
+                .map(|wanted| Tls::open(wanted, address.ip()))
                 .transpose()?,
             http: http.cloned(),
             source: None,
             header: &[],
+            answers: AtomicBool::new(false),
         })
     }
 
@@ -146,7 +149,16 @@ impl Probe {
     /// Whether it speaks TLS without knowing to whom.
     #[must_use]
     pub fn is_unverified(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| !tls.verified)
+        self.tls.as_ref().is_some_and(|tls| !tls.present().verified)
+    }
+
+    /// Whether it says who it is, by a certificate or a token.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| {
+            let present = tls.present();
+            present.token.is_some() || present.shows_certificate
+        })
     }
 
     /// How long a probe may take.
@@ -155,37 +167,113 @@ impl Probe {
         self.timeout
     }
 
-    /// Probes once; never takes longer than the check's timeout.
+    /// Probes once; never takes longer than the check's timeout, and a look at changed files.
     pub async fn run(&self) -> Report {
+        if let Some(tls) = &self.tls {
+            tls.freshen().await;
+        }
         let end = Deadline::from_std(clock::now() + self.timeout);
+        let report = self.run_until(end).await;
+        if let Some(tls) = &self.tls
+            && !report.verdict.is_ready()
+        {
+            // Whatever was agreed on with it before shall not be the reason.
+            tls.forget_session();
+        }
+        report
+    }
+
+    async fn run_until(&self, end: Deadline) -> Report {
         let tcp = match patiently(end, || self.connect()).await {
             Ok(Ok(tcp)) => tcp,
-            Ok(Err(error)) => return Verdict::unresponsive(&io_reason(&error)).into(),
+            Ok(Err(error)) => {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    // Nobody listens: what listens there next may be something else.
+                    self.answers.store(false, Ordering::Relaxed);
+                }
+                return Verdict::unresponsive(&io_reason(&error)).into();
+            }
             Err(_elapsed) => return Verdict::unresponsive("connect timed out").into(),
         };
         let Some(tls) = &self.tls else {
             return match &self.http {
-                Some(http) => timeout_at(end, self.ask(http, tcp))
+                Some(http) => timeout_at(end, http::ask(&self.asked(http, None), tcp))
                     .await
                     .unwrap_or_else(|_elapsed| Verdict::unresponsive(NO_ANSWER).into()),
-                None => Verdict::Ready.into(),
+                None => self.accepted(tcp, end).await.into(),
             };
         };
-        let mut stream = match timeout_at(end, self.handshake(tls, tcp)).await {
-            Ok(Ok(stream)) => stream,
+        let (stream, setup) = match timeout_at(end, tls.handshake(tcp)).await {
+            Ok(Ok(pair)) => pair,
             Ok(Err(error)) => return handshake_verdict(&error).into(),
             Err(_elapsed) => return Verdict::unresponsive("tls handshake timed out").into(),
         };
-        if let Some(http) = &self.http {
-            // A kernel completes TCP for a process that hangs; only an answer in TLS proves life.
-            return timeout_at(end, self.ask(http, stream))
-                .await
-                .unwrap_or_else(|_elapsed| Verdict::not_ready(NO_ANSWER).into());
+        let Some(http) = &self.http else {
+            return self.agreed(stream, end).await.into();
+        };
+        // A kernel completes TCP for a process that hangs; only an answer in TLS proves life.
+        timeout_at(end, http::ask(&self.asked(http, Some(&setup)), stream))
+            .await
+            .unwrap_or_else(|_elapsed| Verdict::not_ready(NO_ANSWER).into())
+    }
+
+    /// The end of a TCP check. A kernel completes connections for a process that hangs; a process
+    /// that takes one and finds it ended closes it too, or answers what it read. Some servers
+    /// never do: one of which no answer was ever seen is believed without.
+    async fn accepted(&self, mut tcp: TcpStream, end: Deadline) -> Verdict {
+        let known = self.answers.load(Ordering::Relaxed);
+        let until = if known {
+            end
+        } else {
+            end.min(Deadline::from_std(clock::now() + GRACE))
+        };
+        let answer = async {
+            // An end or a reset of the server may be here already: an answer as well.
+            if let Err(error) = tcp.shutdown().await {
+                tracing::debug!(%error, server = %self.address, "server was first to close");
+            }
+            tcp.read(&mut [0; 64]).await
+        };
+        if let Ok(_any_answer) = timeout_at(until, answer).await {
+            self.answers.store(true, Ordering::Relaxed);
+            return Verdict::Ready;
         }
-        if let Ok(Err(error)) = timeout_at(end, stream.shutdown()).await {
-            tracing::debug!(%error, server = %self.address, "probe was not closed in order");
+        // It shall not keep the half that nobody will ever write to.
+        if let Err(error) = tcp.set_zero_linger() {
+            tracing::debug!(%error, server = %self.address, "probe is closed in order");
         }
-        Verdict::Ready.into()
+        if known {
+            Verdict::unresponsive("connected, but the server didn't take the connection")
+        } else {
+            Verdict::Ready
+        }
+    }
+
+    /// The end of a TLS check: the server has a moment to refuse, and to give what shortens the
+    /// next handshake.
+    async fn agreed(&self, mut stream: TlsStream<TcpStream>, end: Deadline) -> Verdict {
+        let until = end.min(Deadline::from_std(clock::now() + GRACE));
+        let word = async {
+            stream.shutdown().await?;
+            stream.read(&mut [0; 64]).await
+        };
+        match timeout_at(until, word).await {
+            Ok(Err(error)) => match tls_error(&error) {
+                Some(refused) => tls_verdict(refused),
+                // It has shown that it lives.
+                None => Verdict::Ready,
+            },
+            Ok(Ok(_)) | Err(_) => Verdict::Ready,
+        }
+    }
+
+    fn asked<'a>(&'a self, http: &'a HttpCheck, setup: Option<&'a Setup>) -> Asked<'a> {
+        Asked {
+            check: http,
+            address: self.address,
+            over_tls: setup.is_some(),
+            token: setup.and_then(|setup| setup.token.as_ref()),
+        }
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
@@ -205,121 +293,27 @@ impl Probe {
         }
         Ok(tcp)
     }
-
-    async fn handshake(&self, tls: &Tls, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let name = tls
-            .server_name
-            .clone()
-            .unwrap_or_else(|| ServerName::from(self.address.ip()));
-        tls.connector.connect(name, tcp).await
-    }
-
-    /// One GET; the connection is driven beside it and closed with it.
-    async fn ask<S>(&self, http: &HttpCheck, stream: S) -> Report
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let Some(request) = self.request(http) else {
-            return Verdict::not_ready("path or host of the check is no valid http").into();
-        };
-        let handshake = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (mut sender, connection) = match handshake {
-            Ok(pair) => pair,
-            Err(error) => return http_verdict(&error).into(),
-        };
-        let mut connection = pin!(connection);
-        let mut answer = pin!(async {
-            let response = sender.send_request(request).await?;
-            Ok(judge(http, self.tls.is_some(), response).await)
-        });
-        let answered = tokio::select! {
-            answered = &mut answer => answered,
-            // The connection may end first with the answer already read.
-            _ended = &mut connection => answer.await,
-        };
-        answered.unwrap_or_else(|error: hyper::Error| http_verdict(&error).into())
-    }
-
-    fn request(&self, http: &HttpCheck) -> Option<Request<Empty<Bytes>>> {
-        let host = http
-            .host
-            .clone()
-            .unwrap_or_else(|| self.address.to_string());
-        Request::builder()
-            .method(Method::GET)
-            .uri(&http.path)
-            .header(HOST, host)
-            .header(
-                USER_AGENT,
-                concat!("lbd/", env!("CARGO_PKG_VERSION"), " (health check)"),
-            )
-            .header(CONNECTION, "close")
-            .body(Empty::new())
-            .ok()
-    }
-}
-
-async fn judge(http: &HttpCheck, over_tls: bool, response: Response<Incoming>) -> Report {
-    let status = response.status().as_u16();
-    if http.expect_status.contains(&status) {
-        return Verdict::Ready.into();
-    }
-    if over_tls && http.unauthorized_is_ready && matches!(status, 401 | 403) {
-        return Report {
-            verdict: Verdict::Ready,
-            unauthorized: true,
-        };
-    }
-    let body = Limited::new(response.into_body(), BODY_BYTES_MAX);
-    let failing = match body.collect().await {
-        Ok(body) => failing_parts(&String::from_utf8_lossy(&body.to_bytes())),
-        Err(_too_long_or_cut) => String::new(),
-    };
-    Verdict::not_ready(&format!("status {status}{failing}")).into()
-}
-
-/// ` (etcd, poststarthook/start-x)` out of the `[-]etcd failed: …` lines of kube-apiserver.
-fn failing_parts(body: &str) -> String {
-    let parts: Vec<&str> = body
-        .lines()
-        .filter_map(|line| line.strip_prefix("[-]")?.split_whitespace().next())
-        .collect();
-    if parts.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", parts.join(", "))
-    }
 }
 
 /// A server that answers in TLS is alive, even if what it says cannot be accepted.
 fn handshake_verdict(error: &io::Error) -> Verdict {
-    let tls = error
-        .get_ref()
-        .and_then(|e| e.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(what)) => {
-            Verdict::not_ready(&format!("certificate not accepted: {what:?}"))
-        }
-        Some(other) => Verdict::not_ready(&format!("tls: {other}")),
+    match tls_error(error) {
+        Some(error) => tls_verdict(error),
         None => Verdict::unresponsive(&format!("tls handshake: {}", io_reason(error))),
     }
 }
 
-fn http_verdict(error: &hyper::Error) -> Verdict {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(present) = cause {
-        if let Some(io) = present.downcast_ref::<io::Error>() {
-            return Verdict::unresponsive(&format!("http: {}", io_reason(io)));
+/// What TLS has against it, if it is that.
+pub(super) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
+pub(super) fn tls_verdict(error: &rustls::Error) -> Verdict {
+    match error {
+        rustls::Error::InvalidCertificate(what) => {
+            Verdict::not_ready(&format!("certificate not accepted: {what:?}"))
         }
-        cause = present.source();
-    }
-    if error.is_parse() {
-        Verdict::not_ready("the answer is no http")
-    } else {
-        Verdict::unresponsive("http: connection closed without an answer")
+        other => Verdict::not_ready(&format!("tls: {other}")),
     }
 }
 
@@ -333,7 +327,7 @@ fn not_here(error: io::Error) -> io::Error {
 }
 
 /// The usual errors in few words; whatever else a kernel says is shown as it says it.
-fn io_reason(error: &io::Error) -> String {
+pub(super) fn io_reason(error: &io::Error) -> String {
     const WORDS: [(io::ErrorKind, &str); 7] = [
         (io::ErrorKind::AddrNotAvailable, "no local port or address"),
         (io::ErrorKind::ConnectionRefused, "connection refused"),

@@ -1,7 +1,8 @@
 //! The driver of one server's check: wait for the deadline, probe, decide, hand the finding on.
 
+use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
@@ -9,7 +10,14 @@ use tokio::sync::{Notify, mpsc};
 use super::fsm::{Change, Machine, State};
 use super::late::{Excuses, First, Lateness};
 use super::probe::{Probe, Report, Verdict};
+use super::spread::Spread;
 use crate::net::clock;
+
+/// However often it is woken: between the end of a probe and the next.
+const HURRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// From where all servers of this process count their turns.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(clock::now);
 
 /// A server to watch.
 #[derive(Debug)]
@@ -68,10 +76,17 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
     let mut warned = false;
     let mut verdict_since = clock::now();
     let mut excuses = Excuses::default();
+    let (proxy, server) = (target.proxy, target.server);
+    let seed = RandomState::new().hash_one((proxy, server));
+    let mut spread = Spread::new(*BEGINNING, proxy, server, seed);
+    let mut begin = target.machine.deadline();
+    let mut not_before = begin;
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(target.machine.deadline().into()) => {}
-            () = target.hurry.notified() => {}
+            () = tokio::time::sleep_until(begin.into()) => {}
+            () = target.hurry.notified() => {
+                tokio::time::sleep_until(begin.min(not_before).into()).await;
+            }
         }
         let started = clock::now();
         let (report, lateness) = probe_once(&target.probe, started).await;
@@ -91,20 +106,17 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
                 );
             }
             target.machine.skip(finished);
+            begin = spread.begin(target.machine.deadline(), finished);
+            not_before = finished + HURRY_PAUSE;
             continue;
         }
         if !spoiled {
             excuses.over();
         }
         if report.unauthorized && !warned {
-            warned = true;
-            tracing::warn!(
-                proxy = target.proxy_name,
-                server = target.server_name,
-                reason = "401 or 403 without credentials",
-                "check is not authorized, counted as ready"
-            );
+            say_unauthorized(&target);
         }
+        warned = report.unauthorized || warned && !report.verdict.is_ready();
         let change = target
             .machine
             .on_result(report.verdict.is_ready(), finished);
@@ -113,6 +125,8 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
             verdict_since = finished;
             say(&target, change, &report.verdict, elapsed);
         }
+        begin = spread.begin(target.machine.deadline(), finished);
+        not_before = finished + HURRY_PAUSE;
         let finding = Finding {
             proxy: target.proxy,
             server: target.server,
@@ -131,7 +145,7 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
 
 /// Probes, and measures meanwhile how late this process is.
 async fn probe_once(probe: &Probe, started: Instant) -> (Report, Lateness) {
-    let mut lateness = Lateness::new(started);
+    let mut lateness = Lateness::new(started, probe.timeout());
     let mut run = pin!(probe.run());
     loop {
         tokio::select! {
@@ -140,6 +154,20 @@ async fn probe_once(probe: &Probe, started: Instant) -> (Report, Lateness) {
             () = tokio::time::sleep_until(lateness.due().into()) => lateness.beat(clock::now()),
         }
     }
+}
+
+fn say_unauthorized(target: &Target) {
+    let reason = if target.probe.has_credentials() {
+        "401 or 403, the check's credentials are refused"
+    } else {
+        "401 or 403 without credentials"
+    };
+    tracing::warn!(
+        proxy = target.proxy_name,
+        server = target.server_name,
+        reason,
+        "check is not authorized, counted as ready"
+    );
 }
 
 /// One line per transition; `elapsed_ms` is the time it spent in the state it leaves.

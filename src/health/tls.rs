@@ -1,31 +1,58 @@
-//! TLS for probes: what is trusted, and the connector made from it. A probe never shows a client
-//! certificate or a token, so an unverified server learns nothing.
+//! TLS for probes: what is trusted, who the probe says it is, and the handshake made from both. To a
+//! server that is not verified a probe shows neither certificate nor token: it could be anybody.
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustls::client::Resumption;
+use hyper::header::HeaderValue;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, HandshakeKind, RootCertStore,
+    SignatureScheme,
+};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use crate::config::model::{TlsCheck, Verify};
+use super::files::{Files, Wanted};
+use super::session::Session;
+use crate::config::model::{ClientFiles, TlsCheck, Verify};
+use crate::net::clock;
 
 /// Where kubeadm puts the cluster's CA.
 pub const CLUSTER_CA: &str = "/etc/kubernetes/pki/ca.crt";
 
+/// The most that is read of a file, bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// A shortened handshake proves that the server lives, but doesn't look at its certificate again:
+/// so often it is a whole one.
+const WHOLE_EVERY: Duration = Duration::from_secs(60);
+
 /// Why a check's TLS half cannot be set up: the operator's files or names.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
-    /// The CA file is unreadable or no PEM.
-    #[error("cannot read certificates from {}", path.display())]
-    CaFile {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
         /// The file.
         path: PathBuf,
         /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is no PEM.
+    #[error("{} is no PEM file", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         #[source]
         source: pem::Error,
     },
@@ -35,6 +62,34 @@ pub enum TlsSetupError {
     /// Verification was asked for without saying what to trust.
     #[error("verification needs a ca-file")]
     NoCaFile,
+    /// The file of the client certificate holds none.
+    #[error("{} holds no certificate", .0.display())]
+    NoClientCertificate(PathBuf),
+    /// The file of the client key holds none.
+    #[error("{} holds no private key without a passphrase", .0.display())]
+    NoClientKey(PathBuf),
+    /// The two don't belong together.
+    #[error("the key in {} is not that of the certificate in {}", key.display(), cert.display())]
+    KeyMismatch {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The certificate or the key is of no use to TLS.
+    #[error("{} and {} cannot be used", cert.display(), key.display())]
+    ClientCertificate {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The token file holds no bearer token.
+    #[error("{} holds no token: one line of visible characters is expected", .0.display())]
+    Token(PathBuf),
     /// `server-name` is neither a DNS name nor an address.
     #[error("server-name {name:?} is no DNS name")]
     ServerName {
@@ -49,88 +104,154 @@ pub enum TlsSetupError {
     Provider(#[source] rustls::Error),
 }
 
-/// A connector with the name to verify.
-#[derive(Clone)]
-pub struct Tls {
-    /// Makes handshakes.
-    pub connector: TlsConnector,
-    /// `server-name`; `None`: the address that is probed.
-    pub server_name: Option<ServerName<'static>>,
+/// What was made of a check's files.
+pub(super) struct Setup {
+    /// Shared by all servers but for the session, which is each one's own.
+    config: ClientConfig,
     /// Whether certificates are verified.
-    pub verified: bool,
+    pub(super) verified: bool,
+    /// `Bearer …`, only where certificates are verified.
+    pub(super) token: Option<HeaderValue>,
+    /// Whether a client certificate is shown.
+    pub(super) shows_certificate: bool,
 }
 
-impl std::fmt::Debug for Tls {
+impl std::fmt::Debug for Setup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls")
-            .field("server_name", &self.server_name)
+        f.debug_struct("Setup")
             .field("verified", &self.verified)
+            .field("token", &self.token.is_some())
+            .field("shows_certificate", &self.shows_certificate)
             .finish_non_exhaustive()
     }
 }
 
-impl Tls {
-    /// Reads the CA file, if any, and sets TLS up. `cluster_ca` is [`CLUSTER_CA`] outside tests.
-    /// The `protocols` are offered by ALPN; none at all for a server that needn't speak HTTP.
+impl Setup {
+    /// Reads the files and sets TLS up. All files are read, so that a mistake shows, even those
+    /// that are of no use while nothing is verified.
     ///
     /// # Errors
     /// [`TlsSetupError`].
-    pub fn open(
-        check: &TlsCheck,
-        protocols: &[&str],
-        cluster_ca: &Path,
-    ) -> Result<Self, TlsSetupError> {
-        let trusted = trusted_file(check, cluster_ca)?;
+    pub(super) fn read(wanted: &Wanted) -> Result<Self, TlsSetupError> {
+        if wanted.tls.verify == Verify::Required && wanted.tls.ca_file.is_none() {
+            return Err(TlsSetupError::NoCaFile);
+        }
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(TlsSetupError::Provider)?;
-        let mut config = match &trusted {
+        let trusted = wanted.trusted_file();
+        let builder = match trusted {
             Some(path) => builder.with_root_certificates(read_roots(path)?),
             None => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
-        }
-        .with_no_client_auth();
-        // Each probe shall do the whole handshake: that is what it tests.
-        config.resumption = Resumption::disabled();
-        config.alpn_protocols = protocols
+        };
+        let verified = trusted.is_some();
+        let token = wanted.token_file.as_deref().map(read_token).transpose()?;
+        let identified = wanted
+            .tls
+            .client
+            .as_ref()
+            .map(|client| identified(builder.clone(), client))
+            .transpose()?;
+        let (mut config, shows_certificate) = match identified {
+            Some(config) if verified => (config, true),
+            Some(_) | None => (builder.with_no_client_auth(), false),
+        };
+        config.alpn_protocols = wanted
+            .protocols
             .iter()
             .map(|name| name.as_bytes().to_vec())
             .collect();
         Ok(Self {
-            connector: TlsConnector::from(Arc::new(config)),
-            server_name: check.server_name.as_deref().map(server_name).transpose()?,
-            verified: trusted.is_some(),
+            config,
+            verified,
+            token: token.filter(|_| verified),
+            shows_certificate,
         })
     }
 }
 
-/// The CA file that applies; `None`: unverified.
-fn trusted_file(check: &TlsCheck, cluster_ca: &Path) -> Result<Option<PathBuf>, TlsSetupError> {
-    match (check.verify, &check.ca_file) {
-        (Verify::Off, _) => Ok(None),
-        (Verify::Required | Verify::IfCaPresent, Some(path)) => Ok(Some(path.clone())),
-        (Verify::Required, None) => Err(TlsSetupError::NoCaFile),
-        (Verify::IfCaPresent, None) => Ok(cluster_ca.exists().then(|| cluster_ca.to_owned())),
+/// What is wrong with each of these files, with the key that names it.
+pub(super) fn troubles(
+    tls: &TlsCheck,
+    token_file: Option<&Path>,
+) -> Vec<(&'static str, TlsSetupError)> {
+    let mut troubles = Vec::new();
+    if let Some(Err(error)) = tls.ca_file.as_deref().map(read_roots) {
+        troubles.push(("ca-file", error));
+    }
+    if let Some(client) = &tls.client {
+        match read_client(client) {
+            Ok((chain, key)) => {
+                let provider = ring::default_provider();
+                if let Err(error) = CertifiedKey::from_der(chain, key, &provider) {
+                    troubles.push(("client-key", unfit(client, error)));
+                }
+            }
+            Err(failed) => troubles.push(failed),
+        }
+    }
+    if let Some(Err(error)) = token_file.map(read_token) {
+        troubles.push(("token-file", error));
+    }
+    troubles
+}
+
+/// The same with a client certificate.
+fn identified(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    client: &ClientFiles,
+) -> Result<ClientConfig, TlsSetupError> {
+    let (chain, key) = read_client(client).map_err(|(_key, error)| error)?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| unfit(client, error))
+}
+
+type ChainAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// What the two files hold, or which key names the one that is of no use.
+fn read_client(client: &ClientFiles) -> Result<ChainAndKey, (&'static str, TlsSetupError)> {
+    let ClientFiles { cert, key } = client;
+    let chain = read_chain(cert).map_err(|error| ("client-cert", error))?;
+    let key = read_key(key).map_err(|error| ("client-key", error))?;
+    Ok((chain, key))
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+    let text = read_file(path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|source| no_pem(path, source))?;
+    if chain.is_empty() {
+        return Err(TlsSetupError::NoClientCertificate(path.to_owned()));
+    }
+    Ok(chain)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
+    match PrivateKeyDer::from_pem_slice(&read_file(path)?) {
+        Ok(key) => Ok(key),
+        Err(pem::Error::NoItemsFound) => Err(TlsSetupError::NoClientKey(path.to_owned())),
+        Err(source) => Err(no_pem(path, source)),
     }
 }
 
-fn server_name(name: &str) -> Result<ServerName<'static>, TlsSetupError> {
-    ServerName::try_from(name.to_owned()).map_err(|source| TlsSetupError::ServerName {
-        name: name.to_owned(),
-        source,
-    })
+fn unfit(client: &ClientFiles, error: rustls::Error) -> TlsSetupError {
+    let ClientFiles { cert, key } = client.clone();
+    match error {
+        rustls::Error::InconsistentKeys(_) => TlsSetupError::KeyMismatch { cert, key },
+        source => TlsSetupError::ClientCertificate { cert, key, source },
+    }
 }
 
 fn read_roots(path: &Path) -> Result<RootCertStore, TlsSetupError> {
-    let failed = |source| TlsSetupError::CaFile {
-        path: path.to_owned(),
-        source,
-    };
+    let text = read_file(path)?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
-        if let Err(error) = roots.add(certificate.map_err(failed)?) {
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|source| no_pem(path, source))?;
+        if let Err(error) = roots.add(certificate) {
             tracing::warn!(%error, key = "ca-file", "certificate left out of the trusted ones");
         }
     }
@@ -138,6 +259,166 @@ fn read_roots(path: &Path) -> Result<RootCertStore, TlsSetupError> {
         return Err(TlsSetupError::NoCertificate(path.to_owned()));
     }
     Ok(roots)
+}
+
+fn read_token(path: &Path) -> Result<HeaderValue, TlsSetupError> {
+    let bad = || TlsSetupError::Token(path.to_owned());
+    let text = String::from_utf8(read_file(path)?).map_err(|_not_text| bad())?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad());
+    }
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value.map_err(|_no_header| bad())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The whole of a file of bounded size; never waits for the other end of a pipe.
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsSetupError> {
+    let failed = |source| TlsSetupError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is no file")));
+    }
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    let mut bounded = file.take(FILE_BYTES_MAX);
+    bounded.read_to_end(&mut bytes).map_err(failed)?;
+    if bounded.limit() == 0 {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(bytes)
+}
+
+fn no_pem(path: &Path, source: pem::Error) -> TlsSetupError {
+    TlsSetupError::Pem {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// How one server is spoken to in TLS.
+#[derive(Debug)]
+pub(super) struct Tls {
+    files: Arc<Files>,
+    server_name: ServerName<'static>,
+    own: Mutex<Option<Own>>,
+}
+
+/// What belongs to one server and one reading of the files.
+struct Own {
+    setup: Arc<Setup>,
+    connector: TlsConnector,
+    session: Arc<Session>,
+    /// When the last whole handshake was made.
+    whole: Option<Instant>,
+}
+
+impl std::fmt::Debug for Own {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Own")
+            .field("setup", &self.setup)
+            .field("whole", &self.whole)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Own {
+    fn new(setup: Arc<Setup>) -> Self {
+        let session = Arc::new(Session::default());
+        let mut config = setup.config.clone();
+        config.resumption = Resumption::store(Arc::clone(&session) as _);
+        Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            setup,
+            session,
+            whole: None,
+        }
+    }
+}
+
+impl Tls {
+    /// Reads the files, unless that is done. `wanted_for` is the address that is probed.
+    ///
+    /// # Errors
+    /// [`TlsSetupError`].
+    pub(super) fn open(
+        wanted: Wanted,
+        wanted_for: std::net::IpAddr,
+    ) -> Result<Self, TlsSetupError> {
+        let server_name = server_name(&wanted.tls, wanted_for)?;
+        Ok(Self {
+            files: Files::open(wanted)?,
+            server_name,
+            own: Mutex::new(None),
+        })
+    }
+
+    /// What is in force.
+    pub(super) fn present(&self) -> Arc<Setup> {
+        self.files.present()
+    }
+
+    /// Looks at the files, if that is due.
+    pub(super) async fn freshen(&self) {
+        self.files.freshen().await;
+    }
+
+    /// The next handshake is a whole one.
+    pub(super) fn forget_session(&self) {
+        if let Some(own) = &*self.own() {
+            own.session.forget();
+        }
+    }
+
+    /// One handshake, and what was in force when it began.
+    pub(super) async fn handshake(
+        &self,
+        tcp: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, Arc<Setup>)> {
+        let (connector, setup) = self.connector(clock::now());
+        let stream = connector.connect(self.server_name.clone(), tcp).await?;
+        if stream.get_ref().1.handshake_kind() != Some(HandshakeKind::Resumed)
+            && let Some(own) = &mut *self.own()
+        {
+            own.whole = Some(clock::now());
+        }
+        Ok((stream, setup))
+    }
+
+    fn connector(&self, now: Instant) -> (TlsConnector, Arc<Setup>) {
+        let setup = self.files.present();
+        let mut own = self.own();
+        let own = match &mut *own {
+            Some(own) if Arc::ptr_eq(&own.setup, &setup) => own,
+            other => other.insert(Own::new(Arc::clone(&setup))),
+        };
+        let due = |whole| now.saturating_duration_since(whole) >= WHOLE_EVERY;
+        if own.whole.is_some_and(due) {
+            own.session.forget();
+        }
+        (own.connector.clone(), setup)
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, Option<Own>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn server_name(
+    tls: &TlsCheck,
+    address: std::net::IpAddr,
+) -> Result<ServerName<'static>, TlsSetupError> {
+    let Some(name) = &tls.server_name else {
+        return Ok(ServerName::from(address));
+    };
+    ServerName::try_from(name.clone()).map_err(|source| TlsSetupError::ServerName {
+        name: name.clone(),
+        source,
+    })
 }
 
 /// Takes any certificate, but still has the server prove that it holds the key.

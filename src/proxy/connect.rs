@@ -9,6 +9,7 @@ use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
 use super::queue::Ticket;
+use super::settings;
 use super::shortage::Shortage;
 use super::termination::{Cause, Phase, Termination};
 use super::worker::{Token, Worker};
@@ -63,9 +64,9 @@ impl Worker {
             let Some((conn, settings)) = self.conn_and_settings(slot) else {
                 return;
             };
-            let admission = settings
-                .farm
-                .admit(self.ticket(slot, conn), conn.rare().tried, place);
+            let ticket = self.ticket(slot, conn);
+            let key = settings::key(conn, settings);
+            let admission = settings.farm.admit(ticket, conn.rare().tried, place, key);
             match admission {
                 Admission::Server(server) => match self.connect(slot, server) {
                     Ok(()) => return,

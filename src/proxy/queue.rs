@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use super::balance::Key;
+
 /// A connection, named so that every worker can hand it a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
@@ -48,6 +50,8 @@ pub struct Waiter {
     pub ticket: Ticket,
     /// Where it has been already.
     pub tried: Tried,
+    /// Who it is, where that matters.
+    pub key: Key,
 }
 
 /// The queue is as long as it may be.
@@ -112,13 +116,13 @@ impl Queue {
     /// Takes the first waiter that `choose` finds a server for.
     pub fn serve(
         &mut self,
-        mut choose: impl FnMut(Tried) -> Option<usize>,
+        mut choose: impl FnMut(&Waiter) -> Option<usize>,
     ) -> Option<(Ticket, usize)> {
         let (index, server) = self
             .line
             .iter()
             .enumerate()
-            .find_map(|(index, waiter)| Some((index, choose(waiter.tried)?)))?;
+            .find_map(|(index, waiter)| Some((index, choose(waiter)?)))?;
         let waiter = self.line.remove(index)?;
         Some((waiter.ticket, server))
     }
@@ -141,6 +145,7 @@ mod tests {
                 serial: 0,
             },
             tried: Tried::default(),
+            key: Key::NONE,
         }
     }
 
@@ -178,7 +183,7 @@ mod tests {
         burnt.tried.mark(4);
         assert_eq!(queue.push(burnt, 9), Ok(0));
         assert_eq!(queue.push(waiter(2), 9), Ok(1));
-        let free = |tried: Tried| (!tried.contains(4)).then_some(4);
+        let free = |waiter: &Waiter| (!waiter.tried.contains(4)).then_some(4);
         assert_eq!(queue.serve(free), Some((waiter(2).ticket, 4)));
         assert_eq!(queue.serve(free), None);
         assert_eq!(queue.len(), 1);

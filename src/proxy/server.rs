@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::slowstart;
+use super::{balance, slowstart};
 use crate::config::model;
 
 /// What the health checks say.
@@ -36,6 +36,8 @@ pub enum AdminState {
 /// One member of a proxy's `backends`.
 #[derive(Debug, Clone)]
 pub struct Server {
+    seed: u64,
+    backup: bool,
     weight: u32,
     max: Option<NonZeroU32>,
     operational: Operational,
@@ -53,6 +55,8 @@ impl Server {
     #[must_use]
     pub fn new(config: &model::Server) -> Self {
         Self {
+            seed: balance::seed(&config.name),
+            backup: config.backup,
             weight: u32::from(config.weight.get()),
             max: config.max_connections,
             operational: Operational::Unprobed,
@@ -70,8 +74,9 @@ impl Server {
         }
     }
 
-    /// It is to have this weight and limit from here on.
+    /// It is to have this weight and limit, and to be a backup or not, from here on.
     pub fn update(&mut self, config: &model::Server) {
+        self.backup = config.backup;
         self.weight = u32::from(config.weight.get());
         self.max = config.max_connections;
     }
@@ -209,6 +214,18 @@ impl Server {
     #[must_use]
     pub const fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// What stands for its name.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether it is used only when no other server is usable.
+    #[must_use]
+    pub const fn backup(&self) -> bool {
+        self.backup
     }
 
     /// The configured limit.

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::Key;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
 use super::origin::Origin;
 use super::stall;
 use super::termination::Cause;
+use crate::config::model::Balance;
 
 /// A proxy's configuration as the data path wants it. Durations are microseconds.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) struct Settings {
     /// Silence after which the kernel probes a peer.
     pub(super) keepalive: Option<Duration>,
     pub(super) client_first: bool,
+    /// Whether the client's address decides on the server.
+    pub(super) by_source: bool,
     pub(super) retries: u8,
     pub(super) connect_timeout: u64,
     pub(super) idle_timeout: u64,
@@ -54,6 +58,7 @@ impl Settings {
             counters,
             keepalive: config.keepalive,
             client_first: config.client_first,
+            by_source: config.balance == Balance::SourceHash,
             retries: config.retries,
             connect_timeout: micros(config.connect_timeout),
             idle_timeout: micros(config.idle_timeout),
@@ -72,6 +77,15 @@ impl Settings {
                     .fold(LOOK_EVERY, Duration::min),
             ),
         }
+    }
+}
+
+/// Who the client is to the strategy, where that matters to it.
+pub(super) fn key(conn: &Conn, settings: &Settings) -> Key {
+    if settings.by_source {
+        Key::of(conn.client_addr().ip())
+    } else {
+        Key::NONE
     }
 }
 

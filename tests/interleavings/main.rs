@@ -31,6 +31,7 @@ use loom::thread;
 
 use crate::config::model::{self, MaxQueue};
 use crate::net::clock;
+use crate::proxy::balance::Key;
 use crate::proxy::dispatch::board::Board;
 use crate::proxy::dispatch::{Admission, Dispatch, Notice, Turn};
 use crate::proxy::gate::Gate;
@@ -130,10 +131,12 @@ impl Farm {
     }
 
     fn admit(&self, slot: u32) -> Admission {
-        if let Some(server) = self.board.take() {
+        if let Some(server) = self.board.take(Key::NONE) {
             return Admission::Server(server);
         }
-        self.change(|dispatch| dispatch.admit(ticket(slot), Tried::default(), Turn::First))
+        self.change(|dispatch| {
+            dispatch.admit(ticket(slot), Tried::default(), Turn::First, Key::NONE)
+        })
     }
 
     fn release(&self, server: usize) {
@@ -189,7 +192,7 @@ fn freed_while_queueing() {
     assert_eq!((farm.used(0), farm.waiting()), (1, 0));
     farm.release(0);
     // The way without the lock is open again.
-    assert_eq!(farm.board.take(), Some(0));
+    assert_eq!(farm.board.take(Key::NONE), Some(0));
 }
 
 fn two_queue_while_one_leaves() {
@@ -250,7 +253,7 @@ fn leaving_while_freed() {
     if granted {
         farm.release(0);
     }
-    assert_eq!(farm.board.take(), Some(0));
+    assert_eq!(farm.board.take(Key::NONE), Some(0));
 }
 
 fn last_server_goes() {

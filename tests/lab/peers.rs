@@ -156,7 +156,7 @@ vrrp_instance haproxy-vip {{
     )
 }
 
-const HAPROXY_CFG: &str = "global
+pub const HAPROXY_CFG: &str = "global
     log /dev/log  local0 warning
     chroot      /var/lib/haproxy
     pidfile     /var/run/haproxy.pid

@@ -132,6 +132,7 @@ pub fn server(addr: SocketAddr) -> Server {
         weight: Weight::ONE,
         max_connections: None,
         disabled: false,
+        backup: false,
     }
 }
 
@@ -178,6 +179,7 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
             rise: Count::TWO,
             fall: Count::TWO,
         },
+        discovery: lbd::config::model::Discovery::default(),
         servers,
     }
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::hint::black_box;
 
 use lbd::net::clock;
+use lbd::proxy::balance::Key;
 use lbd::proxy::counters::{ProxyCount, ProxyTotals, ServerCount, ServerTotals, WorkerCounters};
 use lbd::proxy::dispatch::{Admission, Turn};
 use lbd::proxy::farm::Farm;
@@ -49,7 +50,12 @@ fn admit_and_release(farm: &Farm, times: u32) {
     let mut serial = 0;
     measured(times, &mut || {
         serial += 1;
-        let admission = farm.admit(black_box(ticket(serial)), Tried::default(), Turn::First);
+        let admission = farm.admit(
+            black_box(ticket(serial)),
+            Tried::default(),
+            Turn::First,
+            Key::NONE,
+        );
         if let Admission::Server(server) = black_box(admission) {
             black_box(farm.release(server));
         }
@@ -78,7 +84,7 @@ fn at_the_limit(times: u32) -> Outcome {
         "[proxy.one]\nlisten = \":6443\"\nbackends = [\"10.0.0.1:80\"]\n\
          backend-defaults = { max-connections = 1 }\n",
     )?;
-    let full = farm.admit(ticket(0), Tried::default(), Turn::First);
+    let full = farm.admit(ticket(0), Tried::default(), Turn::First, Key::NONE);
     if full != Admission::Server(0) {
         return Err(format!("no first place: {full:?}").into());
     }
@@ -86,7 +92,7 @@ fn at_the_limit(times: u32) -> Outcome {
     let mut queued = 0;
     measured(times, &mut || {
         serial += 1;
-        let admission = farm.admit(ticket(serial), Tried::default(), Turn::First);
+        let admission = farm.admit(ticket(serial), Tried::default(), Turn::First, Key::NONE);
         queued += u32::from(admission == Admission::Queued(0));
         // Its place goes to the one that waits.
         black_box(farm.release(0));
@@ -103,6 +109,7 @@ fn queue(times: u32) -> Outcome {
     let waiter = |serial| Waiter {
         ticket: ticket(serial),
         tried: Tried::default(),
+        key: Key::NONE,
     };
     for serial in 0..100 {
         let place = queue.push(waiter(serial), 1000);

@@ -3,14 +3,11 @@
 use std::path::Path;
 
 use super::vip::{in_subnet, is_host};
-use super::{Host, origin, track};
+use super::{Host, check, origin, track};
 use crate::config::local::{self, LocalError, LocalVip};
-use crate::config::model::{CheckKind, HttpCheck, Node, Proxy, TlsCheck, Verify, Vip};
+use crate::config::model::{Node, Vip};
 use crate::config::parse::Draft;
 use crate::config::problem::Problem;
-
-/// Where kubeadm keeps the cluster's certificate authority.
-const CLUSTER_CA: &str = "/etc/kubernetes/pki/ca.crt";
 
 /// Where a running lbd answers by default.
 const ADMIN_SOCKET: &str = "/run/lbd/admin.sock";
@@ -48,11 +45,7 @@ pub(super) fn lint(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
     ports(draft, host, problems);
     key_file(draft, host, problems);
     origin::here(draft, host, problems);
-    for proxy in &draft.config.proxies {
-        if let CheckKind::Tls(tls) | CheckKind::Https(tls, HttpCheck { .. }) = &proxy.check.kind {
-            certificates(draft, proxy, tls, host, problems);
-        }
-    }
+    check::here(draft, host, problems);
 }
 
 /// A key file that is there but can't be used.
@@ -175,31 +168,18 @@ fn subnet(draft: &Draft, local: &LocalVip, host: &Host<'_>, problems: &mut Vec<P
     }
 }
 
-fn file(draft: &Draft, file: &Path, path: &str, host: &Host<'_>, problems: &mut Vec<Problem>) {
+pub(super) fn file(
+    draft: &Draft,
+    file: &Path,
+    path: &str,
+    host: &Host<'_>,
+    problems: &mut Vec<Problem>,
+) {
     if !(host.file_exists)(file) {
         problems.push(
             Problem::error("E0307", format!("there is no file {}", file.display()))
                 .at(&draft.spans.at(path), "not on this machine")
                 .help("checking another node's file? `lbd check --offline`"),
-        );
-    }
-}
-
-fn certificates(
-    draft: &Draft,
-    proxy: &Proxy,
-    tls: &TlsCheck,
-    host: &Host<'_>,
-    problems: &mut Vec<Problem>,
-) {
-    let check = format!("proxy/{}/check", proxy.name);
-    if let Some(ca) = &tls.ca_file {
-        file(draft, ca, &format!("{check}/ca-file"), host, problems);
-    } else if tls.verify == Verify::IfCaPresent && !(host.file_exists)(Path::new(CLUSTER_CA)) {
-        problems.push(
-            Problem::warning("W0306", format!("`proxy.{}` is checked without verifying certificates", proxy.name))
-                .at(&draft.spans.at(&check), format!("{CLUSTER_CA} is not on this machine"))
-                .help("copy it from a control-plane node, here or elsewhere: `{ type = \"kube-apiserver\", ca-file = \"…\" }`"),
         );
     }
 }

@@ -1,6 +1,7 @@
 //! What only the whole file can tell, or the file together with this machine. Lints read the sound
 //! items of the draft and say where in the text the trouble is; they change nothing.
 
+mod check;
 mod group;
 mod host;
 mod origin;
@@ -15,7 +16,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use super::local::HostFacts;
-use super::model::{Listen, RunAs};
+use super::model::{Check, Listen, RunAs};
 use super::parse::Draft;
 use super::problem::Problem;
 
@@ -41,10 +42,21 @@ pub struct Host<'a> {
     pub trouble: &'a dyn Fn(&Path, Option<&RunAs>) -> Option<Trouble>,
     /// What keeps a file from being used as the key file of `[peer]`; never what stands in it.
     pub key_problem: &'a dyn Fn(&Path) -> Option<String>,
+    /// What is wrong with the files of a check, all of them there, each with the key that names it.
+    pub check_flaws: &'a dyn Fn(&Check) -> Vec<(&'static str, Flaw)>,
     /// Whether a process of this machine holds a port.
     pub port_held: &'a dyn Fn(Listen) -> bool,
     /// `--node`: which node this machine is, by name or address.
     pub node: Option<&'a str>,
+}
+
+/// What is wrong with a file of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// lbd can't use it, for this reason.
+    Unusable(String),
+    /// A secret that everybody on this machine can read.
+    ReadableByAll(PathBuf),
 }
 
 /// Why a program would not be run.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::model::{CheckKind, Config, Listen, Proxy};
+use crate::config::model::{Balance, CheckKind, Config, Listen, Proxy};
 use crate::config::parse::Draft;
 use crate::config::problem::Problem;
 
@@ -14,6 +14,7 @@ pub(super) fn lint(draft: &Draft, problems: &mut Vec<Problem>) {
     listeners(draft, problems);
     for proxy in &draft.config.proxies {
         servers(draft, proxy, problems);
+        idlers(draft, proxy, problems);
         loops(draft, proxy, problems);
         idle(draft, proxy, problems);
         check(draft, proxy, problems);
@@ -111,6 +112,54 @@ fn servers(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
                 &draft.spans.at(&format!("proxy/{}/backends", proxy.name)),
                 "each is disabled or has weight 0",
             ),
+        );
+    }
+}
+
+/// Servers that wait for something that never comes.
+fn idlers(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
+    if proxy.servers.iter().all(|server| server.backup) {
+        problems.push(
+            Problem::warning(
+                "W0315",
+                format!("every server of `proxy.{}` is a backup", proxy.name),
+            )
+            .at(
+                &draft.spans.at(&format!("proxy/{}/backends", proxy.name)),
+                "there is none that they stand in for",
+            )
+            .help("without another server the backups are used like any servers"),
+        );
+    }
+    if proxy.balance != Balance::First {
+        return;
+    }
+    let takers = proxy
+        .servers
+        .iter()
+        .enumerate()
+        .filter(|(_, server)| !server.backup && !server.disabled && server.weight.get() > 0);
+    let takers: Vec<_> = takers.collect();
+    let Some((_, rest)) = takers.split_last() else {
+        return;
+    };
+    let endless = rest
+        .iter()
+        .find(|(_, server)| server.max_connections.is_none());
+    if let Some((index, server)) = endless {
+        problems.push(
+            Problem::warning(
+                "W0316",
+                format!(
+                    "the servers behind {} get no connections while it is up",
+                    server.name
+                ),
+            )
+            .at(
+                &draft.spans.at(&server_path(draft, proxy, *index)),
+                "it has no `max-connections`, so it never is full",
+            )
+            .help("with `balance = \"first\"` each server but the last needs a limit"),
         );
     }
 }

@@ -169,6 +169,7 @@ fn what_this_machine_lacks_is_said_only_when_it_is_looked_at() {
             facts: &facts,
             file_exists: &|_| true,
             key_problem: &|_| None,
+            check_flaws: &|_| Vec::new(),
             trouble: &|_, _| None,
             port_held: &|_| false,
             node,

@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::fields::Fields;
 use super::given::Sink;
-use crate::config::model::{Check, CheckKind, HttpCheck, TlsCheck, Verify};
+use crate::config::model::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
 use crate::config::problem::Problem;
 use crate::units::Count;
 
@@ -52,10 +52,15 @@ fn build(
     let preset = word == "kube-apiserver";
     let kind = match word {
         "tls" => CheckKind::Tls(tls(&mut fields, span, preset, sink)),
-        "http" => CheckKind::Http(http(&mut fields, preset, sink)),
+        "http" => {
+            refuse_token_in_clear(&mut fields, sink);
+            CheckKind::Http(http(&mut fields, preset, sink))
+        }
         "https" | "kube-apiserver" => {
             let tls = tls(&mut fields, span, preset, sink);
-            CheckKind::Https(tls, http(&mut fields, preset, sink))
+            let mut http = http(&mut fields, preset, sink);
+            http.token_file = token_file(&mut fields, &tls, sink);
+            CheckKind::Https(tls, http)
         }
         _ => CheckKind::Tcp,
     };
@@ -129,6 +134,68 @@ fn tls(
         ca_file,
         server_name,
         verify,
+        client: client_files(fields, verify, sink),
+    }
+}
+
+/// A certificate and its key, both or none.
+fn client_files(
+    fields: &mut Fields<'_, '_>,
+    verify: Verify,
+    sink: &mut Sink,
+) -> Option<ClientFiles> {
+    for (one, other) in [("client-cert", "client-key"), ("client-key", "client-cert")] {
+        if fields.has(one) && !fields.has(other) {
+            sink.push(
+                Problem::error("E0104", format!("the check has `{one}` without `{other}`"))
+                    .at(&fields.span_of(one), "one is of no use without the other")
+                    .help(format!("add `{other} = \"/etc/…\"`; both may be one file")),
+            );
+        }
+    }
+    unverified(fields, "client-cert", verify, sink);
+    let cert = fields.absolute_path("client-cert", sink);
+    let key = fields.absolute_path("client-key", sink);
+    Some(ClientFiles {
+        cert: cert?,
+        key: key?,
+    })
+}
+
+fn token_file(
+    fields: &mut Fields<'_, '_>,
+    tls: &TlsCheck,
+    sink: &mut Sink,
+) -> Option<std::path::PathBuf> {
+    unverified(fields, "token-file", tls.verify, sink);
+    fields.absolute_path("token-file", sink)
+}
+
+/// Refuses credentials that would never be sent.
+fn unverified(fields: &Fields<'_, '_>, name: &str, verify: Verify, sink: &mut Sink) {
+    if verify == Verify::Off && fields.has(name) {
+        sink.push(
+            Problem::error(
+                "E0109",
+                format!("the check has `{name}`, and `verify = false`"),
+            )
+            .at(
+                &fields.span_of(name),
+                "never shown to a server that anybody could be",
+            )
+            .help("name the servers' certificate authority instead: `ca-file = \"/etc/…/ca.crt\"`"),
+        );
+    }
+}
+
+/// A token is a password: whoever reads it has it.
+fn refuse_token_in_clear(fields: &mut Fields<'_, '_>, sink: &mut Sink) {
+    if let Some(given) = fields.take("token-file", sink) {
+        sink.push(
+            Problem::error("E0109", format!("`{}` needs TLS", given.name))
+                .at(&given.key_span, "everybody on the way could read the token")
+                .help("write `type = \"https\"`, with `ca-file`"),
+        );
     }
 }
 
@@ -174,6 +241,7 @@ fn http(fields: &mut Fields<'_, '_>, preset: bool, sink: &mut Sink) -> HttpCheck
         host,
         expect_status: expect_status(fields, sink),
         unauthorized_is_ready: preset,
+        token_file: None,
     }
 }
 

@@ -42,7 +42,13 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
     let discovery = discovery::discovery(&mut fields, names, defaults.template(), sink);
     discovery::ask_for_servers(&fields, &servers, &discovery, sink);
     let checked = check::check(&mut fields, sink);
-    fields.word("balance", sink);
+    let balance = match fields.word("balance", sink) {
+        "least-connections" => Balance::LeastConnections,
+        "random" => Balance::Random,
+        "source-hash" => Balance::SourceHash,
+        "first" => Balance::First,
+        _ => Balance::RoundRobin,
+    };
     let client_first = fields
         .boolean("client-first", sink)
         .unwrap_or(checked.client_first);
@@ -69,7 +75,7 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
     let proxy = Proxy {
         name: fields.own_name().to_owned(),
         listen,
-        balance: Balance::RoundRobin,
+        balance,
         connect_timeout: fields.time("connect-timeout", sink),
         idle_timeout: fields.time("idle-timeout", sink),
         half_close_timeout: fields.time("half-close-timeout", sink),
@@ -210,6 +216,7 @@ fn plain(name: String, address: std::net::SocketAddr, defaults: &Defaults) -> Se
         weight: defaults.weight,
         max_connections: defaults.max_connections,
         disabled: false,
+        backup: false,
     }
 }
 
@@ -299,6 +306,7 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
         .count_u32("max-connections", sink)
         .or(defaults.max_connections);
     let disabled = fields.flag("disabled", sink);
+    let backup = fields.flag("backup", sink);
     let name = fields.own_name().to_owned();
     fields.finish(sink);
     let address = address?;
@@ -309,5 +317,6 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
         weight,
         max_connections,
         disabled,
+        backup,
     })
 }

@@ -40,14 +40,14 @@ pub(super) const PROXY: Section = Section {
         Key::new(
             "balance",
             Kind::Choice(&[
-                Word::new("round-robin").called(&["roundrobin", "rr", "static-rr"]),
-                Word::later("least-connections").called(&["leastconn", "least-conn"]),
-                Word::later("random"),
-                Word::later("source-hash").called(&["source"]),
-                Word::later("first"),
+                Word::new("round-robin").called(&["roundrobin", "rr", "wrr", "static-rr", "round_robin"]),
+                Word::new("least-connections").called(&["leastconn", "least-conn", "least_conn", "least_request", "lc", "wlc"]),
+                Word::new("random").called(&["p2c"]),
+                Word::new("source-hash").called(&["source", "ip_hash", "ring_hash", "maglev", "sh"]),
+                Word::new("first"),
             ]),
             Fallback::Value("\"round-robin\""),
-            "How the next server is chosen.",
+            "How the next server is chosen: in turn by weight; the one with the fewest connections for its weight; the less loaded of two drawn by weight; the same for the same client address; the first with room. See balancing.md.",
         )
         .called(&["algorithm", "lb_algo"]),
         Key::new(
@@ -280,9 +280,27 @@ pub(super) const CHECK: Section = Section {
             Fallback::Words("true; for kube-apiserver where a CA is known"),
             "Whether the server's certificate is verified.",
         ),
-        Key::later("client-cert", "A client certificate.").called(&["crt"]),
-        Key::later("client-key", "Its key."),
-        Key::later("token-file", "A bearer token."),
+        Key::new(
+            "client-cert",
+            Kind::Form("absolute path"),
+            Fallback::Words("none"),
+            "Client certificate in PEM, its own chain behind it, for servers that want one; shown only to a server whose certificate is verified. Read again when it changes.",
+        )
+        .called(&["crt", "client-certificate", "proxy_ssl_certificate", "certificate_chain"]),
+        Key::new(
+            "client-key",
+            Kind::Form("absolute path"),
+            Fallback::Words("none"),
+            "The private key of `client-cert` in PEM, without a passphrase. It may stand in the same file.",
+        )
+        .called(&["key", "proxy_ssl_certificate_key", "private_key"]),
+        Key::new(
+            "token-file",
+            Kind::Form("absolute path"),
+            Fallback::Words("none"),
+            "A bearer token for the `Authorization` header; sent only over TLS, to a server whose certificate is verified. Read again when it changes.",
+        )
+        .called(&["token", "bearer-token", "bearer_token_file"]),
     ],
 };
 
@@ -380,6 +398,12 @@ pub(super) const BACKENDS: Section = Section {
             Fallback::Value("false"),
             "Starts in maintenance.",
         ),
-        Key::later("backup", "Used only when no other server is usable."),
+        Key::new(
+            "backup",
+            Kind::Bool,
+            Fallback::Value("false"),
+            "Used only when no other server is usable; then with all others like it.",
+        )
+        .called(&["allbackups"]),
     ],
 };

@@ -30,12 +30,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::model::{CheckKind, Config};
+use crate::config::model::Config;
 use crate::discovery::task;
+use crate::health::files;
 use crate::health::tls::TlsSetupError;
 use crate::log::{self, LogError};
 use crate::net::clock;
-use crate::net::privileges::{ProxyNeeds, ProxyPaths, confine_proxy};
+use crate::net::privileges::{ProxyNeeds, ProxyPaths, confine_proxy, replaceable};
 use crate::net::source;
 use crate::proxy::engine::EngineError;
 
@@ -145,19 +146,11 @@ async fn serve(
 
 /// Gives up every right that is not needed any more. Before any thread of the data path.
 fn confine(config: &Config, runtime_dir: &Path) -> Result<(), ProxyError> {
-    let ca_files: Vec<&Path> = config
-        .proxies
-        .iter()
-        .filter_map(|proxy| match &proxy.check.kind {
-            CheckKind::Tls(tls) | CheckKind::Https(tls, _) => tls.ca_file.as_deref(),
-            CheckKind::Tcp | CheckKind::Http(_) => None,
-        })
-        .collect();
-    let folders = task::folders(config);
-    let read = ca_files
-        .into_iter()
-        .chain(folders.iter().map(PathBuf::as_path));
-    let read: Vec<&Path> = read.collect();
+    let of_checks = config.proxies.iter();
+    let of_checks = of_checks.flat_map(|proxy| files::of_check(&proxy.check));
+    let of_sources = task::files(config);
+    let replaceable = replaceable(of_checks.chain(of_sources.iter().map(PathBuf::as_path)));
+    let read: Vec<&Path> = replaceable.iter().map(PathBuf::as_path).collect();
     let mut write = vec![runtime_dir];
     write.extend(config.admin.socket.as_deref().and_then(Path::parent));
     let needs = if config.has_client_source() {

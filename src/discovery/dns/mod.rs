@@ -59,15 +59,37 @@ struct Half {
     error: Option<String>,
 }
 
+/// The host's own files as they could be read last: under the sandbox one that was replaced by a
+/// rename is out of reach.
+#[derive(Debug, Default)]
+struct System {
+    hosts: String,
+    resolv_conf: String,
+}
+
+impl System {
+    fn refresh(&mut self, etc: &Path) {
+        refresh(&mut self.hosts, &etc.join(system::HOSTS));
+        refresh(&mut self.resolv_conf, &etc.join(system::RESOLV_CONF));
+    }
+}
+
 /// Follows the name for ever.
 pub(super) async fn follow(question: Question, reporter: Reporter) {
     let settings = &question.settings;
+    let mut system = System::default();
     let mut pause = Pause::default();
     let (mut v4, mut v6) = (Half::default(), Half::default());
     loop {
-        let (outcome, ttl) = match question.hosts() {
+        if settings.resolvers.is_empty() {
+            system.refresh(&question.etc);
+        }
+        let (outcome, ttl) = match question.hosts(&system) {
             Some(addresses) => (Ok(addresses), Some(Duration::ZERO)),
-            None => question.resolve(&mut v4, &mut v6).await,
+            None => {
+                let resolvers = question.resolvers(&system);
+                question.resolve(&resolvers, &mut v4, &mut v6).await
+            }
         };
         let outcome = outcome.map(|addresses| question.servers(addresses));
         if !reporter.say(outcome).await {
@@ -86,12 +108,8 @@ pub(super) async fn follow(question: Question, reporter: Reporter) {
 
 impl Question {
     /// What the host's own table says, if it has the name and is to be asked at all.
-    fn hosts(&self) -> Option<Vec<IpAddr>> {
-        if !self.settings.resolvers.is_empty() {
-            return None;
-        }
-        let text = read(&self.etc.join(system::HOSTS))?;
-        let found = system::hosts(&text, &self.name.host);
+    fn hosts(&self, system: &System) -> Option<Vec<IpAddr>> {
+        let found = system::hosts(&system.hosts, &self.name.host);
         let found: Vec<IpAddr> = found.into_iter().filter(|ip| self.wants(*ip)).collect();
         (!found.is_empty()).then_some(found)
     }
@@ -104,22 +122,23 @@ impl Question {
         }
     }
 
-    fn resolvers(&self) -> Vec<SocketAddr> {
-        if !self.settings.resolvers.is_empty() {
-            return self.settings.resolvers.clone();
+    fn resolvers(&self, system: &System) -> Vec<SocketAddr> {
+        if self.settings.resolvers.is_empty() {
+            system::resolvers(&system.resolv_conf)
+        } else {
+            self.settings.resolvers.clone()
         }
-        system::resolvers(&read(&self.etc.join(system::RESOLV_CONF)).unwrap_or_default())
     }
 
     /// Asks for what is wanted. With the addresses comes how long they hold; `None` after a
     /// failure.
     async fn resolve(
         &self,
+        resolvers: &[SocketAddr],
         v4: &mut Half,
         v6: &mut Half,
     ) -> (Result<Vec<IpAddr>, String>, Option<Duration>) {
-        let resolvers = self.resolvers();
-        let ask = async |record: Record, half: &mut Half| match self.ask(&resolvers, record).await {
+        let ask = async |record: Record, half: &mut Half| match self.ask(resolvers, record).await {
             Ok(answer) => {
                 half.addresses = answer.addresses;
                 half.error = None;
@@ -202,14 +221,23 @@ async fn exchange(resolver: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> 
     Ok(answer)
 }
 
-/// A small file of this host; `None`: there is none to be read.
-fn read(path: &Path) -> Option<String> {
-    let meta = std::fs::metadata(path).ok()?;
-    if !meta.is_file() || meta.len() > SYSTEM_BYTES_MAX {
-        return None;
+/// Reads a small file of this host again; one that cannot be read leaves what it said before.
+fn refresh(text: &mut String, path: &Path) {
+    let read = || {
+        let meta = std::fs::metadata(path)?;
+        if !meta.is_file() || meta.len() > SYSTEM_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        std::fs::read(path)
+    };
+    match read() {
+        Ok(bytes) => *text = String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => text.clear(),
+        Err(error) => {
+            let key = path.display();
+            tracing::debug!(%key, %error, "file cannot be read again");
+        }
     }
-    let bytes = std::fs::read(path).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 mod seccomp;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use landlock::{
@@ -112,6 +112,29 @@ pub struct ProxyPaths<'a> {
     pub read: &'a [&'a Path],
     /// Folders in which it may create and remove files: the runtime directory.
     pub write: &'a [&'a Path],
+}
+
+/// What must be readable for these files to be read again after they were replaced, by a rename or
+/// by a link that then points elsewhere in the same folder: their folders, and those of what they
+/// are links to. Of a file right below the root the file alone: such a folder holds too much else.
+#[must_use]
+pub fn replaceable<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let mut add = |file: &Path| {
+        let folder = file.parent().filter(|folder| folder.iter().count() > 2);
+        let path = folder.unwrap_or(file).to_owned();
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    };
+    for file in files {
+        add(file);
+        // Not there yet, or not to be looked up: its folder is all there is to say.
+        if let Ok(target) = file.canonicalize() {
+            add(&target);
+        }
+    }
+    paths
 }
 
 /// Read by every proxy process: trust stores, the time zone, its own threads and limits.

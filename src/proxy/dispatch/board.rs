@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::plan::Plan;
 use super::slots::{Door, Returned, Slots};
 use crate::proxy::atomic::{AtomicBool, Ordering, Swap};
+use crate::proxy::balance::Key;
 
 /// Plan and slots of one proxy.
 #[derive(Debug)]
@@ -28,13 +29,16 @@ impl Board {
         }
     }
 
-    /// Takes a slot on the server whose turn it is; `None`: the lock's holder has to decide.
+    /// Takes a slot on the server that is next, for the client that `key` names; `None`: the lock's
+    /// holder has to decide.
     #[must_use]
-    pub fn take(&self) -> Option<usize> {
+    pub fn take(&self, key: Key) -> Option<usize> {
         if self.held.load(Ordering::Relaxed) {
             return None;
         }
-        self.plan.load().pick(&self.slots, Door::Front, |_| true)
+        self.plan
+            .load()
+            .pick(&self.slots, Door::Front, key, |_| true)
     }
 
     /// Gives a slot back; if it is wanted, the lock's holder has to offer it.
@@ -55,15 +59,21 @@ impl Board {
         self.slots.get(server)
     }
 
-    /// Takes a slot for the lock's holder.
-    pub(super) fn take_for_queue(&self) -> Option<usize> {
-        self.plan.load().pick(&self.slots, Door::Queue, |_| true)
+    /// Takes a slot for the lock's holder, on one of the servers that are `allowed`.
+    pub(super) fn take_for_queue(
+        &self,
+        key: Key,
+        allowed: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        self.plan
+            .load()
+            .pick(&self.slots, Door::Queue, key, allowed)
     }
 
-    /// Puts another plan in force; `make` gets the position at which the old one stopped.
-    pub(super) fn replace(&self, make: impl FnOnce(u64) -> Plan) {
-        let position = self.plan.load().position();
-        self.plan.store(Arc::new(make(position)));
+    /// Puts another plan in force; `make` gets the one that was.
+    pub(super) fn replace(&self, make: impl FnOnce(&Plan) -> Plan) {
+        let next = make(&self.plan.load());
+        self.plan.store(Arc::new(next));
     }
 
     /// Keeps newcomers from the slots. Whoever calls this looks for a free slot once more

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::board::Board;
-use self::plan::Plan;
+use self::plan::{Candidate, Owed, Plan};
 use self::slots::{Door, Slots, Take};
-use crate::config::model::{self, MaxQueue};
-use crate::proxy::balance::Rotation;
+use crate::config::model::{self, Balance, MaxQueue};
+use crate::proxy::balance::{Key, Rotation};
 use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
 use crate::proxy::server::{AdminState, Server};
 
@@ -65,6 +65,11 @@ pub struct Dispatch {
     planned: bool,
     /// Picks where the plan doesn't, and for retries: they leave everybody's turn as it is.
     rotation: Rotation,
+    balance: Balance,
+    /// What the plans before this one left.
+    owed: Owed,
+    /// No server but backups is usable.
+    on_backups: bool,
     queue: Queue,
     max_queue: MaxQueue,
     slowstart: Duration,
@@ -90,6 +95,9 @@ impl Dispatch {
             weights: vec![0; config.servers.len()],
             planned: false,
             rotation: Rotation::new(config.servers.len()),
+            balance: config.balance,
+            owed: Owed::default(),
+            on_backups: false,
             queue: Queue::default(),
             max_queue: config.max_queue,
             slowstart: config.slowstart,
@@ -99,6 +107,11 @@ impl Dispatch {
         }
     }
 
+    /// Makes draws begin elsewhere. To be called before the first verdict.
+    pub fn draw_from(&self, position: u64) {
+        self.board.replace(|_| Plan::empty(position));
+    }
+
     /// What workers may use without the lock.
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {
@@ -106,16 +119,16 @@ impl Dispatch {
     }
 
     /// Finds a server for a connection, or a place to wait.
-    pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+    pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
         if self.queue.is_empty()
-            && let Some(server) = self.pick(tried)
+            && let Some(server) = self.pick(tried, key)
         {
             return Admission::Server(server);
         }
         if self.usable() == 0 {
             return Admission::NoServer;
         }
-        let waiter = Waiter { ticket, tried };
+        let waiter = Waiter { ticket, tried, key };
         let admission = match turn {
             Turn::Again => {
                 self.queue.push_front(waiter);
@@ -149,25 +162,37 @@ impl Dispatch {
     }
 
     /// The next server with a free slot, avoiding those in `tried` while there are others.
-    fn pick(&mut self, tried: Tried) -> Option<usize> {
-        let untried_left = !tried.is_empty()
-            && self
-                .members()
-                .any(|(i, s)| s.usable() && !tried.contains(i));
+    fn pick(&mut self, tried: Tried, key: Key) -> Option<usize> {
+        let mut in_force = self.weights.iter().enumerate();
+        let untried_left =
+            !tried.is_empty() && in_force.any(|(i, weight)| *weight > 0 && !tried.contains(i));
+        if !tried.is_empty()
+            && !untried_left
+            && let Some(standby) = self.standby(tried)
+        {
+            return Some(standby);
+        }
         let allowed = |index| !(untried_left && tried.contains(index));
-        if self.planned && !untried_left {
-            return self.board.take_for_queue();
+        // A turn is one newcomer's: a retry takes none.
+        let takes_turns = self.balance == Balance::RoundRobin;
+        if self.planned && !(untried_left && takes_turns) {
+            return self.board.take_for_queue(key, allowed);
         }
-        let (weights, board, rotation) = (&self.weights, &self.board, &mut self.rotation);
-        loop {
-            let picked = rotation.pick(|index| {
-                let free = allowed(index) && board.slots(index).is_some_and(Slots::has_room);
-                weights.get(index).copied().filter(|_| free).unwrap_or(0)
-            })?;
-            if board.slots(picked)?.take(Door::Queue) == Take::Taken {
-                return Some(picked);
-            }
-        }
+        let weights = &self.weights;
+        let weight = |index| weights.get(index).copied().filter(|_| allowed(index));
+        in_rotation(&mut self.rotation, &self.board, weight)
+    }
+
+    /// A slot on a backup, for a connection that has failed on all the servers in force before
+    /// checks told that they are gone.
+    fn standby(&mut self, tried: Tried) -> Option<usize> {
+        let (servers, weights) = (&self.servers, &self.weights);
+        let weight = |index: usize| {
+            let server = servers.get(index)?.as_ref().filter(|s| s.usable())?;
+            let in_force = weights.get(index).is_some_and(|weight| *weight > 0);
+            (!in_force && !tried.contains(index)).then(|| server.effective_weight())
+        };
+        in_rotation(&mut self.rotation, &self.board, weight)
     }
 
     /// Hands free slots to those who wait, in order.
@@ -180,7 +205,8 @@ impl Dispatch {
         let mut queue = std::mem::take(&mut self.queue);
         while !queue.is_empty()
             && self.has_room()
-            && let Some((ticket, server)) = queue.serve(|tried| self.pick(tried))
+            && let Some((ticket, server)) =
+                queue.serve(|waiter| self.pick(waiter.tried, waiter.key))
         {
             self.notices.push(Notice::Granted(ticket, server));
         }
@@ -196,7 +222,9 @@ impl Dispatch {
 
     fn has_room(&self) -> bool {
         let mut members = self.members();
-        members.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
+        members.any(|(index, s)| {
+            self.in_force(s) && self.board.slots(index).is_some_and(Slots::has_room)
+        })
     }
 
     /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
@@ -281,8 +309,12 @@ impl Dispatch {
         let was_ramping = self.ramping;
         let ramping = self.members().any(|(_, s)| s.ramping());
         self.ramping = ramping;
-        // While every usable server is warming up, none is throttled: there is nobody else.
-        let cold = self.members().all(|(_, s)| s.ramping() || !s.usable());
+        let on_backups = self.members().all(|(_, s)| s.backup() || !s.usable());
+        self.on_backups = on_backups;
+        // While every server in force is warming up, none is throttled: there is nobody else.
+        let cold = self
+            .members()
+            .all(|(_, s)| s.ramping() || !self.in_force(s));
         self.cold = cold;
         if was_ramping && !self.ramping {
             self.rotation.restart();
@@ -305,19 +337,40 @@ impl Dispatch {
         let weights: Vec<u32> = self
             .servers
             .iter()
-            .map(|s| s.as_ref().filter(|s| s.usable()))
+            .map(|s| s.as_ref().filter(|s| self.in_force(s)))
             .map(|s| s.map_or(0, Server::effective_weight))
             .collect();
         if weights == self.weights {
             return;
         }
         self.weights = weights;
-        let (weights, planned) = (&self.weights, &mut self.planned);
-        self.board.replace(|from| {
-            let plan = Plan::new(weights, from);
+        let candidates = self.candidates();
+        let (balance, owed, planned) = (self.balance, &mut self.owed, &mut self.planned);
+        self.board.replace(|before| {
+            let plan = Plan::follow(before, balance, candidates, owed);
             *planned = plan.is_some();
-            plan.unwrap_or_else(|| Plan::empty(from))
+            plan.unwrap_or_else(|| Plan::empty(0))
         });
+    }
+
+    /// The servers in force, as a plan wants them.
+    fn candidates(&self) -> Vec<Candidate> {
+        let servers = self.servers.iter().zip(&self.weights).enumerate();
+        servers
+            .filter(|(_, (_, weight))| **weight > 0)
+            .filter_map(|(place, (server, weight))| {
+                Some(Candidate {
+                    place: u16::try_from(place).ok()?,
+                    weight: *weight,
+                    seed: server.as_ref()?.seed(),
+                })
+            })
+            .collect()
+    }
+
+    /// Whether a server's turn can come: all usable backups stand in when no other is usable.
+    fn in_force(&self, server: &Server) -> bool {
+        server.usable() && server.backup() == self.on_backups
     }
 
     /// The news that came up since the last call.
@@ -343,7 +396,8 @@ impl Dispatch {
         let limit = match self.max_queue {
             MaxQueue::Total(total) => u64::from(total),
             MaxQueue::PerServer(each) => {
-                u64::from(each).saturating_mul(u64::try_from(self.usable()).unwrap_or(u64::MAX))
+                let in_force = self.members().filter(|(_, s)| self.in_force(s)).count();
+                u64::from(each).saturating_mul(u64::try_from(in_force).unwrap_or(u64::MAX))
             }
         };
         usize::try_from(limit).unwrap_or(usize::MAX)
@@ -376,6 +430,23 @@ impl Dispatch {
     pub fn limit(&self, server: usize) -> Option<u32> {
         let server = self.server(server)?;
         server.max().map(|_| server.limit(!self.cold))
+    }
+}
+
+/// A slot on the next of the servers that have a weight and room, picked one at a time.
+fn in_rotation(
+    rotation: &mut Rotation,
+    board: &Board,
+    weight: impl Fn(usize) -> Option<u32>,
+) -> Option<usize> {
+    loop {
+        let picked = rotation.pick(|index| {
+            let free = board.slots(index).is_some_and(Slots::has_room);
+            weight(index).filter(|_| free).unwrap_or(0)
+        })?;
+        if board.slots(picked)?.take(Door::Queue) == Take::Taken {
+            return Some(picked);
+        }
     }
 }
 

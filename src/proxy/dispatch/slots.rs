@@ -34,6 +34,24 @@ pub enum Take {
     Held,
 }
 
+/// A server's slots at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen(u64);
+
+impl Seen {
+    /// Slots taken.
+    #[must_use]
+    pub fn used(self) -> u32 {
+        used(self.0)
+    }
+
+    /// Whether there was none to take.
+    #[must_use]
+    pub const fn is_full(self) -> bool {
+        is_full(self.0)
+    }
+}
+
 /// What giving a slot back found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Returned {
@@ -85,6 +103,29 @@ impl Slots {
                 Err(present) => word = present,
             }
         }
+    }
+
+    /// The slots as they are now.
+    #[must_use]
+    pub fn look(&self) -> Seen {
+        Seen(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Takes a slot as [`Self::take`], if nothing has changed since `seen`; else `None`.
+    pub fn take_as_seen(&self, seen: Seen, door: Door) -> Option<Take> {
+        let Seen(word) = seen;
+        if door == Door::Front && word & HELD != 0 {
+            return Some(Take::Held);
+        }
+        if is_full(word) {
+            return Some(Take::Full);
+        }
+        let taken =
+            self.word
+                .compare_exchange(word, word + ONE, Ordering::AcqRel, Ordering::Relaxed);
+        taken.ok()?;
+        self.raise(used(word) + 1);
+        Some(Take::Taken)
     }
 
     /// Gives a slot back. Count and sign are one word: either this sees that somebody waits, or
@@ -170,6 +211,6 @@ fn used(word: u64) -> u32 {
     u32::try_from(word >> 32).unwrap_or(u32::MAX)
 }
 
-fn is_full(word: u64) -> bool {
+const fn is_full(word: u64) -> bool {
     word >> 32 >= word & LIMIT
 }

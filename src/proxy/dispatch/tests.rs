@@ -14,6 +14,7 @@ pub(in crate::proxy) fn server(weight: i64, max: u32) -> model::Server {
         weight: Weight::try_from(weight).unwrap(),
         max_connections: std::num::NonZeroU32::new(max),
         disabled: false,
+        backup: false,
     }
 }
 
@@ -21,7 +22,7 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
     model::Proxy {
         name: "p".into(),
         listen: vec![model::Listen::Any(1)],
-        balance: model::Balance::RoundRobin,
+        balance: Balance::RoundRobin,
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(3600),
         half_close_timeout: Duration::from_secs(30),
@@ -97,7 +98,7 @@ fn ticket(slot: u32) -> Ticket {
 }
 
 fn admit(dispatch: &mut Dispatch, slot: u32) -> Admission {
-    dispatch.admit(ticket(slot), Tried::default(), Turn::First)
+    dispatch.admit(ticket(slot), Tried::default(), Turn::First, Key::NONE)
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn shares_of_a_turn_too_long_for_a_plan_are_exact_too() {
     let turn = 251 * 16 + 241 + 239;
     let mut got = [0; 3];
     for slot in 0..turn {
-        assert_eq!(dispatch.board().take(), None);
+        assert_eq!(dispatch.board().take(Key::NONE), None);
         let Admission::Server(server) = admit(&mut dispatch, slot) else {
             panic!("refused");
         };
@@ -139,7 +140,7 @@ fn shares_of_a_turn_too_long_for_a_plan_are_exact_too() {
     assert_eq!(got, [4016, 241, 239]);
     // Warm again, there is a plan.
     dispatch.advance(now + Duration::from_secs(60));
-    assert!(dispatch.board().take().is_some());
+    assert!(dispatch.board().take(Key::NONE).is_some());
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn a_retry_goes_to_another_server_while_there_is_one() {
     let (mut dispatch, _) = dispatch(vec![server(200, 0), server(1, 1)], 9);
     let mut tried = Tried::default();
     tried.mark(0);
-    let again = |dispatch: &mut Dispatch| dispatch.admit(ticket(1), tried, Turn::Again);
+    let again = |dispatch: &mut Dispatch| dispatch.admit(ticket(1), tried, Turn::Again, Key::NONE);
     assert_eq!(again(&mut dispatch), Admission::Server(1));
     // The other one is full: it waits for that rather than go back.
     assert_eq!(again(&mut dispatch), Admission::Queued(0));
@@ -211,7 +212,7 @@ fn a_retry_with_nowhere_else_to_go_returns_to_the_same_server() {
     let mut tried = Tried::default();
     tried.mark(0);
     assert_eq!(
-        dispatch.admit(ticket(1), tried, Turn::Again),
+        dispatch.admit(ticket(1), tried, Turn::Again, Key::NONE),
         Admission::Server(0)
     );
 }
@@ -362,5 +363,142 @@ fn seeded_runs_keep_every_invariant() {
             assert!(waiting.is_empty() || !dispatch.has_room());
             assert!(waiting.is_empty() || dispatch.usable() > 0);
         }
+    }
+}
+
+fn backup(max: u32) -> model::Server {
+    model::Server {
+        backup: true,
+        ..server(1, max)
+    }
+}
+
+/// Where each of `count` new connections goes.
+fn placed(dispatch: &mut Dispatch, count: u32) -> Vec<Admission> {
+    (0..count).map(|slot| admit(dispatch, slot)).collect()
+}
+
+#[test]
+fn backups_stand_in_together_when_no_other_server_is_usable_and_for_as_long() {
+    let servers = vec![backup(0), server(1, 0), backup(0), server(1, 0)];
+    let (mut dispatch, now) = dispatch(servers, 9);
+    let on = Admission::Server;
+    assert_eq!(placed(&mut dispatch, 4), [on(1), on(3), on(1), on(3)]);
+    dispatch.set_up(1, false, now);
+    assert_eq!(placed(&mut dispatch, 2), [on(3); 2]);
+    dispatch.set_admin(3, AdminState::Drain, now);
+    assert_eq!(placed(&mut dispatch, 4), [on(0), on(2), on(0), on(2)]);
+    assert_eq!(dispatch.usable(), 2);
+    dispatch.set_admin(3, AdminState::Ready, now);
+    assert_eq!(placed(&mut dispatch, 2), [on(3); 2]);
+}
+
+#[test]
+fn a_backup_with_room_is_no_reason_not_to_wait() {
+    let (mut dispatch, now) = dispatch(vec![server(1, 1), backup(0)], 9);
+    assert_eq!(admit(&mut dispatch, 1), Admission::Server(0));
+    assert_eq!(admit(&mut dispatch, 2), Admission::Queued(0));
+    // It is one when there is nothing left to wait for.
+    dispatch.set_up(0, false, now);
+    assert_eq!(dispatch.take_notices(), [Notice::Granted(ticket(2), 1)]);
+}
+
+#[test]
+fn who_has_failed_on_every_server_tries_a_backup_before_checks_know() {
+    for balance in [Balance::RoundRobin, Balance::SourceHash] {
+        let mut config = proxy(
+            vec![server(1, 0), server(1, 0), backup(0)],
+            MaxQueue::Total(9),
+        );
+        config.balance = balance;
+        let mut dispatch = Dispatch::new(&config);
+        let now = crate::net::clock::now();
+        (0..3).for_each(|server| assert!(dispatch.set_up(server, true, now)));
+        let mut tried = Tried::default();
+        let mut again = |tried| dispatch.admit(ticket(1), tried, Turn::Again, Key::NONE);
+        tried.mark(0);
+        assert_eq!(again(tried), Admission::Server(1));
+        tried.mark(1);
+        assert_eq!(again(tried), Admission::Server(2));
+        tried.mark(2);
+        assert!(matches!(again(tried), Admission::Server(0 | 1)));
+    }
+}
+
+#[test]
+fn servers_without_backups_beside_them_warm_up_unthrottled_though_a_backup_is_warm() {
+    let (mut dispatch, now) = dispatch(vec![server(1, 100), backup(0)], 9);
+    dispatch.set_up(0, false, now);
+    dispatch.set_up(0, true, now);
+    assert!(dispatch.server(0).unwrap().ramping());
+    assert_eq!(dispatch.limit(0), Some(100));
+}
+
+#[test]
+fn weights_change_at_run_time_and_the_shares_with_them_to_the_pick() {
+    let (mut dispatch, _) = dispatch(vec![server(1, 0), server(1, 0)], 9);
+    let mut got = [0; 2];
+    for (weight, picks) in [(1, 50), (256, 2_570), (0, 100), (3, 400)] {
+        dispatch.update(1, &server(weight, 0));
+        for admission in placed(&mut dispatch, picks) {
+            let Admission::Server(server) = admission else {
+                panic!("refused");
+            };
+            got[server] += 1;
+        }
+    }
+    // 25 + 10 + 100 + 100, and 25 + 2,560 + 0 + 300.
+    assert_eq!(got, [235, 2_885]);
+}
+
+#[test]
+fn over_a_whole_slowstart_a_server_gets_the_sum_of_its_shares_to_two_connections() {
+    // 20 connections a second, a tick each 250 ms, 60 s: shares t/60 s, at least 1/16, of two
+    // servers, weights 100 and 1 too. By the formula, summed up in floating point elsewhere:
+    for (weights, expected) in [([1, 1], 369.3), ([100, 1], 1_157.7), ([1, 100], 6.0)] {
+        let servers = weights.map(|weight| server(weight, 0)).to_vec();
+        let (mut dispatch, now) = dispatch(servers, 9);
+        dispatch.set_up(0, false, now);
+        dispatch.set_up(0, true, now);
+        let mut got = 0;
+        for tick in 0..240 {
+            dispatch.advance(now + Duration::from_millis(250 * tick));
+            let five = placed(&mut dispatch, 5);
+            got += five.iter().filter(|a| **a == Admission::Server(0)).count();
+        }
+        let off = f64::from(u32::try_from(got).unwrap()) - expected;
+        assert!(off.abs() <= 2.0, "{weights:?}: {got}");
+    }
+}
+
+#[test]
+fn each_strategy_serves_newcomers_retries_and_the_queue() {
+    for balance in [
+        Balance::RoundRobin,
+        Balance::LeastConnections,
+        Balance::Random,
+        Balance::SourceHash,
+        Balance::First,
+    ] {
+        let mut config = proxy(vec![server(1, 2), server(2, 1)], MaxQueue::Total(2));
+        config.balance = balance;
+        let mut dispatch = Dispatch::new(&config);
+        let now = crate::net::clock::now();
+        (0..2).for_each(|server| assert!(dispatch.set_up(server, true, now)));
+        let mut tried = Tried::default();
+        tried.mark(0);
+        let retry = dispatch.admit(ticket(1), tried, Turn::Again, Key::NONE);
+        assert_eq!(retry, Admission::Server(1), "{balance:?}");
+        let on = Admission::Server(0);
+        let queued = Admission::Queued;
+        assert_eq!(
+            placed(&mut dispatch, 5),
+            [on, on, queued(0), queued(1), Admission::QueueFull],
+            "{balance:?}"
+        );
+        dispatch.release(1);
+        dispatch.release(0);
+        let granted = [Notice::Granted(ticket(2), 1), Notice::Granted(ticket(3), 0)];
+        assert_eq!(dispatch.take_notices(), granted, "{balance:?}");
     }
 }

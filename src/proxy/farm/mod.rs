@@ -4,6 +4,7 @@
 
 pub mod table;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use self::table::{Address, Seats};
 use super::atomic::Swap;
+use super::balance::Key;
 use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
@@ -56,6 +58,8 @@ impl Farm {
         let limit = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
         let places = roster::places(config);
         let dispatch = Dispatch::with_places(config, places);
+        // No two processes draw alike.
+        dispatch.draw_from(RandomState::new().hash_one(&config.name));
         let table = Table::new(config);
         let none: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
         let addresses = config.servers.iter().map(|server| server.address);
@@ -197,13 +201,14 @@ impl Farm {
 
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
     /// those whose connect failed.
-    pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn) -> Admission {
+    /// `key` names the client to strategies that ask for it.
+    pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
         if tried.is_empty()
-            && let Some(server) = self.board.take()
+            && let Some(server) = self.board.take(key)
         {
             return Admission::Server(server);
         }
-        self.change(|dispatch| dispatch.admit(ticket, tried, turn))
+        self.change(|dispatch| dispatch.admit(ticket, tried, turn, key))
     }
 
     /// Takes back a slot; answers how many the server has left. Takes the lock while somebody

@@ -7,6 +7,7 @@ use std::thread;
 use super::*;
 use crate::config::model::MaxQueue;
 use crate::net::clock;
+use crate::proxy::balance::Key;
 use crate::proxy::dispatch::slots::{Door, Take};
 use crate::proxy::dispatch::tests::{proxy, server};
 
@@ -65,9 +66,12 @@ fn shares_over_whole_turns_are_exact_with_four_threads() {
         assert_eq!(each * u32::from(THREADS), turns * turn);
         together(|thread| {
             for slot in 0..each {
-                let Admission::Server(server) =
-                    farm.admit(ticket(thread, slot), Tried::default(), Turn::First)
-                else {
+                let Admission::Server(server) = farm.admit(
+                    ticket(thread, slot),
+                    Tried::default(),
+                    Turn::First,
+                    Key::NONE,
+                ) else {
                     panic!("refused");
                 };
                 taken[server].fetch_add(1, Ordering::Relaxed);
@@ -92,9 +96,12 @@ fn shares_among_servers_with_room_are_exact_while_another_is_full() {
     let taken = [0; 3].map(AtomicU32::new);
     together(|thread| {
         for slot in 0..3_000 {
-            let Admission::Server(server) =
-                farm.admit(ticket(thread, slot), Tried::default(), Turn::First)
-            else {
+            let Admission::Server(server) = farm.admit(
+                ticket(thread, slot),
+                Tried::default(),
+                Turn::First,
+                Key::NONE,
+            ) else {
                 panic!("refused");
             };
             taken[server].fetch_add(1, Ordering::Relaxed);
@@ -137,7 +144,10 @@ impl Storm<'_> {
             if next < clients && held.len() + waiting.len() < at_once {
                 let ticket = ticket(worker, next);
                 next += 1;
-                match self.farm.admit(ticket, Tried::default(), Turn::First) {
+                match self
+                    .farm
+                    .admit(ticket, Tried::default(), Turn::First, Key::NONE)
+                {
                     Admission::Server(server) => {
                         self.enter(server);
                         held.push(server);
@@ -230,6 +240,6 @@ fn limits_hold_and_nobody_is_forgotten_in_a_storm() {
             assert_eq!((stats.connections, stats.connections_max), (0, limit));
         }
         // Whoever comes next needs no lock.
-        assert!(farm.board.take().is_some());
+        assert!(farm.board.take(Key::NONE).is_some());
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::model::MaxQueue;
 use crate::net::clock;
+use crate::proxy::balance::Key;
 use crate::proxy::counters::ServerCount;
 use crate::proxy::dispatch::tests::{proxy, server};
 use crate::proxy::dispatch::{Admission, Turn};
@@ -38,7 +39,7 @@ fn admit(farm: &Farm, slot: u32) -> Admission {
         slot,
         serial: 0,
     };
-    farm.admit(ticket, Tried::default(), Turn::First)
+    farm.admit(ticket, Tried::default(), Turn::First, Key::NONE)
 }
 
 fn taken(farm: &Farm, count: u32) -> Vec<usize> {

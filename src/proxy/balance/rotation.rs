@@ -1,4 +1,4 @@
-//! Which server is next: smooth weighted round robin. Pure: weights come in, an index goes out.
+//! Smooth weighted round robin: weights come in, an index goes out.
 
 /// One rotation over the servers of a proxy, shared by all workers.
 ///
@@ -46,6 +46,12 @@ impl Rotation {
             *credit -= total;
         }
         Some(index)
+    }
+
+    /// What each is due at this point, in picks times the sum of the weights; together 0.
+    #[must_use]
+    pub fn credit(&self) -> &[i64] {
+        &self.credit
     }
 
     /// Forgets the past: weights have changed for good, and the shares start from here.

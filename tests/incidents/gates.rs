@@ -1,0 +1,89 @@
+//! The short forms that run with every other test: lbd alone, with bounds that a busy machine
+//! keeps.
+
+use std::time::Duration;
+
+use super::capacity;
+use super::faults::{self, Fault, Seen};
+use super::herd;
+use super::lab::cases::Case;
+use super::pause;
+use super::shares;
+use super::table;
+use super::targets::Target;
+
+pub const CASES: &[Case] = &[
+    ("nobody_meets_a_killed_server", NEEDS, || {
+        let seen = fault(Fault::Refused, 4);
+        assert!(seen.lost <= IN_FLIGHT, "{}", table::one(&seen));
+        assert!(seen.slowest <= slack(&seen, 250), "{}", table::one(&seen));
+        down_within(&seen, 2_000);
+    }),
+    ("nobody_loses_a_connection_to_a_black_hole", NEEDS, || {
+        let seen = fault(Fault::BlackHole, 6);
+        assert!(seen.lost <= IN_FLIGHT, "{}", table::one(&seen));
+        down_within(&seen, 4_000);
+    }),
+    ("clients_of_a_server_that_is_not_ready_stay", NEEDS, || {
+        let seen = fault(Fault::NotReady, 4);
+        assert_eq!(seen.lost, 0, "{}", table::one(&seen));
+        assert_eq!(seen.told_count, 0, "{}", table::one(&seen));
+        down_within(&seen, 3_000);
+    }),
+    ("a_pause_of_all_servers_resets_nobody", NEEDS, || {
+        let seen = pause::measure(Target::Lbd, Duration::from_secs(1));
+        println!("    {seen:?}");
+        assert_eq!(seen.broken, 0, "{seen:?}");
+        assert_eq!(seen.held, 30, "{seen:?}");
+    }),
+    ("700_clients_are_served_soon_after_an_outage", NEEDS, || {
+        let seen = herd::measure(Target::Lbd, herd::CLIENTS, Duration::from_secs(2));
+        let last = seen.served.last().copied();
+        println!("    last after {last:?}, {} failed", seen.failed);
+        assert_eq!(seen.served.len(), herd::CLIENTS);
+        assert!(last < Some(Duration::from_secs(10)), "{last:?}");
+    }),
+    ("limits_hold_against_3000_clients", NEEDS, || {
+        let seen = capacity::measure(Target::Lbd);
+        println!("    {seen:?}");
+        assert!(capacity::within_limits(&seen), "{seen:?}");
+        assert_eq!(seen.disorder, 0, "{seen:?}");
+    }),
+    ("weights_are_kept_exactly", NEEDS, || {
+        let counts = shares::weighted(Target::Lbd, [1, 2, 3], 600);
+        assert_eq!(counts, [100, 200, 300]);
+    }),
+    ("a_returned_server_ramps_as_promised", NEEDS, || {
+        let points = shares::ramp(Target::Lbd, 8, Duration::from_secs(2));
+        let off = shares::worst(&points);
+        println!("    off by {off:.1} points: {points:?}");
+        assert_eq!(points.len(), 4);
+        assert!(off <= 6.0, "{off:.1} points: {points:?}");
+    }),
+];
+
+const NEEDS: &[&str] = &["ip", "sysctl"];
+/// Connections that a server had accepted when it died, and that nobody can move.
+const IN_FLIGHT: usize = 3;
+
+fn fault(fault: Fault, seconds: u64) -> Seen {
+    let seen = faults::measure(Target::Lbd, fault, Duration::from_secs(seconds));
+    println!("    {}", table::one(&seen));
+    let all = usize::try_from(seconds).unwrap() * 200;
+    assert!(seen.attempts >= all, "{} attempts", seen.attempts);
+    seen
+}
+
+/// So many milliseconds, and three times what this machine needs when nothing happens.
+fn slack(seen: &Seen, ms: u64) -> Duration {
+    Duration::from_millis(ms) + seen.calm * 3
+}
+
+fn down_within(seen: &Seen, ms: u64) {
+    let bound = slack(seen, ms);
+    assert!(
+        seen.marked.is_some_and(|marked| marked <= bound),
+        "{}",
+        table::one(seen)
+    );
+}
