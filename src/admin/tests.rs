@@ -592,6 +592,10 @@ fn every_family_but_those_of_nobody_appears_in_a_scrape() {
     let mut status = ill();
     let vrrp = status.vrrp.as_mut().unwrap();
     vrrp.routes.push(route(true, None));
+    status.proxies[0].sources.push(SourceStatus {
+        heard_ms: Some(1),
+        ..SourceStatus::default()
+    });
     let text = families::render(&status);
     let missing: Vec<&str> = families::ALL
         .iter()

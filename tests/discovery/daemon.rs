@@ -324,3 +324,26 @@ fn endpoints_of_a_service_are_served_beside_the_seed_and_go_when_they_go() {
     assert!(shown.contains(line), "{shown}");
     daemon.assert_confined();
 }
+
+#[test]
+fn a_name_of_the_hosts_own_table_is_found_under_the_sandbox() {
+    let table = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    if !table
+        .lines()
+        .any(|line| line.starts_with("127.0.0.1") && line.contains("localhost"))
+    {
+        println!("skipped: /etc/hosts has no localhost");
+        return;
+    }
+    let serves = server();
+    let proxy = format!(
+        "backends = [\"localhost:{}\"]\ndiscovery = {{ dns = {{ names = \"localhost:1\", family = \"ipv4\" }} }}",
+        serves.port()
+    );
+    let daemon = Daemon::start("hosts", &proxy);
+    wait_until("the server is up", || {
+        daemon.proxy().is_some_and(|proxy| proxy.usable == 1)
+    });
+    assert_eq!(daemon.client(), serves.port().to_string());
+    daemon.assert_confined();
+}

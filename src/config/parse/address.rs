@@ -159,7 +159,7 @@ fn malformed_socket_addr(text: &Text<'_>) -> Problem {
     if looks_like_name(text.text) {
         return problem
             .at(&text.span, "an IP address is needed here")
-            .help("servers may be host names in short form: `backends = [\"NAME:PORT\"]`");
+            .help("only servers may be host names, in short form: `backends = [\"NAME:PORT\"]`");
     }
     problem.at(
         &text.span,

@@ -78,6 +78,7 @@ fn server(
                 let most = number(value).and_then(|n| u32::try_from(n).ok());
                 server.max_connections = Some(most.and_then(NonZeroU32::new).ok_or_else(wrong)?);
             }
+            "backup" => server.backup = flag(value).ok_or_else(wrong)?,
             _ => {}
         }
     }
@@ -91,6 +92,13 @@ fn name(value: &Value) -> Option<String> {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b));
     fits.then(|| text.to_owned())
+}
+
+fn flag(value: &Value) -> Option<bool> {
+    match value.as_str() {
+        Some(text) => text.parse().ok(),
+        None => value.as_bool(),
+    }
 }
 
 /// `file_sd` has strings only; a number is taken all the same.
@@ -147,6 +155,20 @@ mod tests {
                 ("cp-3".to_owned(), 1, Some(250)),
             ]
         );
+    }
+
+    #[test]
+    fn a_backup_may_be_told_in_either_way() {
+        for (label, backup) in [("\"true\"", true), ("true", true), ("\"false\"", false)] {
+            let text =
+                format!(r#"[{{"targets": ["10.0.0.4:1"], "labels": {{"backup": {label}}}}}]"#);
+            let found = servers(&text, false, Template::default()).unwrap();
+            assert_eq!(
+                found.first().map(|server| server.backup),
+                Some(backup),
+                "{label}"
+            );
+        }
     }
 
     #[test]
