@@ -15,7 +15,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use lbd::config::model::{Check, CheckKind, HttpCheck, TlsCheck, Verify};
-use lbd::health::fsm::{Machine, State};
+use lbd::health::fsm::{Health, Machine, State};
 use lbd::health::probe::{Probe, Report, Verdict};
 use lbd::health::task::{self, Finding, Target};
 use lbd::net::clock;
@@ -553,13 +553,16 @@ fn a_watched_server_goes_down_after_fall_failures_and_up_after_rise_successes() 
                 .unwrap()
         };
         let first = next().await;
-        assert_eq!((first.proxy, first.server, first.up), (3, 2, true));
+        assert_eq!(
+            (first.proxy, first.server, first.health),
+            (3, 2, Health::Ready)
+        );
         assert_eq!(first.change.unwrap().from, State::Unknown);
         drop(listener);
         let failed = next().await;
-        assert_eq!((failed.up, failed.change), (true, None));
+        assert_eq!((failed.health, failed.change), (Health::Ready, None));
         let down = next().await;
-        assert!(!down.up && down.change.is_some());
+        assert!(down.health != Health::Ready && down.change.is_some());
         assert_eq!(down.verdict, unresponsive("connection refused"));
         let _listener = TcpListener::bind(address).unwrap();
         let up = loop {
@@ -568,7 +571,7 @@ fn a_watched_server_goes_down_after_fall_failures_and_up_after_rise_successes() 
                 break finding;
             }
         };
-        assert!(up.up);
+        assert_eq!(up.health, Health::Ready);
         drop(findings);
         tokio::time::timeout(Duration::from_secs(10), task)
             .await

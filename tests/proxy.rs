@@ -9,6 +9,10 @@
 mod fairness;
 #[path = "proxy/headers.rs"]
 mod headers;
+#[path = "proxy/hedge_storms.rs"]
+mod hedge_storms;
+#[path = "proxy/hedging.rs"]
+mod hedging;
 #[path = "proxy/lab.rs"]
 mod lab;
 #[path = "proxy/limits.rs"]
@@ -33,3 +37,5 @@ mod streams;
 mod timeouts;
 #[path = "proxy/traps.rs"]
 mod traps;
+#[path = "proxy/verdicts.rs"]
+mod verdicts;

@@ -83,7 +83,10 @@ fn take_and_give_back(farm: &Farm, thread: u16) {
             Admission::Server(server) => {
                 farm.release(server);
             }
-            other @ (Admission::Queued(_) | Admission::NoServer | Admission::QueueFull) => {
+            other @ (Admission::Queued(_)
+            | Admission::NoServer
+            | Admission::QueueFull
+            | Admission::NotInTime) => {
                 println!("unexpected: {other:?}");
             }
         }
@@ -155,6 +158,7 @@ fn record() -> AccessRecord {
         end: Termination::NORMAL,
         retries: 0,
         redispatched: false,
+        hedged: false,
         counts: Counts::default(),
     }
 }

@@ -84,6 +84,7 @@ families! {
     VIEW_UNHEARD = Gauge "lbd_peer_vip_unheard" ["peer", "vip"], "Whether adverts of this node to that one are lost: this node is Active and not heard.";
     PROXY_CONNECTIONS = Gauge "lbd_proxy_connections" ["proxy"], "Client connections, queued ones included.";
     PROXY_USABLE = Gauge "lbd_proxy_usable_servers" ["proxy"], "Servers that may take new connections.";
+    PROXY_PANIC = Gauge "lbd_proxy_panic" ["proxy"], "Whether servers are used that are held back, for want of others.";
     PROXY_PROBED = Gauge "lbd_proxy_probed" ["proxy"], "Whether every server has a verdict.";
     PROXY_QUEUE = Gauge "lbd_proxy_queue_connections" ["proxy"], "Connections that wait for a server.";
     PROXY_QUEUE_LIMIT = Gauge "lbd_proxy_queue_limit" ["proxy"], "How many connections may wait.";
@@ -104,6 +105,11 @@ families! {
     DISCOVERY_FAILURES = Counter "lbd_discovery_failures_total" ["proxy", "kind", "source"], "Words of the source that were no good.";
     SERVER_STATE = Gauge "lbd_server_state" ["proxy", "server", "state"], "1 for the state of the server, 0 for the others.";
     SERVER_STATE_AGE = Gauge "lbd_server_state_age_seconds" ["proxy", "server"], "Time since checks last changed their verdict.";
+    SERVER_VERDICT = Gauge "lbd_server_verdict" ["proxy", "server", "verdict"], "1 for what the checks make of the server (ready, not-ready, unresponsive), 0 for the others; absent: no verdict yet.";
+    SERVER_EJECTED = Gauge "lbd_server_ejected" ["proxy", "server"], "Whether the server is out of service for what real traffic told.";
+    SERVER_DAMPED = Gauge "lbd_server_damped" ["proxy", "server"], "Whether the server is up and not believed yet, after many outages.";
+    SERVER_SUSPICIONS = Counter "lbd_server_suspicions_total" ["proxy", "server"], "Times real traffic made the server suspect.";
+    SERVER_EJECTIONS = Counter "lbd_server_ejections_total" ["proxy", "server"], "Times the server was ejected.";
     SERVER_WEIGHT = Gauge "lbd_server_weight" ["proxy", "server"], "Configured weight.";
     SERVER_CONNECTIONS = Gauge "lbd_server_connections" ["proxy", "server"], "Connections to the server.";
     SERVER_LIMIT = Gauge "lbd_server_connections_limit" ["proxy", "server"], "The most connections at once, slowstart applied; absent: unlimited.";
@@ -111,6 +117,8 @@ families! {
     SERVER_CONNECT_TIME = Counter "lbd_server_connect_seconds_total" ["proxy", "server"], "Time those connects took, in sum.";
     SERVER_CONNECT_FAILED = Counter "lbd_server_connect_failed_total" ["proxy", "server", "reason"], "Connects that failed, by reason (refused, timeout).";
     SERVER_REDISPATCHED = Counter "lbd_server_redispatched_total" ["proxy", "server"], "Failed connects after which the connection went elsewhere.";
+    SERVER_HEDGED = Counter "lbd_server_hedged_total" ["proxy", "server"], "Connects without an answer that got a second one beside them, on another server.";
+    SERVER_HEDGES_WON = Counter "lbd_server_hedges_won_total" ["proxy", "server"], "Second connects that the server answered first.";
     SERVER_ABORTS = Counter "lbd_server_aborts_total" ["proxy", "server"], "Connections the server broke off.";
     SERVER_BYTES_IN = Counter "lbd_server_sent_bytes_total" ["proxy", "server"], "Bytes to the server.";
     SERVER_BYTES_OUT = Counter "lbd_server_received_bytes_total" ["proxy", "server"], "Bytes from the server.";
@@ -315,6 +323,7 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
     let single = [
         (&PROXY_CONNECTIONS, number(proxy.connections)),
         (&PROXY_USABLE, number(proxy.usable)),
+        (&PROXY_PANIC, flag(proxy.panic)),
         (&PROXY_PROBED, flag(proxy.probed)),
         (&PROXY_QUEUE, number(proxy.queue)),
         (&PROXY_QUEUE_LIMIT, number(proxy.max_queue)),
@@ -361,7 +370,18 @@ fn server(out: &mut Families, proxy: &str, server: &ServerStatus) {
         let labels = [proxy, server.name.as_str(), state.word()];
         out.add(&SERVER_STATE, &labels, flag(server.state == state));
     }
+    let standing = &server.standing;
+    if let Some(verdict) = &standing.verdict {
+        for word in ["ready", "not-ready", "unresponsive"] {
+            let labels = [proxy, server.name.as_str(), word];
+            out.add(&SERVER_VERDICT, &labels, flag(verdict == word));
+        }
+    }
     let single = [
+        (&SERVER_EJECTED, flag(standing.ejected_ms.is_some())),
+        (&SERVER_DAMPED, flag(standing.missing > 0)),
+        (&SERVER_SUSPICIONS, number(standing.suspicions)),
+        (&SERVER_EJECTIONS, number(standing.ejections)),
         (&SERVER_STATE_AGE, seconds_from_ms(server.since_ms)),
         (&SERVER_WEIGHT, number(server.weight)),
         (&SERVER_CONNECTIONS, number(server.connections)),
@@ -371,6 +391,8 @@ fn server(out: &mut Families, proxy: &str, server: &ServerStatus) {
             seconds_from_micros(server.connect_micros),
         ),
         (&SERVER_REDISPATCHED, number(server.redispatches)),
+        (&SERVER_HEDGED, number(server.hedges)),
+        (&SERVER_HEDGES_WON, number(server.hedges_won)),
         (&SERVER_ABORTS, number(server.aborts)),
         (&SERVER_BYTES_IN, number(server.bytes_in)),
         (&SERVER_BYTES_OUT, number(server.bytes_out)),

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::status::{ProxyStatus, ProxyTotals, ServerState, ServerStatus};
+use super::status::{ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus};
 use crate::config::model::Proxy;
 use crate::health::board::Health;
 use crate::health::probe::Verdict;
 use crate::proxy::counters::ProxyTotals as Counters;
-use crate::proxy::farm::{FarmStats, ServerStats};
+use crate::proxy::farm::{FarmStats, ServerStats, Standing};
 use crate::proxy::server::{AdminState, Operational};
 
 /// One proxy: its configuration, its numbers, and what the checks of its servers say.
@@ -26,6 +26,7 @@ pub fn proxy_status(
         listen: config.listen.iter().map(ToString::to_string).collect(),
         probed,
         usable: wide(stats.usable),
+        panic: stats.panic,
         connections: stats.connections.into(),
         max_connections: stats.connections_limit.map(Into::into),
         queue: wide(stats.queue),
@@ -44,6 +45,7 @@ fn totals(counters: &Counters) -> ProxyTotals {
         ("no-server", counters.no_server),
         ("unreachable", counters.unreachable),
         ("queue-full", counters.queue_full),
+        ("queue-too-slow", counters.queue_too_slow),
         ("queue-timeout", counters.queue_timeouts),
         ("client-abort", counters.client_aborts),
         ("server-abort", counters.server_aborts),
@@ -54,8 +56,12 @@ fn totals(counters: &Counters) -> ProxyTotals {
         ("header-too-long", counters.header_too_long),
         ("header-closed", counters.header_closed),
         ("header-timeout", counters.header_timeouts),
+        ("denied", counters.denied),
+        ("source-connections", counters.source_connections),
+        ("source-rate", counters.source_rate),
         ("half-close-timeout", counters.half_close_timeouts),
         ("gave-way", counters.gave_way),
+        ("server-down", counters.server_down),
         ("killed", counters.killed),
         ("resources", counters.resource_errors),
         ("accept", counters.accept_errors),
@@ -108,9 +114,24 @@ fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerSt
         connect_errors: stats.totals.connect_errors,
         connect_timeouts: stats.totals.connect_timeouts,
         redispatches: stats.totals.redispatches,
+        hedges: stats.totals.hedges,
+        hedges_won: stats.totals.hedges_won,
         bytes_in: stats.totals.bytes_in,
         bytes_out: stats.totals.bytes_out,
         aborts: stats.totals.server_aborts,
+        standing: standing(&stats.standing),
+    }
+}
+
+fn standing(standing: &Standing) -> ServerStanding {
+    ServerStanding {
+        verdict: standing.verdict.map(str::to_owned),
+        ejected_ms: standing.ejected_ms,
+        ejected_for: standing.ejected_for.map(str::to_owned),
+        missing: standing.missing.into(),
+        closing: standing.closing,
+        suspicions: standing.suspicions,
+        ejections: standing.ejections,
     }
 }
 

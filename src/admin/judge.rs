@@ -266,6 +266,14 @@ fn proxy_problems(proxy: &ProxyStatus) -> Vec<String> {
     } else if expected == 0 || proxy.usable == 0 {
         problems.push(format!("{}: no usable server", proxy.name));
     }
+    let held = proxy.servers.iter().filter_map(held_back);
+    problems.extend(held.map(|what| format!("{}: {what}", proxy.name)));
+    if proxy.panic {
+        problems.push(format!(
+            "{}: servers that are held back are used, for want of others",
+            proxy.name
+        ));
+    }
     if proxy.queue > 0 {
         problems.push(format!(
             "{}: {} connections wait for a server",
@@ -274,6 +282,14 @@ fn proxy_problems(proxy: &ProxyStatus) -> Vec<String> {
     }
     problems.extend(discovery::problems(proxy));
     problems
+}
+
+/// `kube-apiserver-3 ejected 0.4s: connects failed one after the other`
+fn held_back(server: &ServerStatus) -> Option<String> {
+    let what = server.standing.held_back()?;
+    let why = server.standing.ejected_for.as_ref();
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    Some(format!("{} {what}{why}", server.name))
 }
 
 /// `kube-apiserver 2 of 3 servers up`
@@ -298,8 +314,13 @@ fn server_line(server: &ServerStatus) -> String {
         .reason
         .as_ref()
         .map_or_else(String::new, |reason| format!(": {reason}"));
+    // A server that is down says why; how it is down matters to those who are connected to it.
+    let kind = match server.standing.verdict.as_deref() {
+        Some("not-ready") if server.state == ServerState::Down => " (alive)",
+        Some(_) | None => "",
+    };
     format!(
-        "{} {word} {}{reason}",
+        "{} {word}{kind} {}{reason}",
         server.name,
         short_time(server.since_ms)
     )

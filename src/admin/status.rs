@@ -77,6 +77,9 @@ pub struct ProxyStatus {
     pub probed: bool,
     /// Servers that may take new connections.
     pub usable: u64,
+    /// Every server that is up is held back, and they are used all the same.
+    #[serde(default)]
+    pub panic: bool,
     /// Client connections, queued ones included.
     pub connections: u64,
     /// `max-connections`; `None`: the process limit alone.
@@ -208,12 +211,51 @@ pub struct ServerStatus {
     pub connect_timeouts: u64,
     /// Failed connects after which the connection went elsewhere.
     pub redispatches: u64,
+    /// Connects without an answer that got a second one beside them, on another server.
+    pub hedges: u64,
+    /// Second connects that it answered first.
+    pub hedges_won: u64,
     /// Bytes to it.
     pub bytes_in: u64,
     /// Bytes from it.
     pub bytes_out: u64,
     /// Connections it broke off.
     pub aborts: u64,
+    /// What stands behind its state, and beside it.
+    #[serde(default)]
+    pub standing: ServerStanding,
+}
+
+/// What checks in a row and real traffic have made of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerStanding {
+    /// `ready`, `not-ready` or `unresponsive`, by the rules of the check; `None`: no verdict yet.
+    pub verdict: Option<String>,
+    /// Milliseconds since it was ejected for what traffic told; `None`: it is not.
+    pub ejected_ms: Option<u64>,
+    /// Why it was ejected.
+    pub ejected_for: Option<String>,
+    /// Successful checks in a row that it still needs to be believed after many outages; 0: it is.
+    pub missing: u64,
+    /// Its established connections are being closed.
+    pub closing: bool,
+    /// How often traffic made it suspect.
+    pub suspicions: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
+}
+
+impl ServerStanding {
+    /// Why it takes no new connections although it is up, for people; `None`: it takes them.
+    #[must_use]
+    pub fn held_back(&self) -> Option<String> {
+        match (self.ejected_ms, self.missing) {
+            (Some(ms), _) => Some(format!("ejected {}", short_time(ms))),
+            (None, 0) => None,
+            (None, missing) => Some(format!("not believed yet, {missing} checks to go")),
+        }
+    }
 }
 
 /// A source of servers.

@@ -292,9 +292,14 @@ fn proxy(out: &mut String, proxy: &ProxyStatus) {
 
 fn server(server: &ServerStatus) -> Vec<String> {
     let state = match (server.state, server.ramp_ms) {
-        (ServerState::Up, Some(ramp)) => format!("up (slowstart {})", short_time(ramp)),
+        (ServerState::Up, ramp) => match (server.standing.held_back(), ramp) {
+            (Some(why), _) => format!("up ({why})"),
+            (None, Some(ramp)) => format!("up (slowstart {})", short_time(ramp)),
+            (None, None) => "up".to_owned(),
+        },
+        (ServerState::Down, _) if server.standing.closing => "DOWN (closing)".to_owned(),
         (ServerState::Down, _) => "DOWN".to_owned(),
-        (ServerState::Unknown | ServerState::Up | ServerState::Drain | ServerState::Maint, _) => {
+        (ServerState::Unknown | ServerState::Drain | ServerState::Maint, _) => {
             server.state.word().to_owned()
         }
     };

@@ -27,6 +27,10 @@ fn server(name: &str, state: ServerState) -> ServerStatus {
         connect_micros: 1_500_000,
         bytes_in: 1_000,
         bytes_out: 5_368_709_120,
+        standing: ServerStanding {
+            verdict: Some("ready".to_owned()),
+            ..ServerStanding::default()
+        },
         ..ServerStatus::default()
     }
 }
@@ -38,6 +42,10 @@ fn down() -> ServerStatus {
         reason: Some("connection refused".to_owned()),
         connections: 0,
         connect_errors: 4,
+        standing: ServerStanding {
+            verdict: Some("unresponsive".to_owned()),
+            ..ServerStanding::default()
+        },
         ..server("kube-apiserver-3", ServerState::Down)
     }
 }
@@ -584,6 +592,38 @@ fn every_family_is_documented_and_every_documented_one_exists() {
     assert_eq!(
         documented, built,
         "docs/metrics.md differs from families.rs"
+    );
+}
+
+#[test]
+fn a_server_that_is_held_back_says_why() {
+    let said = |change: &dyn Fn(&mut ServerStanding)| {
+        let mut status = ill();
+        status.proxies[0].servers =
+            vec![server("a", ServerState::Up), server("b", ServerState::Up)];
+        status.proxies[0].queue = 0;
+        change(&mut status.proxies[0].servers[1].standing);
+        let status = status.judged();
+        let text = table::render(&status);
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with("b "));
+        (line.unwrap().to_owned(), status.problems.join("; "))
+    };
+    let (line, problems) = said(&|_| {});
+    assert!(line.contains("  up  "), "{line}");
+    assert!(!problems.contains("b "), "{problems}");
+    let (line, problems) = said(&|standing| {
+        standing.ejected_ms = Some(2_400);
+        standing.ejected_for = Some("connects failed one after the other".to_owned());
+    });
+    assert!(line.contains("up (ejected 2.4s)"), "{line}");
+    let expected = "kube-apiserver: b ejected 2.4s: connects failed one after the other";
+    assert!(problems.contains(expected), "{problems}");
+    let (line, _) = said(&|standing| standing.missing = 6);
+    assert!(
+        line.contains("up (not believed yet, 6 checks to go)"),
+        "{line}"
     );
 }
 

@@ -41,6 +41,8 @@ pub struct Template {
     pub weight: Weight,
     /// `max-connections`; `None`: unlimited.
     pub max_connections: Option<NonZeroU32>,
+    /// `connects-per-second`; `None`: as many as come.
+    pub connects_per_second: Option<NonZeroU32>,
 }
 
 impl Default for Template {
@@ -48,6 +50,7 @@ impl Default for Template {
         Self {
             weight: Weight::ONE,
             max_connections: None,
+            connects_per_second: None,
         }
     }
 }
@@ -62,6 +65,7 @@ impl Template {
             check_address: address,
             weight: self.weight,
             max_connections: self.max_connections,
+            connects_per_second: self.connects_per_second,
             disabled: false,
             backup: false,
         }

@@ -12,6 +12,7 @@ mod check;
 pub mod diagnostics;
 pub mod discovery;
 pub mod docs;
+mod guard;
 mod lint;
 pub mod local;
 pub mod model;

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
 pub use super::discovery::{Discovery, Template};
+pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
@@ -356,8 +357,16 @@ pub struct Proxy {
     pub client_first: bool,
     /// `first-byte-timeout`; default 10s where the client speaks first, else `None`.
     pub first_byte_timeout: Option<Duration>,
+    /// `on-unresponsive`, default reset.
+    pub on_unresponsive: OnUnresponsive,
+    /// `on-not-ready`, default drain.
+    pub on_not_ready: OnNotReady,
+    /// `max-ejected`, percent of the servers that could serve, default 50; 0: none.
+    pub max_ejected: u8,
     /// `retries` after a failed connect, on another server if there is one, default 3.
     pub retries: u8,
+    /// `hedge-after`: when a second connect begins beside one without an answer, default auto.
+    pub hedge_after: HedgeAfter,
     /// `slowstart`, default 30s; zero = off.
     pub slowstart: Duration,
     /// `keepalive` idle time on both sides, default 30s; `None` = "off".
@@ -369,12 +378,32 @@ pub struct Proxy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// `source`, default the kernel's choice.
     pub source: Source,
+    /// `allow`, `deny` and `per-source`.
+    pub guard: Guard,
     /// `check` of all servers.
     pub check: Check,
     /// `backends`, in file order; at least one unless there is a `discovery`.
     pub servers: Vec<Server>,
     /// `backends-file`, `discovery`, and the host names in `backends`.
     pub discovery: Discovery,
+}
+
+/// What becomes of the established connections of a server that gives no sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnresponsive {
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
+    /// They stay.
+    Keep,
+}
+
+/// What becomes of the established connections of a server that is alive and not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNotReady {
+    /// They stay; new ones go elsewhere.
+    Drain,
+    /// They are closed with RST, while another server could take the clients.
+    Reset,
 }
 
 /// Where a proxy listens.
@@ -411,6 +440,17 @@ pub enum Balance {
     First,
 }
 
+/// When a connect without an answer gets a second one, on another server, beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// `"auto"`: three times the median, at least 50 ms.
+    Auto,
+    /// After so long.
+    After(Duration),
+    /// `"off"`: never; it is given up at its timeout.
+    Never,
+}
+
 /// How many connections may wait for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxQueue {
@@ -433,6 +473,9 @@ pub struct Server {
     pub weight: Weight,
     /// `max-connections` to this server, exact over all workers; `None`: unlimited.
     pub max_connections: Option<NonZeroU32>,
+    /// `connects-per-second`: new connections to this server in a second, evenly spaced; `None`:
+    /// as they come.
+    pub connects_per_second: Option<NonZeroU32>,
     /// `disabled`: starts in maintenance.
     pub disabled: bool,
     /// `backup`: used only when no other server is usable.

@@ -105,7 +105,9 @@ impl Network {
         self.prefix == 0
     }
 
-    fn first(&self) -> IpAddr {
+    /// Its lowest address.
+    #[must_use]
+    pub fn first(&self) -> IpAddr {
         match self.ip {
             IpAddr::V4(ip) => {
                 let behind = 32_u32.saturating_sub(self.prefix.into());
@@ -116,6 +118,23 @@ impl Network {
                 let behind = 128_u32.saturating_sub(self.prefix.into());
                 let mask = u128::MAX.checked_shl(behind).unwrap_or(0);
                 IpAddr::V6(Ipv6Addr::from(u128::from(ip) & mask))
+            }
+        }
+    }
+}
+
+impl Network {
+    /// Its highest address.
+    #[must_use]
+    pub fn last(&self) -> IpAddr {
+        match self.ip {
+            IpAddr::V4(ip) => {
+                let behind = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() | behind))
+            }
+            IpAddr::V6(ip) => {
+                let behind = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() | behind))
             }
         }
     }

@@ -139,9 +139,10 @@ impl Board {
         server.checked = Some(finding.finished);
         server.last = Some(finding.verdict.clone());
         server.counter = finding.counter;
-        if server.up != Some(finding.up) {
+        let up = finding.health.is_ready();
+        if server.up != Some(up) {
             server.transitions += u64::from(server.up.is_some());
-            server.up = Some(finding.up);
+            server.up = Some(up);
             server.since = finding.finished;
         }
     }
@@ -181,6 +182,12 @@ impl Board {
     #[must_use]
     pub fn probe_epoch(&self, proxy: usize) -> u64 {
         self.proxies.get(proxy).map_or(0, |proxy| proxy.epoch.count)
+    }
+
+    /// When the last probe of the server at this place was finished.
+    #[must_use]
+    pub fn checked(&self, proxy: usize, place: usize) -> Option<Instant> {
+        self.servers(proxy).get(place)?.as_ref()?.checked
     }
 
     /// The servers of one proxy, by place.
@@ -249,7 +256,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::fsm::{Change, State};
+    use crate::health::fsm::{self, Change, State};
 
     fn config() -> Config {
         let text = "[proxy.p]\nlisten = \"127.0.0.1:6443\"\n[proxy.p.backends]\n\
@@ -267,11 +274,15 @@ mod tests {
             } else {
                 Verdict::Unresponsive("connection refused".to_owned())
             },
-            up,
+            health: if up {
+                fsm::Health::Ready
+            } else {
+                fsm::Health::Unresponsive
+            },
             counter: (2, 2),
             change: Some(Change {
                 from: State::Unknown,
-                to: State::Up,
+                to: State::UP,
             }),
             started,
             finished,

@@ -5,20 +5,71 @@
 //! 0. So `fall` failures in a row take a server down, `rise` successes in a row bring it back, and
 //! any failure on the way up starts over. Unlike HAProxy's, a server begins unknown, not up: its
 //! first result decides at once.
+//!
+//! A server that is down is down in one of two ways. It is unresponsive after `fall` results in a
+//! row that were no sign of life, or when its first result was none; else it is merely not ready.
+//! One sign of life makes an unresponsive server one that is not ready.
 
 use std::time::{Duration, Instant};
 
 use crate::config::model::Check;
+
+/// How a server is: what one probe says, and what the rules make of many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Takes connections.
+    Ready,
+    /// Alive, but takes no new connections.
+    NotReady,
+    /// No sign of life.
+    Unresponsive,
+}
+
+impl Health {
+    /// Whether it takes connections.
+    #[must_use]
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::Ready)
+    }
+
+    /// Ready, or alive and not ready.
+    #[must_use]
+    pub const fn up_or_not(up: bool) -> Self {
+        if up { Self::Ready } else { Self::NotReady }
+    }
+
+    /// The word users read.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::NotReady => "not-ready",
+            Self::Unresponsive => "unresponsive",
+        }
+    }
+}
 
 /// What a machine knows of its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No probe has finished yet: not usable.
     Unknown,
+    /// By the rules.
+    Known(Health),
+}
+
+impl State {
     /// Takes connections.
-    Up,
-    /// Takes none.
-    Down,
+    pub const UP: Self = Self::Known(Health::Ready);
+
+    /// By the rules; `None`: no probe has finished yet.
+    #[must_use]
+    pub const fn health(self) -> Option<Health> {
+        match self {
+            Self::Unknown => None,
+            Self::Known(health) => Some(health),
+        }
+    }
 }
 
 /// A change of verdict.
@@ -55,6 +106,8 @@ pub struct Machine {
     rules: Rules,
     state: State,
     health: u16,
+    /// Results in a row that were no sign of life, up to `fall`.
+    lifeless: u16,
     deadline: Instant,
     /// Shortens the first steady interval, so that servers probed together drift apart.
     stagger: Option<Duration>,
@@ -74,6 +127,7 @@ impl Machine {
             },
             state: State::Unknown,
             health: 0,
+            lifeless: 0,
             deadline: now,
             stagger: None,
         }
@@ -86,12 +140,18 @@ impl Machine {
         self
     }
 
-    /// Takes over a verdict that is young enough to count as probed.
+    /// Takes over a verdict that is young enough to count as probed. How a server was down is not
+    /// passed on: it counts as alive until checks say otherwise.
     pub fn restore(&mut self, up: bool) {
-        (self.state, self.health) = if up {
-            (State::Up, self.rules.top())
-        } else {
-            (State::Down, 0)
+        self.decide(Health::up_or_not(up));
+    }
+
+    fn decide(&mut self, health: Health) {
+        self.state = State::Known(health);
+        (self.health, self.lifeless) = match health {
+            Health::Ready => (self.rules.top(), 0),
+            Health::NotReady => (0, 0),
+            Health::Unresponsive => (0, self.rules.fall),
         };
     }
 
@@ -111,20 +171,22 @@ impl Machine {
     #[must_use]
     pub const fn counter(&self) -> (u16, u16) {
         match self.state {
-            State::Up => (self.health + 1 - self.rules.rise, self.rules.fall),
-            State::Down | State::Unknown => (self.health, self.rules.rise),
+            State::UP => (self.health + 1 - self.rules.rise, self.rules.fall),
+            State::Known(_) | State::Unknown => (self.health, self.rules.rise),
         }
     }
 
-    /// A probe has finished at `now`.
-    pub fn on_result(&mut self, ok: bool, now: Instant) -> Option<Change> {
+    /// A probe has finished at `now`, and found this.
+    pub fn on_result(&mut self, found: Health, now: Instant) -> Option<Change> {
         let from = self.state;
-        if self.state == State::Unknown {
-            self.restore(ok);
-        } else if ok {
-            self.success();
-        } else {
-            self.failure();
+        self.lifeless = match found {
+            Health::Unresponsive => (self.lifeless + 1).min(self.rules.fall),
+            Health::Ready | Health::NotReady => 0,
+        };
+        match (self.state, found) {
+            (State::Unknown, first) => self.decide(first),
+            (State::Known(_), Health::Ready) => self.success(),
+            (State::Known(_), Health::NotReady | Health::Unresponsive) => self.failure(),
         }
         let mut pause = self.pause();
         if let Some(stagger) = self.stagger.take() {
@@ -146,7 +208,9 @@ impl Machine {
         self.health = (self.health + 1).min(self.rules.top());
         if self.health >= self.rules.rise {
             self.health = self.rules.top();
-            self.state = State::Up;
+            self.state = State::UP;
+        } else {
+            self.state = State::Known(Health::NotReady);
         }
     }
 
@@ -154,7 +218,11 @@ impl Machine {
         self.health = self.health.saturating_sub(1);
         if self.health < self.rules.rise {
             self.health = 0;
-            self.state = State::Down;
+            self.state = State::Known(if self.lifeless >= self.rules.fall {
+                Health::Unresponsive
+            } else {
+                Health::NotReady
+            });
         }
     }
 
@@ -198,28 +266,85 @@ mod tests {
     fn a_probe_that_says_nothing_is_repeated_soon_and_leaves_the_verdict() {
         let start = now();
         let mut machine = Machine::new(&check(2, 2), start);
-        machine.on_result(true, start);
+        machine.on_result(Health::Ready, start);
         let counter = machine.counter();
         machine.skip(start + SECOND);
         assert_eq!(machine.deadline(), start + SECOND * 3);
-        assert_eq!((machine.state(), machine.counter()), (State::Up, counter));
+        assert_eq!((machine.state(), machine.counter()), (State::UP, counter));
     }
 
-    /// Feeds `results` (`+` success, `-` failure) and writes down the state (U, D) and the pause in
-    /// seconds after each.
+    /// Feeds `results` (`+` ready, `-` not ready, `x` no sign of life) and writes down the state (U
+    /// up, D not ready, X unresponsive) and the pause in seconds after each.
     fn run(machine: &mut Machine, results: &str) -> String {
         let start = now();
         let mut trace = Vec::new();
         for result in results.chars() {
-            machine.on_result(result == '+', start);
-            let state = match machine.state() {
-                State::Unknown => '?',
-                State::Up => 'U',
-                State::Down => 'D',
+            machine.on_result(found(result), start);
+            let state = match machine.state().health() {
+                None => '?',
+                Some(Health::Ready) => 'U',
+                Some(Health::NotReady) => 'D',
+                Some(Health::Unresponsive) => 'X',
             };
             trace.push(format!("{state}{}", (machine.deadline() - start).as_secs()));
         }
         trace.join(" ")
+    }
+
+    fn found(result: char) -> Health {
+        match result {
+            '+' => Health::Ready,
+            '-' => Health::NotReady,
+            'x' => Health::Unresponsive,
+            other => panic!("no result: {other}"),
+        }
+    }
+
+    #[test]
+    fn a_server_is_unresponsive_after_fall_results_without_a_sign_of_life() {
+        let table = [
+            // rise, fall, results, state and next interval after each
+            (2, 2, "+xx", "U10 U2 X5"),
+            // Down, but the results without a sign of life are not enough yet.
+            (2, 2, "+-x", "U10 U2 D5"),
+            (2, 2, "+-xx", "U10 U2 D5 X5"),
+            (2, 2, "+x-", "U10 U2 D5"),
+            (2, 3, "+-xxx", "U10 U2 U2 D5 X5"),
+            // One sign of life is enough to be no longer unresponsive, whatever it says.
+            (2, 2, "+xx-xx", "U10 U2 X5 D5 D5 X5"),
+            (2, 2, "+xx+", "U10 U2 X5 D2"),
+            (2, 2, "+xx+xx", "U10 U2 X5 D2 D5 X5"),
+            (2, 2, "+xx++", "U10 U2 X5 D2 U10"),
+            // Nobody is connected to a server whose first result it is.
+            (2, 3, "x", "X5"),
+            (2, 3, "xxxxxx++", "X5 X5 X5 X5 X5 X5 D2 U10"),
+            (1, 1, "+x-x+", "U10 X5 D5 X5 U10"),
+            // A success on the way down starts the count over.
+            (2, 2, "+x+xx", "U10 U2 U10 U2 X5"),
+        ];
+        for (rise, fall, results, expected) in table {
+            let mut machine = Machine::new(&check(rise, fall), now());
+            assert_eq!(
+                run(&mut machine, results),
+                expected,
+                "{rise} {fall} {results}"
+            );
+        }
+    }
+
+    #[test]
+    fn which_kind_of_failure_it_is_never_changes_the_counter() {
+        for number in 0..3_usize.pow(8) {
+            let kinds = |bad: [char; 2]| -> String {
+                let digits = (0..8).map(|place| number / 3_usize.pow(place) % 3);
+                digits.map(|digit| ['+', bad[0], bad[1]][digit]).collect()
+            };
+            let (mixed, plain) = (kinds(['-', 'x']), kinds(['-', '-']));
+            let mut machines = [(); 2].map(|()| Machine::new(&check(2, 3), now()));
+            let [a, b] = &mut machines;
+            let a = run(a, &mixed).replace('X', "D");
+            assert_eq!(a, run(b, &plain), "{mixed}");
+        }
     }
 
     // Worked out by hand from HAProxy's check.c (anchors: proxy.md §2.4).
@@ -253,21 +378,21 @@ mod tests {
         let mut machine = Machine::new(&check(3, 3), start);
         assert_eq!(machine.state(), State::Unknown);
         assert_eq!(machine.deadline(), start);
-        let change = machine.on_result(true, start);
+        let change = machine.on_result(Health::Ready, start);
         assert_eq!(
             change,
             Some(Change {
                 from: State::Unknown,
-                to: State::Up
+                to: State::UP
             })
         );
         let mut machine = Machine::new(&check(3, 3), start);
-        let change = machine.on_result(false, start);
+        let change = machine.on_result(Health::NotReady, start);
         assert_eq!(
             change,
             Some(Change {
                 from: State::Unknown,
-                to: State::Down
+                to: State::Known(Health::NotReady)
             })
         );
     }
@@ -275,14 +400,19 @@ mod tests {
     #[test]
     fn only_a_change_is_reported() {
         let mut machine = Machine::new(&check(2, 2), now());
-        let changes: Vec<bool> = [true, true, false, false, false, true, true, true]
-            .into_iter()
-            .map(|ok| machine.on_result(ok, now()).is_some())
+        let changes: Vec<bool> = "++---+++"
+            .chars()
+            .map(|result| machine.on_result(found(result), now()).is_some())
             .collect();
         assert_eq!(
             changes,
             [true, false, false, true, false, false, true, false]
         );
+        let changes: Vec<bool> = "xxx"
+            .chars()
+            .map(|result| machine.on_result(found(result), now()).is_some())
+            .collect();
+        assert_eq!(changes, [false, true, false]);
     }
 
     #[test]
@@ -299,12 +429,12 @@ mod tests {
     fn stagger_shortens_the_first_interval_only_and_by_half_at_most() {
         let start = now();
         let mut machine = Machine::new(&check(2, 2), start).staggered(3 * SECOND);
-        machine.on_result(true, start);
+        machine.on_result(Health::Ready, start);
         assert_eq!(machine.deadline() - start, 7 * SECOND);
-        machine.on_result(true, start);
+        machine.on_result(Health::Ready, start);
         assert_eq!(machine.deadline() - start, 10 * SECOND);
         let mut machine = Machine::new(&check(2, 2), start).staggered(9 * SECOND);
-        machine.on_result(true, start);
+        machine.on_result(Health::Ready, start);
         assert_eq!(machine.deadline() - start, 5 * SECOND);
     }
 
@@ -349,8 +479,9 @@ mod tests {
             for step in 0..400 {
                 let ok = next() % 3 != 0;
                 history.push(ok);
-                machine.on_result(ok, now());
-                let up = machine.state() == State::Up;
+                let bad = [Health::NotReady, Health::Unresponsive][step % 2];
+                machine.on_result(if ok { Health::Ready } else { bad }, now());
+                let up = machine.state() == State::UP;
                 let (rise, fall) = (
                     usize::try_from(rise).unwrap(),
                     usize::try_from(fall).unwrap(),

@@ -14,6 +14,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use super::files::Wanted;
+use super::fsm::Health;
 use super::http::{self, Asked};
 use super::patience::patiently;
 use super::tls::{Setup, Tls, TlsSetupError};
@@ -45,6 +46,16 @@ impl Verdict {
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self, Self::Ready)
+    }
+
+    /// Without the reason.
+    #[must_use]
+    pub const fn health(&self) -> Health {
+        match self {
+            Self::Ready => Health::Ready,
+            Self::NotReady(_) => Health::NotReady,
+            Self::Unresponsive(_) => Health::Unresponsive,
+        }
     }
 
     /// Why not ready.

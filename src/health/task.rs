@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::fsm::{Change, Machine, State};
+use super::fsm::{Change, Health, Machine, State};
 use super::late::{Excuses, First, Lateness};
 use super::probe::{Probe, Report, Verdict};
 use super::spread::Spread;
@@ -47,8 +47,8 @@ pub struct Finding {
     pub server: usize,
     /// What the probe found.
     pub verdict: Verdict,
-    /// Whether the server is up, by the rules, with this result counted.
-    pub up: bool,
+    /// How the server is, by the rules, with this result counted.
+    pub health: Health,
     /// The counter after it: results in a row, and how many of them turn the verdict.
     pub counter: (u16, u16),
     /// Whether the verdict changed.
@@ -117,9 +117,7 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
             say_unauthorized(&target);
         }
         warned = report.unauthorized || warned && !report.verdict.is_ready();
-        let change = target
-            .machine
-            .on_result(report.verdict.is_ready(), finished);
+        let change = target.machine.on_result(report.verdict.health(), finished);
         if let Some(change) = change {
             let elapsed = finished.saturating_duration_since(verdict_since);
             verdict_since = finished;
@@ -130,7 +128,11 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
         let finding = Finding {
             proxy: target.proxy,
             server: target.server,
-            up: target.machine.state() == State::Up,
+            health: target
+                .machine
+                .state()
+                .health()
+                .unwrap_or_else(|| report.verdict.health()),
             counter: target.machine.counter(),
             verdict: report.verdict,
             change,
@@ -175,13 +177,27 @@ fn say(target: &Target, change: Change, verdict: &Verdict, elapsed: Duration) {
     let (proxy, server) = (&target.proxy_name, &target.server_name);
     let from = word(change.from);
     let elapsed_ms = elapsed.as_millis();
-    match change.to {
-        State::Up => {
+    let reason = verdict.reason().unwrap_or("unknown");
+    match (change.from, change.to) {
+        (_, State::UP) => {
             tracing::info!(proxy, server, from, elapsed_ms, "server up");
         }
-        State::Down | State::Unknown => {
-            let reason = verdict.reason().unwrap_or("unknown");
-            tracing::warn!(proxy, server, from, reason, elapsed_ms, "server down");
+        (State::UP | State::Unknown, State::Known(down)) => {
+            let to = down.word();
+            tracing::warn!(proxy, server, from, to, reason, elapsed_ms, "server down");
+        }
+        (State::Known(_), State::Known(Health::Unresponsive)) => {
+            tracing::warn!(
+                proxy,
+                server,
+                from,
+                reason,
+                elapsed_ms,
+                "server unresponsive"
+            );
+        }
+        (_, State::Known(_) | State::Unknown) => {
+            tracing::info!(proxy, server, from, elapsed_ms, "server alive, not ready");
         }
     }
 }
@@ -189,7 +205,7 @@ fn say(target: &Target, change: Change, verdict: &Verdict, elapsed: Duration) {
 const fn word(state: State) -> &'static str {
     match state {
         State::Unknown => "unknown",
-        State::Up => "up",
-        State::Down => "down",
+        State::UP => "up",
+        State::Known(health) => health.word(),
     }
 }

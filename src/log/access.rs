@@ -46,6 +46,8 @@ pub struct AccessLine<'a> {
     pub retries: u32,
     /// Whether it went to another server than the first choice.
     pub redispatched: bool,
+    /// Whether a second connect was begun beside one without an answer.
+    pub hedged: bool,
     /// Connections that were waiting for the server.
     pub server_queue: u64,
     /// Connections that were waiting for any server.
@@ -114,6 +116,7 @@ impl AccessLine<'_> {
             ("reason", Value::Text(long_name(self.code))),
             ("retries", Value::Number(self.retries.into())),
             ("redispatched", Value::Flag(self.redispatched)),
+            ("hedged", Value::Flag(self.hedged)),
         ]
     }
 

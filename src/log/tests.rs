@@ -119,6 +119,7 @@ fn access() -> AccessLine<'static> {
         server_active: 4,
         retries: 1,
         redispatched: true,
+        hedged: false,
         server_queue: 0,
         backend_queue: 2,
     }
@@ -146,6 +147,7 @@ fn tcplog_has_haproxys_fields_in_haproxys_order() {
         server_active: 0,
         retries: 0,
         redispatched: false,
+        hedged: false,
         backend_queue: 0,
         ..access()
     };
@@ -162,7 +164,7 @@ fn logfmt_and_json_name_every_field() {
         access().render(AccessFormat::Logfmt),
         "time=2026-11-22T12:31:31.123000Z client=10.0.0.9:51234 local=172.16.0.10:6443 \
          proxy=kube-apiserver server=kube-apiserver-1 queue_ms=3 connect_ms=1 elapsed_ms=2500 \
-         bytes_in=517 bytes_out=7321 code=-- reason=finished retries=1 redispatched=true"
+         bytes_in=517 bytes_out=7321 code=-- reason=finished retries=1 redispatched=true hedged=false"
     );
     let json: serde_json::Value =
         serde_json::from_str(&access().render(AccessFormat::Json)).unwrap();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::hedge::Hedge;
 use super::origin::Told;
 use super::queue::Tried;
 use super::relay::Flow;
@@ -137,6 +138,12 @@ pub(super) struct Rare {
     pub(super) retries: u8,
     /// Whether it went to another server than the first.
     pub(super) redispatched: bool,
+    /// A second connect under way, beside the first.
+    pub(super) hedge: Option<Hedge>,
+    /// Whether there ever was one.
+    pub(super) hedged: bool,
+    /// The connect under way is the trial of a server in doubt.
+    pub(super) on_trial: bool,
     /// Since when the client answers nothing.
     pub(super) client_silence: Silence,
     /// Since when the server answers nothing.
@@ -150,6 +157,9 @@ impl Rare {
         queued_behind: 0,
         retries: 0,
         redispatched: false,
+        hedge: None,
+        hedged: false,
+        on_trial: false,
         client_silence: Silence::NONE,
         server_silence: Silence::NONE,
     };
@@ -198,6 +208,8 @@ pub(super) struct Conn {
     pub(super) watches_write: bool,
     /// It is in the list of those that have more to do.
     pub(super) runnable: bool,
+    /// It counts among those of its source.
+    pub(super) counted: bool,
 }
 
 impl Conn {
@@ -231,6 +243,7 @@ impl Conn {
             broke_in: Phase::Data,
             watches_write: false,
             runnable: false,
+            counted: false,
         }
     }
 
@@ -242,6 +255,16 @@ impl Conn {
     /// The same, to change it.
     pub(super) fn rare_mut(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    /// The same, if there is something.
+    pub(super) fn rare_if_any(&mut self) -> Option<&mut Rare> {
+        self.rare.as_deref_mut()
+    }
+
+    /// Position of the server on which a second connect is under way.
+    pub(super) fn hedge_on(&self) -> Option<usize> {
+        Some(usize::from(self.rare().hedge.as_ref()?.server))
     }
 
     /// Whether a peer has long stopped to answer; `answers` is `None` when it has nothing to.

@@ -16,6 +16,15 @@ use super::worker::{Token, Worker};
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::tcp;
 
+/// A socket on which a connect is under way.
+pub(super) struct Opened {
+    pub(super) sock: u32,
+    /// It served another connection before.
+    pub(super) recycled: bool,
+    /// The server has accepted at once.
+    pub(super) finished: bool,
+}
+
 impl Worker {
     /// A connection was accepted.
     pub(super) fn begin(&mut self, conn: Conn) {
@@ -29,7 +38,7 @@ impl Worker {
         };
         settings.counters.add(ProxyCount::Accepted, 1);
         let client_first = settings.client_first;
-        if !self.expects_header(slot) {
+        if !self.expects_header(slot) && self.lets_in(slot) {
             self.seek(slot, Place::First);
         }
         let Some(conn) = self.conn(slot).filter(|c| c.state != State::Dead) else {
@@ -68,15 +77,20 @@ impl Worker {
             let key = settings::key(conn, settings);
             let admission = settings.farm.admit(ticket, conn.rare().tried, place, key);
             match admission {
-                Admission::Server(server) => match self.connect(slot, server) {
-                    Ok(()) => return,
-                    Err(error) => {
-                        if !self.give_up_on(slot, Cause::Server, &error) {
-                            return;
-                        }
-                        place = Place::Again;
+                Admission::Server(server) => {
+                    let server = if settings.farm.doubts().any() {
+                        self.spare(slot, server)
+                    } else {
+                        server
+                    };
+                    let Err(error) = self.connect(slot, server) else {
+                        return;
+                    };
+                    if !self.give_up_on(slot, Cause::Server, &error) {
+                        return;
                     }
-                },
+                    place = Place::Again;
+                }
                 Admission::Queued(before) => {
                     let now = self.now;
                     if let Some(conn) = self.conn_mut(slot) {
@@ -91,8 +105,13 @@ impl Worker {
                     self.refuse_no_server(slot);
                     return;
                 }
-                Admission::QueueFull => {
-                    settings.counters.add(ProxyCount::QueueFull, 1);
+                Admission::QueueFull | Admission::NotInTime => {
+                    let why = if admission == Admission::QueueFull {
+                        ProxyCount::QueueFull
+                    } else {
+                        ProxyCount::QueueTooSlow
+                    };
+                    settings.counters.add(why, 1);
                     let end = Termination::new(Cause::Server, Phase::Queue);
                     self.end(slot, end, Leave::Reset);
                     return;
@@ -141,10 +160,25 @@ impl Worker {
         conn.state = State::Connecting;
         conn.since = now;
         conn.server_side = Side::default();
-        let proxy = conn.proxy;
+        let opened = self.open(slot, server)?;
+        if let Some(conn) = self.conn_mut(slot) {
+            conn.sock = Maybe::some(opened.sock);
+            conn.server_side.add_if(Side::RECYCLED, opened.recycled);
+        }
+        if opened.finished {
+            self.connected(slot);
+        } else {
+            self.arm(slot);
+        }
+        Ok(())
+    }
+
+    /// A socket for the connection on which a connect to `server` is under way.
+    pub(super) fn open(&mut self, slot: u32, server: usize) -> io::Result<Opened> {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
-            return Ok(());
+            return Err(io::ErrorKind::NotFound.into());
         };
+        let proxy = conn.proxy;
         settings
             .counters
             .add_server(server, ServerCount::Attempts, 1);
@@ -154,41 +188,48 @@ impl Worker {
         let client_first = settings.client_first;
         let source = settings.origin.source_of(conn, addr);
         let recyclable = settings.origin.recyclable();
-        let recycled = self.socks.reuse(proxy, addr, slot, self.round);
-        let sock = match recycled {
-            Some(sock) => sock,
-            None => self
-                .socks
-                .create(proxy, addr, slot, self.round, recyclable)?,
-        };
-        if let Some(conn) = self.conn_mut(slot) {
-            conn.sock = Maybe::some(sock);
-            conn.server_side.add_if(Side::RECYCLED, recycled.is_some());
+        if let Some(sock) = self.socks.reuse(proxy, addr, slot, self.round) {
+            if let Some((_, settings)) = self.conn_and_settings(slot) {
+                settings
+                    .counters
+                    .add_server(server, ServerCount::Recycled, 1);
+            }
+            let begun = self.fd(sock).and_then(|fd| tcp::connect(fd, addr));
+            return self.opened(sock, true, begun);
         }
-        let Some(fd) = self.socks.fd(sock) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        if recycled.is_none() {
+        let sock = self
+            .socks
+            .create(proxy, addr, slot, self.round, recyclable)?;
+        let begun = self.fd(sock).and_then(|fd| {
             tcp::set_options(fd, tcp::Options { keepalive: None })?;
             if client_first {
                 tcp::defer_handshake(fd)?;
             }
             source.bind(fd)?;
-        } else if let Some((_, settings)) = self.conn_and_settings(slot) {
-            settings
-                .counters
-                .add_server(server, ServerCount::Recycled, 1);
-        }
-        let finished = tcp::connect(fd, addr)?;
-        if recycled.is_none() {
+            let finished = tcp::connect(fd, addr)?;
             watch_server(&self.epoll, fd, sock)?;
+            Ok(finished)
+        });
+        self.opened(sock, false, begun)
+    }
+
+    fn fd(&self, sock: u32) -> io::Result<BorrowedFd<'_>> {
+        let fd = self.socks.fd(sock);
+        fd.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn opened(&mut self, sock: u32, recycled: bool, begun: io::Result<bool>) -> io::Result<Opened> {
+        match begun {
+            Ok(finished) => Ok(Opened {
+                sock,
+                recycled,
+                finished,
+            }),
+            Err(error) => {
+                self.leave_sock(sock, Leave::Reset, 0);
+                Err(error)
+            }
         }
-        if finished {
-            self.connected(slot);
-        } else {
-            self.arm(slot);
-        }
-        Ok(())
     }
 
     /// The server has accepted.
@@ -204,6 +245,9 @@ impl Worker {
         conn.connect_time = Maybe::span(took);
         conn.server_side.add(Side::WRITABLE);
         let server = conn.server.map(usize::from);
+        if conn.rare_if_any().is_some() {
+            self.settle_attempts(slot);
+        }
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
             settings
                 .counters
@@ -211,6 +255,9 @@ impl Worker {
             settings
                 .counters
                 .add_server(server, ServerCount::ConnectMicros, took);
+            let hedging = &settings.hedging;
+            hedging.answered(took);
+            settings.farm.doubts().answered(server, hedging.time(now));
         }
         self.send_header(slot);
         self.relay(slot);
@@ -218,11 +265,13 @@ impl Worker {
 
     /// A connect was refused, or had no answer in time.
     pub(super) fn connect_failed(&mut self, slot: u32, cause: Cause) {
-        let error = self
-            .conn(slot)
-            .and_then(|conn| self.socks.fd(conn.sock.value()?))
-            .and_then(|fd| tcp::take_error(fd).ok().flatten())
-            .unwrap_or_else(|| io::ErrorKind::TimedOut.into());
+        let Some(sock) = self.conn(slot).and_then(|conn| conn.sock.value()) else {
+            return;
+        };
+        let error = self.connect_error(sock);
+        if self.first_failed(slot, cause, &error) {
+            return;
+        }
         if self.give_up_on(slot, cause, &error) {
             self.seek(slot, Place::Again);
         }
@@ -234,26 +283,23 @@ impl Worker {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return false;
         };
-        let (proxy, server) = (conn.proxy, conn.server.map(usize::from));
-        let mut again = conn.rare().retries < settings.retries;
+        let server = conn.server.map(usize::from);
         let shortage = Shortage::of(error);
-        if let Some(what) = shortage {
-            again &= what.is_of_one_server();
-            self.run_short(proxy, server, what);
-        } else if let Some(server) = server {
-            let what = if cause == Cause::ServerTimeout {
-                ServerCount::ConnectTimeout
-            } else {
-                ServerCount::Refused
-            };
-            settings.counters.add_server(server, what, 1);
-            settings
-                .counters
-                .add_server(server, ServerCount::Retries, u64::from(again));
-            settings.farm.suspect(server);
-            tracing::debug!(
-                proxy = settings.farm.name(), server, client = %conn.client_addr(), %error, "connect failed"
-            );
+        let mut tried = conn.rare().tried;
+        if let Some(server) = server {
+            tried.mark(server);
+        }
+        // Each server that takes connections is asked once, however many fail.
+        let again = (conn.rare().retries < settings.retries || settings.farm.has_untried(tried))
+            && shortage.is_none_or(Shortage::is_of_one_server);
+        if let Some(server) = server {
+            self.blame(slot, server, cause, error);
+            if let Some((_, settings)) = self.conn_and_settings(slot)
+                && shortage.is_none()
+            {
+                let counters = &settings.counters;
+                counters.add_server(server, ServerCount::Retries, u64::from(again));
+            }
         }
         if !again {
             let cause = shortage.map_or(cause, |_| Cause::Resource);
@@ -276,14 +322,85 @@ impl Worker {
         true
     }
 
+    /// Counts what a connect to `server` failed of, and has the server looked at.
+    pub(super) fn blame(&mut self, slot: u32, server: usize, cause: Cause, error: &io::Error) {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return;
+        };
+        if let Some(what) = Shortage::of(error) {
+            let proxy = conn.proxy;
+            self.run_short(proxy, Some(server), what);
+            return;
+        }
+        let timed_out = cause == Cause::ServerTimeout;
+        let what = if timed_out {
+            ServerCount::ConnectTimeout
+        } else {
+            ServerCount::Refused
+        };
+        settings.counters.add_server(server, what, 1);
+        settings.farm.suspect(server);
+        if timed_out {
+            let time = |at| settings.hedging.time(at);
+            let doubts = settings.farm.doubts();
+            doubts.silent(server, time(conn.since), time(self.now));
+        }
+        tracing::debug!(
+            proxy = settings.farm.name(), server, client = %conn.client_addr(), %error, "connect failed"
+        );
+    }
+
+    /// A server that has accepted and breaks off before a byte went either way has failed like one
+    /// that refuses: the connection goes to one that it has not tried. `false`: it can't.
+    pub(super) fn leave_untouched(&mut self, slot: u32) -> bool {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return false;
+        };
+        let Some(server) = conn.server.map(usize::from) else {
+            return false;
+        };
+        // A header is a word, too.
+        let untouched = conn.silent()
+            && conn.down.bytes() == 0
+            && !conn.up.ended()
+            && !settings.origin.sends_header();
+        let mut tried = conn.rare().tried;
+        tried.mark(server);
+        if !untouched || !settings.farm.has_untried(tried) {
+            return false;
+        }
+        let error = io::ErrorKind::ConnectionReset.into();
+        if self.give_up_on(slot, Cause::Server, &error) {
+            self.seek(slot, Place::Again);
+        }
+        true
+    }
+
+    /// A server went down: connects in flight to it go elsewhere.
+    pub(super) fn on_server_down(&mut self, proxy: usize, server: usize) {
+        let connecting =
+            |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
+        for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
+            self.drop_hedge(slot);
+        }
+        let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
+        for slot in self.slots(|conn| connecting(conn) && first(conn)) {
+            self.send_elsewhere(slot);
+        }
+    }
+
     /// The server of a connect in flight went down.
-    pub(super) fn send_elsewhere(&mut self, slot: u32) {
+    fn send_elsewhere(&mut self, slot: u32) {
+        if self.first_is_left(slot) {
+            return;
+        }
         self.leave_server(slot);
         self.seek(slot, Place::Again);
     }
 
     /// Drops the attempt on the present server, and remembers it.
     fn leave_server(&mut self, slot: u32) {
+        self.end_trial(slot);
         let Some(conn) = self.conn_mut(slot) else {
             return;
         };

@@ -45,6 +45,8 @@ counters! {
     Unreachable unreachable,
     /// Refused at once: the queue was full.
     QueueFull queue_full,
+    /// Refused at once: going by what was served of late, the wait would have been in vain.
+    QueueTooSlow queue_too_slow,
     /// Gave up waiting for a slot.
     QueueTimeout queue_timeouts,
     /// Went through the queue and got a slot.
@@ -77,10 +79,18 @@ counters! {
     HeaderClosed header_closed,
     /// Closed because the header was not there in time.
     HeaderTimeout header_timeouts,
+    /// Refused because of the client's network.
+    Denied denied,
+    /// Refused because the client's source had as many connections as it may.
+    SourceConnections source_connections,
+    /// Refused because the connections of the client's source came too fast.
+    SourceRate source_rate,
     /// Closed because the second side did not finish.
     HalfCloseTimeout half_close_timeouts,
     /// Silent connections that gave way to newcomers at a limit.
     GaveWay gave_way,
+    /// Closed because the server was found to be down.
+    ServerDown server_down,
     /// Closed by an administrator, a stop, or because the virtual address left.
     Killed killed,
     /// Failed for want of descriptors or memory.
@@ -126,6 +136,14 @@ counters! {
     TotalMicros total_micros,
     /// Connects on a recycled socket.
     Recycled recycled,
+    /// Connects without an answer that got a second one beside them, on another server.
+    Hedges hedges,
+    /// Second connects that this server answered first.
+    HedgesWon hedges_won,
+    /// Clients whose first bytes were delivered to the server.
+    Asked asked,
+    /// Clients that got a first byte from the server.
+    Answered answered,
 }
 
 /// Counters with one writer, on cache lines of their own: two, as processors fetch them in pairs.
@@ -180,6 +198,14 @@ impl WorkerCounters {
         if let Some(cells) = self.servers.get(server) {
             cells.add(what as usize, amount);
         }
+    }
+
+    /// One count of one server.
+    #[must_use]
+    pub fn of_server(&self, server: usize, what: ServerCount) -> u64 {
+        self.servers
+            .get(server)
+            .map_or(0, |cells| cells.value(what as usize))
     }
 
     /// Adds these counters to sums.

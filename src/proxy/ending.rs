@@ -57,6 +57,12 @@ impl Worker {
     pub(super) fn end(&mut self, slot: u32, end: Termination, leave: Leave) {
         let now = self.now;
         let number = self.number;
+        if self
+            .conn(slot)
+            .is_some_and(|conn| conn.state == State::Connecting)
+        {
+            self.settle_attempts(slot);
+        }
         let Some(conn) = usize::try_from(slot)
             .ok()
             .and_then(|i| self.conns.get_mut(i))
@@ -106,6 +112,11 @@ impl Worker {
             counters.add_server(server, ServerCount::TotalMicros, total);
         } else if queued {
             settings.farm.leave(ticket);
+        }
+        if conn.counted
+            && let Some(sources) = settings.farm.sources()
+        {
+            sources.leave(conn.client_addr().ip());
         }
         if end == Termination::NORMAL {
             settings.counters.add(ProxyCount::Finished, 1);
@@ -197,6 +208,7 @@ fn record(
         end,
         retries: conn.rare().retries,
         redispatched: conn.rare().redispatched,
+        hedged: conn.rare().hedged,
         counts,
     }
 }

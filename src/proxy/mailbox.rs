@@ -29,6 +29,14 @@ pub enum Message {
         /// Position of the server.
         server: usize,
     },
+    /// A server's established connections are to be closed, little by little, for as long as
+    /// [`super::farm::Farm::closes`] says so.
+    CloseServer {
+        /// Position of the proxy.
+        proxy: usize,
+        /// Position of the server.
+        server: usize,
+    },
     /// Places came free: listeners that rest may go on.
     Room,
     /// Reset every client connection to one of these local addresses.

@@ -1,41 +1,54 @@
 //! Where does this connection go, and how do the bytes get there?
 //!
-//! Decisions are pure: [`balance`] (rotation), [`slowstart`], [`queue`] and [`server`] are put
+//! Decisions are pure: [`balance`] (rotation), [`slowstart`], [`queue`], [`server`] and what traffic
+//! tells of it ([`evidence`], [`damping`]) are put
 //! together by [`dispatch`], which says who gets which server and who waits. [`timer`] is the wheel
 //! of deadlines, [`termination`] says how a connection ended.
 //!
 //! [`roster`] says which servers there are, each at its place: they may come and go.
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.
 //! A worker (`worker`) is a thread with its own epoll loop and its own connections: `accept` takes
-//! them off the listeners (`line` says who watches which), `connect` finds each a server, `transfer` and `relay` move the bytes,
+//! them off the listeners (`line` says who watches which), `connect` finds each a server, `hedge` a second one
+//! where the first does not answer ([`doubts`] says which do), `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
-//! ended, `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
+//! ended, `closing` gives the connections of a dead server back to their clients, `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
 //! address servers see, `conn` is what is known of one, [`census`] counts them, [`shortage`] is what
 //! they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
+pub mod acl;
 pub mod balance;
 pub mod census;
 pub mod counters;
+pub mod damping;
 pub mod dispatch;
+pub mod doubts;
 pub mod engine;
+pub mod evidence;
 pub mod farm;
 pub mod gate;
 pub mod mailbox;
+pub mod outlook;
+pub mod pace;
 pub mod pp;
 pub mod queue;
+pub mod recurrence;
 pub mod roster;
 pub mod server;
 pub mod shortage;
 pub mod slowstart;
+pub mod sources;
 pub mod termination;
 pub mod timer;
 
 mod accept;
 mod atomic;
+mod closing;
 mod conn;
 mod connect;
 mod ending;
+mod guard;
+mod hedge;
 mod line;
 mod origin;
 mod relay;
@@ -43,4 +56,5 @@ mod settings;
 mod sockets;
 mod stall;
 mod transfer;
+mod wake;
 mod worker;

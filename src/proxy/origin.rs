@@ -146,6 +146,11 @@ impl Origin {
         }
     }
 
+    /// Whether servers are told who the client is before anything else.
+    pub(super) const fn sends_header(&self) -> bool {
+        self.send.is_some()
+    }
+
     /// Whether sockets of one client may serve another: not if they are bound to its address.
     pub(super) fn recyclable(&self) -> bool {
         self.source != Source::Client
@@ -248,7 +253,9 @@ impl Worker {
         if let Some((_, settings)) = self.conn_and_settings(slot) {
             settings.counters.add(ProxyCount::Headers, 1);
         }
-        self.seek(slot, Place::First);
+        if self.lets_in(slot) {
+            self.seek(slot, Place::First);
+        }
     }
 
     /// Ends a connection that brought no header.

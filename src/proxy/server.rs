@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::damping::Damping;
+use super::evidence::Evidence;
 use super::{balance, slowstart};
 use crate::config::model;
+use crate::health::fsm::Health;
 
 /// What the health checks say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,24 @@ pub enum AdminState {
     Maint,
 }
 
+/// Results of checks in a row that were all good, or all bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    good: bool,
+    /// When the first of them began.
+    since: Instant,
+    /// When the last of them began.
+    last: Instant,
+}
+
+impl Run {
+    /// Whether `other` is good where this one is bad, at the same time.
+    #[must_use]
+    pub fn is_outlived_by(self, other: Self) -> bool {
+        !self.good && other.good && self.since <= other.last && other.since <= self.last
+    }
+}
+
 /// One member of a proxy's `backends`.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -40,7 +61,19 @@ pub struct Server {
     backup: bool,
     weight: u32,
     max: Option<NonZeroU32>,
+    connects_per_second: Option<NonZeroU32>,
     operational: Operational,
+    /// By the checks, in full.
+    health: Option<Health>,
+    run: Option<Run>,
+    /// What real traffic tells.
+    pub evidence: Evidence,
+    /// What its ups and downs tell.
+    pub damping: Damping,
+    /// Held back or not, it is used: there is no other.
+    spared: bool,
+    /// Its established connections are being closed.
+    closing: bool,
     admin: AdminState,
     ramp_since: Option<Instant>,
     share: u32,
@@ -59,7 +92,14 @@ impl Server {
             backup: config.backup,
             weight: u32::from(config.weight.get()),
             max: config.max_connections,
+            connects_per_second: config.connects_per_second,
             operational: Operational::Unprobed,
+            health: None,
+            run: None,
+            evidence: Evidence::default(),
+            damping: Damping::default(),
+            spared: false,
+            closing: false,
             admin: if config.disabled {
                 AdminState::Maint
             } else {
@@ -74,27 +114,94 @@ impl Server {
         }
     }
 
-    /// It is to have this weight and limit, and to be a backup or not, from here on.
+    /// It is to have this weight, limit and pace, and to be a backup or not, from here on.
     pub fn update(&mut self, config: &model::Server) {
         self.backup = config.backup;
         self.weight = u32::from(config.weight.get());
         self.max = config.max_connections;
+        self.connects_per_second = config.connects_per_second;
     }
 
     /// Whether it may get new connections.
     #[must_use]
     pub fn usable(&self) -> bool {
+        self.able() && (self.spared || !self.held())
+    }
+
+    /// Whether it could serve, as far as checks and the operator say.
+    #[must_use]
+    pub fn able(&self) -> bool {
         self.weight > 0 && self.operational == Operational::Up && self.admin == AdminState::Ready
     }
 
-    /// A health verdict; answers whether anything changed. `ramp` is the slowstart to begin with.
-    pub fn set_up(&mut self, up: bool, ramp: Duration, now: Instant) -> bool {
+    /// Whether it is kept out although its checks say that it is well: ejected for what traffic
+    /// told, or not believed yet after many outages.
+    #[must_use]
+    pub const fn held(&self) -> bool {
+        self.evidence.ejected().is_some() || self.damping.holds()
+    }
+
+    /// Whether it is used although it is held.
+    #[must_use]
+    pub fn spared(&self) -> bool {
+        self.spared && self.held() && self.able()
+    }
+
+    /// Whether those that are held are used, for want of others.
+    pub const fn spare(&mut self, spared: bool) {
+        self.spared = spared;
+    }
+
+    /// Whether its established connections are being closed.
+    #[must_use]
+    pub const fn closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Begins or stops to close its established connections; answers whether that is new.
+    pub const fn set_closing(&mut self, closing: bool) -> bool {
+        std::mem::replace(&mut self.closing, closing) != closing
+    }
+
+    /// Begins a slowstart after it was held back.
+    pub fn believe(&mut self, ramp: Duration, now: Instant) {
+        self.start_ramp(now, ramp);
+    }
+
+    /// A check that began at `began` was good, or bad.
+    pub fn note_result(&mut self, good: bool, began: Instant) {
+        self.run = Some(match self.run {
+            Some(run) if run.good == good => Run { last: began, ..run },
+            Some(_) | None => Run {
+                good,
+                since: began,
+                last: began,
+            },
+        });
+    }
+
+    /// The present run of results.
+    #[must_use]
+    pub const fn run(&self) -> Option<Run> {
+        self.run
+    }
+
+    /// By the checks; `None`: no verdict yet.
+    #[must_use]
+    pub const fn health(&self) -> Option<Health> {
+        self.health
+    }
+
+    /// A health verdict; answers whether it went up, down, or stayed. `ramp` is the slowstart to
+    /// begin with.
+    pub fn set_health(&mut self, health: Health, ramp: Duration, now: Instant) -> bool {
         let before = self.operational;
-        let after = if up {
+        let after = if health.is_ready() {
             Operational::Up
         } else {
             Operational::Down
         };
+        self.health = Some(health);
         if before == after {
             return false;
         }
@@ -110,6 +217,10 @@ impl Server {
             (_, Operational::Down) => {
                 self.down_since = Some(now);
                 self.downs += u64::from(before == Operational::Up);
+                if before == Operational::Up {
+                    self.damping.went_down(now);
+                }
+                self.evidence.end_ejection();
                 self.stop_ramp();
             }
             (_, Operational::Up | Operational::Unprobed) => {}
@@ -124,6 +235,7 @@ impl Server {
         } else {
             Operational::Down
         };
+        self.health = Some(Health::up_or_not(up));
         self.changed = Some(now);
         self.down_since = (!up).then_some(now);
         self.stop_ramp();
@@ -232,6 +344,12 @@ impl Server {
     #[must_use]
     pub const fn max(&self) -> Option<NonZeroU32> {
         self.max
+    }
+
+    /// The configured pace of new connections; `None`: as they come.
+    #[must_use]
+    pub const fn connects_per_second(&self) -> Option<NonZeroU32> {
+        self.connects_per_second
     }
 
     /// The present share, up to [`slowstart::FULL`].

@@ -2,12 +2,14 @@
 //! connection. No system calls here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::balance::Key;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::farm::Farm;
+use super::guard::Guard;
+use super::hedge::Hedging;
 use super::origin::Origin;
 use super::stall;
 use super::termination::Cause;
@@ -24,6 +26,8 @@ pub(super) struct Settings {
     /// Whether the client's address decides on the server.
     pub(super) by_source: bool,
     pub(super) retries: u8,
+    /// When a connect without an answer gets a second one.
+    pub(super) hedging: Hedging,
     pub(super) connect_timeout: u64,
     pub(super) idle_timeout: u64,
     pub(super) half_close_timeout: u64,
@@ -32,6 +36,8 @@ pub(super) struct Settings {
     pub(super) user_timeout: Option<Duration>,
     /// Who the client is, for us and for servers.
     pub(super) origin: Origin,
+    /// Which clients may connect; `None`: all.
+    pub(super) guard: Option<Box<Guard>>,
     /// How often a connection is looked at, whether or not something happens on it. At the first look
     /// its server's socket gets keepalive.
     pub(super) look_every: u64,
@@ -51,7 +57,8 @@ const LOOK_TOGETHER: u64 = 0xffff;
 const ACK_WAITS: u64 = 20_000;
 
 impl Settings {
-    pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>) -> Self {
+    /// `started`: what the worker's clock counts from.
+    pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>, started: Instant) -> Self {
         let config = farm.config();
         Self {
             farm: Arc::clone(farm),
@@ -60,6 +67,7 @@ impl Settings {
             client_first: config.client_first,
             by_source: config.balance == Balance::SourceHash,
             retries: config.retries,
+            hedging: Hedging::new(config, farm.doubts().time(started)),
             connect_timeout: micros(config.connect_timeout),
             idle_timeout: micros(config.idle_timeout),
             half_close_timeout: micros(config.half_close_timeout),
@@ -70,6 +78,7 @@ impl Settings {
                 .map(micros),
             user_timeout: config.user_timeout,
             origin: Origin::new(config),
+            guard: Guard::new(&config.guard),
             look_every: micros(
                 [config.user_timeout.map(stall::look_every), config.keepalive]
                     .into_iter()
@@ -130,6 +139,9 @@ pub(super) fn next_look(conn: &Conn, settings: &Settings, now: u64) -> u64 {
         // peer is in a hurry.
         let passed = now.saturating_sub(conn.since);
         return now + FLUSH_POLL.max(passed / 8);
+    }
+    if conn.state == State::Connecting {
+        return settings.hedging.next_look(conn, now);
     }
     let acks = conn.since.saturating_add(ACK_WAITS);
     if settings.client_first && conn.awaits_first_byte() && now < acks {

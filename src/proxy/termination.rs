@@ -18,6 +18,8 @@ pub enum Cause {
     Proxy,
     /// `R`: the proxy ran out of a resource.
     Resource,
+    /// `D`: its server was found to be down.
+    Down,
     /// `K`: an administrator, or the virtual address left this node.
     Killed,
     /// `c`: waited too long for the client.
@@ -31,7 +33,7 @@ pub enum Cause {
 pub enum Phase {
     /// `-`: over.
     Done,
-    /// `R`: waiting for the PROXY header.
+    /// `R`: waiting for the PROXY header, or refused for who the client is.
     Header,
     /// `Q`: waiting for a slot.
     Queue,
@@ -73,6 +75,7 @@ impl Termination {
             Cause::Server => 'S',
             Cause::Proxy => 'P',
             Cause::Resource => 'R',
+            Cause::Down => 'D',
             Cause::Killed => 'K',
             Cause::ClientTimeout => 'c',
             Cause::ServerTimeout => 's',
@@ -146,6 +149,8 @@ pub struct AccessRecord {
     pub retries: u8,
     /// Whether it ended up at another server than the first chosen.
     pub redispatched: bool,
+    /// Whether a second connect was begun beside one without an answer.
+    pub hedged: bool,
     /// How busy it was.
     pub counts: Counts,
 }
@@ -165,6 +170,7 @@ mod tests {
         assert_eq!(code(Cause::Client, Phase::Queue), "CQ");
         assert_eq!(code(Cause::Proxy, Phase::Data), "PD");
         assert_eq!(code(Cause::Resource, Phase::Connect), "RC");
+        assert_eq!(code(Cause::Down, Phase::Data), "DD");
         assert_eq!(code(Cause::Killed, Phase::Last), "KL");
     }
 }

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::conn::{Side, State};
+use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
 use super::relay::{Path, Turn};
@@ -101,11 +101,17 @@ impl Worker {
         let counters = &settings.counters;
         if up > 0 {
             let up = u64::try_from(up).unwrap_or(0);
+            if conn.up.bytes() == up {
+                counters.add_server(server, ServerCount::Asked, 1);
+            }
             counters.add(ProxyCount::BytesIn, up);
             counters.add_server(server, ServerCount::BytesIn, up);
         }
         if down > 0 {
             let down = u64::try_from(down).unwrap_or(0);
+            if conn.down.bytes() == down {
+                counters.add_server(server, ServerCount::Answered, 1);
+            }
             counters.add(ProxyCount::BytesOut, down);
             counters.add_server(server, ServerCount::BytesOut, down);
         }
@@ -183,15 +189,18 @@ impl Worker {
     /// One side is gone. What it sent still goes to the other, and then its RST.
     fn broke_off(&mut self, slot: u32, client: bool, server: bool) {
         let now = self.now;
+        let relaying = |conn: &Conn| conn.state == State::Relaying;
+        if !self.conn(slot).is_some_and(relaying)
+            || (server && !client && self.leave_untouched(slot))
+        {
+            return;
+        }
         let Some(conn) = usize::try_from(slot)
             .ok()
             .and_then(|i| self.conns.get_mut(i))
         else {
             return;
         };
-        if conn.state != State::Relaying {
-            return;
-        }
         conn.client_side.add_if(Side::BROKEN, client);
         conn.server_side.add_if(Side::BROKEN, server);
         let phase = conn.phase();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::census::LocalEnds;
+use super::closing::Closing;
 use super::conn::{Conn, Side, State};
 use super::counters::{ProxyCount, WorkerCounters};
 use super::dispatch::Notice;
@@ -88,6 +89,8 @@ pub(super) struct Worker {
     /// Connections with more to do than their turn allowed.
     pub(super) runnable: Vec<u32>,
     messages: Vec<Message>,
+    /// Servers whose connections are being closed.
+    pub(super) closings: Vec<Closing>,
     next_serial: u32,
     /// Microseconds since the engine's start, read once a round.
     pub(super) now: u64,
@@ -116,7 +119,7 @@ impl Worker {
             .farms
             .iter()
             .zip(counters)
-            .map(|(farm, counters)| Settings::new(farm, counters))
+            .map(|(farm, counters)| Settings::new(farm, counters, shared.started))
             .collect();
         let listeners = Listener::all(&shared, number);
         let descriptors = shared.placement.descriptors;
@@ -135,6 +138,7 @@ impl Worker {
             graves: Vec::new(),
             runnable: Vec::new(),
             messages: Vec::new(),
+            closings: Vec::new(),
             next_serial: 0,
             now: 0,
             round: 0,
@@ -169,6 +173,7 @@ impl Worker {
             self.run_on(unfinished);
             self.read_mail();
             self.on_timers();
+            self.serve_paced();
             if self.now >= self.next_tick {
                 self.next_tick = self.now + TICK;
                 self.on_tick();
@@ -196,7 +201,7 @@ impl Worker {
         if let Some(tick) = self.wheel.next_within((TICK >> TIMER_SHIFT) + 1) {
             until = until.min(tick << TIMER_SHIFT);
         }
-        Duration::from_micros(until.saturating_sub(self.now))
+        Duration::from_micros(until.min(self.next_paced()).saturating_sub(self.now))
     }
 
     /// Whether a stop has come to its end.
@@ -267,6 +272,9 @@ impl Worker {
             return;
         };
         match conn.state {
+            State::Connecting if conn.sock.value() != Some(sock) => {
+                self.on_hedge(slot, sock, event);
+            }
             State::Connecting => {
                 if event.error() || event.hung_up() {
                     self.connect_failed(slot, Cause::Server);
@@ -314,6 +322,7 @@ impl Worker {
             match message {
                 Message::Notice { proxy, notice } => self.on_notice(proxy, notice),
                 Message::ServerDown { proxy, server } => self.on_server_down(proxy, server),
+                Message::CloseServer { proxy, server } => self.close_server(proxy, server),
                 Message::Room => self.resume_listeners(),
                 Message::ResetLocal(addresses) => self.reset_local(&addresses),
                 Message::Census(census) => {
@@ -345,17 +354,6 @@ impl Worker {
     fn waits(&self, ticket: Ticket) -> bool {
         self.conn(ticket.slot)
             .is_some_and(|conn| conn.serial == ticket.serial && conn.state == State::Queued)
-    }
-
-    fn on_server_down(&mut self, proxy: usize, server: usize) {
-        let slots = self.slots(|conn| {
-            conn.state == State::Connecting
-                && usize::from(conn.proxy) == proxy
-                && conn.server.map(usize::from) == Some(server)
-        });
-        for slot in slots {
-            self.send_elsewhere(slot);
-        }
     }
 
     fn reset_local(&mut self, addresses: &[IpAddr]) {
@@ -396,7 +394,11 @@ impl Worker {
         };
         let (deadline, count, cause) = deadline(conn, settings);
         if self.now < deadline {
-            self.look_at(slot);
+            if conn.state == State::Connecting {
+                self.hedge(slot);
+            } else {
+                self.look_at(slot);
+            }
             return;
         }
         if conn.state == State::Connecting {
@@ -432,6 +434,7 @@ impl Worker {
     }
 
     fn on_tick(&mut self) {
+        self.close_on();
         self.tend_listeners();
         if self.socks.trim(self.now) {
             self.kit.trim();
@@ -471,7 +474,7 @@ impl Worker {
         Some((conn, self.proxies.get(usize::from(conn.proxy))?))
     }
 
-    fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
+    pub(super) fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
         self.conns
             .iter()
             .filter(|(_, conn)| conn.state != State::Dead && wanted(conn))
@@ -481,7 +484,7 @@ impl Worker {
 }
 
 /// Remembers what an event tells.
-fn note(side: &mut Side, event: Event) {
+pub(super) fn note(side: &mut Side, event: Event) {
     side.add_if(Side::READABLE, event.readable());
     side.add_if(Side::WRITABLE, event.writable());
     side.add_if(Side::READ_CLOSED, event.read_closed());

@@ -16,6 +16,9 @@ mod proxy;
 mod config {
     pub use lbd::config::model;
 }
+mod health {
+    pub use lbd::health::fsm;
+}
 mod net {
     pub use lbd::net::clock;
 }
@@ -227,7 +230,7 @@ fn limit_of_one(others: usize) {
             farm.release(0);
             true
         }
-        Admission::QueueFull => false,
+        Admission::QueueFull | Admission::NotInTime => false,
         other => panic!("{other:?}"),
     };
     let others: Vec<_> = (0..others).map(|_| spawn(&farm, work)).collect();

@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use lbd::config::model::{
-    Admin, Balance, Check, CheckKind, Config, Facility, Level, Limits, Listen, Log, LogFormat,
-    LogTarget, MaxQueue, Metrics, Proxy, Server, Source,
+    Admin, Balance, Check, CheckKind, Config, Facility, Guard, HedgeAfter, Level, Limits, Listen,
+    Log, LogFormat, LogTarget, MaxQueue, Metrics, OnNotReady, OnUnresponsive, Proxy, Server,
+    Source,
 };
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};
@@ -131,6 +132,7 @@ pub fn server(addr: SocketAddr) -> Server {
         check_address: addr,
         weight: Weight::ONE,
         max_connections: None,
+        connects_per_second: None,
         disabled: false,
         backup: false,
     }
@@ -164,12 +166,17 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
         max_queue: MaxQueue::Total(1024),
         client_first: false,
         first_byte_timeout: None,
+        on_unresponsive: OnUnresponsive::Reset,
+        on_not_ready: OnNotReady::Drain,
+        max_ejected: 0,
         retries: 3,
+        hedge_after: HedgeAfter::Never,
         slowstart: Duration::ZERO,
         keepalive: Some(Duration::from_secs(30)),
         user_timeout: Some(Duration::from_secs(20)),
         proxy_protocol: None,
         source: Source::Any,
+        guard: Guard::default(),
         check: Check {
             kind: CheckKind::Tcp,
             interval: Duration::from_secs(2),

@@ -45,6 +45,7 @@ fn line(times: u32, format: AccessFormat) -> Outcome {
         server_active: 40,
         retries: 0,
         redispatched: false,
+        hedged: false,
         server_queue: 0,
         backend_queue: 0,
     };

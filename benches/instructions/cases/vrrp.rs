@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lbd::config::local::LocalVip;
 use lbd::config::model::{Auth, Vip};
-use lbd::health::fsm::Machine as Health;
+use lbd::health::fsm::{self, Machine as Health};
 use lbd::net::clock;
 use lbd::units::{AdvertInterval, Priority, Vrid};
 use lbd::vrrp::fsm::{Input, Machine, NodeHealth, Settings};
@@ -219,7 +219,7 @@ fn health(times: u32) -> Outcome {
     measured(times, &mut || {
         step += 1;
         // Down for three probes of sixteen.
-        let change = machine.on_result(step % 16 > 2, machine.deadline());
+        let change = machine.on_result(fsm::Health::up_or_not(step % 16 > 2), machine.deadline());
         changes += u32::from(change.is_some());
     });
     none(u32::from(changes < times / 16))

@@ -503,7 +503,7 @@ mod tests {
     fn a_backends_file_holds_backends_as_lb_toml_does_and_nothing_else() {
         let template = Template {
             weight: crate::units::Weight::try_from(7).unwrap(),
-            max_connections: None,
+            ..Template::default()
         };
         let text =
             "[backends]\na = \"10.0.0.1:6443\"\nb = { address = \"10.0.0.2:6443\", weight = 2 }\n";

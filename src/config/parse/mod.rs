@@ -12,6 +12,7 @@ mod discovery;
 mod family;
 mod fields;
 mod given;
+mod guard;
 mod notify;
 mod origin;
 mod proxy;

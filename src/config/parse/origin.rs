@@ -58,7 +58,7 @@ pub(super) fn proxy_protocol(
 }
 
 /// A network, or one address.
-fn network(item: &Given<'_, '_>, sink: &mut Sink) -> Option<Network> {
+pub(super) fn network(item: &Given<'_, '_>, sink: &mut Sink) -> Option<Network> {
     let text = item.text(sink)?;
     let (ip, prefix) = match text.text.split_once('/') {
         Some((ip, prefix)) => (ip, Some(prefix)),

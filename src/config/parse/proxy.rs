@@ -1,6 +1,7 @@
 //! `[proxy.NAME]` and its servers.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -8,8 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
-use super::{address, check, discovery, origin, value};
-use crate::config::model::{Balance, Listen, MaxQueue, Proxy, Server, Template};
+use super::{address, check, discovery, guard, origin, value};
+use crate::config::model::{
+    Balance, HedgeAfter, Listen, MaxQueue, OnNotReady, OnUnresponsive, Proxy, Server, Template,
+};
 use crate::config::problem::Problem;
 use crate::units::Weight;
 
@@ -20,6 +23,7 @@ const SERVERS_MAX: usize = 1024;
 struct Defaults {
     weight: Weight,
     max_connections: Option<NonZeroU32>,
+    connects_per_second: Option<NonZeroU32>,
     max_queue: Option<u32>,
 }
 
@@ -28,6 +32,7 @@ impl Defaults {
         Template {
             weight: self.weight,
             max_connections: self.max_connections,
+            connects_per_second: self.connects_per_second,
         }
     }
 }
@@ -72,11 +77,12 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         None => ten_seconds,
     };
     let max_queue = max_queue(&mut fields, &defaults, sink);
+    let connect_timeout = fields.time("connect-timeout", sink);
     let proxy = Proxy {
         name: fields.own_name().to_owned(),
         listen,
         balance,
-        connect_timeout: fields.time("connect-timeout", sink),
+        connect_timeout,
         idle_timeout: fields.time("idle-timeout", sink),
         half_close_timeout: fields.time("half-close-timeout", sink),
         queue_timeout: fields.time("queue-timeout", sink),
@@ -84,18 +90,71 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         max_queue,
         client_first,
         first_byte_timeout,
+        on_unresponsive: on_unresponsive(&mut fields, sink),
+        on_not_ready: on_not_ready(&mut fields, sink),
+        max_ejected: fields.byte("max-ejected", sink),
         retries: fields.byte("retries", sink),
+        hedge_after: hedge_after(&mut fields, connect_timeout, sink),
         slowstart: fields.time("slowstart", sink),
         keepalive: fields.time_or_off("keepalive", sink),
         user_timeout: fields.time_or_off("user-timeout", sink),
         proxy_protocol: origin::proxy_protocol(&mut fields, sink),
         source: origin::source(&mut fields, sink),
+        guard: guard::guard(&mut fields, sink),
         check: checked.check,
         servers,
         discovery,
     };
     fields.finish(sink);
     (sink.errors() == before).then_some(proxy)
+}
+
+fn hedge_after(
+    fields: &mut Fields<'_, '_>,
+    connect_timeout: Duration,
+    sink: &mut Sink,
+) -> HedgeAfter {
+    let Some(given) = fields.take("hedge-after", sink) else {
+        return HedgeAfter::Auto;
+    };
+    match given.value {
+        DeValue::String(word) if word == "auto" => HedgeAfter::Auto,
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => match value::duration(&given, sink) {
+            Some(time) if time >= connect_timeout => {
+                sink.push(
+                    Problem::error(
+                        "E0109",
+                        format!("`{}.hedge-after` has no meaning here", fields.name()),
+                    )
+                    .at(&given.span, "the first connect has been given up by then")
+                    .help("let it be shorter than `connect-timeout`, or leave it out"),
+                );
+                HedgeAfter::Never
+            }
+            Some(time) if !time.is_zero() => HedgeAfter::After(time),
+            Some(_) | None => HedgeAfter::Never,
+        },
+    }
+}
+
+fn on_unresponsive(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnUnresponsive {
+    match fields.word("on-unresponsive", sink) {
+        "keep" => OnUnresponsive::Keep,
+        _reset => OnUnresponsive::Reset,
+    }
+}
+
+fn on_not_ready(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> OnNotReady {
+    match fields.word("on-not-ready", sink) {
+        "reset" => OnNotReady::Reset,
+        _drain => OnNotReady::Drain,
+    }
 }
 
 fn listen(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<Listen> {
@@ -113,6 +172,7 @@ fn defaults(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Defaults {
     let defaults = Defaults {
         weight: table.unit("weight", sink).unwrap_or(Weight::ONE),
         max_connections: table.count_u32("max-connections", sink),
+        connects_per_second: table.count_u32("connects-per-second", sink),
         max_queue: queue(&mut table, sink),
     };
     table.finish(sink);
@@ -159,6 +219,7 @@ pub(super) fn bare_servers(
     let defaults = Defaults {
         weight: template.weight,
         max_connections: template.max_connections,
+        connects_per_second: template.connects_per_second,
         max_queue: None,
     };
     servers(fields, &defaults, names, sink)
@@ -215,6 +276,7 @@ fn plain(name: String, address: std::net::SocketAddr, defaults: &Defaults) -> Se
         check_address: address,
         weight: defaults.weight,
         max_connections: defaults.max_connections,
+        connects_per_second: defaults.connects_per_second,
         disabled: false,
         backup: false,
     }
@@ -305,6 +367,9 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
     let max_connections = fields
         .count_u32("max-connections", sink)
         .or(defaults.max_connections);
+    let connects_per_second = fields
+        .count_u32("connects-per-second", sink)
+        .or(defaults.connects_per_second);
     let disabled = fields.flag("disabled", sink);
     let backup = fields.flag("backup", sink);
     let name = fields.own_name().to_owned();
@@ -316,6 +381,7 @@ fn long_form(mut fields: Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -
         check_address: check_address.unwrap_or(address),
         weight,
         max_connections,
+        connects_per_second,
         disabled,
         backup,
     })

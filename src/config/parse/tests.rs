@@ -38,6 +38,7 @@ fn the_minimal_file_has_the_documented_defaults() {
     assert_eq!(proxy.first_byte_timeout, Some(Duration::from_secs(10)));
     assert_eq!(proxy.idle_timeout, Duration::from_secs(3600));
     assert_eq!(proxy.connect_timeout, Duration::from_secs(1));
+    assert_eq!(proxy.hedge_after, HedgeAfter::Auto);
     assert_eq!(proxy.max_queue, MaxQueue::Total(1024));
     assert_eq!(proxy.check.interval, Duration::from_secs(1));
     assert_eq!(proxy.check.fast_interval, Duration::from_millis(250));
@@ -217,6 +218,16 @@ fn a_plain_https_check_verifies_or_says_that_it_doesn_t() {
     assert_eq!(tls.verify, Verify::Off);
     assert_eq!(http.path, "/");
     assert!(!http.unauthorized_is_ready);
+}
+
+#[test]
+fn a_second_connect_comes_when_it_is_told_to() {
+    let after = |text| sound(&with("", text)).proxies[0].hedge_after;
+    let time = Duration::from_millis(120);
+    assert_eq!(after("hedge-after = \"120ms\"\n"), HedgeAfter::After(time));
+    assert_eq!(after("hedge-after = \"auto\"\n"), HedgeAfter::Auto);
+    assert_eq!(after("hedge-after = \"off\"\n"), HedgeAfter::Never);
+    assert_eq!(codes(&with("", "hedge-after = \"1s\"\n")), ["E0109"]);
 }
 
 #[test]

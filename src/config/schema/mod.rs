@@ -140,6 +140,7 @@ pub const SECTIONS: &[Section] = &[
     proxy::PROXY,
     proxy::CHECK,
     proxy::PROXY_PROTOCOL,
+    proxy::PER_SOURCE,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
     discovery::DISCOVERY,

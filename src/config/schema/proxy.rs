@@ -12,6 +12,11 @@ const QUEUE: Kind = Kind::Integer {
     max: 1_000_000,
 };
 
+const PACE: Kind = Kind::Integer {
+    min: 1,
+    max: 1_000_000,
+};
+
 pub(super) const PROXY: Section = Section {
     path: "proxy.NAME",
     doc: "Listeners and the servers behind them.",
@@ -154,12 +159,60 @@ pub(super) const PROXY: Section = Section {
             "The address that servers are connected to from, checks too. `\"client\"` is the client's own, for servers that have this node as their gateway (docs/transparent.md); checks then come from this node's.",
         )
         .called(&["usesrc", "proxy_bind", "source-address", "transparent"]),
-        Key::later("hedge-after", "A second connect when the first is slow."),
-        Key::later("allow", "Client networks that may connect."),
-        Key::later("deny", "Client networks that may not connect."),
-        Key::later("per-source", "Limits per client address."),
-        Key::later("on-unresponsive", "What becomes of connections to a dead server."),
-        Key::later("on-not-ready", "What becomes of connections to a server that is not ready."),
+        Key::new(
+            "allow",
+            Kind::Form("network or address, or a list of up to 1024"),
+            Fallback::Words("everybody"),
+            "Only clients from these networks may connect; others get RST. The client is who its PROXY header says, where one is accepted.",
+        )
+        .called(&["allowlist", "allow-list", "whitelist", "src", "loadBalancerSourceRanges"]),
+        Key::new(
+            "deny",
+            Kind::Form("network or address, or a list of up to 1024"),
+            Fallback::Words("nobody"),
+            "Clients from these networks get RST, even those in `allow`.",
+        )
+        .called(&["denylist", "deny-list", "blacklist", "blocklist", "block", "reject"]),
+        Key::new(
+            "per-source",
+            Kind::Table("proxy.NAME.per-source"),
+            Fallback::Words("off"),
+            "What one source, an IPv4 address or an IPv6 /64, may take; an empty table only counts (docs/capacity.md).",
+        )
+        .called(&["per-ip", "per-client", "limit_conn", "limit-conn", "sc0_conn_cur", "stick-table"]),
+        Key::new(
+            "hedge-after",
+            ms_or_off(1, HOUR),
+            Fallback::Words("`\"auto\"`"),
+            "A connect that has no answer after so long gets a second one beside it, on another server; the first to answer gets the client. `\"auto\"` is three times the median connect time, at least 50 ms.",
+        )
+        .called(&["hedge", "hedging", "hedge_policy"]),
+        Key::new(
+            "on-unresponsive",
+            Kind::Choice(&[
+                Word::new("reset").called(&["shutdown-sessions", "close"]),
+                Word::new("keep").called(&["none"]),
+            ]),
+            Fallback::Value("\"reset\""),
+            "What becomes of established connections to a server that gives no sign of life: closed with RST while another server is ready, or left alone (docs/verdicts.md).",
+        )
+        .called(&["on-marked-down", "close_connections_on_host_health_failure"]),
+        Key::new(
+            "on-not-ready",
+            Kind::Choice(&[
+                Word::new("drain").called(&["keep"]),
+                Word::new("reset").called(&["shutdown-sessions", "close"]),
+            ]),
+            Fallback::Value("\"drain\""),
+            "What becomes of established connections to a server that is alive and says that it is not ready: left alone, or closed with RST while another server is ready.",
+        ),
+        Key::new(
+            "max-ejected",
+            Kind::Integer { min: 0, max: 100 },
+            Fallback::Value("50"),
+            "Percent of the servers that may be taken out of service for what real traffic tells of them, before their checks have failed. Never the last one; 0: none.",
+        )
+        .called(&["max_ejection_percent", "max-ejection-percent"]),
         Key::new(
             "backends-file",
             Kind::Form("absolute path"),
@@ -335,6 +388,51 @@ pub(super) const PROXY_PROTOCOL: Section = Section {
     ],
 };
 
+pub(super) const PER_SOURCE: Section = Section {
+    path: "proxy.NAME.per-source",
+    doc: "What one source may take of this proxy: an IPv4 address, or an IPv6 network of 64 bits. More is refused with RST. Everybody is counted; `lbd status --top` shows the busiest.",
+    keys: &[
+        Key::new(
+            "max-connections",
+            CONNECTIONS,
+            Fallback::Words("no limit"),
+            "Connections at once, running and queued.",
+        )
+        .called(&[
+            "maxconn",
+            "conn_cur",
+            "max_connections_per_ip",
+            "limit_conn",
+        ]),
+        Key::new(
+            "connections-per-second",
+            PACE,
+            Fallback::Words("no limit"),
+            "New connections in a second, in the long run.",
+        )
+        .called(&[
+            "conn_rate",
+            "rate",
+            "rate-limit",
+            "limit_req",
+            "connects-per-second",
+        ]),
+        Key::new(
+            "burst",
+            PACE,
+            Fallback::Words("`connections-per-second`"),
+            "New connections at once, after a rest.",
+        ),
+        Key::new(
+            "exempt",
+            Kind::Form("network or address, or a list of up to 1024"),
+            Fallback::Words("none"),
+            "Sources that are counted and never limited.",
+        )
+        .called(&["except", "whitelist", "allow"]),
+    ],
+};
+
 pub(super) const BACKEND_DEFAULTS: Section = Section {
     path: "proxy.NAME.backend-defaults",
     doc: "What holds for every backend that doesn't say otherwise.",
@@ -352,6 +450,13 @@ pub(super) const BACKEND_DEFAULTS: Section = Section {
             "Connections to one server, exact over all workers.",
         )
         .called(&["maxconn"]),
+        Key::new(
+            "connects-per-second",
+            PACE,
+            Fallback::Words("no limit"),
+            "New connections to one server in a second, evenly spaced; the excess waits in the queue.",
+        )
+        .called(&["max-connects-per-second", "connection-rate", "max-connrate"]),
         Key::new(
             "max-queue",
             QUEUE,
@@ -386,6 +491,13 @@ pub(super) const BACKENDS: Section = Section {
             "Connections to this server, exact over all workers.",
         )
         .called(&["maxconn"]),
+        Key::new(
+            "connects-per-second",
+            PACE,
+            Fallback::Words("`backend-defaults`, else no limit"),
+            "New connections to this server in a second, evenly spaced; the excess waits in the queue.",
+        )
+        .called(&["max-connects-per-second", "connection-rate", "max-connrate"]),
         Key::new(
             "check-address",
             Kind::Form("`IP:PORT`"),

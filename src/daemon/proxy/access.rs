@@ -144,6 +144,7 @@ fn render(record: &AccessRecord, farms: &[Arc<Farm>], settings: &AccessLog) -> O
         server_active: record.counts.srv_conn.into(),
         retries: record.retries.into(),
         redispatched: record.redispatched,
+        hedged: record.hedged,
         server_queue: record.counts.srv_queue.into(),
         backend_queue: record.counts.backend_queue.into(),
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -34,12 +34,13 @@ use crate::health::probe::Probe;
 use crate::health::task::Finding;
 use crate::ipc::message::{ToKeeper, ToProxy, Welcome};
 use crate::net::clock;
+use crate::proxy::dispatch::verdicts::Checked;
 use crate::proxy::engine::{Engine, EngineOptions, Listeners, Placement};
 use crate::proxy::farm::Farm;
 
 /// Signs of life to the keeper, and how often pending news is looked at.
 const BEAT: Duration = Duration::from_millis(50);
-/// Slowstart ramps, suspicions of the data path, closed doors.
+/// Slowstart ramps, closed doors.
 const TICK: Duration = Duration::from_millis(250);
 /// SIGTERM to this process alone.
 const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
@@ -94,6 +95,8 @@ pub(super) struct Control {
     watchers: Watchers,
     /// Of sources of servers.
     discovered: mpsc::Receiver<known::Finding>,
+    /// A server is to be checked at once.
+    alarm: Arc<Notify>,
     serve_by: Instant,
     news: News,
     clients: Clients,
@@ -163,6 +166,11 @@ impl Control {
         let clients = Clients::new(&config);
         let discovered = discoveries::start(&config);
         let known = Known::new(&config);
+        let alarm = Arc::new(Notify::new());
+        for farm in &farms {
+            let alarm = Arc::clone(&alarm);
+            farm.set_alarm(Arc::new(move || alarm.notify_one()));
+        }
         let fixed = Fixed {
             workers: plan.workers,
             config,
@@ -193,6 +201,7 @@ impl Control {
             findings,
             watchers,
             discovered,
+            alarm,
             news: News::default(),
             clients,
             orders,
@@ -215,6 +224,7 @@ impl Control {
                 Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
                 Some(found) = self.discovered.recv() => self.on_discovery(found)?,
                 Some(order) = self.orders.recv() => self.on_order(order),
+                () = self.alarm.notified() => self.on_suspicion(clock::now()),
                 _ = beat.tick() => self.on_beat(clock::now())?,
                 _ = tick.tick() => self.on_tick(clock::now(), &source),
                 Some(()) = signals.terminate.recv() => self.stop(GRACE_ON_SIGNAL, "SIGTERM"),
@@ -231,7 +241,15 @@ impl Control {
 
     fn on_finding(&mut self, finding: &Finding) -> Result<(), ProxyError> {
         if let Some(farm) = self.shared.farms.get(finding.proxy) {
-            farm.set_up(finding.server, finding.up, finding.finished);
+            let checked = Checked {
+                health: finding.health,
+                found: finding.verdict.health(),
+                began: finding.started,
+            };
+            farm.on_check(finding.server, checked, finding.finished);
+            if finding.verdict.is_ready() {
+                farm.passed_check(finding.server, finding.finished);
+            }
         }
         self.shared.changing().board.record(finding);
         self.news.snapshot_due = true;
@@ -261,6 +279,11 @@ impl Control {
     /// Begins to serve when that is possible, and tells the keeper what it should know.
     fn on_beat(&mut self, now: Instant) -> Result<(), ProxyError> {
         self.try_begin(now)?;
+        for farm in &self.shared.farms {
+            farm.watch(now);
+        }
+        // Those that it was too early for.
+        self.on_suspicion(now);
         let heard = self.shared.changing().keeper_heard;
         self.outstanding.tick(now, heard);
         let Tie::Connected(link) = &self.keeper else {
@@ -274,13 +297,8 @@ impl Control {
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
         self.follow_rosters(now);
-        for (proxy, farm) in self.shared.farms.iter().enumerate() {
+        for farm in &self.shared.farms {
             farm.tick(now);
-            for (place, _) in farm.roster().present() {
-                if farm.take_suspect(place) {
-                    self.watchers.hurry(proxy, place);
-                }
-            }
         }
         self.doors.serve(source, &self.orders_sender, now);
         if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
@@ -334,6 +352,25 @@ impl Control {
         let cpus = (!cpus.is_empty()).then(|| tracing::field::debug(cpus));
         tracing::info!(elapsed_ms, workers = count, cpus, "serving");
         Ok(())
+    }
+
+    /// Has servers checked at once that the data path, or another server's check, has made suspect.
+    /// No sooner after the last check of one than checks follow each other in transition: more
+    /// haste would take a server down for a shorter fault than its check was set up for.
+    fn on_suspicion(&self, now: Instant) {
+        for (proxy, farm) in self.shared.farms.iter().enumerate() {
+            let pause = farm.config().check.fast_interval;
+            for (place, _) in farm.roster().present() {
+                if !farm.is_suspect(place) {
+                    continue;
+                }
+                let checked = self.shared.changing().board.checked(proxy, place);
+                let rested = |checked| now.saturating_duration_since(checked) >= pause;
+                if checked.is_none_or(rested) && farm.take_suspect(place) {
+                    self.watchers.hurry(proxy, place);
+                }
+            }
+        }
     }
 
     async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {

@@ -71,7 +71,8 @@ fn serving(shared: &Shared) -> Vec<ProxyServing> {
     farms
         .map(|(at, farm)| ProxyServing {
             probed: changing.board.is_probed(at),
-            usable: u16::try_from(farm.usable()).unwrap_or(u16::MAX),
+            // Not what traffic says: that is this moment's, and the address does not move for it.
+            usable: u16::try_from(farm.able()).unwrap_or(u16::MAX),
             probe_epoch: changing.board.probe_epoch(at),
         })
         .collect()

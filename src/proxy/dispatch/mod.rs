@@ -6,9 +6,13 @@
 //! for retries, and for the limit. While somebody waits, the board's slots are held, and both
 //! newcomers and those who leave come here. A further way to choose is another kind of [`plan`].
 
+mod beside;
 pub mod board;
 pub mod plan;
 pub mod slots;
+pub mod verdicts;
+
+mod waiting;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +20,11 @@ use std::time::{Duration, Instant};
 use self::board::Board;
 use self::plan::{Candidate, Owed, Plan};
 use self::slots::{Door, Slots, Take};
+use self::verdicts::Verdicts;
 use crate::config::model::{self, Balance, MaxQueue};
 use crate::proxy::balance::{Key, Rotation};
+use crate::proxy::outlook::Outlook;
+use crate::proxy::pace::Pacers;
 use crate::proxy::queue::{Full, Queue, Ticket, Tried, Waiter};
 use crate::proxy::server::{AdminState, Server};
 
@@ -32,6 +39,8 @@ pub enum Admission {
     NoServer,
     /// Every server is at its limit and so is the queue.
     QueueFull,
+    /// There is room in the queue, but going by what was served of late it would wait in vain.
+    NotInTime,
 }
 
 /// News for a connection that waits.
@@ -71,11 +80,19 @@ pub struct Dispatch {
     /// No server but backups is usable.
     on_backups: bool,
     queue: Queue,
+    outlook: Outlook,
     max_queue: MaxQueue,
+    /// Connects a second. Where any server has such a limit, nobody picks without the lock.
+    pacers: Pacers,
+    /// When to look again for those who wait for a paced server.
+    wake: Option<Instant>,
+    /// As far as the lock's holder has said; `None`: nothing is measured, nothing paced.
+    now: Option<Instant>,
     slowstart: Duration,
     ramping: bool,
     cold: bool,
     notices: Vec<Notice>,
+    verdicts: Verdicts,
 }
 
 impl Dispatch {
@@ -99,11 +116,16 @@ impl Dispatch {
             owed: Owed::default(),
             on_backups: false,
             queue: Queue::default(),
+            outlook: Outlook::new(config.queue_timeout),
             max_queue: config.max_queue,
+            pacers: Pacers::default(),
+            wake: None,
+            now: None,
             slowstart: config.slowstart,
             ramping: false,
             cold: false,
             notices: Vec::new(),
+            verdicts: Verdicts::new(config),
         }
     }
 
@@ -120,8 +142,9 @@ impl Dispatch {
 
     /// Finds a server for a connection, or a place to wait.
     pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
+        self.open_paced();
         if self.queue.is_empty()
-            && let Some(server) = self.pick(tried, key)
+            && let Some(server) = self.pick_paced(tried, key)
         {
             return Admission::Server(server);
         }
@@ -131,14 +154,21 @@ impl Dispatch {
         let waiter = Waiter { ticket, tried, key };
         let admission = match turn {
             Turn::Again => {
-                self.queue.push_front(waiter);
-                Admission::Queued(0)
+                self.now.inspect(|now| self.outlook.returned(*now));
+                Admission::Queued(self.queue.push_again(waiter))
             }
-            Turn::First => match self.queue.push(waiter, self.queue_limit()) {
-                Ok(before) => Admission::Queued(before),
-                Err(Full) => return Admission::QueueFull,
-            },
+            Turn::First => {
+                let limit = self.queue_limit();
+                if self.queue.len() < limit && self.is_hopeless() {
+                    return Admission::NotInTime;
+                }
+                match self.queue.push(waiter, limit) {
+                    Ok(before) => Admission::Queued(before),
+                    Err(Full) => return Admission::QueueFull,
+                }
+            }
         };
+        self.now.inspect(|now| self.outlook.busy(*now));
         // A slot may have come free before anybody knew that it is waited for.
         self.board.hold(self.servers.len());
         self.pump();
@@ -158,6 +188,7 @@ impl Dispatch {
     pub fn leave(&mut self, ticket: Ticket) -> bool {
         let waited = self.queue.remove(ticket);
         self.let_go_if_empty();
+        self.plan_wake();
         waited
     }
 
@@ -197,6 +228,7 @@ impl Dispatch {
 
     /// Hands free slots to those who wait, in order.
     pub fn pump(&mut self) {
+        self.open_paced();
         if self.usable() == 0 {
             while let Some(ticket) = self.queue.pop() {
                 self.notices.push(Notice::NoServer(ticket));
@@ -206,16 +238,22 @@ impl Dispatch {
         while !queue.is_empty()
             && self.has_room()
             && let Some((ticket, server)) =
-                queue.serve(|waiter| self.pick(waiter.tried, waiter.key))
+                queue.serve(|waiter| self.pick_paced(waiter.tried, waiter.key))
         {
+            self.now.inspect(|now| self.outlook.served(*now));
             self.notices.push(Notice::Granted(ticket, server));
         }
         self.queue = queue;
         self.let_go_if_empty();
+        self.plan_wake();
     }
 
-    fn let_go_if_empty(&self) {
-        if self.queue.is_empty() {
+    fn let_go_if_empty(&mut self) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        self.outlook.forget();
+        if self.pacers.is_empty() {
             self.board.let_go(self.servers.len());
         }
     }
@@ -225,16 +263,6 @@ impl Dispatch {
         members.any(|(index, s)| {
             self.in_force(s) && self.board.slots(index).is_some_and(Slots::has_room)
         })
-    }
-
-    /// A health verdict; answers whether anything changed. Slowstart follows an outage only.
-    pub fn set_up(&mut self, server: usize, up: bool, now: Instant) -> bool {
-        let ramp = self.slowstart;
-        let changed = self
-            .member_mut(server)
-            .is_some_and(|s| s.set_up(up, ramp, now));
-        self.after_change(changed);
-        changed
     }
 
     /// What an earlier process knew of a server.
@@ -306,6 +334,7 @@ impl Dispatch {
         if !changed {
             return;
         }
+        self.settle();
         let was_ramping = self.ramping;
         let ramping = self.members().any(|(_, s)| s.ramping());
         self.ramping = ramping;
@@ -319,19 +348,28 @@ impl Dispatch {
         if was_ramping && !self.ramping {
             self.rotation.restart();
         }
+        // Other servers will serve another number.
+        self.outlook.forget();
         self.publish();
         if !self.queue.is_empty() {
+            self.now.inspect(|now| self.outlook.busy(*now));
             self.pump();
         }
     }
 
     /// Brings limits and weights to the board.
     fn publish(&mut self) {
-        for (index, server) in self.servers.iter().enumerate() {
-            let usable = server.as_ref().filter(|server| server.usable());
-            let limit = usable.map_or(0, |server| server.limit(!self.cold));
+        let rates = self.servers.iter();
+        self.pacers
+            .set(rates.map(|server| server.as_ref()?.connects_per_second()));
+        if self.pacers.is_empty() {
+            self.let_go_if_empty();
+        } else {
+            self.board.hold(self.servers.len());
+        }
+        for index in 0..self.servers.len() {
             if let Some(slots) = self.board.slots(index) {
-                slots.set_limit(limit);
+                slots.set_limit(self.open_limit(index));
             }
         }
         let weights: Vec<u32> = self
@@ -450,5 +488,7 @@ fn in_rotation(
     }
 }
 
+#[cfg(test)]
+mod capacity_tests;
 #[cfg(test)]
 pub(in crate::proxy) mod tests;

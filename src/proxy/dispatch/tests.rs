@@ -13,6 +13,7 @@ pub(in crate::proxy) fn server(weight: i64, max: u32) -> model::Server {
         check_address: "127.0.0.1:1".parse().unwrap(),
         weight: Weight::try_from(weight).unwrap(),
         max_connections: std::num::NonZeroU32::new(max),
+        connects_per_second: None,
         disabled: false,
         backup: false,
     }
@@ -31,12 +32,17 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
         max_queue,
         client_first: false,
         first_byte_timeout: None,
+        on_unresponsive: model::OnUnresponsive::Reset,
+        on_not_ready: model::OnNotReady::Drain,
+        max_ejected: 0,
         retries: 3,
+        hedge_after: model::HedgeAfter::Never,
         slowstart: Duration::from_secs(60),
         keepalive: None,
         user_timeout: None,
         proxy_protocol: None,
         source: model::Source::Any,
+        guard: model::Guard::default(),
         check: model::Check {
             kind: model::CheckKind::Tcp,
             interval: Duration::from_secs(2),
@@ -343,6 +349,7 @@ fn seeded_runs_keep_every_invariant() {
                     }
                     Admission::NoServer => assert_eq!(dispatch.usable(), 0),
                     Admission::QueueFull => assert!(waiting.len() >= 10),
+                    Admission::NotInTime => panic!("nobody said what time it is"),
                 },
             }
             for notice in dispatch.take_notices() {

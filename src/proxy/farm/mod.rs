@@ -7,7 +7,7 @@ pub mod table;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,21 @@ use super::counters::{ProxyTotals, ServerTotals, WorkerCounters};
 use super::dispatch::board::Board;
 use super::dispatch::slots::Slots;
 use super::dispatch::{Admission, Dispatch, Notice, Turn};
+use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
 use super::roster::{self, Member, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
+use super::sources::Sources;
 use crate::config::model;
+use crate::net::clock;
+
+mod verdicts;
+
+use self::verdicts::Suspects;
+pub use self::verdicts::{Alarm, Standing};
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -37,7 +45,13 @@ pub struct Farm {
     addresses: Box<[Address]>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
-    suspects: Vec<AtomicBool>,
+    sources: Option<Sources>,
+    /// When somebody who waits for a paced server is to be served, microseconds since `began`;
+    /// the highest number: nobody.
+    wake: AtomicU64,
+    began: Instant,
+    doubts: Doubts,
+    suspects: Suspects,
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
@@ -68,8 +82,12 @@ impl Farm {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
-            suspects: (0..places).map(|_| AtomicBool::new(false)).collect(),
+            sources: config.guard.per_source.as_ref().map(Sources::new),
+            doubts: Doubts::new(places, clock::now()),
+            suspects: Suspects::new(places),
             addresses: addresses.map(Address::new).collect(),
+            wake: AtomicU64::new(u64::MAX),
+            began: clock::now(),
             roster: Swap::from_pointee(table.roster().clone()),
             seats: Mutex::new(Seats {
                 table,
@@ -90,15 +108,6 @@ impl Farm {
     #[must_use]
     pub const fn config(&self) -> &model::Proxy {
         &self.config
-    }
-
-    /// A health verdict. DOWN→UP starts slowstart, the first verdict doesn't; UP→DOWN sends
-    /// connects in flight elsewhere.
-    pub fn set_up(&self, server: usize, up: bool, now: Instant) {
-        let changed = self.change(|dispatch| dispatch.set_up(server, up, now));
-        if changed && !up {
-            self.tell_server_down(server);
-        }
     }
 
     /// What the previous process knew of a server.
@@ -126,14 +135,6 @@ impl Farm {
         self.dispatch().usable()
     }
 
-    /// Whether a connect to `server` failed since the last call: a probe is due.
-    #[must_use]
-    pub fn take_suspect(&self, server: usize) -> bool {
-        self.suspects
-            .get(server)
-            .is_some_and(|s| s.swap(false, Ordering::Relaxed))
-    }
-
     fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
         self.dispatch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,7 +143,9 @@ impl Farm {
     fn change<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
         let (outcome, notices) = {
             let mut dispatch = self.dispatch();
+            dispatch.at(clock::now());
             let outcome = change(&mut dispatch);
+            self.set_wake(dispatch.wake());
             if !dispatch.has_notices() {
                 return outcome;
             }
@@ -161,6 +164,32 @@ impl Farm {
             }
         }
         outcome
+    }
+
+    fn set_wake(&self, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| {
+            let since = at.saturating_duration_since(self.began).as_micros();
+            // Rounded up: it is not woken before its time.
+            u64::try_from(since).map_or(u64::MAX, |since| since.saturating_add(1))
+        });
+        if self.wake.load(Ordering::Relaxed) != at {
+            self.wake.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// How long until somebody who waits for a paced server is to be served; `None`: nobody is.
+    pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let at = self.wake.load(Ordering::Relaxed);
+        if at == u64::MAX {
+            return None;
+        }
+        let at = self.began + Duration::from_micros(at);
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Serves those whose time has come.
+    pub(super) fn wake(&self) {
+        self.change(Dispatch::pump);
     }
 
     fn tell_server_down(&self, server: usize) {
@@ -199,6 +228,11 @@ impl Farm {
         &self.gate
     }
 
+    /// What each source has of this proxy; `None`: nobody counts.
+    pub(super) const fn sources(&self) -> Option<&Sources> {
+        self.sources.as_ref()
+    }
+
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
     /// those whose connect failed.
     /// `key` names the client to strategies that ask for it.
@@ -209,6 +243,26 @@ impl Farm {
             return Admission::Server(server);
         }
         self.change(|dispatch| dispatch.admit(ticket, tried, turn, key))
+    }
+
+    /// A slot on a server among those `allowed`, if one is free and nobody waits. Takes the lock.
+    pub fn take_beside(&self, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        self.change(|dispatch| dispatch.take_beside(allowed))
+    }
+
+    /// Whether a server that takes connections is not in `tried`.
+    pub(super) fn has_untried(&self, tried: Tried) -> bool {
+        self.dispatch().has_untried(tried)
+    }
+
+    /// Which servers answer connects.
+    pub const fn doubts(&self) -> &Doubts {
+        &self.doubts
+    }
+
+    /// A check of `server` has passed.
+    pub fn passed_check(&self, server: usize, now: Instant) {
+        self.doubts.answered(server, self.doubts.time(now));
     }
 
     /// Takes back a slot; answers how many the server has left. Takes the lock while somebody
@@ -224,13 +278,6 @@ impl Farm {
     /// Drops a leaver from the queue; `false`: a grant is on its way to it.
     pub fn leave(&self, ticket: Ticket) -> bool {
         self.dispatch().leave(ticket)
-    }
-
-    /// A connect to `server` failed.
-    pub(super) fn suspect(&self, server: usize) {
-        if let Some(suspect) = self.suspects.get(server) {
-            suspect.store(true, Ordering::Relaxed);
-        }
     }
 
     /// Everything that status and metrics show.
@@ -249,6 +296,8 @@ impl Farm {
         FarmStats {
             name: self.config.name.clone(),
             usable: dispatch.usable(),
+            able: dispatch.able(),
+            panic: dispatch.panics(),
             connections: self.gate.inside(),
             connections_max: self.gate.most(),
             connections_limit: self.config.max_connections.map(NonZeroU32::get),
@@ -268,6 +317,10 @@ pub struct FarmStats {
     pub name: String,
     /// Servers that may take new connections.
     pub usable: usize,
+    /// Servers that could, as far as checks and the operator say.
+    pub able: usize,
+    /// Every server that could is held back, and they are used all the same.
+    pub panic: bool,
     /// Connections now, running and queued.
     pub connections: u32,
     /// The most at once.
@@ -297,6 +350,8 @@ pub struct ServerStats {
     pub address: SocketAddr,
     /// What the health checks say.
     pub operational: Operational,
+    /// What stands behind that, and beside it.
+    pub standing: Standing,
     /// What the administrator says.
     pub admin: AdminState,
     /// Whether it may take new connections.
@@ -338,6 +393,7 @@ impl ServerStats {
             name: member.name.clone(),
             address: member.address,
             operational: server.operational(),
+            standing: Standing::new(server, now),
             admin: server.admin(),
             usable: server.usable(),
             weight: server.weight(),

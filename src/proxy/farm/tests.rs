@@ -1,7 +1,7 @@
 //! Many threads on one farm: limits, order and shares hold whatever the threads do to each other.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
@@ -156,7 +156,9 @@ impl Storm<'_> {
                         self.queued.fetch_add(1, Ordering::Relaxed);
                         waiting.push(ticket);
                     }
-                    Admission::NoServer | Admission::QueueFull => panic!("refused"),
+                    Admission::NoServer | Admission::QueueFull | Admission::NotInTime => {
+                        panic!("refused")
+                    }
                 }
             }
             self.mailboxes[usize::from(worker)].take(&mut mail);

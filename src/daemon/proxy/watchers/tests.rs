@@ -41,7 +41,7 @@ async fn a_server_that_is_added_is_probed_and_one_that_is_removed_no_more() {
             break finding;
         }
     };
-    assert!(finding.up);
+    assert!(finding.health.is_ready());
     board.record(&finding);
     assert_eq!(board.servers(0)[place].as_ref().unwrap().up, Some(true));
     // Nothing has changed: the task goes on.

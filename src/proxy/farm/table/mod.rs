@@ -174,9 +174,8 @@ impl Farm {
         if let Some(present) = self.addresses.get(place) {
             present.set(address);
         }
-        if let Some(suspect) = self.suspects.get(place) {
-            suspect.store(false, Ordering::Relaxed);
-        }
+        self.doubts.forget(place);
+        self.suspects.forget(place);
         self.board.slots(place).map(Slots::forget);
     }
 

@@ -1,0 +1,74 @@
+//! What time does to those who wait: whether there is hope for one more, and when a paced server may
+//! be connected to.
+
+use std::time::Instant;
+
+use super::Dispatch;
+use crate::proxy::balance::Key;
+use crate::proxy::queue::Tried;
+use crate::proxy::server::Server;
+
+impl Dispatch {
+    /// Says what time it is: what comes next happens at `now`.
+    pub fn at(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// When to call [`Self::pump`] again, because a paced server may be connected to then and
+    /// somebody waits for it.
+    #[must_use]
+    pub const fn wake(&self) -> Option<Instant> {
+        self.wake
+    }
+
+    /// Whether a newcomer would wait in vain.
+    pub(super) fn is_hopeless(&mut self) -> bool {
+        let before = self.queue.len();
+        self.now
+            .is_some_and(|now| self.outlook.is_hopeless(before, now))
+    }
+
+    /// A pick that counts towards the server's pace.
+    pub(super) fn pick_paced(&mut self, tried: Tried, key: Key) -> Option<usize> {
+        let server = self.pick(tried, key)?;
+        if let Some(now) = self.now
+            && self.pacers.take(server, now)
+            && let Some(slots) = self.board.slots(server)
+        {
+            slots.set_limit(0);
+        }
+        Some(server)
+    }
+
+    /// Opens the slots of paced servers that may be connected to again.
+    pub(super) fn open_paced(&mut self) {
+        if self.pacers.is_empty() {
+            return;
+        }
+        for index in 0..self.servers.len() {
+            if let Some(slots) = self.board.slots(index) {
+                slots.set_limit(self.open_limit(index));
+            }
+        }
+    }
+
+    /// How many connections a server's slots let in now.
+    pub(super) fn open_limit(&self, index: usize) -> u32 {
+        let server = self.server(index).filter(|s| s.usable());
+        let shut = self.now.is_some_and(|now| !self.pacers.is_open(index, now));
+        server
+            .filter(|_| !shut)
+            .map_or(0, |server| server.limit(!self.cold))
+    }
+
+    pub(super) fn plan_wake(&mut self) {
+        let (wanted, servers) = (!self.queue.is_empty(), &self.servers);
+        let usable = |place: usize| {
+            let server = servers.get(place).and_then(Option::as_ref);
+            server.is_some_and(Server::usable)
+        };
+        self.wake = self
+            .now
+            .and_then(|now| self.pacers.want(wanted, usable, now));
+    }
+}
