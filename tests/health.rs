@@ -579,3 +579,37 @@ fn a_watched_server_goes_down_after_fall_failures_and_up_after_rise_successes() 
             .unwrap();
     });
 }
+
+#[test]
+fn however_often_a_probe_is_asked_for_some_time_passes_between_two() {
+    let address = server(drop);
+    let check = Check {
+        interval: Duration::from_secs(3600),
+        ..check(CheckKind::Tcp)
+    };
+    let hurry = Arc::<tokio::sync::Notify>::default();
+    let target = Target {
+        proxy: 0,
+        server: 0,
+        proxy_name: "p".to_owned(),
+        server_name: "s".to_owned(),
+        probe: Probe::new(&check, address, Path::new("/nonexistent")).unwrap(),
+        machine: Machine::new(&check, clock::now()),
+        hurry: Arc::clone(&hurry),
+    };
+    block_on(async {
+        let (sender, mut findings) = tokio::sync::mpsc::channel(1);
+        let task = tokio::spawn(task::watch(target, sender));
+        let first = findings.recv().await.unwrap();
+        let mut last = first;
+        for _ in 0..10 {
+            hurry.notify_one();
+            let next = findings.recv().await.unwrap();
+            let pause = next.started - last.finished;
+            assert!(pause >= Duration::from_millis(50), "{pause:?}");
+            assert!(pause < Duration::from_secs(60), "{pause:?}");
+            last = next;
+        }
+        task.abort();
+    });
+}

@@ -5,6 +5,10 @@
     reason = "helpers of tests panic like tests"
 )]
 
+#[path = "proxy/balancing.rs"]
+mod balancing;
+#[path = "proxy/capacity.rs"]
+mod capacity;
 #[path = "proxy/fairness.rs"]
 mod fairness;
 #[path = "proxy/headers.rs"]
@@ -25,6 +29,8 @@ mod relaying;
 mod resets;
 #[path = "proxy/servers.rs"]
 mod servers;
+#[path = "proxy/sources.rs"]
+mod sources;
 #[path = "proxy/spread.rs"]
 mod spread;
 #[path = "proxy/stalls.rs"]

@@ -117,6 +117,7 @@ impl Keeper {
             config_path: "/etc/lbd/lb.toml".to_owned(),
             generation: 1,
             snapshot,
+            notes: None,
         };
         let config = memfd::sealed("lb.toml", text.as_bytes()).unwrap();
         self.send(&ToProxy::Welcome(welcome), &[config]);

@@ -90,6 +90,7 @@ const PURE: &[&str] = &[
     "src/peer/tickle.rs",
     "src/admin/channel.rs",
     "src/admin/table.rs",
+    "src/admin/talkers.rs",
     "src/cli/demo/plan.rs",
 ];
 

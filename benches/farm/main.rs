@@ -1,16 +1,17 @@
 //! `cargo bench --bench farm`: what a connection pays for what all workers share: a slot on a
-//! server taken and given back, and a record for the access log, with 1, 2 and 4 threads. Prints
-//! nanoseconds of CPU and of wall time for each; nothing to pass or fail.
+//! server taken and given back under each strategy, and a record for the access log, with 1, 2 and 4
+//! threads. Prints nanoseconds of CPU and of wall time for each; nothing to pass or fail.
 #![expect(clippy::print_stdout, reason = "the result goes to standard output")]
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Barrier;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use lbd::config;
+use lbd::config::model::Balance;
 use lbd::net::clock;
 use lbd::proxy::balance::Key;
 use lbd::proxy::dispatch::{Admission, Turn};
@@ -24,6 +25,14 @@ use nix::time::{ClockId, clock_gettime};
 const ROUNDS: usize = 9;
 /// Operations of one thread in a round.
 const PAIRS: u64 = 200_000;
+
+const STRATEGIES: [&str; 5] = [
+    "round-robin",
+    "least-connections",
+    "random",
+    "source-hash",
+    "first",
+];
 
 const FILE: &str = r#"
 [proxy.p]
@@ -56,6 +65,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             take_and_give_back(&farm, thread);
         })?;
     }
+    for servers in [3, 16, 200] {
+        for balance in STRATEGIES {
+            let farm = farm(balance, servers)?;
+            row(&format!("{balance}, {servers} servers"), |thread| {
+                take_and_give_back(&farm, thread);
+            })?;
+        }
+    }
     let (sender, receiver) = sync_channel(8192);
     let sink = AccessSink::new(sender);
     let reader = thread::spawn(move || receiver.iter().count());
@@ -72,14 +89,38 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Equal servers, all up.
+fn farm(balance: &str, servers: usize) -> Result<Farm, Box<dyn Error>> {
+    let addresses: Vec<String> = (1..=servers)
+        .map(|n| format!("\"127.0.0.1:{n}\""))
+        .collect();
+    let file = format!(
+        "[proxy.p]\nlisten = \":6443\"\nbalance = \"{balance}\"\nbackends = [{}]\n\
+         backend-defaults = {{ max-connections = 1000 }}\n",
+        addresses.join(", ")
+    );
+    let config = config::load(&file).map_err(|problems| format!("{problems:?}"))?;
+    let farm = Farm::new(config.proxies.first().ok_or("no proxy")?);
+    for server in 0..servers {
+        farm.set_up(server, true, clock::now());
+    }
+    Ok(farm)
+}
+
 fn take_and_give_back(farm: &Farm, thread: u16) {
     let ticket = Ticket {
         worker: thread,
         slot: 0,
         serial: 0,
     };
-    for _ in 0..PAIRS {
-        match farm.admit(ticket, Tried::default(), Turn::First, Key::NONE) {
+    let by_source = farm.config().balance == Balance::SourceHash;
+    for client in 0..PAIRS {
+        let key = if by_source {
+            Key::of(Ipv4Addr::from_bits(u32::try_from(client).unwrap_or(0)).into())
+        } else {
+            Key::NONE
+        };
+        match farm.admit(ticket, Tried::default(), Turn::First, key) {
             Admission::Server(server) => {
                 farm.release(server);
             }

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use super::status::{ProxyStatus, SourceStatus, short_time};
+use super::status::{DiscoveryStatus, ProxyStatus, short_time};
 use super::table::push_line;
 use crate::discovery::known::Source;
 
 /// The sources of one proxy.
 #[must_use]
-pub fn gather(sources: &[Source], now: Instant) -> Vec<SourceStatus> {
+pub fn gather(sources: &[Source], now: Instant) -> Vec<DiscoveryStatus> {
     let age = |since: Instant| {
         let age = now.saturating_duration_since(since).as_millis();
         u64::try_from(age).unwrap_or(u64::MAX)
     };
-    let status = |source: &Source| SourceStatus {
+    let status = |source: &Source| DiscoveryStatus {
         kind: source.kind.word().to_owned(),
         source: source.label.clone(),
         servers: u64::try_from(source.servers.len()).unwrap_or(u64::MAX),
@@ -27,7 +27,7 @@ pub fn gather(sources: &[Source], now: Instant) -> Vec<SourceStatus> {
 
 /// A line for each, under the servers.
 pub(super) fn lines(out: &mut String, proxy: &ProxyStatus) {
-    for source in &proxy.sources {
+    for source in &proxy.discovery {
         let plural = if source.servers == 1 { "" } else { "s" };
         let ago = |label: &str, ms: Option<u64>| {
             ms.map(|ms| format!(", {label} {} ago", short_time(ms)))
@@ -51,7 +51,7 @@ pub(super) fn lines(out: &mut String, proxy: &ProxyStatus) {
 
 /// Sources that fail, a line each.
 pub(super) fn problems(proxy: &ProxyStatus) -> impl Iterator<Item = String> + '_ {
-    proxy.sources.iter().filter_map(|source| {
+    proxy.discovery.iter().filter_map(|source| {
         let error = source.error.as_ref()?;
         let (kind, which) = (&source.kind, &source.source);
         Some(format!("{}: {kind} {which}: {error}", proxy.name))
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_source_is_a_line_with_its_servers_its_age_and_its_error() {
-        let source = |servers, heard_ms: Option<u64>, error: Option<&str>| SourceStatus {
+        let source = |servers, heard_ms: Option<u64>, error: Option<&str>| DiscoveryStatus {
             kind: "dns".to_owned(),
             source: "api.example:6443".to_owned(),
             servers,
@@ -75,7 +75,7 @@ mod tests {
         };
         let proxy = ProxyStatus {
             name: "kube".to_owned(),
-            sources: vec![
+            discovery: vec![
                 source(1, Some(2_500), None),
                 source(0, None, Some("no such name")),
             ],

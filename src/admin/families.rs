@@ -6,7 +6,7 @@ use crate::ipc::message::{
 };
 use crate::metrics::{Families, Family, Kind};
 
-use super::status::{ProxyStatus, ServerState, ServerStatus, SourceStatus, Status};
+use super::status::{DiscoveryStatus, ProxyStatus, ServerState, ServerStatus, Status};
 
 macro_rules! families {
     ($($ident:ident = $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
@@ -99,6 +99,8 @@ families! {
     PROXY_HELPED = Counter "lbd_proxy_helped_total" ["proxy"], "Connections that a worker accepted for another one that was busy.";
     PROXY_HEADERS = Counter "lbd_proxy_headers_accepted_total" ["proxy"], "PROXY headers that were believed.";
     PROXY_LIMITED = Counter "lbd_proxy_limit_reached_total" ["proxy"], "Times listeners rested because a limit was reached.";
+    PROXY_SOURCES = Gauge "lbd_proxy_sources" ["proxy"], "Client sources (IPv4 addresses, IPv6 /64 networks) that have a connection; absent without per-source.";
+    PROXY_SOURCE_MAX = Gauge "lbd_proxy_source_connections_max" ["proxy"], "Connections of the source that has most; absent without per-source.";
     DISCOVERY_OK = Gauge "lbd_discovery_ok" ["proxy", "kind", "source"], "Whether the source's last word was a good one; absent: none yet.";
     DISCOVERY_SERVERS = Gauge "lbd_discovery_servers" ["proxy", "kind", "source"], "Servers that the source found last.";
     DISCOVERY_AGE = Gauge "lbd_discovery_heard_age_seconds" ["proxy", "kind", "source"], "Time since the source's last good word (a file: since it was read); absent: never.";
@@ -341,18 +343,23 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
     for (family, value) in single {
         out.add(family, &[name], value);
     }
+    if let Some(sources) = &proxy.sources {
+        let most = sources.top.first().map_or(0, |talker| talker.connections);
+        out.add(&PROXY_SOURCES, &[name], number(sources.connected));
+        out.add(&PROXY_SOURCE_MAX, &[name], number(most));
+    }
     for (reason, count) in &totals.failed {
         out.add(&PROXY_FAILED, &[name, reason], number(*count));
     }
     for one in &proxy.servers {
         server(out, name, one);
     }
-    for one in &proxy.sources {
+    for one in &proxy.discovery {
         source(out, name, one);
     }
 }
 
-fn source(out: &mut Families, proxy: &str, source: &SourceStatus) {
+fn source(out: &mut Families, proxy: &str, source: &DiscoveryStatus) {
     let labels = [proxy, source.kind.as_str(), source.source.as_str()];
     if source.error.is_some() || source.heard_ms.is_some() {
         out.add(&DISCOVERY_OK, &labels, flag(source.error.is_none()));

@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::status::{ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus};
+use super::status::{
+    LeavingStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus,
+    SourcesStatus, TalkerStatus,
+};
 use crate::config::model::Proxy;
 use crate::health::board::Health;
 use crate::health::probe::Verdict;
 use crate::proxy::counters::ProxyTotals as Counters;
-use crate::proxy::farm::{FarmStats, ServerStats, Standing};
+use crate::proxy::farm::{FarmStats, LeavingStats, ServerStats, Standing};
 use crate::proxy::server::{AdminState, Operational};
+use crate::proxy::sources::Overview;
 
 /// One proxy: its configuration, its numbers, and what the checks of its servers say.
 #[must_use]
@@ -31,11 +35,38 @@ pub fn proxy_status(
         max_connections: stats.connections_limit.map(Into::into),
         queue: wide(stats.queue),
         max_queue: wide(stats.queue_limit),
+        sources: stats.sources.as_ref().map(sources),
         totals: totals(&stats.totals),
         servers: servers
             .map(|(stats, health)| server_status(stats, health, now))
             .collect(),
-        sources: Vec::new(),
+        discovery: Vec::new(),
+        leaving: stats.leaving.iter().map(leaving).collect(),
+        removed: Vec::new(),
+    }
+}
+
+fn leaving(stats: &LeavingStats) -> LeavingStatus {
+    LeavingStatus {
+        name: stats.name.clone(),
+        address: stats.address.to_string(),
+        connections: stats.connections.into(),
+    }
+}
+
+fn sources(overview: &Overview) -> SourcesStatus {
+    let talkers = overview.top.iter();
+    SourcesStatus {
+        known: wide(overview.known),
+        connected: wide(overview.connected),
+        top: talkers
+            .map(|talker| TalkerStatus {
+                source: talker.source.to_string(),
+                connections: talker.connections.into(),
+                accepted: talker.accepted,
+                refused: talker.refused,
+            })
+            .collect(),
     }
 }
 
@@ -105,7 +136,10 @@ fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerSt
         checks: health.checks,
         check_failures: health.failures,
         transitions: health.transitions,
+        origin: stats.origin.word().to_owned(),
+        admin: admin(stats.admin).to_owned(),
         weight: stats.weight.into(),
+        own_weight: stats.own_weight.map(Into::into),
         ramp_ms: stats.ramp_ms,
         connections: stats.connections.into(),
         max_connections: stats.connections_limit.map(Into::into),
@@ -132,6 +166,14 @@ fn standing(standing: &Standing) -> ServerStanding {
         closing: standing.closing,
         suspicions: standing.suspicions,
         ejections: standing.ejections,
+    }
+}
+
+const fn admin(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+        AdminState::Maint => "maint",
     }
 }
 

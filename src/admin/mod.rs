@@ -2,10 +2,11 @@
 //!
 //! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
 //! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
-//! people, `families` as metrics; `discovery` is the part of both about sources of servers. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
-//! (`protocol` is its vocabulary and its client), `http` answers Prometheus, load balancers and
-//! browsers. Both ask a [`Source`] for the present status; orders go to the keeper by way of
-//! [`Orders`]. Whoever asks is bounded in number, size and time.
+//! people, `families` as metrics;
+//! `discovery` is the part of both about where servers come from. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
+//! (`protocol` is its vocabulary and its client, `servers` that of orders about servers), `http` answers Prometheus, load balancers and
+//! browsers. Both ask a [`Source`] for the present status; orders go to the control loop, and
+//! those for the keeper on to it, by way of [`Orders`]. Whoever asks is bounded in number, size and time.
 
 mod channel;
 pub mod discovery;
@@ -15,29 +16,32 @@ pub mod gather;
 pub mod http;
 mod judge;
 pub mod protocol;
+pub mod servers;
 pub mod socket;
 pub mod status;
 pub mod table;
+pub mod talkers;
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::servers::{ServerCommand, ServersOutcome};
 use crate::ipc::command::{Command, Outcome};
 
 /// Gives the present status to whoever was asked for it.
 pub type Source = Arc<dyn Fn() -> status::Status + Send + Sync>;
 
-/// Takes orders for the keeper. Bounded: an order that finds it full is refused.
+/// Takes orders. Bounded: an order that finds it full is refused.
 pub type Orders = mpsc::Sender<Order>;
 
-/// An order on its way to the keeper.
+/// An order, and where to say what became of it. Dropped: nobody knows.
 #[derive(Debug)]
-pub struct Order {
-    /// What is to be done.
-    pub command: Command,
-    /// Where to say what became of it. Dropped: nobody knows.
-    pub answer: oneshot::Sender<Outcome>,
+pub enum Order {
+    /// For the keeper.
+    Keeper(Command, oneshot::Sender<Outcome>),
+    /// About servers, from the user with this number.
+    Servers(ServerCommand, u32, oneshot::Sender<ServersOutcome>),
 }
 
 #[cfg(test)]

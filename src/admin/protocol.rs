@@ -13,9 +13,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::servers::{AddServer, ServerCommand, ServerName, Servers, ServersOutcome, SetWeight};
 use super::status::Status;
 use crate::ipc::command::{self, Failover, Outcome, ReleaseHold};
 use crate::ipc::event::Event;
+use crate::ipc::note::AdminWord;
 
 /// The version both sides speak.
 pub const VERSION: u32 = 1;
@@ -28,6 +30,9 @@ const ANSWER_BYTES_MAX: u64 = 8 << 20;
 
 /// How long a client waits for each step, unless it gave an order that takes longer.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An order about servers is answered once it lies on disk.
+const SERVERS_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A question: `{"v":1,"command":"status"}`, with arguments `{"v":1,"command":{"failover":{…}}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,24 +62,59 @@ pub enum Command {
     Failover(Failover),
     /// End what a failover left behind. For writers.
     ReleaseHold(ReleaseHold),
+    /// No new connections to these servers. For writers.
+    Drain(Servers),
+    /// These servers are in service again. For writers.
+    Ready(Servers),
+    /// These servers are out of service. For writers.
+    Maint(Servers),
+    /// Another weight. For writers.
+    Weight(SetWeight),
+    /// A further server. For writers.
+    AddServer(Box<AddServer>),
+    /// A server less. For writers.
+    RemoveServer {
+        /// Which.
+        server: ServerName,
+    },
+}
+
+/// A command that takes more than the right to read: root, or the user the daemon runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ordered {
+    /// For the keeper.
+    Keeper(command::Command),
+    /// About servers.
+    Servers(ServerCommand),
 }
 
 impl Command {
-    /// What the keeper is to do, if it is for the keeper. That takes more than the right to read:
-    /// root, or the user the daemon runs as.
+    /// The order, if it is one.
     ///
     /// # Errors
     /// The command itself, when it only asks.
-    pub fn into_order(self) -> Result<command::Command, Self> {
-        match self {
-            Self::Failover(failover) => Ok(command::Command::Failover(failover)),
-            Self::ReleaseHold(release) => Ok(command::Command::ReleaseHold(release)),
-            Self::Status | Self::Events { .. } => Err(self),
-        }
+    pub fn into_order(self) -> Result<Ordered, Self> {
+        let state = |word, servers: Servers| ServerCommand::State(word, servers.servers);
+        let about_servers = match self {
+            Self::Failover(failover) => {
+                return Ok(Ordered::Keeper(command::Command::Failover(failover)));
+            }
+            Self::ReleaseHold(release) => {
+                return Ok(Ordered::Keeper(command::Command::ReleaseHold(release)));
+            }
+            Self::Drain(servers) => state(AdminWord::Drain, servers),
+            Self::Ready(servers) => state(AdminWord::Ready, servers),
+            Self::Maint(servers) => state(AdminWord::Maint, servers),
+            Self::Weight(weight) => ServerCommand::Weight(weight),
+            Self::AddServer(server) => ServerCommand::Add(server),
+            Self::RemoveServer { server } => ServerCommand::Remove(server),
+            Self::Status | Self::Events { .. } => return Err(self),
+        };
+        Ok(Ordered::Servers(about_servers))
     }
 }
 
-/// The answer: `{"v":1,"status":{…}}`, `{"v":1,"outcome":{…}}` or `{"v":1,"error":"…"}`.
+/// The answer: `{"v":1,"status":{…}}`, `{"v":1,"outcome":{…}}`, `{"v":1,"servers":{…}}` or `{"v":1,"error":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// [`VERSION`].
@@ -92,8 +132,10 @@ pub enum Content {
     Status(Box<Status>),
     /// To [`Command::Events`], oldest first; to one who follows more of the same, a line each time.
     Events(Vec<Event>),
-    /// To an order.
+    /// To an order to the keeper.
     Outcome(Outcome),
+    /// To an order about servers.
+    Servers(ServersOutcome),
     /// The question was not understood.
     Error(String),
     /// The one who asks may read, but not give orders.
@@ -168,6 +210,7 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
         Content::Status(status) => Ok(*status),
         other @ (Content::Events(_)
         | Content::Outcome(_)
+        | Content::Servers(_)
         | Content::Error(_)
         | Content::Denied(_)) => Err(unexpected(other)),
     }
@@ -183,6 +226,23 @@ pub fn order(path: &Path, order: Command, patience: Duration) -> Result<Outcome,
         Content::Outcome(outcome) => Ok(outcome),
         other @ (Content::Status(_)
         | Content::Events(_)
+        | Content::Servers(_)
+        | Content::Error(_)
+        | Content::Denied(_)) => Err(unexpected(other)),
+    }
+}
+
+/// Gives the daemon at `path` an order about servers.
+///
+/// # Errors
+/// [`AskError`].
+pub fn order_servers(path: &Path, order: Command) -> Result<ServersOutcome, AskError> {
+    let mut answers = ask(path, order, SERVERS_PATIENCE)?;
+    match answers.only(path)? {
+        Content::Servers(outcome) => Ok(outcome),
+        other @ (Content::Status(_)
+        | Content::Events(_)
+        | Content::Outcome(_)
         | Content::Error(_)
         | Content::Denied(_)) => Err(unexpected(other)),
     }
@@ -230,7 +290,7 @@ fn unexpected(content: Content) -> AskError {
     match content {
         Content::Error(error) => AskError::Refused(error),
         Content::Denied(error) => AskError::Denied(error),
-        Content::Status(_) | Content::Events(_) | Content::Outcome(_) => {
+        Content::Status(_) | Content::Events(_) | Content::Outcome(_) | Content::Servers(_) => {
             AskError::Refused("answers another question".to_owned())
         }
     }

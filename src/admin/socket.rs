@@ -18,8 +18,9 @@ use tokio::time::timeout;
 
 use super::events::{Feed, Place};
 use super::protocol::{
-    Answer, Command, Content, QUESTION_BYTES_MAX, Question, VERSION, connect, parse,
+    Answer, Command, Content, Ordered, QUESTION_BYTES_MAX, Question, VERSION, connect, parse,
 };
+use super::servers::{ServerCommand, ServersOutcome};
 use super::{Order, Orders, Source};
 use crate::ipc::command::{self, NAMES_MAX, Outcome};
 
@@ -32,6 +33,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 /// An order that nobody has answered after this long never will be: the longest failover is bounded
 /// by the longest advert interval, 40.95 s, four times and a second.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
+/// An order about servers is carried out at once; what takes time is the disk.
+const SERVERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after a failed accept (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -165,16 +168,19 @@ async fn reply(
     let order = match question.command.into_order() {
         Ok(order) => order,
         Err(Command::Status) => return Content::Status(Box::new(source())),
-        Err(Command::Failover(_) | Command::ReleaseHold(_) | Command::Events { .. }) => {
-            return Content::Error("not understood".to_owned());
-        }
+        Err(_other) => return Content::Error("not understood".to_owned()),
     };
     // The socket was made by this process: its owner is this process's user.
     let owner = nix::unistd::geteuid().as_raw();
     match stream.peer_cred() {
         Ok(peer) if may_order(peer.uid(), owner) => {
             tracing::info!(uid = peer.uid(), ?order, "order received");
-            Content::Outcome(carry_out(order, orders).await)
+            match order {
+                Ordered::Keeper(command) => Content::Outcome(carry_out(command, orders).await),
+                Ordered::Servers(command) => {
+                    Content::Servers(carry_out_servers(command, peer.uid(), orders).await)
+                }
+            }
         }
         Ok(peer) => {
             tracing::warn!(uid = peer.uid(), "order refused");
@@ -197,13 +203,30 @@ async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
         return Outcome::Refused(format!("more than {NAMES_MAX} names"));
     }
     let (answer, outcome) = oneshot::channel();
-    if orders.try_send(Order { command, answer }).is_err() {
+    if orders.try_send(Order::Keeper(command, answer)).is_err() {
         return Outcome::Refused("too many orders at once".to_owned());
     }
     match timeout(ORDER_TIMEOUT, outcome).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_dropped)) => Outcome::Unknown("the process that took it has gone".to_owned()),
         Err(_elapsed) => Outcome::Unknown("no answer came in time".to_owned()),
+    }
+}
+
+async fn carry_out_servers(command: ServerCommand, uid: u32, orders: &Orders) -> ServersOutcome {
+    if let Err(why) = command.check() {
+        return ServersOutcome::Refused(why);
+    }
+    let (answer, outcome) = oneshot::channel();
+    let order = Order::Servers(command, uid, answer);
+    if orders.try_send(order).is_err() {
+        return ServersOutcome::Refused("too many orders at once".to_owned());
+    }
+    match timeout(SERVERS_TIMEOUT, outcome).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) | Err(_) => ServersOutcome::Refused(
+            "no answer came: `lbd status` says whether it was carried out".to_owned(),
+        ),
     }
 }
 

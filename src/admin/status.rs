@@ -88,13 +88,57 @@ pub struct ProxyStatus {
     pub queue: u64,
     /// How many may wait.
     pub max_queue: u64,
+    /// Its clients' sources; `None`: without `per-source` they are not counted.
+    #[serde(default)]
+    pub sources: Option<SourcesStatus>,
     /// Counters since the process began.
     pub totals: ProxyTotals,
-    /// One per member of `backends`, and those that came at run time.
+    /// Its servers: those of the file, and those that came at run time.
     pub servers: Vec<ServerStatus>,
     /// Where further servers come from; empty: lb.toml names all.
     #[serde(default)]
-    pub sources: Vec<SourceStatus>,
+    pub discovery: Vec<DiscoveryStatus>,
+    /// Servers that were removed and have connections still.
+    #[serde(default)]
+    pub leaving: Vec<LeavingStatus>,
+    /// Servers of the file that an operator removed.
+    #[serde(default)]
+    pub removed: Vec<String>,
+}
+
+/// A server that was removed and has connections still.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeavingStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Connections it has.
+    pub connections: u64,
+}
+
+/// The sources of a proxy's clients: IPv4 addresses and IPv6 networks of 64 bits.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourcesStatus {
+    /// Those that are remembered.
+    pub known: u64,
+    /// Those that have a connection.
+    pub connected: u64,
+    /// Those with most connections, most first, then those that came most often.
+    pub top: Vec<TalkerStatus>,
+}
+
+/// One source that stands out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TalkerStatus {
+    /// The address, or the network.
+    pub source: String,
+    /// Connections now.
+    pub connections: u64,
+    /// Connections let in since it is remembered.
+    pub accepted: u64,
+    /// Connections refused since.
+    pub refused: u64,
 }
 
 /// Counters of a proxy since the process began.
@@ -193,8 +237,17 @@ pub struct ServerStatus {
     pub check_failures: u64,
     /// Changes of verdict.
     pub transitions: u64,
-    /// Configured weight.
+    /// `file`, `operator` or `discovered`: who made it a member.
+    #[serde(default)]
+    pub origin: String,
+    /// `ready`, `drain` or `maint`: the operator's word.
+    #[serde(default)]
+    pub admin: String,
+    /// Present weight.
     pub weight: u64,
+    /// The weight it came with, where an operator's stands before it.
+    #[serde(default)]
+    pub own_weight: Option<u64>,
     /// Milliseconds of slowstart already passed; `None`: not ramping.
     pub ramp_ms: Option<u64>,
     /// Connections to it.
@@ -260,7 +313,7 @@ impl ServerStanding {
 
 /// A source of servers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SourceStatus {
+pub struct DiscoveryStatus {
     /// `file`, `dns` or `kubernetes`.
     pub kind: String,
     /// Which: a path, `NAME:PORT`, or `NAMESPACE/SERVICE`.

@@ -9,6 +9,7 @@ use super::judge::peer_label;
 use super::status::{
     ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, short_bytes, short_time,
 };
+use super::talkers;
 
 /// The whole of `lbd status`.
 #[must_use]
@@ -280,6 +281,9 @@ fn proxy(out: &mut String, proxy: &ProxyStatus) {
     if !failed.is_empty() {
         push_line(out, &format!("  failed: {}", failed.join(", ")));
     }
+    if let Some(sources) = &proxy.sources {
+        push_line(out, &format!("  {}", talkers::line(sources)));
+    }
     let header = [
         "SERVER", "ADDRESS", "STATE", "FOR", "CHECK", "WEIGHT", "CONNS", "TOTAL", "IN", "OUT",
         "ERRORS",
@@ -288,6 +292,25 @@ fn proxy(out: &mut String, proxy: &ProxyStatus) {
     rows.extend(proxy.servers.iter().map(server));
     push_columns(out, &rows);
     discovery::lines(out, proxy);
+    run_time(out, proxy);
+}
+
+/// What differs from the file.
+fn run_time(out: &mut String, proxy: &ProxyStatus) {
+    let added = proxy.servers.iter().filter(|s| s.origin == "operator");
+    let added: Vec<String> = added.map(|server| server.name.clone()).collect();
+    let leaving = proxy.leaving.iter();
+    let leaving = leaving.map(|gone| format!("{} ({} connections)", gone.name, gone.connections));
+    let lists = [
+        ("added at run time", added),
+        ("removed at run time", proxy.removed.clone()),
+        ("leaving", leaving.collect()),
+    ];
+    for (what, names) in lists {
+        if !names.is_empty() {
+            push_line(out, &format!("  {what}: {}", names.join(", ")));
+        }
+    }
 }
 
 fn server(server: &ServerStatus) -> Vec<String> {
@@ -317,7 +340,10 @@ fn server(server: &ServerStatus) -> Vec<String> {
         state,
         short_time(server.since_ms),
         check,
-        server.weight.to_string(),
+        match server.own_weight {
+            Some(own) => format!("{} (not {own})", server.weight),
+            None => server.weight.to_string(),
+        },
         format!("{}{limit}", server.connections),
         server.connected.to_string(),
         short_bytes(server.bytes_in),

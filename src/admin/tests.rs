@@ -143,6 +143,16 @@ fn status() -> Status {
             usable: 3,
             connections: 24,
             max_queue: 768,
+            sources: Some(SourcesStatus {
+                known: 9,
+                connected: 4,
+                top: vec![TalkerStatus {
+                    source: "172.16.0.21".to_owned(),
+                    connections: 12,
+                    accepted: 90,
+                    refused: 0,
+                }],
+            }),
             totals: ProxyTotals {
                 accepted: 6_800,
                 finished: 6_700,
@@ -458,6 +468,7 @@ PEERS  2 keys  clients shared 24  clients woken 20
 PROXY kube-apiserver  0.0.0.0:6443  connections 24  queue 0 of 768
   accepted 6800  queued 0  in 2.0 KiB  out 1.5 MiB
   failed: client-abort 7
+  sources 4 connected, 9 remembered; most has 172.16.0.21: 12
   SERVER            ADDRESS          STATE  FOR    CHECK               WEIGHT  CONNS   TOTAL  IN      OUT      ERRORS
   kube-apiserver-1  172.16.0.4:6443  up     3h03m  ok in 1.8ms         100     12/250  3400   1000 B  5.0 GiB  0
   kube-apiserver-2  172.16.0.4:6443  up     3h03m  ok in 1.8ms         100     12/250  3400   1000 B  5.0 GiB  0
@@ -632,9 +643,9 @@ fn every_family_but_those_of_nobody_appears_in_a_scrape() {
     let mut status = ill();
     let vrrp = status.vrrp.as_mut().unwrap();
     vrrp.routes.push(route(true, None));
-    status.proxies[0].sources.push(SourceStatus {
+    status.proxies[0].discovery.push(DiscoveryStatus {
         heard_ms: Some(1),
-        ..SourceStatus::default()
+        ..DiscoveryStatus::default()
     });
     let text = families::render(&status);
     let missing: Vec<&str> = families::ALL

@@ -11,6 +11,7 @@ mod failover;
 mod processes;
 mod reach;
 mod run;
+mod servers;
 pub mod status;
 
 use std::ffi::OsString;
@@ -76,6 +77,16 @@ enum Command {
     Events(events::EventsArgs),
     /// Hand a VIP over to another node
     Failover(failover::FailoverArgs),
+    /// Give a server no new connections; those it has go on
+    Drain(servers::StateArgs),
+    /// Put a server into service again
+    Ready(servers::StateArgs),
+    /// Take a server out of service, and probe it no more
+    Maint(servers::StateArgs),
+    /// Give a server another share of new connections
+    Weight(servers::WeightArgs),
+    /// Add or remove a server
+    Server(servers::ServerArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// The process that starts programs for the keeper
@@ -109,6 +120,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
+        Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
+        Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
+        Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
+        Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
+        Some(Command::Server(arguments)) => servers::server(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),

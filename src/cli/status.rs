@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::reach::{FAILURE, Reach, complain};
 use crate::admin::protocol::ask_status;
 use crate::admin::status::Status;
-use crate::admin::table;
+use crate::admin::{table, talkers};
 
 /// Arguments of `lbd status`.
 #[derive(Debug, Clone, Args)]
@@ -18,6 +18,9 @@ pub struct StatusArgs {
     /// Print one line and exit 1 when something is wrong
     #[arg(long)]
     check: bool,
+    /// Show the busiest client sources of each proxy with `per-source`
+    #[arg(long, conflicts_with = "check")]
+    top: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,6 +49,7 @@ pub fn run(args: &StatusArgs) -> u8 {
             Err(_unprintable) => return FAILURE,
         },
         (Output::Table, true) => crate::log::escape(&status.headline) + "\n",
+        (Output::Table, false) if args.top => talkers::render(&status),
         (Output::Table, false) => table::render(&status),
     };
     if super::out(&text).is_err() {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
+pub use super::balance::Balance;
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
 pub use super::discovery::{Discovery, Template};
 pub use super::guard::{Guard, PerSource, Rate};
@@ -30,6 +31,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[peer]`; without it the channel is off.
     pub peer: Option<Peer>,
+    /// `state-dir`; `None`: the service manager's, or the usual one if it is there.
+    pub state_dir: Option<PathBuf>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.
@@ -423,21 +426,6 @@ impl fmt::Display for Listen {
             Self::Any(port) => write!(f, ":{port}"),
         }
     }
-}
-
-/// How the next server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin, one rotation for all workers.
-    RoundRobin,
-    /// The server with the fewest connections for its weight.
-    LeastConnections,
-    /// The less loaded of two servers drawn by weight.
-    Random,
-    /// The same server for the same client address, within bounds of load.
-    SourceHash,
-    /// The first server in file order that has room.
-    First,
 }
 
 /// When a connect without an answer gets a second one, on another server, beside it.

@@ -113,6 +113,14 @@ impl Board {
         }
     }
 
+    /// Before anything was probed: whether this server will be.
+    pub fn watch(&mut self, proxy: usize, place: usize, watched: bool) {
+        let proxy = self.proxies.get_mut(proxy);
+        if let Some(Some(server)) = proxy.and_then(|proxy| proxy.servers.get_mut(place)) {
+            server.watched = watched;
+        }
+    }
+
     /// A server has gone.
     pub fn remove(&mut self, proxy: usize, place: usize) {
         let proxy = self.proxies.get_mut(proxy);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::tls::{self, Setup, TlsSetupError};
+use super::setup::{self, Setup, TlsSetupError};
 use crate::config::Flaw;
 use crate::config::model::{Check, CheckKind, TlsCheck, Verify};
 use crate::net::clock;
@@ -86,7 +86,7 @@ pub fn flaws(check: &Check) -> Vec<(&'static str, Flaw)> {
         CheckKind::Tls(tls) => (tls, None),
         CheckKind::Https(tls, http) => (tls, http.token_file.as_deref()),
     };
-    let mut flaws: Vec<(&'static str, Flaw)> = tls::troubles(tls, token_file)
+    let mut flaws: Vec<(&'static str, Flaw)> = setup::troubles(tls, token_file)
         .into_iter()
         .map(|(key, error)| (key, Flaw::Unusable(reason(&error))))
         .collect();
@@ -173,6 +173,17 @@ impl Files {
         }
     }
 
+    /// The cluster's CA need not be there, but once it was there it is not given up for nothing.
+    fn no_less_trusted(&self, setup: Setup) -> Result<Setup, TlsSetupError> {
+        if setup.verified || !self.present().verified {
+            return Ok(setup);
+        }
+        Err(TlsSetupError::Read {
+            path: self.wanted.cluster_ca.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })
+    }
+
     fn look(&self) {
         let prints = prints(&self.wanted);
         let mut seen = locked(&self.seen);
@@ -180,7 +191,7 @@ impl Files {
             seen.bad = None;
             return;
         }
-        match Setup::read(&self.wanted) {
+        match Setup::read(&self.wanted).and_then(|setup| self.no_less_trusted(setup)) {
             Ok(setup) => {
                 let verified = setup.verified;
                 self.present.store(Arc::new(setup));

@@ -1,7 +1,7 @@
 //! Is this server alive? A pure rise/fall machine, one probe, one task per server.
 //!
 //! `fsm` decides (pure): results in, verdict and next deadline out. `probe` asks a server once, over
-//! TCP, TLS (`tls`, with what its `files` hold and the `session` left by the last handshake), HTTP or
+//! TCP, TLS (`tls`, with the `setup` made of its `files` and the `session` left by the last handshake), HTTP or
 //! HTTPS (`http`), and says what it found (with `patience` for wants of this host). `task` drives the
 //! two for one server: wait for the deadline, as `spread` (pure) moves it, probe, decide, hand a
 //! [`task::Finding`] on. `board` (pure) keeps what is known of all servers, for status, metrics and
@@ -15,6 +15,7 @@ mod http;
 mod late;
 pub mod probe;
 mod session;
+mod setup;
 mod spread;
 pub mod task;
 pub mod tls;

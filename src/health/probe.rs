@@ -17,7 +17,8 @@ use super::files::Wanted;
 use super::fsm::Health;
 use super::http::{self, Asked};
 use super::patience::patiently;
-use super::tls::{Setup, Tls, TlsSetupError};
+use super::setup::{Setup, TlsSetupError};
+use super::tls::Tls;
 use crate::config::model::{Check, CheckKind, HttpCheck};
 use crate::net::{clock, source};
 
@@ -214,7 +215,7 @@ impl Probe {
                 None => self.accepted(tcp, end).await.into(),
             };
         };
-        let (stream, setup) = match timeout_at(end, tls.handshake(tcp)).await {
+        let (stream, setup) = match timeout_at(end, tls.handshake(tcp, clock::now())).await {
             Ok(Ok(pair)) => pair,
             Ok(Err(error)) => return handshake_verdict(&error).into(),
             Err(_elapsed) => return Verdict::unresponsive("tls handshake timed out").into(),

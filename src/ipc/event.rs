@@ -42,6 +42,8 @@ pub enum EventKind {
     Track,
     /// A proxy process started, hung, recovered or ended.
     Proxy,
+    /// An operator changed a server.
+    Server,
     /// The process that runs programs ended.
     Runner,
     /// A notify program failed.
@@ -60,6 +62,7 @@ impl EventKind {
             Self::Peer => "peer",
             Self::Track => "track",
             Self::Proxy => "proxy",
+            Self::Server => "server",
             Self::Runner => "runner",
             Self::Notify => "notify",
         }

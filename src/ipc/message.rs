@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Outcome};
 use super::event::Event;
+use super::note::ServerNote;
 
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
@@ -38,6 +39,10 @@ pub enum ToKeeper {
     Serving(Vec<ProxyServing>),
     /// What the next proxy process should know; on change, at most 10 a second.
     Snapshot(Vec<ServerSnapshot>),
+    /// What operators changed about servers, all of it; on change.
+    Notes(Vec<ServerNote>),
+    /// An operator changed a server: for the record.
+    Note(ServerEvent),
     /// An operator's order. The answer is a [`ToProxy::Outcome`] with the same number, once it is
     /// known.
     Command {
@@ -131,6 +136,21 @@ pub struct Welcome {
     pub generation: u32,
     /// The last proxy's knowledge, possibly empty.
     pub snapshot: Vec<ServerSnapshot>,
+    /// What operators changed about servers; `None`: no proxy has told this keeper yet.
+    pub notes: Option<Vec<ServerNote>>,
+}
+
+/// A change of a server by an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerEvent {
+    /// `PROXY/SERVER`.
+    pub server: String,
+    /// Before.
+    pub from: String,
+    /// After.
+    pub to: String,
+    /// Whose order it was.
+    pub reason: String,
 }
 
 /// Which `listen` entry the descriptors beside a message belong to.

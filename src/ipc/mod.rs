@@ -2,7 +2,7 @@
 //! directory: one message per packet, descriptors beside it (SCM_RIGHTS).
 //!
 //! `message` is the pure vocabulary between keeper and proxy and its codec (postcard), `command` what
-//! operators can order and what became of it, `runner` the vocabulary between keeper and runner, over
+//! operators can order and what became of it, `note` what they changed about servers, `runner` the vocabulary between keeper and runner, over
 //! a socket pair. The socket pair itself lives in
 //! `net::seqpacket`. The keeper listens, the proxy connects; peer credentials are checked; a
 //! message that does not decode is counted and dropped, never trusted.
@@ -10,4 +10,5 @@
 pub mod command;
 pub mod event;
 pub mod message;
+pub mod note;
 pub mod runner;

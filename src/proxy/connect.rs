@@ -38,7 +38,8 @@ impl Worker {
         };
         settings.counters.add(ProxyCount::Accepted, 1);
         let client_first = settings.client_first;
-        if !self.expects_header(slot) && self.lets_in(slot) {
+        let guarded = settings.guard.is_some();
+        if !self.expects_header(slot) && (!guarded || self.lets_in(slot)) {
             self.seek(slot, Place::First);
         }
         let Some(conn) = self.conn(slot).filter(|c| c.state != State::Dead) else {

@@ -3,7 +3,8 @@
 //! Decisions are pure: [`balance`] (rotation), [`slowstart`], [`queue`], [`server`] and what traffic
 //! tells of it ([`evidence`], [`damping`]) are put
 //! together by [`dispatch`], which says who gets which server and who waits. [`timer`] is the wheel
-//! of deadlines, [`termination`] says how a connection ended.
+//! of deadlines, [`termination`] says how a connection ended. [`outlook`] judges whether waiting is in vain,
+//! [`pace`] spaces connects, [`acl`] and [`sources`] say who may connect and how much of it.
 //!
 //! [`roster`] says which servers there are, each at its place: they may come and go.
 //! [`farm`] is one proxy as all threads share it; [`engine`] starts and stops the worker threads.

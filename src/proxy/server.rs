@@ -75,6 +75,8 @@ pub struct Server {
     /// Its established connections are being closed.
     closing: bool,
     admin: AdminState,
+    /// It was out of service: its first verdict begins a slowstart.
+    returning: bool,
     ramp_since: Option<Instant>,
     share: u32,
     changed: Option<Instant>,
@@ -105,6 +107,7 @@ impl Server {
             } else {
                 AdminState::Ready
             },
+            returning: false,
             ramp_since: None,
             share: slowstart::FULL,
             changed: None,
@@ -120,6 +123,16 @@ impl Server {
         self.weight = u32::from(config.weight.get());
         self.max = config.max_connections;
         self.connects_per_second = config.connects_per_second;
+    }
+
+    /// Nobody probes it any more: there is no verdict until somebody does again.
+    pub fn forget(&mut self, now: Instant) {
+        if let Some(since) = self.down_since.take() {
+            self.down_time += now.saturating_duration_since(since);
+        }
+        self.operational = Operational::Unprobed;
+        self.returning = true;
+        self.stop_ramp();
     }
 
     /// Whether it may get new connections.
@@ -223,8 +236,12 @@ impl Server {
                 self.evidence.end_ejection();
                 self.stop_ramp();
             }
+            (Operational::Unprobed, Operational::Up) if self.returning => {
+                self.start_ramp(now, ramp);
+            }
             (_, Operational::Up | Operational::Unprobed) => {}
         }
+        self.returning = false;
         true
     }
 

@@ -13,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Serialize, Serializer};
+
 use super::acl::AddressSet;
 use crate::config::model::{PerSource, Rate};
 
@@ -97,8 +99,14 @@ pub struct Sources {
     exempt: AddressSet,
 }
 
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A source that stands out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Talker {
     /// Who.
     pub source: Source,
@@ -111,7 +119,7 @@ pub struct Talker {
 }
 
 /// The table at a glance.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Overview {
     /// Sources that are remembered.
     pub known: usize,

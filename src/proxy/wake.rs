@@ -11,7 +11,7 @@ impl Worker {
     /// When the next one is to be served, microseconds since the engine's start.
     pub(super) fn next_paced(&self) -> u64 {
         let mut next = u64::MAX;
-        for settings in &self.proxies {
+        for settings in self.proxies.iter().filter(|s| s.farm.makes_wait()) {
             let now = self.shared.started + Duration::from_micros(self.now);
             if let Some(wait) = settings.farm.wakes_in(now) {
                 next = next.min(self.now.saturating_add(micros(wait)));
@@ -22,7 +22,7 @@ impl Worker {
 
     /// Serves those whose time has come.
     pub(super) fn serve_paced(&self) {
-        for settings in &self.proxies {
+        for settings in self.proxies.iter().filter(|s| s.farm.makes_wait()) {
             let now = self.shared.started + Duration::from_micros(self.now);
             if settings.farm.wakes_in(now) == Some(Duration::ZERO) {
                 settings.farm.wake();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lbd::admin::protocol::ask_status;
-use lbd::admin::status::{ProxyStatus, SourceStatus};
+use lbd::admin::status::{DiscoveryStatus, ProxyStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use simple_dns::rdata::{A, RData};
@@ -78,10 +78,14 @@ impl Daemon {
         });
     }
 
-    fn wait_source(&self, what: &str, condition: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+    fn wait_source(
+        &self,
+        what: &str,
+        condition: impl Fn(&DiscoveryStatus) -> bool,
+    ) -> DiscoveryStatus {
         let mut last = None;
         wait_until(what, || {
-            last = self.proxy().and_then(|mut proxy| proxy.sources.pop());
+            last = self.proxy().and_then(|mut proxy| proxy.discovery.pop());
             last.as_ref().is_some_and(&condition)
         });
         last.unwrap()

@@ -299,6 +299,30 @@ fn files_that_cannot_be_used_leave_the_former_in_force() {
 }
 
 #[test]
+fn the_clusters_ca_is_used_once_it_appears_and_not_given_up_when_it_goes() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let address = pki.answering("200 OK", "ok");
+    let late = pki.dir.join("pki/ca.crt");
+    std::fs::create_dir(pki.dir.join("pki")).unwrap();
+    let check = check(CheckKind::Https(unverified(), readyz()));
+    let probe = Probe::new(&check, address, &late).unwrap();
+    assert_eq!(block_on(probe.run()).verdict, Verdict::Ready);
+    assert!(probe.is_unverified());
+    std::fs::copy(&pki.ca_file, &late).unwrap();
+    until(&probe, "verified", |_| !probe.is_unverified());
+    std::fs::remove_file(&late).unwrap();
+    // For longer than it takes to see a change.
+    let end = clock::now() + Duration::from_millis(2_500);
+    while clock::now() < end {
+        assert_eq!(block_on(probe.run()).verdict, Verdict::Ready);
+        assert!(!probe.is_unverified());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::fs::copy(&other.ca_file, &late).unwrap();
+    until(&probe, "another ca", |report| !report.verdict.is_ready());
+}
+
+#[test]
 fn handshakes_are_shortened_until_the_server_or_its_trust_changes() {
     let pki = Pki::new();
     for version in VERSIONS {

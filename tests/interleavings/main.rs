@@ -32,7 +32,7 @@ use std::sync::{Arc, LazyLock};
 use loom::sync::Mutex;
 use loom::thread;
 
-use crate::config::model::{self, MaxQueue};
+use crate::config::model::{self, Balance, MaxQueue};
 use crate::net::clock;
 use crate::proxy::balance::Key;
 use crate::proxy::dispatch::board::Board;
@@ -43,7 +43,7 @@ use crate::proxy::queue::{Ticket, Tried};
 fn main() {
     // Name, model, and so many times it may switch away from a thread that could go on: without a
     // bound three threads take minutes.
-    let models: [(&str, fn(), usize); 8] = [
+    let models: [(&str, fn(), usize); 10] = [
         (
             "a slot that comes free while somebody begins to wait reaches it",
             freed_while_queueing,
@@ -71,6 +71,16 @@ fn main() {
             2,
         ),
         ("three threads get each server once", one_turn_by_three, 2),
+        (
+            "two who look for the least loaded server at once get one each",
+            least_loaded_by_two,
+            3,
+        ),
+        (
+            "whatever the strategy a slot that comes free reaches whoever waits",
+            freed_under_each_strategy,
+            2,
+        ),
         (
             "whoever finds the gate full is told when it is not",
             gate,
@@ -105,7 +115,12 @@ struct Farm {
 impl Farm {
     /// Servers with these limits, all up.
     fn new(limits: &[u32], max_queue: u32) -> loom::sync::Arc<Self> {
+        Self::that(Balance::RoundRobin, limits, max_queue)
+    }
+
+    fn that(balance: Balance, limits: &[u32], max_queue: u32) -> loom::sync::Arc<Self> {
         let mut proxy = PROXY.clone();
+        proxy.balance = balance;
         proxy.max_queue = MaxQueue::Total(max_queue);
         proxy.servers.truncate(limits.len());
         for (server, limit) in proxy.servers.iter_mut().zip(limits) {
@@ -291,6 +306,42 @@ fn one_turn_by_three() {
         assert!(matches!(other.join().unwrap(), Admission::Server(_)));
     }
     assert_eq!([0, 1, 2].map(|server| farm.used(server)), [1, 1, 1]);
+}
+
+fn least_loaded_by_two() {
+    let farm = Farm::that(Balance::LeastConnections, &[0, 0, 0], 0);
+    for server in 0..3 {
+        assert_eq!(farm.admit(1), Admission::Server(server));
+    }
+    farm.release(1);
+    farm.release(2);
+    // The first one's turn is server 0's, and the next in turn server 1; the second one's is 1's.
+    let other = spawn(&farm, |farm| farm.admit(1));
+    assert!(matches!(farm.admit(2), Admission::Server(_)));
+    assert!(matches!(other.join().unwrap(), Admission::Server(_)));
+    assert_eq!([0, 1, 2].map(|server| farm.used(server)), [1, 1, 1]);
+}
+
+fn freed_under_each_strategy() {
+    for balance in [
+        Balance::LeastConnections,
+        Balance::Random,
+        Balance::SourceHash,
+        Balance::First,
+    ] {
+        let farm = Farm::that(balance, &[1, 1], 9);
+        let full = [farm.admit(1), farm.admit(2)];
+        assert!(full.contains(&Admission::Server(0)) && full.contains(&Admission::Server(1)));
+        let leaver = spawn(&farm, |farm| farm.release(1));
+        let admission = farm.admit(3);
+        leaver.join().unwrap();
+        match admission {
+            Admission::Server(1) => assert_eq!(farm.news(), []),
+            Admission::Queued(0) => assert_eq!(farm.news(), [Notice::Granted(ticket(3), 1)]),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!((farm.used(0), farm.used(1), farm.waiting()), (1, 1, 0));
+    }
 }
 
 fn gate() {

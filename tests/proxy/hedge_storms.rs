@@ -14,7 +14,10 @@ use lbd::net::{clock, tcp};
 use lbd::proxy::pp::{self, Header};
 use lbd::proxy::server::AdminState;
 
-use super::lab::{Dice, Lab, PATIENCE, Pattern, limited, proxy, reset, wait_until};
+use super::hedging::Hole;
+use super::lab::{
+    Backend, Dice, Lab, PATIENCE, Pattern, ask, limited, proxy, refusing, reset, server, wait_until,
+};
 
 const LIMIT: usize = 6;
 const HEADER_BYTES: usize = 28;
@@ -244,5 +247,72 @@ fn no_slot_leaks_no_limit_is_exceeded_and_no_client_reaches_two_servers_whatever
         wait_until("the next is served", || {
             client(&lab, 1_000_000, &mut Dice::new(3))
         });
+    }
+}
+
+/// Three servers, of which one has this address, meet 300 new clients a second for two seconds; no
+/// check helps. How long each client waited for its answer, shortest first.
+fn three_hundred_a_second(broken: SocketAddr, workers: usize) -> (Vec<Duration>, Arc<Lab>) {
+    let good = [Backend::echo(1), Backend::echo(2)];
+    let mut config = proxy(vec![
+        server(good[0].addr),
+        server(broken),
+        server(good[1].addr),
+    ]);
+    config.hedge_after = HedgeAfter::Auto;
+    config.client_first = true;
+    let lab = Arc::new(Lab::start(config, workers));
+    for server in 0..3 {
+        lab.farm.passed_check(server, clock::now());
+    }
+    let began = clock::now();
+    let clients: Vec<_> = (0..600_u32)
+        .map(|number| {
+            let due = began + Duration::from_micros(3_333) * number;
+            thread::sleep(due.saturating_duration_since(clock::now()));
+            let lab = Arc::clone(&lab);
+            thread::spawn(move || {
+                let began = clock::now();
+                assert_eq!(ask(lab.connect(), b"x")[1..], *b"x");
+                clock::now() - began
+            })
+        })
+        .collect();
+    let took = clients.into_iter().map(|client| client.join().unwrap());
+    let mut took: Vec<_> = took.collect();
+    took.sort_unstable();
+    lab.settle();
+    (took, lab)
+}
+
+#[test]
+fn a_black_hole_under_load_loses_nobody_and_delays_few() {
+    for workers in [1, 2] {
+        let hole = Hole::new();
+        let (took, lab) = three_hundred_a_second(hole.addr, workers);
+        let attempts = lab.stats().servers[1].totals.attempts;
+        eprintln!(
+            "black hole, {workers} workers: median {:?}, 90 % {:?}, slowest {:?}, {attempts} connects to it",
+            took[300], took[540], took[599]
+        );
+        // Half of 50 ms full of connects until it is in doubt, then four a second; twice that on
+        // a machine that does other things.
+        assert!((1..=40).contains(&attempts), "{attempts}");
+        // Without a second connect: a second, when the kernel sends its packet again in vain.
+        assert!(took[599] < Duration::from_millis(900), "{:?}", took[599]);
+    }
+}
+
+#[test]
+fn a_server_that_refuses_under_load_loses_nobody() {
+    for workers in [1, 2] {
+        let (took, lab) = three_hundred_a_second(refusing(), workers);
+        let totals = lab.stats().servers[1].totals;
+        eprintln!(
+            "refused, {workers} workers: median {:?}, 90 % {:?}, slowest {:?}, {} refusals",
+            took[300], took[540], took[599], totals.connect_errors
+        );
+        assert_eq!(totals.connect_errors, totals.attempts);
+        assert_eq!(lab.stats().totals.unreachable, 0);
     }
 }

@@ -126,14 +126,10 @@ fn only_a_server_that_answered_lately_has_a_slot_and_takes_newcomers_gets_a_seco
     lab.farm.set_admin(1, AdminState::Ready, clock::now());
     lab.settle();
     // It has no slot.
-    lab.farm.passed_check(0, clock::now());
-    let mut busy = lab.connect();
-    let at_good = || connections(&lab) == [0, 1];
-    wait_until("the good one is busy", || {
-        lab.farm.passed_check(0, clock::now());
-        at_good()
-    });
-    busy.write_all(b"y").unwrap();
+    lab.farm.set_admin(0, AdminState::Drain, clock::now());
+    let busy = lab.connect();
+    wait_until("the good one is busy", || connections(&lab) == [0, 1]);
+    lab.farm.set_admin(0, AdminState::Ready, clock::now());
     lab.farm.passed_check(1, clock::now());
     let second = lab.connect();
     thread::sleep(Duration::from_millis(200));

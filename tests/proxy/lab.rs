@@ -274,6 +274,7 @@ pub fn config(proxy: Proxy) -> Config {
             pin_workers: false,
         },
         peer: None,
+        state_dir: None,
         vips: Vec::new(),
         routes: Vec::new(),
         proxies: vec![proxy],

@@ -39,8 +39,8 @@ pub use self::discovery::backends;
 use self::fields::Fields;
 use self::given::Sink;
 pub use self::unknown::nearest;
-pub use self::value::plain_duration;
 pub(super) use self::value::show_duration;
+pub use self::value::{is_name, plain_duration};
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
@@ -234,6 +234,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let peer = root
         .table("peer", sink)
         .and_then(|fields| peer(fields, sink));
+    let state_dir = root.absolute_path("state-dir", sink);
 
     let (mut tracked, scripts, track_files) = tracks(root.table("track", sink), sink);
 
@@ -274,6 +275,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             metrics,
             limits,
             peer,
+            state_dir,
             vips,
             routes,
             proxies,

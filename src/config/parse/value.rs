@@ -96,7 +96,8 @@ pub(super) fn quoted(word: &str) -> String {
 }
 
 /// A name that may stand in commands, logs and metric labels.
-pub(super) fn is_name(name: &str) -> bool {
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name
             .bytes()

@@ -65,7 +65,13 @@ pub(super) const ROOT: Section = Section {
             Fallback::Words("off"),
             "The channel between nodes.",
         ),
-        Key::later("state-dir", "Where admin states survive a restart."),
+        Key::new(
+            "state-dir",
+            Kind::Form("absolute path"),
+            Fallback::Words("`$STATE_DIRECTORY`, which systemd sets; else /var/lib/lbd, if it is there and the runtime directory is /run/lbd"),
+            "The directory in which servers' admin states, weights, and servers added at run time, outlast a reboot. Without one they last until the daemon ends.",
+        )
+        .called(&["server_state_file", "server_state_base", "load_server_state_from_file", "state_file"]),
     ],
 };
 

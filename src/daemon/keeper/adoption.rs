@@ -258,12 +258,14 @@ impl Keeper {
                 }
                 Some(ToKeeper::ListenersDone) => return self.inherit(now),
                 Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
+                Some(ToKeeper::Notes(notes)) => self.proxies.notes = Some(notes),
                 // None of these comes before the listeners.
                 Some(
                     ToKeeper::Hello(_)
                     | ToKeeper::Heartbeat(_)
                     | ToKeeper::Serving(_)
                     | ToKeeper::Clients { .. }
+                    | ToKeeper::Note(_)
                     | ToKeeper::Command { .. },
                 ) => {}
                 None => tracing::warn!("a message of the proxy was not understood"),

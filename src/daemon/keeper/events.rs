@@ -8,7 +8,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use super::Keeper;
 use crate::config::model::Vip;
 use crate::ipc::event::{Event, EventKind};
-use crate::ipc::message::{RouteStatus, ToProxy, VrrpState};
+use crate::ipc::message::{RouteStatus, ServerEvent, ToProxy, VrrpState};
 use crate::net::clock;
 use crate::net::link::Mac;
 
@@ -89,8 +89,8 @@ impl Keeper {
             kind,
             vip: vip.map(str::to_owned),
             subject: subject.map(bounded),
-            from: change.map(|(from, _)| from.to_owned()),
-            to: change.map(|(_, to)| to.to_owned()),
+            from: change.map(|(from, _)| bounded(from)),
+            to: change.map(|(_, to)| bounded(to)),
             reason: bounded(reason),
         });
         seq
@@ -117,6 +117,13 @@ impl Keeper {
             let vip = self.args.config.vips.get(vip).map(|vip| vip.name.clone());
             self.record(EventKind::Failover, (vip.as_deref(), None), None, reason);
         }
+    }
+
+    /// An operator changed a server, as the proxy tells.
+    pub(super) fn note_server(&mut self, event: &ServerEvent) {
+        let about = (None, Some(event.server.as_str()));
+        let change = Some((event.from.as_str(), event.to.as_str()));
+        self.record(EventKind::Server, about, change, &event.reason);
     }
 
     /// Makes events of the routes that were announced or withdrawn.

@@ -18,6 +18,7 @@ use super::{Keeper, KeeperError, SOCKET};
 use crate::daemon::supervise::Input;
 use crate::ipc::event::EventKind;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
+use crate::ipc::note::ServerNote;
 use crate::log::spacing::is_due;
 use crate::net::epoll::{Event, Interest};
 use crate::net::process::{self, Process};
@@ -51,6 +52,8 @@ pub(super) struct Proxies {
     /// The process the runner started that hasn't connected yet.
     pub(super) starting: Option<i32>,
     pub(super) snapshot: Option<(Instant, Vec<ServerSnapshot>)>,
+    /// What operators changed about servers, as the last proxy told.
+    pub(super) notes: Option<Vec<ServerNote>>,
 }
 
 /// The proxy that serves, or is about to.
@@ -75,6 +78,7 @@ impl Proxies {
             leaving: Vec::new(),
             starting: None,
             snapshot: None,
+            notes: None,
         }
     }
 
@@ -316,6 +320,7 @@ impl Keeper {
             config_path: self.args.config_path.to_string_lossy().into_owned(),
             generation: self.supervisor.started,
             snapshot: self.proxies.aged_snapshot(now),
+            notes: self.proxies.notes.clone(),
         };
         let outcome = self.try_welcome(&mut link, welcome, has_listeners);
         if let Err(error) = outcome {
@@ -377,6 +382,8 @@ impl Keeper {
                 }
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
+            ToKeeper::Notes(notes) => self.proxies.notes = Some(notes),
+            ToKeeper::Note(event) => self.note_server(&event),
             ToKeeper::Clients { first, last, flows } => {
                 self.peers.set_clients(first, last, &flows);
             }

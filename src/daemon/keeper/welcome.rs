@@ -44,6 +44,7 @@ mod tests {
             config_path: "/etc/lbd/lb.toml".into(),
             generation: 2,
             snapshot,
+            notes: None,
         };
         // The same a day later: its ages take more bytes.
         let bytes = encode(welcome(vec![server(86_400_000); 32_000])).unwrap();

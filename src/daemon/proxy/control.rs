@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -18,13 +18,17 @@ use super::clients::Clients;
 use super::discoveries;
 use super::limits::Limits;
 use super::link::{Link, RECONNECT_EVERY};
+use super::memory::Memory;
 use super::news::{News, groups};
-use super::orders::{OUTSTANDING_MAX, Outstanding};
+use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
-use super::setup::{first_verdicts_within, machines, restore};
+use super::servers::{self, Desk};
+use super::setup::{as_operators_left_it, first_verdicts_within, machines, restore};
+use super::shelf::{Shelf, Writer};
 use super::start::{Begin, hello, read_text};
 use super::watchers::Watchers;
+use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
@@ -59,6 +63,7 @@ pub(super) struct Plan {
     pub(super) doors: Doors,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
+    pub(super) memory: Memory,
 }
 
 /// The signals that mean something here.
@@ -104,6 +109,8 @@ pub(super) struct Control {
     orders: mpsc::Receiver<Order>,
     orders_sender: Orders,
     outstanding: Outstanding,
+    memory: Memory,
+    shelf: Option<Writer>,
     /// The task that stops the engine, once somebody said stop.
     stopping: Option<JoinHandle<()>>,
 }
@@ -155,6 +162,10 @@ impl Control {
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
+        let mut memory = plan.memory;
+        memory.restore(&farms);
+        memory.apply(&farms, now);
+        as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
         let access = plan
             .access
@@ -188,6 +199,7 @@ impl Control {
             node: welcome.node,
             config_path: welcome.config_path,
             serving: false,
+            removed: memory.removed(),
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
@@ -207,6 +219,8 @@ impl Control {
             orders,
             orders_sender,
             outstanding: Outstanding::default(),
+            shelf: memory.shelf.as_ref().map(Shelf::writer),
+            memory,
             stopping: None,
         })
     }
@@ -273,7 +287,48 @@ impl Control {
             Tie::Connected(link) => Some(link),
             Tie::Lost => None,
         };
-        self.outstanding.pass_on(order, link);
+        match order {
+            Order::Keeper(command, answer) => self.outstanding.pass_on(command, answer, link),
+            Order::Servers(command, uid, answer) => self.on_servers(command, uid, answer),
+        }
+    }
+
+    /// An order about servers: carried out at once, answered when it lies on disk.
+    fn on_servers(
+        &mut self,
+        command: ServerCommand,
+        uid: u32,
+        answer: oneshot::Sender<ServersOutcome>,
+    ) {
+        let now = clock::now();
+        let mut desk = Desk {
+            proxies: &self.shared.config.proxies,
+            farms: &self.shared.farms,
+            memory: &mut self.memory,
+            now,
+        };
+        let done = match desk.carry_out(command) {
+            Ok(done) => done,
+            Err(why) => return reply(answer, ServersOutcome::Refused(why)),
+        };
+        self.follow_rosters(now);
+        self.shared.changing().removed = self.memory.removed();
+        for change in &done.servers {
+            let event = servers::event(change, uid);
+            let (server, from, to) = (&event.server, &event.from, &event.to);
+            tracing::info!(server, from, to, uid, "server changed by order");
+            self.news.events.push(event);
+        }
+        match &self.shelf {
+            None => reply(answer, ServersOutcome::Done(done)),
+            Some(shelf) => {
+                let kept = servers::keep(shelf.clone(), self.memory.all());
+                tokio::spawn(async move {
+                    let kept = kept.await;
+                    reply(answer, ServersOutcome::Done(ServersDone { kept, ..done }));
+                });
+            }
+        }
     }
 
     /// Begins to serve when that is possible, and tells the keeper what it should know.
@@ -289,7 +344,7 @@ impl Control {
         let Tie::Connected(link) = &self.keeper else {
             return Ok(());
         };
-        if let Err(error) = self.news.tell(link, &self.shared, now) {
+        if let Err(error) = self.news.tell(link, &self.shared, &mut self.memory, now) {
             tracing::debug!(%error, "keeper cannot be told");
         }
         Ok(())
@@ -308,8 +363,9 @@ impl Control {
         }
     }
 
-    /// Health checks begin and end with their servers.
+    /// Health checks begin and end with their servers; those that come are as operators left them.
     fn follow_rosters(&mut self, now: Instant) {
+        self.memory.apply(&self.shared.farms, now);
         let mut changing = self.shared.changing();
         let proxies = self.shared.config.proxies.iter().zip(&self.shared.farms);
         for (at, (config, farm)) in proxies.enumerate() {
@@ -397,6 +453,7 @@ impl Control {
                 }
                 self.keeper = Tie::Connected(link);
                 self.news.start_over();
+                self.memory.untold = true;
                 self.clients.start_over();
                 self.shared.changing().keeper_heard = Some(clock::now());
             }
@@ -449,6 +506,8 @@ impl Control {
         let serving = self.stopping.is_none();
         let hello = ToKeeper::Hello(hello(self.digest, serving));
         link.send(&hello, &[]).await?;
+        let notes = ToKeeper::Notes(self.memory.all());
+        link.send(&notes, &[]).await?;
         if let Some(engine) = self.shared.engine.get() {
             for (message, fds) in groups(&engine.listeners()) {
                 link.send(&message, &fds).await?;

@@ -5,8 +5,9 @@
 //! the process opens what needs files, gives up its rights, and `control` runs its loop: verdicts
 //! of the health tasks into the farms, signs of life and snapshots to the keeper, its orders into
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
-//! operators' commands on their way to it, `watchers` are the health tasks,
-//! `discoveries` takes in servers that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! operators' commands on their way to it, `watchers` are the health
+//! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
+//! outlasts a reboot; `discoveries` takes in those that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -16,11 +17,14 @@ mod control;
 mod discoveries;
 mod limits;
 mod link;
+mod memory;
 mod news;
 mod orders;
 mod placement;
 mod report;
+mod servers;
 mod setup;
+mod shelf;
 mod start;
 mod watchers;
 
@@ -39,6 +43,10 @@ use crate::net::clock;
 use crate::net::privileges::{ProxyNeeds, ProxyPaths, confine_proxy, replaceable};
 use crate::net::source;
 use crate::proxy::engine::EngineError;
+
+/// Where packages put it.
+const USUAL_STATE_DIR: &str = "/var/lib/lbd";
+const USUAL_RUNTIME_DIR: &str = "/run/lbd";
 
 /// How a proxy process is started.
 #[derive(Debug, Clone)]
@@ -130,7 +138,10 @@ async fn serve(
     let doors = report::Doors::open(&config, &args.runtime_dir);
     let workers = placement::Workers::of(&config);
     let limits = limits::Limits::of(&config, workers.count);
-    confine(&config, &args.runtime_dir)?;
+    let state_dir = state_dir(&config, &args.runtime_dir);
+    let shelf = state_dir.as_deref().map(shelf::Shelf::new);
+    let memory = memory::Memory::new(begin.welcome.notes.clone(), shelf);
+    confine(&config, &args.runtime_dir, state_dir.as_deref())?;
     let plan = control::Plan {
         keeper_socket: args.keeper_socket,
         begin,
@@ -139,19 +150,42 @@ async fn serve(
         doors,
         limits,
         workers,
+        memory,
     };
     let control = control::Control::new(config, plan, clock::now())?;
     control.run(signals).await
 }
 
+/// Where states outlast a reboot, if anywhere. A second instance on one machine, with a runtime
+/// directory of its own, doesn't share the first one's by default.
+fn state_dir(config: &Config, runtime_dir: &Path) -> Option<PathBuf> {
+    if let Some(dir) = &config.state_dir {
+        if !dir.is_dir() {
+            tracing::warn!(key = %dir.display(), "state-dir is not there: orders about servers are not kept");
+        }
+        return Some(dir.clone());
+    }
+    let of_service = std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty());
+    let usual = Path::new(USUAL_STATE_DIR);
+    let usual = usual.is_dir() && runtime_dir == Path::new(USUAL_RUNTIME_DIR);
+    of_service
+        .map(PathBuf::from)
+        .or_else(|| usual.then(|| PathBuf::from(USUAL_STATE_DIR)))
+}
+
 /// Gives up every right that is not needed any more. Before any thread of the data path.
-fn confine(config: &Config, runtime_dir: &Path) -> Result<(), ProxyError> {
+fn confine(
+    config: &Config,
+    runtime_dir: &Path,
+    state_dir: Option<&Path>,
+) -> Result<(), ProxyError> {
     let of_checks = config.proxies.iter();
     let of_checks = of_checks.flat_map(|proxy| files::of_check(&proxy.check));
     let of_sources = task::files(config);
     let replaceable = replaceable(of_checks.chain(of_sources.iter().map(PathBuf::as_path)));
     let read: Vec<&Path> = replaceable.iter().map(PathBuf::as_path).collect();
     let mut write = vec![runtime_dir];
+    write.extend(state_dir);
     write.extend(config.admin.socket.as_deref().and_then(Path::parent));
     let needs = if config.has_client_source() {
         ProxyNeeds::ClientSource

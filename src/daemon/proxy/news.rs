@@ -6,8 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
+use super::memory::Memory;
 use super::report::Shared;
-use crate::ipc::message::{Heartbeat, ListenerGroup, ProxyServing, ServerSnapshot, ToKeeper};
+use crate::ipc::message::{
+    Heartbeat, ListenerGroup, ProxyServing, ServerEvent, ServerSnapshot, ToKeeper,
+};
 use crate::net::seqpacket;
 use crate::proxy::engine::Listeners;
 use crate::proxy::farm::FarmStats;
@@ -22,6 +25,8 @@ const SERVING_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct News {
     beats: u64,
     pub(super) snapshot_due: bool,
+    /// For the keeper's record; bounded by the orders that are taken at once.
+    pub(super) events: Vec<ServerEvent>,
     snapshot_sent: Option<Instant>,
     serving: Option<(Instant, Vec<ProxyServing>)>,
 }
@@ -31,12 +36,19 @@ impl News {
     pub(super) fn start_over(&mut self) {
         *self = Self {
             beats: self.beats,
+            events: std::mem::take(&mut self.events),
             snapshot_due: true,
             ..Self::default()
         };
     }
 
-    pub(super) fn tell(&mut self, link: &Link, shared: &Shared, now: Instant) -> io::Result<()> {
+    pub(super) fn tell(
+        &mut self,
+        link: &Link,
+        shared: &Shared,
+        memory: &mut Memory,
+        now: Instant,
+    ) -> io::Result<()> {
         self.beats += 1;
         let engine = shared.engine.get();
         link.offer(&ToKeeper::Heartbeat(Heartbeat {
@@ -46,6 +58,7 @@ impl News {
         let passed = |sent: Option<Instant>, pause| {
             sent.is_none_or(|sent| now.saturating_duration_since(sent) >= pause)
         };
+        self.tell_of_operators(link, memory)?;
         if self.snapshot_due && passed(self.snapshot_sent, SNAPSHOT_EVERY) {
             link.offer(&ToKeeper::Snapshot(snapshot(shared, now)))?;
             self.snapshot_due = false;
@@ -62,6 +75,29 @@ impl News {
             self.serving = Some((now, present));
         }
         Ok(())
+    }
+
+    /// What operators changed. It must arrive: what the keeper doesn't read now it gets another time.
+    fn tell_of_operators(&mut self, link: &Link, memory: &mut Memory) -> io::Result<()> {
+        if memory.untold && arrived(link.send_now(&ToKeeper::Notes(memory.all())))? {
+            memory.untold = false;
+        }
+        while let Some(event) = self.events.first() {
+            if !arrived(link.send_now(&ToKeeper::Note(event.clone())))? {
+                break;
+            }
+            self.events.remove(0);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the keeper took a message.
+fn arrived(sent: io::Result<()>) -> io::Result<bool> {
+    match sent {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Orders of operators on their way to the keeper and back. Every one is answered, also when the
+//! Orders of operators to the keeper, on their way to the keeper and back. Every one is answered, also when the
 //! keeper refuses to read, hangs or ends meanwhile.
 
 use std::collections::BTreeMap;
@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::link::Link;
-use crate::admin::Order;
-use crate::ipc::command::Outcome;
+use crate::ipc::command::{Command, Outcome};
 use crate::ipc::message::ToKeeper;
 
 /// Orders that wait for their outcome; a further one is refused. Fewer than the admin socket serves
@@ -27,8 +26,12 @@ pub(super) struct Outstanding {
 
 impl Outstanding {
     /// Passes an order on; `link` is the way to the keeper, if there is one.
-    pub(super) fn pass_on(&mut self, order: Order, link: Option<&Link>) {
-        let Order { command, answer } = order;
+    pub(super) fn pass_on(
+        &mut self,
+        command: Command,
+        answer: oneshot::Sender<Outcome>,
+        link: Option<&Link>,
+    ) {
         // Those who asked and left don't count.
         self.answers.retain(|_, answer| !answer.is_closed());
         if self.answers.len() >= OUTSTANDING_MAX {
@@ -82,7 +85,8 @@ impl Outstanding {
     }
 }
 
-fn reply(answer: oneshot::Sender<Outcome>, outcome: Outcome) {
+/// Answers whoever waits.
+pub(super) fn reply<T>(answer: oneshot::Sender<T>, outcome: T) {
     if answer.send(outcome).is_err() {
         tracing::debug!("whoever gave an order does not wait for its outcome");
     }

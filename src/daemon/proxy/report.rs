@@ -49,6 +49,8 @@ pub(super) struct Changing {
     pub(super) node: Option<String>,
     pub(super) config_path: String,
     pub(super) serving: bool,
+    /// Servers of the file that operators removed: names of proxy and server.
+    pub(super) removed: Vec<(String, String)>,
 }
 
 /// What a [`Shared`] is made of.
@@ -118,8 +120,11 @@ impl Shared {
         let proxies = proxies.map(|(at, (farm, config))| {
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
             let status = gather::proxy_status(config, &farm.stats(now), health, probed, now);
+            let removed = changing.removed.iter();
+            let removed = removed.filter(|(proxy, _)| *proxy == config.name);
             ProxyStatus {
-                sources: discovery::gather(changing.known.sources(at), now),
+                removed: removed.map(|(_, server)| server.clone()).collect(),
+                discovery: discovery::gather(changing.known.sources(at), now),
                 ..status
             }
         });

@@ -10,6 +10,8 @@ use crate::health::fsm::Machine;
 use crate::health::task::stagger;
 use crate::ipc::message::Welcome;
 use crate::proxy::farm::Farm;
+use crate::proxy::roster::Origin;
+use crate::proxy::server::AdminState;
 
 /// A probe that runs into its timeout needs a moment more to be heard of.
 const SLACK: Duration = Duration::from_millis(250);
@@ -30,6 +32,22 @@ pub(super) fn machines(config: &Config, now: Instant) -> Vec<Vec<Machine>> {
         all.push(of_proxy);
     }
     all
+}
+
+/// Has the board know of servers that operators added, removed, or took out of service.
+pub(super) fn as_operators_left_it(farms: &[Arc<Farm>], board: &mut Board, now: Instant) {
+    for (proxy, farm) in farms.iter().enumerate() {
+        for (place, member) in farm.roster().all() {
+            let in_service = farm.admin(place) != Some(AdminState::Maint);
+            if member.leaving {
+                board.remove(proxy, place);
+            } else if member.origin == Origin::File {
+                board.watch(proxy, place, in_service);
+            } else {
+                board.add(proxy, place, &member.name, in_service, now);
+            }
+        }
+    }
 }
 
 /// Takes over what the previous process knew, where it is young enough.

@@ -184,14 +184,6 @@ impl Dispatch {
         returned.left
     }
 
-    /// Drops a leaver from the queue; `false`: it is not there (any more).
-    pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let waited = self.queue.remove(ticket);
-        self.let_go_if_empty();
-        self.plan_wake();
-        waited
-    }
-
     /// The next server with a free slot, avoiding those in `tried` while there are others.
     fn pick(&mut self, tried: Tried, key: Key) -> Option<usize> {
         let mut in_force = self.weights.iter().enumerate();
@@ -224,38 +216,6 @@ impl Dispatch {
             (!in_force && !tried.contains(index)).then(|| server.effective_weight())
         };
         in_rotation(&mut self.rotation, &self.board, weight)
-    }
-
-    /// Hands free slots to those who wait, in order.
-    pub fn pump(&mut self) {
-        self.open_paced();
-        if self.usable() == 0 {
-            while let Some(ticket) = self.queue.pop() {
-                self.notices.push(Notice::NoServer(ticket));
-            }
-        }
-        let mut queue = std::mem::take(&mut self.queue);
-        while !queue.is_empty()
-            && self.has_room()
-            && let Some((ticket, server)) =
-                queue.serve(|waiter| self.pick_paced(waiter.tried, waiter.key))
-        {
-            self.now.inspect(|now| self.outlook.served(*now));
-            self.notices.push(Notice::Granted(ticket, server));
-        }
-        self.queue = queue;
-        self.let_go_if_empty();
-        self.plan_wake();
-    }
-
-    fn let_go_if_empty(&mut self) {
-        if !self.queue.is_empty() {
-            return;
-        }
-        self.outlook.forget();
-        if self.pacers.is_empty() {
-            self.board.let_go(self.servers.len());
-        }
     }
 
     fn has_room(&self) -> bool {
@@ -305,6 +265,14 @@ impl Dispatch {
     pub fn remove(&mut self, place: usize) {
         if let Some(seat) = self.servers.get_mut(place) {
             *seat = None;
+        }
+        self.after_change(true);
+    }
+
+    /// Nobody probes a server any more.
+    pub fn forget(&mut self, place: usize, now: Instant) {
+        if let Some(present) = self.member_mut(place) {
+            present.forget(now);
         }
         self.after_change(true);
     }

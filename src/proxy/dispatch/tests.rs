@@ -75,6 +75,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
             pin_workers: false,
         },
         peer: None,
+        state_dir: None,
         vips: Vec::new(),
         routes: Vec::new(),
         proxies: vec![proxy],

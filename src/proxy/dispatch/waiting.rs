@@ -1,11 +1,11 @@
-//! What time does to those who wait: whether there is hope for one more, and when a paced server may
-//! be connected to.
+//! Those who wait: who is served and who leaves, whether there is hope for one more, and when a
+//! paced server may be connected to.
 
 use std::time::Instant;
 
-use super::Dispatch;
+use super::{Dispatch, Notice};
 use crate::proxy::balance::Key;
-use crate::proxy::queue::Tried;
+use crate::proxy::queue::{Ticket, Tried};
 use crate::proxy::server::Server;
 
 impl Dispatch {
@@ -19,6 +19,46 @@ impl Dispatch {
     #[must_use]
     pub const fn wake(&self) -> Option<Instant> {
         self.wake
+    }
+
+    /// Drops a leaver from the queue; `false`: it is not there (any more).
+    pub fn leave(&mut self, ticket: Ticket) -> bool {
+        let waited = self.queue.remove(ticket);
+        self.let_go_if_empty();
+        self.plan_wake();
+        waited
+    }
+
+    /// Hands free slots to those who wait, in order.
+    pub fn pump(&mut self) {
+        self.open_paced();
+        if self.usable() == 0 {
+            while let Some(ticket) = self.queue.pop() {
+                self.notices.push(Notice::NoServer(ticket));
+            }
+        }
+        let mut queue = std::mem::take(&mut self.queue);
+        while !queue.is_empty()
+            && self.has_room()
+            && let Some((ticket, server)) =
+                queue.serve(|waiter| self.pick_paced(waiter.tried, waiter.key))
+        {
+            self.now.inspect(|now| self.outlook.served(*now));
+            self.notices.push(Notice::Granted(ticket, server));
+        }
+        self.queue = queue;
+        self.let_go_if_empty();
+        self.plan_wake();
+    }
+
+    pub(super) fn let_go_if_empty(&mut self) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        self.outlook.forget();
+        if self.pacers.is_empty() {
+            self.board.let_go(self.servers.len());
+        }
     }
 
     /// Whether a newcomer would wait in vain.

@@ -24,10 +24,10 @@ use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
-use super::roster::{self, Member, Roster, Table};
+use super::roster::{self, Member, Origin, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
-use super::sources::Sources;
+use super::sources::{Overview, Sources};
 use crate::config::model;
 use crate::net::clock;
 
@@ -35,6 +35,9 @@ mod verdicts;
 
 use self::verdicts::Suspects;
 pub use self::verdicts::{Alarm, Standing};
+
+/// Sources that are shown by name, by each of two measures.
+const TALKERS_MAX: usize = 10;
 
 /// A proxy's shared state.
 #[derive(Debug)]
@@ -177,6 +180,11 @@ impl Farm {
         }
     }
 
+    /// Whether somebody waits for the pace of a server.
+    pub(super) fn makes_wait(&self) -> bool {
+        self.wake.load(Ordering::Relaxed) != u64::MAX
+    }
+
     /// How long until somebody who waits for a paced server is to be served; `None`: nobody is.
     pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
         let at = self.wake.load(Ordering::Relaxed);
@@ -285,6 +293,7 @@ impl Farm {
     pub fn stats(&self, now: Instant) -> FarmStats {
         let (totals, server_totals) = self.totals();
         let roster = self.roster();
+        let sources = self.sources.as_ref().map(|s| s.overview(TALKERS_MAX));
         let dispatch = self.dispatch();
         let servers = roster
             .present()
@@ -304,8 +313,10 @@ impl Farm {
             queue: dispatch.queue().len(),
             queue_max: dispatch.queue().longest(),
             queue_limit: dispatch.queue_limit(),
+            sources,
             totals,
             servers,
+            leaving: self.leaving(&roster),
         }
     }
 }
@@ -333,10 +344,25 @@ pub struct FarmStats {
     pub queue_max: usize,
     /// How many may wait.
     pub queue_limit: usize,
+    /// The sources of its connections; `None`: nobody counts.
+    pub sources: Option<Overview>,
     /// Counters since the engine began.
     pub totals: ProxyTotals,
     /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
+    /// Servers that were removed and have connections still.
+    pub leaving: Vec<LeavingStats>,
+}
+
+/// A server that was removed and has connections still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeavingStats {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Connections it has.
+    pub connections: u32,
 }
 
 /// Everything that status and metrics show of a server.
@@ -348,6 +374,10 @@ pub struct ServerStats {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Who made it a member.
+    pub origin: Origin,
+    /// The weight it came with, where an operator's stands before it.
+    pub own_weight: Option<u32>,
     /// What the health checks say.
     pub operational: Operational,
     /// What stands behind that, and beside it.
@@ -356,7 +386,7 @@ pub struct ServerStats {
     pub admin: AdminState,
     /// Whether it may take new connections.
     pub usable: bool,
-    /// The configured weight.
+    /// The present weight.
     pub weight: u32,
     /// The present share of that weight, percent.
     pub share_percent: u32,
@@ -392,6 +422,8 @@ impl ServerStats {
             place,
             name: member.name.clone(),
             address: member.address,
+            origin: member.origin,
+            own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
             standing: Standing::new(server, now),
             admin: server.admin(),

@@ -1,11 +1,12 @@
 //! Many threads on one farm: limits, order and shares hold whatever the threads do to each other.
 
+use std::net::IpAddr;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
-use crate::config::model::MaxQueue;
+use crate::config::model::{Balance, MaxQueue};
 use crate::net::clock;
 use crate::proxy::balance::Key;
 use crate::proxy::dispatch::slots::{Door, Take};
@@ -17,8 +18,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All servers up, and a mailbox for each thread.
 fn farm(servers: Vec<model::Server>, max_queue: u32) -> (Farm, Vec<Arc<Mailbox>>) {
+    farm_that(Balance::RoundRobin, servers, max_queue)
+}
+
+fn farm_that(
+    balance: Balance,
+    servers: Vec<model::Server>,
+    max_queue: u32,
+) -> (Farm, Vec<Arc<Mailbox>>) {
     let count = servers.len();
-    let farm = Farm::new(&proxy(servers, MaxQueue::Total(max_queue)));
+    let mut config = proxy(servers, MaxQueue::Total(max_queue));
+    config.balance = balance;
+    let farm = Farm::new(&config);
     for server in 0..count {
         farm.set_up(server, true, clock::now());
     }
@@ -144,10 +155,8 @@ impl Storm<'_> {
             if next < clients && held.len() + waiting.len() < at_once {
                 let ticket = ticket(worker, next);
                 next += 1;
-                match self
-                    .farm
-                    .admit(ticket, Tried::default(), Turn::First, Key::NONE)
-                {
+                let key = Key::of(IpAddr::from(next.to_be_bytes()));
+                match self.farm.admit(ticket, Tried::default(), Turn::First, key) {
                     Admission::Server(server) => {
                         self.enter(server);
                         held.push(server);
@@ -201,9 +210,17 @@ impl Storm<'_> {
 fn limits_hold_and_nobody_is_forgotten_in_a_storm() {
     let limits = [1, 2, 3];
     let (clients, at_once) = (5_000, 6);
-    for weights in [[1, 1, 1], [250, 251, 256]] {
+    for (balance, weights) in [
+        (Balance::RoundRobin, [1, 1, 1]),
+        (Balance::RoundRobin, [250, 251, 256]),
+        (Balance::LeastConnections, [1, 2, 3]),
+        (Balance::Random, [1, 2, 3]),
+        (Balance::SourceHash, [1, 1, 1]),
+        (Balance::First, [1, 1, 1]),
+    ] {
         let servers = weights.iter().zip(limits);
-        let (farm, mailboxes) = farm(servers.map(|(w, max)| server(*w, max)).collect(), 1_000);
+        let servers = servers.map(|(w, max)| server(*w, max)).collect();
+        let (farm, mailboxes) = farm_that(balance, servers, 1_000);
         let storm = Storm {
             farm: &farm,
             mailboxes: &mailboxes,

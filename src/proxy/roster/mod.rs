@@ -6,8 +6,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::config::discovery::FOUND_MAX;
 use crate::config::model;
+use crate::units::Weight;
 
 /// Places beyond the file's servers, for those that are added at run time.
 const SPARE_PLACES: usize = 64;
@@ -31,7 +34,8 @@ pub const fn places(config: &model::Proxy) -> usize {
 }
 
 /// Who made a server a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The file.
     File,
@@ -41,10 +45,26 @@ pub enum Origin {
     Discovered,
 }
 
+impl Origin {
+    /// The word users read.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Operator => "operator",
+            Self::Discovered => "discovered",
+        }
+    }
+}
+
 /// One server of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     spec: ServerSpec,
+    /// The weight it came with.
+    own_weight: Weight,
+    /// An operator's weight, which stands before its own.
+    pub pinned: Option<Weight>,
     /// Who made it a member.
     pub origin: Origin,
     /// Tells it from others of its name and from earlier users of its place; never used twice.
@@ -58,6 +78,20 @@ impl Member {
     #[must_use]
     pub const fn spec(&self) -> &ServerSpec {
         &self.spec
+    }
+
+    /// The weight it came with, where an operator's stands before it.
+    #[must_use]
+    pub fn own_weight(&self) -> Option<Weight> {
+        self.pinned.map(|_| self.own_weight)
+    }
+
+    /// Whether it is as this wants it, an operator's weight apart.
+    #[must_use]
+    pub fn is_as(&self, wanted: &ServerSpec) -> bool {
+        let mut given = self.spec.clone();
+        given.weight = self.own_weight;
+        given == *wanted
     }
 }
 
@@ -202,9 +236,20 @@ impl Table {
         self.change(place, |member| {
             let (name, address) = (member.spec.name.clone(), member.spec.address);
             let check_address = member.spec.check_address;
+            member.spec.weight = member.own_weight;
             change(&mut member.spec);
+            member.own_weight = member.spec.weight;
+            member.spec.weight = member.pinned.unwrap_or(member.own_weight);
             member.spec.name = name;
             (member.spec.address, member.spec.check_address) = (address, check_address);
+        })
+    }
+
+    /// Gives a member an operator's weight, or its own one back.
+    pub fn pin(&mut self, place: usize, weight: Option<Weight>) -> bool {
+        self.change(place, |member| {
+            member.pinned = weight;
+            member.spec.weight = weight.unwrap_or(member.own_weight);
         })
     }
 
@@ -271,6 +316,8 @@ impl Table {
         self.last_id += 1;
         if let Some(seat) = self.roster.seats.get_mut(place) {
             *seat = Some(Arc::new(Member {
+                own_weight: spec.weight,
+                pinned: None,
                 spec,
                 origin,
                 id: self.last_id,

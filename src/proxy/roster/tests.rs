@@ -110,3 +110,19 @@ fn an_update_leaves_name_and_addresses() {
     assert_eq!((member.name.as_str(), member.weight.get()), ("a", 7));
     assert!(!table.update(5, update), "nobody is there");
 }
+
+#[test]
+fn an_operators_weight_stands_before_its_own_until_it_is_taken_back() {
+    let mut table = table();
+    let weight = |weight| Weight::try_from(weight).unwrap();
+    let present = |table: &Table| {
+        let member = table.roster().member(0).unwrap();
+        (member.weight.get(), member.is_as(&named("a")))
+    };
+    assert!(table.pin(0, Some(weight(50))));
+    assert_eq!(present(&table), (50, true));
+    assert!(table.update(0, |spec| spec.weight = weight(3)));
+    assert_eq!(present(&table), (50, false));
+    assert!(table.pin(0, None));
+    assert_eq!(present(&table), (3, false));
+}

@@ -15,6 +15,7 @@ use crate::health::probe::Probe;
 use crate::health::task::{Finding, Target, watch};
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::Member;
+use crate::proxy::server::AdminState;
 
 /// A check whose files can't be read is tried again after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ struct Watcher {
 #[derive(Debug)]
 enum State {
     Running(AbortHandle),
-    /// A disabled server is not probed.
+    /// A server that is out of service is not probed.
     Off,
     /// It could not be set up.
     Again(Instant),
@@ -50,6 +51,7 @@ struct Seat<'a> {
     config: &'a Proxy,
     place: usize,
     member: &'a Member,
+    in_service: bool,
 }
 
 impl Watchers {
@@ -69,14 +71,15 @@ impl Watchers {
         let prepared = probes.into_iter().zip(machines);
         for ((proxy, (config, farm)), (probes, machines)) in proxies.zip(prepared) {
             let roster = farm.roster();
-            let prepared = probes.into_iter().zip(machines);
-            let each = roster.present().zip(prepared);
-            let of_proxy = each.map(|((place, member), (probe, machine))| {
+            let prepared = probes.into_iter().zip(machines).enumerate();
+            let of_proxy = prepared.map(|(place, (probe, machine))| {
+                let member = roster.member(place).filter(|member| !member.leaving)?;
                 let seat = Seat {
                     proxy,
                     config,
                     place,
                     member,
+                    in_service: is_in_service(farm, place),
                 };
                 Some(watchers.watcher(seat, probe, machine))
             });
@@ -100,23 +103,27 @@ impl Watchers {
         let last = roster.all().last().map_or(0, |(place, _)| place + 1);
         for place in 0..known.max(last) {
             let member = roster.member(place).filter(|member| !member.leaving);
+            let in_service = is_in_service(farm, place);
             let known = self.watcher_at(proxy, place);
-            if known.map(|known| known.member) == member.map(|member| member.id)
-                && !known.is_some_and(|known| known.is_due_again(now))
-            {
+            let same = known.map(|known| known.member) == member.map(|member| member.id);
+            if same && known.is_none_or(|known| known.is_right(in_service, now)) {
                 continue;
+            }
+            if same {
+                farm.forget(place, now);
             }
             self.end(proxy, place);
             board.remove(proxy, place);
             let Some(member) = member else {
                 continue;
             };
-            board.add(proxy, place, &member.name, !member.disabled, now);
+            board.add(proxy, place, &member.name, in_service, now);
             let seat = Seat {
                 proxy,
                 config,
                 place,
                 member,
+                in_service,
             };
             self.start(seat, now);
         }
@@ -175,9 +182,7 @@ impl Watchers {
 
     fn watcher(&self, seat: Seat<'_>, probe: Probe, machine: Machine) -> Watcher {
         let hurry: Arc<Notify> = Arc::default();
-        let state = if seat.member.disabled {
-            State::Off
-        } else {
+        let state = if seat.in_service {
             let target = Target {
                 proxy: seat.proxy,
                 server: seat.place,
@@ -189,6 +194,8 @@ impl Watchers {
             };
             let task = tokio::spawn(watch(target, self.findings.clone()));
             State::Running(task.abort_handle())
+        } else {
+            State::Off
         };
         Watcher {
             member: seat.member.id,
@@ -199,12 +206,18 @@ impl Watchers {
 }
 
 impl Watcher {
-    fn is_due_again(&self, now: Instant) -> bool {
+    /// Whether it does what it should.
+    fn is_right(&self, in_service: bool, now: Instant) -> bool {
         match self.state {
-            State::Again(at) => now >= at,
-            State::Running(_) | State::Off => false,
+            State::Again(at) => now < at && in_service,
+            State::Running(_) => in_service,
+            State::Off => !in_service,
         }
     }
+}
+
+fn is_in_service(farm: &Farm, place: usize) -> bool {
+    farm.admin(place) != Some(AdminState::Maint)
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::Farm;
+use super::{Farm, LeavingStats};
 use crate::proxy::counters::{ProxyTotals, ServerTotals};
 use crate::proxy::dispatch::slots::Slots;
 use crate::proxy::roster::{AddError, Member, Origin, Roster, Seated, ServerSpec, Table};
+use crate::proxy::server::AdminState;
 use crate::units::Weight;
 
 /// The table, and what its places' counters were when their present users came.
@@ -83,9 +84,20 @@ impl Farm {
         true
     }
 
-    /// Gives a server another weight.
-    pub fn set_weight(&self, place: usize, weight: Weight) -> bool {
-        self.update(place, |spec| spec.weight = weight)
+    /// Gives a server an operator's weight, which stands before its own; `None`: its own again.
+    pub fn set_weight(&self, place: usize, weight: Option<Weight>) -> bool {
+        self.alter(place, |table| table.pin(place, weight))
+    }
+
+    /// What the administrator says of the server at this place.
+    #[must_use]
+    pub fn admin(&self, place: usize) -> Option<AdminState> {
+        Some(self.dispatch().server(place)?.admin())
+    }
+
+    /// Nobody probes this server any more: what is known of it says nothing.
+    pub fn forget(&self, place: usize, now: Instant) {
+        self.change(|dispatch| dispatch.forget(place, now));
     }
 
     /// Makes the members of one origin those in `wanted`, told apart by their names: adds, removes,
@@ -106,7 +118,7 @@ impl Farm {
                         done.removed.push(member.name.clone());
                     }
                 }
-                Some(spec) if spec == member.spec() => {}
+                Some(spec) if member.is_as(spec) => {}
                 Some(spec) => {
                     if self.update(place, |present| present.clone_from(spec)) {
                         done.changed.push(spec.name.clone());
@@ -140,6 +152,16 @@ impl Farm {
         }
     }
 
+    pub(super) fn leaving(&self, roster: &Roster) -> Vec<LeavingStats> {
+        let leaving = roster.all().filter(|(_, member)| member.leaving);
+        let stats = leaving.map(|(place, member)| LeavingStats {
+            name: member.name.clone(),
+            address: member.address,
+            connections: self.board.slots(place).map_or(0, Slots::used),
+        });
+        stats.filter(|stats| stats.connections > 0).collect()
+    }
+
     /// What was counted for each place since its present user came.
     pub(super) fn totals(&self) -> (ProxyTotals, Vec<ServerTotals>) {
         let seats = self.seats();
@@ -151,8 +173,12 @@ impl Farm {
     }
 
     fn update(&self, place: usize, change: impl FnOnce(&mut ServerSpec)) -> bool {
+        self.alter(place, |table| table.update(place, change))
+    }
+
+    fn alter(&self, place: usize, change: impl FnOnce(&mut Table) -> bool) -> bool {
         let mut seats = self.seats();
-        if !seats.table.update(place, change) {
+        if !change(&mut seats.table) {
             return false;
         }
         self.publish(&seats);

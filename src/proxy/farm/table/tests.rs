@@ -176,11 +176,11 @@ fn a_server_that_comes_while_others_wait_serves_them() {
 #[test]
 fn another_weight_is_another_share() {
     let (farm, _mailbox) = farm();
-    assert!(farm.set_weight(1, Weight::try_from(3).unwrap()));
+    assert!(farm.set_weight(1, Some(Weight::try_from(3).unwrap())));
     assert_eq!(taken(&farm, 8), [0, 0, 1, 1, 1, 1, 1, 1]);
-    assert!(farm.set_weight(0, Weight::try_from(0).unwrap()));
+    assert!(farm.set_weight(0, Some(Weight::try_from(0).unwrap())));
     assert_eq!(taken(&farm, 2), [1, 1]);
-    assert!(!farm.set_weight(7, Weight::ONE), "nobody is there");
+    assert!(!farm.set_weight(7, None), "nobody is there");
 }
 
 #[test]

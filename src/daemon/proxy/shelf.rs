@@ -1,0 +1,201 @@
+//! The state directory: one file of notes, replaced as a whole. A file that can't be read is set
+//! aside and said; nothing waits for the disk but the answer to the order that changed something.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ipc::note::{NOTES_MAX, ServerNote};
+
+/// The file in the directory.
+const FILE: &str = "servers.json";
+/// What it is written as first.
+const NEW: &str = "servers.json.new";
+/// What a file that can't be read becomes.
+const BROKEN: &str = "servers.json.broken";
+/// The longest file that is read, bytes.
+const BYTES_MAX: u64 = 1 << 20;
+/// The form of the file.
+const VERSION: u32 = 1;
+/// Writes that wait; whoever finds it full waits too.
+const WRITES_MAX: usize = 8;
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub(super) struct Shelf {
+    dir: PathBuf,
+}
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    v: u32,
+    servers: Vec<ServerNote>,
+}
+
+/// Where notes are sent to be written, and whoever waits is told how it went.
+pub(super) type Writer = mpsc::Sender<(Vec<ServerNote>, oneshot::Sender<io::Result<()>>)>;
+
+impl Shelf {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// What was written last.
+    pub(super) fn load(&self) -> Vec<ServerNote> {
+        let path = self.dir.join(FILE);
+        let key = path.display();
+        match read(&path) {
+            Ok(servers) => servers,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let aside = self.dir.join(BROKEN);
+                let to = aside.display();
+                match std::fs::rename(&path, &aside) {
+                    Ok(()) => {
+                        tracing::warn!(%key, %to, %error, "kept server states are unreadable, set aside");
+                    }
+                    Err(why) => {
+                        tracing::warn!(%key, %error, reason = %why, "kept server states are unreadable");
+                    }
+                }
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::warn!(%key, %error, "kept server states cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Replaces the file; it is whole at each moment, also when the power fails.
+    fn write(&self, servers: Vec<ServerNote>) -> io::Result<()> {
+        let saved = Saved {
+            v: VERSION,
+            servers,
+        };
+        let mut text = serde_json::to_vec_pretty(&saved)?;
+        text.push(b'\n');
+        let new = self.dir.join(NEW);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o640);
+        let mut file = options.open(&new)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        std::fs::rename(&new, self.dir.join(FILE))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Writes in the order of the orders, on a thread where a slow disk holds up nobody else.
+    pub(super) fn writer(&self) -> Writer {
+        let (sender, mut writes) =
+            mpsc::channel::<(Vec<ServerNote>, oneshot::Sender<io::Result<()>>)>(WRITES_MAX);
+        let shelf = self.clone();
+        tokio::spawn(async move {
+            while let Some((notes, answer)) = writes.recv().await {
+                let shelf = shelf.clone();
+                let written = tokio::task::spawn_blocking(move || shelf.write(notes)).await;
+                let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+                if let Err(error) = &written {
+                    tracing::warn!(%error, "server states cannot be kept");
+                }
+                if answer.send(written).is_err() {
+                    tracing::debug!("whoever changed a server does not wait for the disk");
+                }
+            }
+        });
+        sender
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<ServerNote>> {
+    let mut text = Vec::new();
+    File::open(path)?
+        .take(BYTES_MAX + 1)
+        .read_to_end(&mut text)?;
+    let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > BYTES_MAX {
+        return Err(bad("longer than 1 MiB".to_owned()));
+    }
+    let saved: Saved = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+    if saved.v != VERSION {
+        return Err(bad(format!("of version {}, not {VERSION}", saved.v)));
+    }
+    if saved.servers.len() > NOTES_MAX {
+        return Err(bad(format!("about more than {NOTES_MAX} servers")));
+    }
+    Ok(saved.servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::note::AdminWord;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let name = format!("lbd-shelf-{}-{name}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn note(server: &str) -> ServerNote {
+        ServerNote {
+            admin: Some(AdminWord::Maint),
+            ..ServerNote::new("kube", server)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read_again_and_the_last_write_holds() {
+        let dir = Dir::new("again");
+        let shelf = Shelf::new(&dir.0);
+        assert!(shelf.load().is_empty());
+        let writer = shelf.writer();
+        for servers in [vec![note("a")], vec![note("a"), note("b")]] {
+            let (answer, written) = oneshot::channel();
+            writer.send((servers, answer)).await.unwrap();
+            written.await.unwrap().unwrap();
+        }
+        assert_eq!(shelf.load(), [note("a"), note("b")]);
+        assert!(!dir.0.join(NEW).exists());
+    }
+
+    #[test]
+    fn a_file_that_is_torn_or_of_another_version_is_set_aside() {
+        let dir = Dir::new("torn");
+        let shelf = Shelf::new(&dir.0);
+        shelf.write(vec![note("a")]).unwrap();
+        let whole = std::fs::read(dir.0.join(FILE)).unwrap();
+        let other = b"{\"v\":2,\"servers\":[]}".as_slice();
+        for broken in [&whole[..whole.len() / 2], other, &[]] {
+            std::fs::write(dir.0.join(FILE), broken).unwrap();
+            assert!(shelf.load().is_empty());
+            assert!(!dir.0.join(FILE).exists());
+            assert_eq!(std::fs::read(dir.0.join(BROKEN)).unwrap(), broken);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_an_error_and_no_panic() {
+        let shelf = Shelf::new(Path::new("/nonexistent/lbd"));
+        assert!(shelf.load().is_empty());
+        assert!(shelf.write(vec![note("a")]).is_err());
+    }
+}
