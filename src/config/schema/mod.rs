@@ -4,6 +4,7 @@
 
 mod discovery;
 mod general;
+mod origin;
 mod proxy;
 mod vip;
 
@@ -139,7 +140,7 @@ pub const SECTIONS: &[Section] = &[
     vip::FILE,
     proxy::PROXY,
     proxy::CHECK,
-    proxy::PROXY_PROTOCOL,
+    origin::PROXY_PROTOCOL,
     proxy::PER_SOURCE,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
