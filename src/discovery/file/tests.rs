@@ -78,7 +78,7 @@ async fn a_file_that_is_renamed_into_place_is_read_within_a_second() {
     for host in 2..5 {
         let done = scene.rename_in(&json(&[host, 9]));
         assert_eq!(scene.next().await, names(&[host, 9]));
-        fastest = fastest.min(done.elapsed());
+        fastest = fastest.min(clock::now().duration_since(done));
     }
     assert!(fastest < Duration::from_secs(1), "{fastest:?}");
 }

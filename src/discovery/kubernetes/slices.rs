@@ -239,6 +239,7 @@ impl Endpoint {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
 fn malformed(error: serde_json::Error) -> SliceError {
     SliceError::Malformed(error.to_string())
 }
