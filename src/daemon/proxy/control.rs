@@ -32,7 +32,6 @@ use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::admin::{Order, Orders, Source};
 use crate::config;
 use crate::config::model::Config;
-use crate::discovery::known::{self, Known};
 use crate::health::board::Board;
 use crate::health::probe::Probe;
 use crate::health::task::Finding;
@@ -100,8 +99,7 @@ pub(super) struct Control {
     doors: Doors,
     findings: mpsc::Receiver<Finding>,
     watchers: Watchers,
-    /// Of sources of servers.
-    discovered: mpsc::Receiver<known::Finding>,
+    discovered: mpsc::Receiver<discoveries::Finding>,
     /// A server is to be checked at once.
     alarm: Arc<Notify>,
     serve_by: Instant,
@@ -146,8 +144,7 @@ impl Control {
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
-        let discovered = discoveries::start(&config);
-        let known = Known::new(&config);
+        let (discovered, known) = discoveries::start(&config);
         let alarm = Arc::new(Notify::new());
         for farm in &farms {
             let alarm = Arc::clone(&alarm);
@@ -244,8 +241,7 @@ impl Control {
         Ok(())
     }
 
-    /// Servers that come are probed at once.
-    fn on_discovery(&mut self, found: known::Finding) -> Result<(), ProxyError> {
+    fn on_discovery(&mut self, found: discoveries::Finding) -> Result<(), ProxyError> {
         let (proxy, now) = (found.proxy, clock::now());
         discoveries::take_in(&self.shared, found);
         self.follow_rosters(now);

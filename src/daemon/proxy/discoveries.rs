@@ -5,14 +5,15 @@ use tokio::sync::mpsc;
 
 use super::report::Shared;
 use crate::config::model::Config;
-use crate::discovery::known::{Finding, News, Source};
+pub(super) use crate::discovery::known::Finding;
+use crate::discovery::known::{Known, News, Source};
 use crate::discovery::task::{self, FINDINGS_MAX};
 use crate::proxy::farm::Farm;
 use crate::proxy::pp;
 use crate::proxy::roster::{Origin, ServerSpec};
 
 /// Starts the sources of the file.
-pub(super) fn start(config: &Config) -> mpsc::Receiver<Finding> {
+pub(super) fn start(config: &Config) -> (mpsc::Receiver<Finding>, Known) {
     let (sender, findings) = mpsc::channel(FINDINGS_MAX);
     let send = config.proxies.iter().map(|proxy| {
         let send = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
@@ -20,7 +21,7 @@ pub(super) fn start(config: &Config) -> mpsc::Receiver<Finding> {
     });
     let headers: Vec<&'static [u8]> = send.collect();
     task::start(config, &headers, &sender);
-    findings
+    (findings, Known::new(config))
 }
 
 /// Takes one finding in.

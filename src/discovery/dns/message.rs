@@ -72,7 +72,10 @@ pub(super) fn question(host: &str, record: Record) -> Result<Vec<u8>, AnswerErro
 }
 
 /// Reads the answer to [`question`].
-#[expect(clippy::wildcard_enum_match_arm, reason = "of the standards' lists a few matter")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of the standards' lists a few matter"
+)]
 pub(super) fn answer(bytes: &[u8], host: &str, record: Record) -> Result<Answer, AnswerError> {
     let packet = Packet::parse(bytes).map_err(|_bad| AnswerError::Malformed)?;
     let same = |question: &Question<'_>| {
@@ -96,7 +99,10 @@ pub(super) fn answer(bytes: &[u8], host: &str, record: Record) -> Result<Answer,
 }
 
 /// The addresses of the name, along its aliases; records of other names mean nothing.
-#[expect(clippy::wildcard_enum_match_arm, reason = "of the standards' lists a few matter")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of the standards' lists a few matter"
+)]
 fn collect(packet: &Packet<'_>, host: &str, record: Record) -> Answer {
     let mut owner = host.to_owned();
     let mut ttl: Option<u32> = None;
@@ -140,7 +146,10 @@ fn is_name(name: &Name<'_>, host: &str) -> bool {
     plain(&name) == plain(host)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "of the standards' lists a few matter")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of the standards' lists a few matter"
+)]
 fn rcode(code: RCODE) -> String {
     match code {
         RCODE::FormatError => "FORMERR".to_owned(),
