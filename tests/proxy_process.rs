@@ -6,6 +6,8 @@
 mod checks;
 #[path = "proxy_process/memcheck.rs"]
 mod memcheck;
+#[path = "proxy_process/verdicts.rs"]
+mod verdicts;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -92,8 +92,18 @@ impl<'a> Daemon<'a> {
             .create(true)
             .append(true)
             .open(dir.join("log"));
-        let log = options.unwrap();
-        let keeper = Command::new(env!("CARGO_BIN_EXE_lbd"))
+        let keeper = Self::keeper(dir, options.unwrap());
+        let daemon = Self {
+            dir,
+            keeper,
+            listen,
+        };
+        daemon.wait_served();
+        daemon
+    }
+
+    fn keeper(dir: &Path, log: fs::File) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_lbd"))
             .arg("--config")
             .arg(dir.join("lb.toml"))
             .arg("--runtime-dir")
@@ -103,14 +113,21 @@ impl<'a> Daemon<'a> {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let daemon = Self {
-            dir,
-            keeper,
-            listen,
-        };
-        daemon.wait_served();
-        daemon
+            .unwrap()
+    }
+
+    /// The keeper dies; the next one takes the proxy process over.
+    fn crash_keeper(&mut self) {
+        self.keeper.kill().unwrap();
+        self.keeper.wait().unwrap();
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .open(self.dir.join("log"));
+        self.keeper = Self::keeper(self.dir, log.unwrap());
+        wait_for("the next keeper", || {
+            self.log().contains("proxy adopted").then_some(())
+        });
+        self.wait_served();
     }
 
     fn log(&self) -> String {
@@ -378,9 +395,9 @@ fn a_server_is_added_serves_and_is_removed_again() {
 }
 
 #[test]
-fn a_crash_of_the_proxy_forgets_nothing() {
+fn neither_a_crash_of_the_proxy_nor_one_of_the_keeper_forgets_anything() {
     let dir = Dir::new("crash");
-    let daemon = Daemon::start(&dir, "", &two().0);
+    let mut daemon = Daemon::start(&dir, "", &two().0);
     let c = server("c").to_string();
     daemon.done(&["server", "add", "c", &c]);
     daemon.wait_state("c", ServerState::Up);
@@ -396,6 +413,13 @@ fn a_crash_of_the_proxy_forgets_nothing() {
         daemon.wait_state("c", ServerState::Up);
         assert_eq!(daemon.answers(6), "bbbbcc");
     }
+    // The proxy process is the one that knows, then.
+    daemon.crash_keeper();
+    assert_eq!(daemon.answers(6), "bbbbcc");
+    daemon.crash_proxy();
+    daemon.wait_state("a", ServerState::Drain);
+    daemon.wait_state("c", ServerState::Up);
+    assert_eq!(daemon.answers(6), "bbbbcc");
 }
 
 #[test]

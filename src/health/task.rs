@@ -117,7 +117,8 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
             say_unauthorized(&target);
         }
         warned = report.unauthorized || warned && !report.verdict.is_ready();
-        let change = target.machine.on_result(report.verdict.health(), finished);
+        let found = report.verdict.health();
+        let change = target.machine.on_result(found, finished);
         if let Some(change) = change {
             let elapsed = finished.saturating_duration_since(verdict_since);
             verdict_since = finished;
@@ -128,11 +129,7 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
         let finding = Finding {
             proxy: target.proxy,
             server: target.server,
-            health: target
-                .machine
-                .state()
-                .health()
-                .unwrap_or_else(|| report.verdict.health()),
+            health: target.machine.state().health().unwrap_or(found),
             counter: target.machine.counter(),
             verdict: report.verdict,
             change,
@@ -196,6 +193,8 @@ fn say(target: &Target, change: Change, verdict: &Verdict, elapsed: Duration) {
                 "server unresponsive"
             );
         }
+        // On its way up: that will be told.
+        (_, State::Known(_) | State::Unknown) if verdict.is_ready() => {}
         (_, State::Known(_) | State::Unknown) => {
             tracing::info!(proxy, server, from, elapsed_ms, "server alive, not ready");
         }

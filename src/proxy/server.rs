@@ -131,6 +131,9 @@ impl Server {
             self.down_time += now.saturating_duration_since(since);
         }
         self.operational = Operational::Unprobed;
+        (self.health, self.run) = (None, None);
+        self.evidence.end_ejection();
+        self.damping = Damping::default();
         self.returning = true;
         self.stop_ramp();
     }

@@ -47,7 +47,14 @@ impl Attempt {
     }
 
     pub fn is_lost(&self) -> bool {
-        !matches!(self.outcome, Outcome::Served(_))
+        self.served_by().is_none()
+    }
+
+    pub fn served_by(&self) -> Option<usize> {
+        match self.outcome {
+            Outcome::Served(server) => Some(server),
+            Outcome::Refused | Outcome::Reset | Outcome::Closed | Outcome::GaveUp => None,
+        }
     }
 }
 
@@ -178,12 +185,14 @@ pub async fn first_answer(
     target: SocketAddr,
     source: Option<Ipv4Addr>,
 ) -> Result<(TcpStream, usize), Outcome> {
-    let mut stream = connect(target, source)
-        .await
-        .map_err(|error| match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Outcome::Refused,
-            _ => Outcome::GaveUp,
-        })?;
+    let mut stream = connect(target, source).await.map_err(|error| {
+        let refused = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset];
+        if refused.contains(&error.kind()) {
+            Outcome::Refused
+        } else {
+            Outcome::GaveUp
+        }
+    })?;
     let asked = async {
         stream.write_all(b"?").await?;
         answer(&mut stream).await

@@ -62,6 +62,10 @@ pub struct Seen {
     pub latest: Option<Duration>,
     /// Watches that never told every value, or ended.
     pub lost: usize,
+    /// Those of them whose process ended.
+    pub ended: usize,
+    /// What the first of the others never told.
+    pub untold: Vec<usize>,
 }
 
 pub fn is_installed() -> bool {
@@ -108,11 +112,16 @@ fn one(cluster: &mut Cluster, event: Event) -> Seen {
         thread::sleep(Duration::from_millis(50));
     }
     let within: Vec<&Put> = puts.iter().filter(|put| put.ended >= at).collect();
-    let mut lost = 0;
+    let (mut lost, mut ended, mut untold) = (0, 0, Vec::new());
     let mut longest = None;
     for watch in &mut watches {
         let latest = latest(watch, &puts, at);
-        lost += usize::from(latest.is_none() || watch.has_ended());
+        let has_ended = watch.has_ended();
+        ended += usize::from(has_ended);
+        lost += usize::from(latest.is_none() || has_ended);
+        if latest.is_none() && untold.is_empty() {
+            untold = untold_by(watch, &puts, at);
+        }
         longest = longest.max(latest);
     }
     Seen {
@@ -126,6 +135,8 @@ fn one(cluster: &mut Cluster, event: Event) -> Seen {
         watches: watches.len(),
         latest: longest,
         lost,
+        ended,
+        untold,
     }
 }
 
@@ -170,6 +181,13 @@ fn latest(watch: &Watch, puts: &[Put], at: Instant) -> Option<Duration> {
         latest = latest.max(when.saturating_duration_since(put.started));
     }
     Some(latest)
+}
+
+fn untold_by(watch: &Watch, puts: &[Put], at: Instant) -> Vec<usize> {
+    let told = watch.told.lock().unwrap();
+    let wanted = puts.iter().filter(|put| put.succeeded && put.started >= at);
+    let untold = wanted.filter(|put| told.iter().all(|(_, number)| *number != put.number));
+    untold.map(|put| put.number).collect()
 }
 
 /// A put each so often, each by a process of its own.

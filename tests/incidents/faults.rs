@@ -73,13 +73,23 @@ impl Fault {
         }
     }
 
+    /// Whether a check that only connects can fail.
+    fn is_seen_by_connects(self) -> bool {
+        match self {
+            Self::Refused | Self::BlackHole | Self::Restarts => true,
+            Self::Stopped | Self::Resets | Self::SlowAccept | Self::NotReady | Self::ReadyHangs => {
+                false
+            }
+        }
+    }
+
     /// How long it is looked at: long enough for the guide's checks where they notice at all.
     pub fn window(self) -> Duration {
         Duration::from_secs(match self {
             Self::Refused => 18,
-            Self::BlackHole => 40,
-            Self::Stopped | Self::Resets | Self::Restarts => 12,
-            Self::SlowAccept | Self::NotReady | Self::ReadyHangs => 12,
+            Self::BlackHole => 30,
+            Self::Stopped | Self::Resets | Self::Restarts => 8,
+            Self::SlowAccept | Self::NotReady | Self::ReadyHangs => 8,
         })
     }
 }
@@ -110,7 +120,7 @@ pub struct Seen {
 pub fn measure(target: Target, fault: Fault, window: Duration) -> Seen {
     let mut place = Place::new(1);
     let running = Running::start(&place.nodes[0], target, &Wish::default());
-    if target == Target::Seed {
+    if target == Target::Seed && fault.is_seen_by_connects() {
         // Until each server was checked once, one failed check is enough.
         thread::sleep(GUIDE_INTERVAL);
     }

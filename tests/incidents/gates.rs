@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use super::capacity;
+use super::etcd::{self, Event};
 use super::faults::{self, Fault, Seen};
 use super::herd;
 use super::lab::cases::Case;
 use super::pause;
 use super::shares;
+use super::sources;
 use super::table;
 use super::targets::Target;
 
@@ -22,7 +24,14 @@ pub const CASES: &[Case] = &[
     ("nobody_loses_a_connection_to_a_black_hole", NEEDS, || {
         let seen = fault(Fault::BlackHole, 6);
         assert!(seen.lost <= IN_FLIGHT, "{}", table::one(&seen));
-        down_within(&seen, 4_000);
+        assert!(seen.slowest <= slack(&seen, 500), "{}", table::one(&seen));
+        down_within(&seen, 3_000);
+        told_within(&seen, 3_000);
+    }),
+    ("clients_of_a_stopped_server_are_told", NEEDS, || {
+        let seen = fault(Fault::Stopped, 6);
+        down_within(&seen, 3_000);
+        told_within(&seen, 3_000);
     }),
     ("clients_of_a_server_that_is_not_ready_stay", NEEDS, || {
         let seen = fault(Fault::NotReady, 4);
@@ -47,7 +56,8 @@ pub const CASES: &[Case] = &[
         let seen = capacity::measure(Target::Lbd);
         println!("    {seen:?}");
         assert!(capacity::within_limits(&seen), "{seen:?}");
-        assert_eq!(seen.disorder, 0, "{seen:?}");
+        // Of 32,640; a machine that is late for one of them is late for some.
+        assert!(seen.disorder <= 100, "{seen:?}");
     }),
     ("weights_are_kept_exactly", NEEDS, || {
         let counts = shares::weighted(Target::Lbd, [1, 2, 3], 600);
@@ -60,6 +70,27 @@ pub const CASES: &[Case] = &[
         assert_eq!(points.len(), 4);
         assert!(off <= 6.0, "{off:.1} points: {points:?}");
     }),
+    (
+        "both_nodes_choose_the_same_server_by_address",
+        NEEDS,
+        || {
+            let seen = sources::measure(Target::Lbd, 300);
+            println!("    {seen:?}");
+            assert_eq!((seen.clients, seen.different, seen.moved), (300, 0, 0));
+            assert!(seen.stayed_on_others < 300 && seen.fewest >= 50, "{seen:?}");
+        },
+    ),
+    (
+        "no_watch_of_etcd_is_lost_when_a_member_is_killed",
+        &["ip", "sysctl", "etcd", "etcdctl"],
+        || {
+            for (_, seen) in etcd::measure(Target::Lbd, &[Event::FollowerKilled]) {
+                println!("    {seen:?}");
+                assert_eq!((seen.lost, seen.failed), (0, 0), "{seen:?}");
+                assert!(seen.latest < Some(Duration::from_secs(3)), "{seen:?}");
+            }
+        },
+    ),
 ];
 
 const NEEDS: &[&str] = &["ip", "sysctl"];
@@ -83,6 +114,16 @@ fn down_within(seen: &Seen, ms: u64) {
     let bound = slack(seen, ms);
     assert!(
         seen.marked.is_some_and(|marked| marked <= bound),
+        "{}",
+        table::one(seen)
+    );
+}
+
+/// The established clients of the bad server, all of them, and no others.
+fn told_within(seen: &Seen, ms: u64) {
+    let bound = slack(seen, ms);
+    assert!(
+        seen.told.is_some_and(|told| told <= bound) && seen.innocent == 0,
         "{}",
         table::one(seen)
     );

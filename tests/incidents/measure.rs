@@ -19,7 +19,7 @@ const HELP: &str = "tests/faults [OPTIONS]
   --only PART,PART     parts of names: refused black-hole stopped resets restarts slow-accept
                        not-ready ready-hangs herd capacity shares slowstart source-hash pause etcd
   --target PART        lbd, seed (HAProxy with the guide's file) or tuned (HAProxy)
-  --seconds N          how long each fault is looked at (12 to 40, by fault)
+  --seconds N          how long each fault is looked at (8 to 30, by fault)
   --document FILE      put the tables into this file (docs/health.md)";
 
 /// What was asked for.

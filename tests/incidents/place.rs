@@ -138,7 +138,8 @@ impl Server {
     /// Returns when it listens.
     pub fn start(&mut self) {
         assert!(self.running.is_none(), "{} runs", self.name);
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        // This program again, also when it was built anew meanwhile.
+        let mut command = Command::new("/proc/self/exe");
         command
             .args(["--serve", &self.address.to_string(), &self.name])
             .stdin(Stdio::piped())

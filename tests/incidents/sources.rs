@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::client::{self, Outcome};
+use super::client;
 use super::measure::{Options, together};
 use super::place::{LB1, PORT, Place};
 use super::targets::{Running, Target, Wish};
@@ -73,10 +73,7 @@ fn ask(place: &Place, node: Ipv4Addr, clients: u16) -> Vec<Option<usize>> {
                 let source = Ipv4Addr::new(10, 77, high, low);
                 let target = SocketAddr::new(node.into(), PORT);
                 let attempt = client::attempt(target, Some(source)).await;
-                servers.push(match attempt.outcome {
-                    Outcome::Served(server) => Some(server),
-                    _ => None,
-                });
+                servers.push(attempt.served_by());
             }
             servers
         })

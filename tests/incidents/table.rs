@@ -33,9 +33,9 @@ pub fn one(seen: &Seen) -> String {
 
 pub fn faults(done: &[(Fault, Target, Seen)]) -> String {
     let mut text = String::from(
-        "| the second server … | | new connections lost | slowest | p99 | marked down after | \
+        "| the second server … | | new connections lost | slowest | p99 | slowest before | marked down after | \
          its established clients told after | told of them | others broken |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+         |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for fault in Fault::ALL {
         for target in Target::ALL {
@@ -61,7 +61,7 @@ fn row(fault: Fault, target: Target, seen: &[&Seen]) -> String {
     let worst = seen.iter().map(|one| one.lost).max().unwrap_or(0);
     let slowest = seen.iter().map(|one| one.slowest).max();
     format!(
-        "| {} | {} | {} (worst {worst}) of {} | {} (worst {}) | {} | {} | {} | {} of {} | {} |\n",
+        "| {} | {} | {} (worst {worst}) of {} | {} (worst {}) | {} | {} | {} | {} | {} of {} | {} |\n",
         fault.title(),
         target.title(),
         number(|one| one.lost),
@@ -69,6 +69,7 @@ fn row(fault: Fault, target: Target, seen: &[&Seen]) -> String {
         longest(|one| Some(one.slowest)),
         maybe(slowest, "–"),
         longest(|one| Some(one.p99)),
+        longest(|one| Some(one.calm)),
         longest(|one| one.marked),
         longest(|one| one.told),
         number(|one| one.told_count),
@@ -155,7 +156,9 @@ fn date() -> String {
     let since = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut days = since.as_secs() / 86_400;
     let mut year = 1970;
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));
         year += 1;

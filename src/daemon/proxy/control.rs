@@ -16,13 +16,13 @@ use super::ProxyError;
 use super::access::Access;
 use super::clients::Clients;
 use super::limits::Limits;
-use super::link::{Link, RECONNECT_EVERY};
+use super::link::{Event, Link, Tie};
 use super::memory::Memory;
 use super::news::{News, groups};
 use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
-use super::servers::{self, Desk};
+use super::servers;
 use super::setup::{as_operators_left_it, first_verdicts_within, machines, restore};
 use super::shelf::{Shelf, Writer};
 use super::start::{Begin, hello, read_text};
@@ -44,6 +44,8 @@ use crate::proxy::farm::Farm;
 const BEAT: Duration = Duration::from_millis(50);
 /// Slowstart ramps, closed doors.
 const TICK: Duration = Duration::from_millis(250);
+/// Between the last check of a server and one that a suspicion brings about, at most.
+const SUSPICION_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// SIGTERM to this process alone.
 const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
 /// A new keeper serves another configuration.
@@ -109,37 +111,6 @@ pub(super) struct Control {
     shelf: Option<Writer>,
     /// The task that stops the engine, once somebody said stop.
     stopping: Option<JoinHandle<()>>,
-}
-
-/// The tie to the keeper.
-#[derive(Debug)]
-enum Tie {
-    Connected(Link),
-    Lost,
-}
-
-/// What came from the tie.
-enum Event {
-    Message(ToProxy, Vec<OwnedFd>),
-    Lost(io::Error),
-    Found(Link),
-}
-
-impl Tie {
-    async fn next(&mut self, path: &std::path::Path) -> Event {
-        match self {
-            Self::Connected(link) => match link.receive().await {
-                Ok((message, fds)) => Event::Message(message, fds),
-                Err(error) => Event::Lost(error),
-            },
-            Self::Lost => loop {
-                tokio::time::sleep(RECONNECT_EVERY).await;
-                if let Ok(link) = Link::connect(path) {
-                    return Event::Found(link);
-                }
-            },
-        }
-    }
 }
 
 impl Control {
@@ -283,24 +254,13 @@ impl Control {
         answer: oneshot::Sender<ServersOutcome>,
     ) {
         let now = clock::now();
-        let mut desk = Desk {
-            proxies: &self.shared.config.proxies,
-            farms: &self.shared.farms,
-            memory: &mut self.memory,
-            now,
-        };
-        let done = match desk.carry_out(command) {
+        let carried_out = servers::carry_out(&self.shared, &mut self.memory, command, (uid, now));
+        let (done, events) = match carried_out {
             Ok(done) => done,
             Err(why) => return reply(answer, ServersOutcome::Refused(why)),
         };
         self.follow_rosters(now);
-        self.shared.changing().removed = self.memory.removed();
-        for change in &done.servers {
-            let event = servers::event(change, uid);
-            let (server, from, to) = (&event.server, &event.from, &event.to);
-            tracing::info!(server, from, to, uid, "server changed by order");
-            self.news.events.push(event);
-        }
+        self.news.events.extend(events);
         match &self.shelf {
             None => reply(answer, ServersOutcome::Done(done)),
             Some(shelf) => {
@@ -393,11 +353,11 @@ impl Control {
     }
 
     /// Has servers checked at once that the data path, or another server's check, has made suspect.
-    /// No sooner after the last check of one than checks follow each other in transition: more
-    /// haste would take a server down for a shorter fault than its check was set up for.
+    /// Not right after its last check, as checks follow each other in transition: more haste would
+    /// take a server down for a shorter fault than its check was set up for.
     fn on_suspicion(&self, now: Instant) {
         for (proxy, farm) in self.shared.farms.iter().enumerate() {
-            let pause = farm.config().check.fast_interval;
+            let pause = farm.config().check.fast_interval.min(SUSPICION_PAUSE_MAX);
             for (place, _) in farm.roster().present() {
                 if !farm.is_suspect(place) {
                     continue;

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::model::Config;
+use crate::proxy::roster::places;
 use crate::proxy::shortage::Descriptors;
 
 /// Descriptors kept back for logs, admin, metrics, health checks, epoll and pipes; a quarter of all
@@ -47,7 +48,8 @@ impl Limits {
                 fitting
             }
         };
-        let servers = config.proxies.iter().map(|proxy| proxy.servers.len()).sum();
+        // Those that come at run time are probed, too.
+        let servers = config.proxies.iter().map(places).sum();
         Self {
             max_connections,
             descriptors: descriptors(files, servers),

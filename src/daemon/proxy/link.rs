@@ -101,3 +101,34 @@ impl Link {
         }
     }
 }
+
+/// The tie to the keeper.
+#[derive(Debug)]
+pub(super) enum Tie {
+    Connected(Link),
+    Lost,
+}
+
+/// What came from the tie.
+pub(super) enum Event {
+    Message(ToProxy, Vec<OwnedFd>),
+    Lost(io::Error),
+    Found(Link),
+}
+
+impl Tie {
+    pub(super) async fn next(&mut self, path: &Path) -> Event {
+        match self {
+            Self::Connected(link) => match link.receive().await {
+                Ok((message, fds)) => Event::Message(message, fds),
+                Err(error) => Event::Lost(error),
+            },
+            Self::Lost => loop {
+                tokio::time::sleep(RECONNECT_EVERY).await;
+                if let Ok(link) = Link::connect(path) {
+                    return Event::Found(link);
+                }
+            },
+        }
+    }
+}

@@ -5,7 +5,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use super::memory::{Full, Memory, spec, state, word};
+use super::report::Shared;
 use super::shelf::Writer;
 use crate::admin::servers::{
     AddServer, Kept, ServerChange, ServerCommand, ServerName, ServersDone, SetWeight,
@@ -17,18 +20,17 @@ use crate::ipc::note::{AddedServer, AdminWord, ServerNote};
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::{Member, Origin};
 use crate::units::Weight;
-use tokio::sync::oneshot;
 
 /// Said where no state directory is there.
 pub(super) const NO_SHELF: &str = "there is no state-dir: it is forgotten when the daemon ends";
 
 /// What orders are carried out on.
 #[derive(Debug)]
-pub(super) struct Desk<'a> {
-    pub(super) proxies: &'a [Proxy],
-    pub(super) farms: &'a [Arc<Farm>],
-    pub(super) memory: &'a mut Memory,
-    pub(super) now: Instant,
+struct Desk<'a> {
+    proxies: &'a [Proxy],
+    farms: &'a [Arc<Farm>],
+    memory: &'a mut Memory,
+    now: Instant,
 }
 
 /// A member of a farm.
@@ -71,11 +73,7 @@ impl Found {
 }
 
 impl Desk<'_> {
-    /// Carries an order out.
-    ///
-    /// # Errors
-    /// Why nothing was done.
-    pub(super) fn carry_out(&mut self, command: ServerCommand) -> Result<ServersDone, String> {
+    fn carry_out(&mut self, command: ServerCommand) -> Result<ServersDone, String> {
         let servers = match command {
             ServerCommand::State(word, names) => self.set_state(word, &names)?,
             ServerCommand::Weight(order) => vec![self.set_weight(&order)?],
@@ -343,6 +341,33 @@ fn reachable(added: &AddedServer) -> Result<(), String> {
     Ok(())
 }
 
+/// Carries out an order of the user with this number; answers what was done, and the events of it
+/// for the record.
+///
+/// # Errors
+/// Why nothing was done.
+pub(super) fn carry_out(
+    shared: &Shared,
+    memory: &mut Memory,
+    command: ServerCommand,
+    (uid, now): (u32, Instant),
+) -> Result<(ServersDone, Vec<ServerEvent>), String> {
+    let mut desk = Desk {
+        proxies: &shared.config.proxies,
+        farms: &shared.farms,
+        memory,
+        now,
+    };
+    let done = desk.carry_out(command)?;
+    shared.changing().removed = memory.removed();
+    let events: Vec<ServerEvent> = done.servers.iter().map(|to| event(to, uid)).collect();
+    for event in &events {
+        let (server, from, to) = (&event.server, &event.from, &event.to);
+        tracing::info!(server, from, to, uid, "server changed by order");
+    }
+    Ok((done, events))
+}
+
 /// Sends notes to the disk, and says for how long they are kept once that is known.
 pub(super) async fn keep(shelf: Writer, notes: Vec<ServerNote>) -> Kept {
     let (answer, written) = oneshot::channel();
@@ -361,7 +386,7 @@ pub(super) async fn keep(shelf: Writer, notes: Vec<ServerNote>) -> Kept {
 const NO_WRITER: &str = "this process is ending";
 
 /// The event of a change, for the record.
-pub(super) fn event(change: &ServerChange, uid: u32) -> ServerEvent {
+fn event(change: &ServerChange, uid: u32) -> ServerEvent {
     ServerEvent {
         server: format!("{}/{}", change.proxy, change.server),
         from: change.from.clone(),

@@ -47,14 +47,13 @@ pub fn draw(position: u64) -> (u32, u32) {
 /// is light.
 pub const LIGHT: u32 = 16;
 
-/// The connections a server of `weight` may have under source-hash before further clients go to
-/// their next choice, when there are to be `total` on servers of `weights` in all: a quarter more
-/// than its share, rounded up, and at least [`LIGHT`].
+/// Whether a server of `weight` with `used` connections may have another under source-hash, when
+/// there are to be `total` on servers of `weights` in all: up to a quarter more than its share,
+/// rounded up, and at least up to [`LIGHT`]. Beyond it, clients go to their next choice.
 #[must_use]
-pub fn bound(total: u64, weight: u32, weights: u64) -> u32 {
-    let whole = u128::from(total) * 5 * u128::from(weight);
-    let bound = whole.div_ceil(u128::from(weights.max(1)) * 4);
-    u32::try_from(bound).unwrap_or(u32::MAX).max(LIGHT)
+pub fn within_bound(used: u32, total: u64, weight: u32, weights: u64) -> bool {
+    let share = total.saturating_mul(5).saturating_mul(u64::from(weight));
+    used < LIGHT || u64::from(used).saturating_mul(weights).saturating_mul(4) < share
 }
 
 #[cfg(test)]
@@ -72,13 +71,17 @@ mod tests {
 
     #[test]
     fn a_server_may_have_a_quarter_more_than_its_share() {
-        // A third of 300 is 100; 301 is no multiple, and rounds up.
-        assert_eq!(bound(300, 1, 3), 125);
-        assert_eq!(bound(301, 1, 3), 126);
-        assert_eq!(bound(300, 2, 3), 250);
-        assert_eq!(bound(1_000, 16, 528), 38);
-        assert_eq!(bound(7, 1, 1), 16);
-        assert_eq!(bound(u64::MAX, 65_536, 65_536), u32::MAX);
+        let most = |total, weight, weights| {
+            let mut all = 0..10_000;
+            all.find(|used| !within_bound(*used, total, weight, weights))
+        };
+        // A third of 300 is 100; that of 301 with a quarter is no whole number, and rounds up.
+        assert_eq!(most(300, 1, 3), Some(125));
+        assert_eq!(most(301, 1, 3), Some(126));
+        assert_eq!(most(300, 2, 3), Some(250));
+        assert_eq!(most(1_000, 16, 528), Some(38));
+        assert_eq!(most(7, 1, 1), Some(16));
+        assert_eq!(most(1 << 40, 65_536, 65_536 << 10), None);
     }
 
     #[test]

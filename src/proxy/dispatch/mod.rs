@@ -8,18 +8,21 @@
 
 mod beside;
 pub mod board;
+mod members;
 pub mod plan;
 pub mod slots;
 pub mod verdicts;
 
+mod force;
 mod waiting;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::board::Board;
-use self::plan::{Candidate, Owed, Plan};
-use self::slots::{Door, Slots, Take};
+use self::force::in_rotation;
+use self::plan::{Owed, Plan};
+use self::slots::Slots;
 use self::verdicts::Verdicts;
 use crate::config::model::{self, Balance, MaxQueue};
 use crate::proxy::balance::{Key, Rotation};
@@ -206,18 +209,6 @@ impl Dispatch {
         in_rotation(&mut self.rotation, &self.board, weight)
     }
 
-    /// A slot on a backup, for a connection that has failed on all the servers in force before
-    /// checks told that they are gone.
-    fn standby(&mut self, tried: Tried) -> Option<usize> {
-        let (servers, weights) = (&self.servers, &self.weights);
-        let weight = |index: usize| {
-            let server = servers.get(index)?.as_ref().filter(|s| s.usable())?;
-            let in_force = weights.get(index).is_some_and(|weight| *weight > 0);
-            (!in_force && !tried.contains(index)).then(|| server.effective_weight())
-        };
-        in_rotation(&mut self.rotation, &self.board, weight)
-    }
-
     fn has_room(&self) -> bool {
         let mut members = self.members();
         members.any(|(index, s)| {
@@ -242,47 +233,6 @@ impl Dispatch {
             .is_some_and(|s| s.set_admin(state, ramp, now));
         self.after_change(changed);
         changed
-    }
-
-    /// A server comes, unprobed, to a place that nobody has.
-    pub fn add(&mut self, place: usize, server: &model::Server) {
-        while self.servers.len() <= place {
-            if self.board.is_held()
-                && let Some(slots) = self.board.slots(self.servers.len())
-            {
-                slots.hold();
-            }
-            self.servers.push(None);
-        }
-        self.rotation.grow(self.servers.len());
-        if let Some(seat) = self.servers.get_mut(place) {
-            *seat = Some(Server::new(server));
-        }
-        self.after_change(true);
-    }
-
-    /// A server goes: it gets no new connections.
-    pub fn remove(&mut self, place: usize) {
-        if let Some(seat) = self.servers.get_mut(place) {
-            *seat = None;
-        }
-        self.after_change(true);
-    }
-
-    /// Nobody probes a server any more.
-    pub fn forget(&mut self, place: usize, now: Instant) {
-        if let Some(present) = self.member_mut(place) {
-            present.forget(now);
-        }
-        self.after_change(true);
-    }
-
-    /// A server is to have other qualities from here on.
-    pub fn update(&mut self, place: usize, server: &model::Server) {
-        if let Some(present) = self.member_mut(place) {
-            present.update(server);
-        }
-        self.after_change(true);
     }
 
     /// Moves slowstarts on to `now`.
@@ -359,26 +309,6 @@ impl Dispatch {
         });
     }
 
-    /// The servers in force, as a plan wants them.
-    fn candidates(&self) -> Vec<Candidate> {
-        let servers = self.servers.iter().zip(&self.weights).enumerate();
-        servers
-            .filter(|(_, (_, weight))| **weight > 0)
-            .filter_map(|(place, (server, weight))| {
-                Some(Candidate {
-                    place: u16::try_from(place).ok()?,
-                    weight: *weight,
-                    seed: server.as_ref()?.seed(),
-                })
-            })
-            .collect()
-    }
-
-    /// Whether a server's turn can come: all usable backups stand in when no other is usable.
-    fn in_force(&self, server: &Server) -> bool {
-        server.usable() && server.backup() == self.on_backups
-    }
-
     /// The news that came up since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
@@ -436,23 +366,6 @@ impl Dispatch {
     pub fn limit(&self, server: usize) -> Option<u32> {
         let server = self.server(server)?;
         server.max().map(|_| server.limit(!self.cold))
-    }
-}
-
-/// A slot on the next of the servers that have a weight and room, picked one at a time.
-fn in_rotation(
-    rotation: &mut Rotation,
-    board: &Board,
-    weight: impl Fn(usize) -> Option<u32>,
-) -> Option<usize> {
-    loop {
-        let picked = rotation.pick(|index| {
-            let free = board.slots(index).is_some_and(Slots::has_room);
-            weight(index).filter(|_| free).unwrap_or(0)
-        })?;
-        if board.slots(picked)?.take(Door::Queue) == Take::Taken {
-            return Some(picked);
-        }
     }
 }
 

@@ -20,21 +20,34 @@ const LOG2: [u64; STEPS + 1] = table();
 pub struct Preference {
     distance: u64,
     weight: u32,
-    seed: u64,
+    draw: u64,
 }
 
 impl Preference {
     /// Of `client` for the server with this [`seed`] and a `weight` above 0.
     #[must_use]
     pub fn new(client: Key, seed: u64, weight: u32) -> Self {
+        let draw = mix(client.0 ^ seed);
         Self {
-            distance: distance(mix(client.0 ^ seed)),
+            distance: distance(draw),
             weight,
-            seed,
+            draw,
         }
     }
 
-    /// Whether this one is preferred to `other`.
+    /// The same for a server among others of the same weight, in less time: the order of the draws
+    /// is that of their distances.
+    #[must_use]
+    pub const fn among_equals(client: Key, seed: u64) -> Self {
+        let draw = mix(client.0 ^ seed);
+        Self {
+            distance: !draw,
+            weight: 1,
+            draw,
+        }
+    }
+
+    /// Whether this one is preferred to `other`, which was made in the same way.
     #[must_use]
     pub fn beats(self, other: Self) -> bool {
         // At most 64 × 2³² by the greatest ramped weight, 2¹⁶: no overflow.
@@ -43,7 +56,7 @@ impl Preference {
         match mine.cmp(&theirs) {
             Ordering::Less => true,
             Ordering::Greater => false,
-            Ordering::Equal => self.seed < other.seed,
+            Ordering::Equal => self.draw > other.draw,
         }
     }
 }
@@ -71,7 +84,7 @@ pub(super) fn client(address: IpAddr) -> u64 {
 }
 
 /// Spreads its input over all 64 bits, one to one (`SplitMix64`'s finish).
-pub(super) fn mix(bits: u64) -> u64 {
+pub(super) const fn mix(bits: u64) -> u64 {
     let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -90,7 +103,7 @@ fn distance(draw: u64) -> u64 {
     let within = mantissa << 8 >> POINT;
     let at = |step: usize| LOG2.get(step).copied().unwrap_or(1 << POINT);
     let (low, high) = (at(step), at(step + 1));
-    let log = low + ((high - low) * within >> POINT);
+    let log = low + (((high - low) * within) >> POINT);
     (u64::from(zeros + 1) << POINT) - log
 }
 
@@ -105,7 +118,7 @@ const fn table() -> [u64; STEPS + 1] {
         let mut bit = POINT;
         while bit > 0 {
             bit -= 1;
-            number = number * number >> 31;
+            number = (number * number) >> 31;
             if number >> 32 != 0 {
                 number >>= 1;
                 log |= 1 << bit;

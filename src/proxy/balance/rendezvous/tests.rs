@@ -100,6 +100,23 @@ fn a_server_that_warms_up_takes_clients_from_the_others_and_they_none_from_each_
 }
 
 #[test]
+fn among_equals_the_short_way_leads_to_the_same_server() {
+    let names: Vec<String> = (1..=16).map(|n| format!("api-{n}")).collect();
+    for client in clients(20_000) {
+        let weighted = |name: &&String| Preference::new(client, seed(name), 77);
+        let plain = |name: &&String| Preference::among_equals(client, seed(name));
+        let best = |preference: &dyn Fn(&&String) -> Preference| {
+            let first = &names[0];
+            names.iter().fold(first, |best, name| {
+                let better = preference(&name).beats(preference(&best));
+                if better { name } else { best }
+            })
+        };
+        assert_eq!(best(&weighted), best(&plain));
+    }
+}
+
+#[test]
 fn the_order_of_the_servers_means_nothing_and_their_names_do() {
     let turned = [THREE[2], THREE[0], THREE[1]];
     let renamed = [("api-1", 1), ("api-2", 1), ("api-4", 1)];

@@ -4,7 +4,7 @@
 
 use super::turn::Turn;
 use super::{Candidate, Plan};
-use crate::proxy::balance::{Key, Preference, bound, draw, lighter};
+use crate::proxy::balance::{Preference, draw, lighter, within_bound};
 use crate::proxy::dispatch::slots::{Door, Seen, Slots, Take};
 
 /// How often one compares anew before taking what there is.
@@ -43,11 +43,11 @@ impl Plan {
     }
 
     /// A slot on the server that this client prefers most, of those that have no more connections
-    /// than their [`bound`]; if none of them has a slot, of all.
+    /// than is [`within_bound`]; if none of them has a slot, of all.
     pub(super) fn preferred(
         &self,
         weights: u64,
-        key: Key,
+        preference: impl Fn(&Candidate) -> Preference,
         slots: &[Slots],
         door: Door,
         allowed: impl Fn(usize) -> bool,
@@ -62,8 +62,8 @@ impl Plan {
                 let Some((slots, seen)) = room(place, slots, &allowed) else {
                     continue;
                 };
-                let within = seen.used() < bound(total + 1, candidate.weight, weights);
-                let preference = Preference::new(key, candidate.seed, candidate.weight);
+                let within = within_bound(seen.used(), total + 1, candidate.weight, weights);
+                let preference = preference(candidate);
                 if best.is_none_or(|(other_within, other, ..)| {
                     within > other_within || within == other_within && preference.beats(other)
                 }) {
@@ -160,7 +160,7 @@ pub(super) fn sums(candidates: &[Candidate]) -> Box<[u64]> {
 /// The candidate on which a draw falls, out of all but one of them.
 fn drawn_at(sums: &[u64], without: Option<usize>, draw: u32) -> Option<usize> {
     let total = *sums.last()?;
-    let part = |total: u64| u64::try_from(u128::from(draw) * u128::from(total) >> 32).ok();
+    let part = |total: u64| u64::try_from((u128::from(draw) * u128::from(total)) >> 32).ok();
     let Some(without) = without else {
         let point = part(total)?;
         return Some(sums.partition_point(|sum| *sum <= point));

@@ -11,7 +11,7 @@ use self::turn::Turn;
 use super::slots::{Door, Slots, Take};
 use crate::config::model::Balance;
 use crate::proxy::atomic::{AtomicU64, Ordering};
-use crate::proxy::balance::Key;
+use crate::proxy::balance::{Key, Preference};
 
 /// A server that takes new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,9 @@ enum Choice {
     Fewest(Turn),
     /// The less loaded of two that are drawn; the sums of the weights up to each.
     Drawn(Box<[u64]>),
-    /// The one that the client prefers, within bounds; the sum of the weights.
-    Preferred(u64),
+    /// The one that the client prefers, within bounds; the sum of the weights, and whether all are
+    /// the same.
+    Preferred(u64, bool),
     /// The first with room.
     First,
 }
@@ -99,7 +100,9 @@ impl Plan {
             Balance::LeastConnections => Choice::Fewest(Turn::about(&candidates)),
             Balance::Random => Choice::Drawn(load::sums(&candidates)),
             Balance::SourceHash => {
-                Choice::Preferred(candidates.iter().map(|c| u64::from(c.weight)).sum())
+                let weights = || candidates.iter().map(|c| c.weight);
+                let equal = weights().min() == weights().max();
+                Choice::Preferred(weights().map(u64::from).sum(), equal)
             }
             Balance::First => Choice::First,
         };
@@ -124,7 +127,16 @@ impl Plan {
             Choice::InTurn(turn) => self.in_turn(turn, slots, door, allowed),
             Choice::Fewest(turn) => self.fewest(turn, slots, door, allowed),
             Choice::Drawn(sums) => self.drawn(sums, slots, door, allowed),
-            Choice::Preferred(weights) => self.preferred(*weights, key, slots, door, allowed),
+            Choice::Preferred(weights, equal) => {
+                let preference = |candidate: &Candidate| {
+                    if *equal {
+                        Preference::among_equals(key, candidate.seed)
+                    } else {
+                        Preference::new(key, candidate.seed, candidate.weight)
+                    }
+                };
+                self.preferred(*weights, preference, slots, door, allowed)
+            }
             Choice::First => load::any(self.candidates.iter(), slots, door, &allowed),
         }
     }

@@ -258,12 +258,14 @@ fn a_lost_server_has_itself_and_a_few_others_checked() {
     let start = start();
     let mut dispatch = ready(6, start);
     check(&mut dispatch, 0, UNRESPONSIVE, UNRESPONSIVE, at(start, 100));
-    let news = dispatch.take_news();
-    let asked = news.iter().filter_map(|news| match news {
-        News::Check(server) => Some(*server),
-        _other => None,
-    });
-    assert_eq!(asked.collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let expected = [
+        News::Elsewhere(0),
+        News::Check(0),
+        News::Check(1),
+        News::Check(2),
+        News::Check(3),
+    ];
+    assert_eq!(dispatch.take_news(), expected);
 }
 
 #[test]
