@@ -485,6 +485,10 @@ mod tests {
             found.file.unwrap(),
             std::path::Path::new("/etc/lbd/backends/p.json")
         );
+        assert_eq!(
+            proxy_with("backends-file = \"/etc/lbd/backends/p.yml\"").unwrap_err(),
+            ["`proxy.p.backends-file` is YAML"]
+        );
         proxy_with("discovery = { dns = \"api.example:6443\" }").unwrap();
     }
 

@@ -19,7 +19,7 @@ use crate::config::model::{Proxy, Server};
 use crate::ipc::message::ServerEvent;
 use crate::ipc::note::{AddedServer, AdminWord, ServerNote};
 use crate::proxy::farm::Farm;
-use crate::proxy::roster::{Member, Origin};
+use crate::proxy::roster::{AddError, Member, Origin};
 use crate::units::Weight;
 
 /// Said where no state directory is there.
@@ -164,7 +164,7 @@ impl Desk<'_> {
                     backup: order.backup,
                 };
                 reachable(&added)?;
-                self.is_new(&config, &farm, address)?;
+                self.is_new(&config, &farm, (name, address))?;
                 (spec(name, &added), Origin::Operator, Some(added))
             }
             (None, None) => return Err("an address is needed: IP:PORT".to_owned()),
@@ -195,12 +195,20 @@ impl Desk<'_> {
     }
 
     /// That connections to this address don't come back here, and that no other server has it.
-    fn is_new(&self, config: &Proxy, farm: &Farm, address: SocketAddr) -> Result<(), String> {
+    fn is_new(
+        &self,
+        config: &Proxy,
+        farm: &Farm,
+        (name, address): (&str, SocketAddr),
+    ) -> Result<(), String> {
         if config::comes_back(self.config, config, address) {
             let proxy = &config.name;
             return Err(format!("{address} is where {proxy} itself listens"));
         }
         let roster = farm.roster();
+        if roster.place(name).is_some() {
+            return Err(AddError::NameTaken.to_string());
+        }
         let same = |member: &Member| {
             let other = member.address;
             (other.ip().to_canonical(), other.port())

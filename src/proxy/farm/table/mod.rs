@@ -151,7 +151,14 @@ impl Farm {
                 }
             }
         }
+        let mut full = None;
         for spec in wanted {
+            if let Some(places) = full {
+                // There may be thousands, and nothing has become free since.
+                let name = spec.name.clone();
+                done.refused.push((name, AddError::Full { places }));
+                continue;
+            }
             let roster = self.roster();
             let there = |member: &Member| {
                 member.address == spec.address
@@ -162,7 +169,12 @@ impl Farm {
             }
             match self.add(spec, origin) {
                 Ok(_place) => done.added.push(spec.name.clone()),
-                Err(error) => done.refused.push((spec.name.clone(), error)),
+                Err(error) => {
+                    if let AddError::Full { places } = error {
+                        full = Some(places);
+                    }
+                    done.refused.push((spec.name.clone(), error));
+                }
             }
         }
         done
