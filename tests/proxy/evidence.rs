@@ -150,10 +150,14 @@ fn a_server_that_ends_connections_as_it_gets_them_costs_no_client_who_is_silent(
         let servers = vec![server(broken.addr), server(a.addr), server(b.addr)];
         let lab = Lab::start(spoken_to(servers), 1);
         for _ in 0..12 {
-            let mut client = lab.connect();
-            // It is at a good server, which greets it.
-            client.read_exact(&mut [0]).unwrap();
-            assert_eq!(ask(client, b"x"), b"x");
+            let client = lab.connect();
+            wait_until("it is at a good server", || {
+                let stats = lab.stats();
+                let at = |server: usize| stats.servers[server].connections;
+                at(0) == 0 && at(1) + at(2) == 1
+            });
+            assert_eq!(ask(client, b"x")[1..], *b"x");
+            lab.settle();
         }
         assert_eq!(
             ejected_for(&lab, 0),
