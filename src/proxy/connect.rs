@@ -364,6 +364,7 @@ impl Worker {
         let untouched = conn.silent()
             && conn.down.bytes() == 0
             && !conn.up.ended()
+            && !conn.down.ended()
             && !settings.origin.sends_header();
         let mut tried = conn.rare().tried;
         tried.mark(server);
@@ -383,6 +384,7 @@ impl Worker {
             |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
         for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
             self.drop_hedge(slot);
+            self.arm(slot);
         }
         let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
         for slot in self.slots(|conn| connecting(conn) && first(conn)) {
