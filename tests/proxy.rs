@@ -9,6 +9,8 @@
 mod balancing;
 #[path = "proxy/capacity.rs"]
 mod capacity;
+#[path = "proxy/evidence.rs"]
+mod evidence;
 #[path = "proxy/fairness.rs"]
 mod fairness;
 #[path = "proxy/headers.rs"]

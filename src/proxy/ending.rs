@@ -110,6 +110,9 @@ impl Worker {
             counters.add_server(server, ServerCount::Ended, 1);
             let total = now.saturating_sub(conn.accepted);
             counters.add_server(server, ServerCount::TotalMicros, total);
+            if received == 0 && !conn.silent() {
+                counters.add_server(server, ServerCount::Unanswered, 1);
+            }
         } else if queued {
             settings.farm.leave(ticket);
         }

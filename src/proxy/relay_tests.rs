@@ -282,3 +282,27 @@ fn little_waits_in_memory_for_a_destination_that_was_slow_before() {
     assert!(later.iter().all(|held| *held <= 16_384), "{held:?}");
     assert!(!later.is_empty());
 }
+
+#[test]
+fn what_a_destination_that_is_gone_did_not_take_is_kept_for_another() {
+    let [(mut client, near), (server, far)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+    let mut relay = Relay::new(near, far);
+    assert!(relay.up.is_untaken());
+    client.write_all(b"hello").unwrap();
+    drop(server);
+    relay.sides = [Side::WRITABLE, Side::WRITABLE];
+    relay.sides[0].add(Side::READABLE);
+    relay.turn();
+    assert_eq!(relay.up.bytes(), 5);
+    assert!(relay.up.is_untaken());
+    assert!(!relay.up.is_empty());
+    // To another one it goes in full.
+    let (mut other, far) = UnixStream::pair().unwrap();
+    relay.server = far;
+    relay.sides[1] = Side::WRITABLE;
+    relay.turn();
+    let mut read = [0; 8];
+    assert_eq!(other.read(&mut read).unwrap(), 5);
+    assert_eq!(read[..5], *b"hello");
+    assert!(!relay.up.is_untaken() && relay.up.is_empty());
+}

@@ -303,10 +303,9 @@ fn seeded_runs_keep_every_pace() {
             assert!(waiting.is_empty() || !dispatch.has_room());
             limits_hold(&dispatch, LIMITS, &held);
         }
-        begun
-            .iter()
-            .zip(RATES)
-            .for_each(|(times, rate)| kept_pace(times, rate));
+        for (times, rate) in begun.iter().zip(RATES) {
+            kept_pace(times, rate);
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::Dispatch;
 use crate::config::model::{self, OnNotReady, OnUnresponsive};
 use crate::health::fsm::Health;
-use crate::proxy::evidence::Grounds;
+use crate::proxy::evidence::{Grounds, Look};
 use crate::proxy::server::{Operational, Run, Server};
+use crate::proxy::unanswered::Tally;
 
 /// So many servers are asked whether they are well when another one seems to be lost.
 const WITNESSES: usize = 3;
@@ -153,15 +154,56 @@ impl Dispatch {
         }
     }
 
-    /// So many clients of a server have asked so far, and so many were answered.
-    pub fn watch_answers(&mut self, place: usize, asked: u64, answered: u64, now: Instant) {
+    /// A connect that began at `began` had no answer where another server answered, after
+    /// `connected` that succeeded in all.
+    pub fn connect_silent(&mut self, place: usize, connected: u64, began: Instant, now: Instant) {
         if let Some(server) = self.member_mut(place)
-            && server.evidence.watch(asked, answered, now)
-            && server.operational() == Operational::Up
+            && let Some(grounds) = server.evidence.connect_silent(connected, began, now)
         {
+            let ejected = self.eject(place, grounds, now);
+            self.after_change(ejected);
+        }
+    }
+
+    /// A server ended a connection before it had answered; `answered` clients of it were answered
+    /// so far, and `elsewhere` those of others.
+    pub fn broke_off(&mut self, place: usize, answered: u64, elsewhere: u64, now: Instant) {
+        let Some(server) = self.member_mut(place) else {
+            return;
+        };
+        let grounds = server.evidence.broke_off(answered, elsewhere, now);
+        self.verdicts.news.push(News::Check(place));
+        if let Some(grounds) = grounds {
+            let ejected = self.eject(place, grounds, now);
+            self.after_change(ejected);
+        }
+    }
+
+    /// What was counted so far for each server.
+    pub fn watch_answers(&mut self, tallies: &[(usize, Tally)], now: Instant) {
+        let answered = |(place, tally): &(usize, Tally)| {
+            let server = self.server(*place);
+            let fit = server.filter(|server| server.able() && !server.held());
+            fit.is_some_and(|server| server.evidence.answered() != tally.answered)
+        };
+        let answered: Vec<bool> = tallies.iter().map(answered).collect();
+        let count = answered.iter().filter(|answered| **answered).count();
+        for ((place, tally), own) in tallies.iter().zip(answered) {
+            let others = count > usize::from(own);
+            let Some(server) = self.member_mut(*place) else {
+                continue;
+            };
+            let look = server.evidence.watch(*tally, others, now);
+            if look == Look::Fine || server.operational() != Operational::Up {
+                continue;
+            }
             let news = &mut self.verdicts.news;
-            news.push(News::Suspect(place));
-            news.push(News::Check(place));
+            news.push(News::Suspect(*place));
+            news.push(News::Check(*place));
+            if look == Look::Silence {
+                let ejected = self.eject(*place, Grounds::Silence, now);
+                self.after_change(ejected);
+            }
         }
     }
 
@@ -183,6 +225,8 @@ impl Dispatch {
         let news = &mut self.verdicts.news;
         news.push(News::Ejected(place, grounds));
         news.push(News::Elsewhere(place));
+        // Was it wrong, it is not out for long.
+        news.push(News::Check(place));
         true
     }
 
