@@ -25,6 +25,8 @@ mod lab;
 mod limits;
 #[path = "proxy/manners.rs"]
 mod manners;
+#[path = "proxy/mixture.rs"]
+mod mixture;
 #[path = "proxy/relaying.rs"]
 mod relaying;
 #[path = "proxy/resets.rs"]

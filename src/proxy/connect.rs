@@ -396,6 +396,7 @@ impl Worker {
         let untouched = conn.up.is_untaken()
             && conn.down.bytes() == 0
             && !conn.up.ended()
+            && !conn.down.ended()
             && !settings.origin.sends_header();
         let mut tried = conn.rare().tried;
         tried.mark(server);
@@ -423,6 +424,7 @@ impl Worker {
             |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
         for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
             self.drop_hedge(slot);
+            self.arm(slot);
         }
         let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
         for slot in self.slots(|conn| connecting(conn) && first(conn)) {
