@@ -9,6 +9,8 @@
 mod balancing;
 #[path = "proxy/capacity.rs"]
 mod capacity;
+#[path = "proxy/evidence.rs"]
+mod evidence;
 #[path = "proxy/fairness.rs"]
 mod fairness;
 #[path = "proxy/headers.rs"]
@@ -23,6 +25,8 @@ mod lab;
 mod limits;
 #[path = "proxy/manners.rs"]
 mod manners;
+#[path = "proxy/mixture.rs"]
+mod mixture;
 #[path = "proxy/relaying.rs"]
 mod relaying;
 #[path = "proxy/resets.rs"]

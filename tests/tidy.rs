@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "src/proxy/sources",
     "src/proxy/stall.rs",
     "src/proxy/timer.rs",
+    "src/proxy/unanswered.rs",
     "src/track/file.rs",
     "src/track/fsm.rs",
     "src/track/servers.rs",

@@ -162,7 +162,7 @@ impl Known {
         updates.collect()
     }
 
-    /// The sources of a proxy, as [`sources`] numbers them.
+    /// The sources of a proxy, by their numbers.
     #[must_use]
     pub fn sources(&self, proxy: usize) -> &[Source] {
         self.proxies

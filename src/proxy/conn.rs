@@ -309,6 +309,11 @@ impl Conn {
         self.up.bytes() == 0
     }
 
+    /// Whether the server has just come to its end without a byte, and the client goes on.
+    pub(super) const fn was_turned_away(&self) -> bool {
+        self.down.ended() && self.down.bytes() == 0 && !self.down.finished() && !self.up.ended()
+    }
+
     /// Whether the server is there and the client has not spoken.
     pub(super) fn awaits_first_byte(&self) -> bool {
         self.state == State::Relaying && self.silent()

@@ -9,12 +9,17 @@ use super::counters::{ProxyCount, ServerCount};
 use super::dispatch::{Admission, Turn as Place};
 use super::ending::Leave;
 use super::queue::Ticket;
+use super::relay::Flow;
 use super::settings;
 use super::shortage::Shortage;
 use super::termination::{Cause, Phase, Termination};
 use super::worker::{Token, Worker};
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::tcp;
+
+/// A server that breaks off so soon after a byte was moved, or after it has accepted, has not waited
+/// for the client for too long, microseconds.
+const SOON: u64 = 500_000;
 
 /// A socket on which a connect is under way.
 pub(super) struct Opened {
@@ -351,9 +356,36 @@ impl Worker {
         );
     }
 
-    /// A server that has accepted and breaks off before a byte went either way has failed like one
+    /// The server broke off. One that did so before it had answered, as soon as it had the
+    /// connection, is not well; and where no byte went either way the connection goes elsewhere.
+    /// `false`: it does not.
+    pub(super) fn leave_after_break(&mut self, slot: u32) -> bool {
+        self.note_break(slot);
+        self.leave_untouched(slot)
+    }
+
+    /// The same for a server that has ended its side instead; one that does so later has perhaps
+    /// waited for the client for long enough.
+    pub(super) fn leave_after_end(&mut self, slot: u32) -> bool {
+        self.note_break(slot) && self.leave_untouched(slot)
+    }
+
+    /// Holds it against the server that it breaks off, if that came before an answer and soon.
+    fn note_break(&self, slot: u32) -> bool {
+        let Some((conn, settings)) = self.conn_and_settings(slot) else {
+            return false;
+        };
+        let soon = self.now.saturating_sub(conn.active) < SOON;
+        let noted = soon && settings.client_first && conn.down.bytes() == 0 && !conn.up.ended();
+        if noted && let Some(server) = conn.server {
+            settings.farm.broke_off(usize::from(server));
+        }
+        noted
+    }
+
+    /// A server that has accepted and breaks off before it took or gave a byte has failed like one
     /// that refuses: the connection goes to one that it has not tried. `false`: it can't.
-    pub(super) fn leave_untouched(&mut self, slot: u32) -> bool {
+    fn leave_untouched(&mut self, slot: u32) -> bool {
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return false;
         };
@@ -361,14 +393,23 @@ impl Worker {
             return false;
         };
         // A header is a word, too.
-        let untouched = conn.silent()
+        let untouched = conn.up.is_untaken()
             && conn.down.bytes() == 0
             && !conn.up.ended()
+            && !conn.down.ended()
             && !settings.origin.sends_header();
         let mut tried = conn.rare().tried;
         tried.mark(server);
         if !untouched || !settings.farm.has_untried(tried) {
             return false;
+        }
+        if !conn.silent() {
+            // It had not asked, after all.
+            let counters = &settings.counters;
+            counters.add_server(server, ServerCount::Unanswered, 1);
+        }
+        if let Some(conn) = self.conn_mut(slot) {
+            conn.down = Flow::default();
         }
         let error = io::ErrorKind::ConnectionReset.into();
         if self.give_up_on(slot, Cause::Server, &error) {
@@ -383,6 +424,7 @@ impl Worker {
             |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
         for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
             self.drop_hedge(slot);
+            self.arm(slot);
         }
         let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
         for slot in self.slots(|conn| connecting(conn) && first(conn)) {

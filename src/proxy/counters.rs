@@ -144,6 +144,10 @@ counters! {
     Asked asked,
     /// Clients that got a first byte from the server.
     Answered answered,
+    /// Time for which those had waited for it since they last sent something, microseconds.
+    AnswerMicros answer_micros,
+    /// Connections that ended without a byte from the server after the client had asked.
+    Unanswered unanswered,
 }
 
 /// Counters with one writer, on cache lines of their own: two, as processors fetch them in pairs.

@@ -1,14 +1,24 @@
-//! What real traffic tells of one server: connects that fail one after the other, and clients that
-//! asked and got no answer. Either is a suspicion, which a check is to settle at once. Many failed
-//! connects, or a suspicion that a check confirms, are grounds to take the server out of service
-//! before its checks have failed often enough. Pure.
+//! What real traffic tells of one server: connects that fail one after the other or have no answer,
+//! connections that it ends before it has answered, and clients that asked and got no answer. Each is
+//! a suspicion, which a check is to settle at once. Several in a row, or a suspicion that a check
+//! confirms, are grounds to take the server out of service before its checks have failed often
+//! enough. Pure.
 
 use std::time::{Duration, Instant};
 
 use super::recurrence::Recurrence;
+use super::unanswered::{Tally, Unanswered};
 
 /// Failed connects in a row that are grounds to eject a server.
 pub const CONNECTS_MAX: u32 = 3;
+/// Connections in a row that it ended at once, without an answer, that are.
+pub const BREAKS_MAX: u32 = 3;
+/// Such ends that are farther apart are in no row.
+const BREAKS_WITHIN: Duration = Duration::from_secs(1);
+/// Connects without an answer in a row that are.
+pub const SILENT_MAX: u32 = 3;
+/// The first of those must have begun so long ago: a pause, or a lost packet, is no reason.
+const SILENT_FOR: Duration = Duration::from_millis(250);
 /// Clients that asked a server and were not answered, before that says anything.
 pub const UNANSWERED_MIN: u64 = 3;
 /// How long those have waited before that says anything.
@@ -26,6 +36,12 @@ const REPEATED_MAX: Duration = Duration::from_secs(30);
 pub enum Grounds {
     /// Connects failed one after the other.
     Connects,
+    /// Connects had no answer one after the other, those to other servers had.
+    NoAnswer,
+    /// It ended connections before it had answered, others answered.
+    Breaks,
+    /// Clients asked and were not answered, those of other servers were.
+    Silence,
     /// It was under suspicion, and a check failed as well.
     Confirmed,
 }
@@ -36,6 +52,9 @@ impl Grounds {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Connects => "connects failed one after the other",
+            Self::NoAnswer => "connects had no answer while others had",
+            Self::Breaks => "connections were ended before an answer",
+            Self::Silence => "clients got no answer while others did",
             Self::Confirmed => "clients were not served and a check failed",
         }
     }
@@ -59,12 +78,46 @@ pub struct Evidence {
     failures: u32,
     /// How many connects had succeeded at the last failed one.
     connected: u64,
+    breaks: Breaks,
+    silent: Silent,
     answers: Answers,
+    unanswered: Unanswered,
     suspected: Option<Instant>,
     ejected: Option<Ejected>,
     repeated: Recurrence,
     suspicions: u64,
     ejections: u64,
+}
+
+/// Connections in a row that ended before an answer.
+#[derive(Debug, Clone, Default)]
+struct Breaks {
+    count: u32,
+    last: Option<Instant>,
+    /// Clients that were answered when the row began, and those of other servers.
+    answered: u64,
+    elsewhere: u64,
+}
+
+/// Connects in a row without an answer.
+#[derive(Debug, Clone, Default)]
+struct Silent {
+    count: u32,
+    /// When the first of them began.
+    since: Option<Instant>,
+    /// How many connects had succeeded by then.
+    connected: u64,
+}
+
+/// What a look at the clients of a server shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing.
+    Fine,
+    /// It is suspect.
+    Suspect,
+    /// Grounds to eject it.
+    Silence,
 }
 
 /// Who asked and who was answered.
@@ -101,25 +154,86 @@ impl Evidence {
         (self.failures >= CONNECTS_MAX).then_some(Grounds::Connects)
     }
 
-    /// So many clients have asked so far, and so many were answered. To be called every now and
-    /// then; answers whether that makes the server suspect.
-    pub fn watch(&mut self, asked: u64, answered: u64, now: Instant) -> bool {
+    /// A connection ended, by the server and at once, before it had answered; `answered` clients of
+    /// it were answered so far, and `elsewhere` those of others. Answers the grounds to eject the
+    /// server, if there are enough.
+    pub fn broke_off(&mut self, answered: u64, elsewhere: u64, now: Instant) -> Option<Grounds> {
+        let breaks = &mut self.breaks;
+        let close = |last| now.saturating_duration_since(last) < BREAKS_WITHIN;
+        if breaks.answered != answered || !breaks.last.is_some_and(close) {
+            *breaks = Breaks {
+                answered,
+                elsewhere,
+                ..Breaks::default()
+            };
+        }
+        breaks.count = breaks.count.saturating_add(1);
+        breaks.last = Some(now);
+        let enough = breaks.count >= BREAKS_MAX && breaks.elsewhere != elsewhere;
+        self.suspect(now);
+        enough.then_some(Grounds::Breaks)
+    }
+
+    /// A connect that began at `began` had no answer, and a later one to another server had;
+    /// `connected` have succeeded so far. Answers the grounds to eject the server, if there are
+    /// enough.
+    pub fn connect_silent(
+        &mut self,
+        connected: u64,
+        began: Instant,
+        now: Instant,
+    ) -> Option<Grounds> {
+        let silent = &mut self.silent;
+        if connected != silent.connected {
+            *silent = Silent {
+                connected,
+                ..Silent::default()
+            };
+        }
+        silent.count = silent.count.saturating_add(1);
+        let since = *silent.since.get_or_insert(began);
+        let long = now.saturating_duration_since(since) >= SILENT_FOR;
+        (silent.count >= SILENT_MAX && long).then_some(Grounds::NoAnswer)
+    }
+
+    /// How many were answered when [`Self::watch`] last looked.
+    #[must_use]
+    pub const fn answered(&self) -> u64 {
+        self.answers.answered
+    }
+
+    /// Looks at what was counted so far; `others`: another server has answered somebody since the
+    /// last look. To be called every now and then.
+    pub fn watch(&mut self, tally: Tally, others: bool, now: Instant) -> Look {
+        if self.ejected.is_some() {
+            // It gets no new clients: who waits had come before.
+            self.unanswered.start_over(tally);
+        }
+        let silence = self.unanswered.look(tally, others, now);
         let answers = &mut self.answers;
+        let Tally {
+            asked, answered, ..
+        } = tally;
         if answered != answers.answered {
             answers.start_over(asked, answered);
-            return false;
+            return Look::Fine;
+        }
+        if silence {
+            answers.start_over(asked, answered);
+            self.suspect(now);
+            return Look::Silence;
         }
         if asked.saturating_sub(answers.asked) < UNANSWERED_MIN {
-            return false;
+            return Look::Fine;
         }
         let since = *answers.since.get_or_insert(now);
         if now.saturating_duration_since(since) < UNANSWERED_FOR {
-            return false;
+            return Look::Fine;
         }
         // Those who come from here on are to be waited for once more.
         answers.start_over(asked, answered);
         self.suspect(now);
-        true
+        Look::Suspect
     }
 
     fn suspect(&mut self, now: Instant) {
@@ -138,8 +252,17 @@ impl Evidence {
     pub fn acquitted(&mut self, began: Instant) {
         if self.suspected.is_some_and(|since| began >= since) {
             self.suspected = None;
-            self.failures = 0;
+            self.forget_runs();
         }
+    }
+
+    fn forget_runs(&mut self) {
+        self.failures = 0;
+        self.breaks.count = 0;
+        self.silent = Silent {
+            connected: self.silent.connected,
+            ..Silent::default()
+        };
     }
 
     /// A check failed. Answers the grounds to eject the server, if there are enough.
@@ -175,7 +298,7 @@ impl Evidence {
     pub fn end_ejection(&mut self) {
         self.ejected = None;
         self.suspected = None;
-        self.failures = 0;
+        self.forget_runs();
     }
 
     /// Its present ejection.
@@ -207,6 +330,14 @@ mod tests {
 
     fn start() -> Instant {
         crate::net::clock::now()
+    }
+
+    fn tally(asked: u64, answered: u64) -> Tally {
+        Tally {
+            asked,
+            answered,
+            ..Tally::default()
+        }
     }
 
     #[test]
@@ -250,8 +381,9 @@ mod tests {
             (99_000, 30, 12, false),
         ];
         for (ms, asked, answered, expected) in table {
-            let suspect = evidence.watch(asked, answered, at(start, ms));
-            assert_eq!(suspect, expected, "{ms} ms");
+            let look = evidence.watch(tally(asked, answered), false, at(start, ms));
+            let seen = if expected { Look::Suspect } else { Look::Fine };
+            assert_eq!(look, seen, "{ms} ms");
         }
     }
 

@@ -236,6 +236,12 @@ impl Worker {
 
     /// The second connect was answered first.
     fn hedge_won(&mut self, slot: u32, event: Option<Event>) {
+        if let Some((conn, settings)) = self.conn_and_settings(slot)
+            && let Some(server) = conn.server
+        {
+            let waited = Duration::from_micros(self.now.saturating_sub(conn.since));
+            settings.farm.silent(usize::from(server), waited);
+        }
         self.promote(slot);
         if let Some((conn, settings)) = self.conn_and_settings(slot)
             && let Some(server) = conn.server

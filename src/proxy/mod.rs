@@ -41,6 +41,7 @@ pub mod slowstart;
 pub mod sources;
 pub mod termination;
 pub mod timer;
+pub mod unanswered;
 
 mod accept;
 mod atomic;

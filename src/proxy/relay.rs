@@ -102,6 +102,17 @@ impl Flow {
         self.held = Some(Box::new(Held::Bytes { data: bytes, at: 0 }));
     }
 
+    /// Whether the destination has not taken a byte.
+    pub(super) fn is_untaken(&self) -> bool {
+        match self.held.as_deref() {
+            None => self.bytes() == 0,
+            Some(Held::Bytes { data, at }) => {
+                *at == 0 && u64::try_from(data.len()).is_ok_and(|held| held == self.bytes())
+            }
+            Some(Held::Pipe(..)) => false,
+        }
+    }
+
     /// Whether every byte up to the source's end has been passed on.
     pub(super) const fn is_done(&self) -> bool {
         self.ended() && self.is_empty()
@@ -345,7 +356,11 @@ impl Path<'_> {
                 self.to_side.add(Side::WRITABLE);
                 Step::Again
             }
-            Err(_broken) => Step::Stop(Turn::DestinationBroken),
+            Err(_broken) => {
+                // It took none of it: another one may get it.
+                self.hold(data);
+                Step::Stop(Turn::DestinationBroken)
+            }
         }
     }
 

@@ -67,6 +67,7 @@ impl Worker {
         if watch_write {
             conn.watches_write = true;
         }
+        let quiet_for = now.saturating_sub(conn.active);
         if moved_up + moved_down > 0 {
             conn.active = now;
         }
@@ -81,7 +82,7 @@ impl Worker {
         if more {
             self.runnable.push(slot);
         }
-        self.count(slot, moved_up, moved_down);
+        self.count(slot, moved_up, moved_down, quiet_for);
         if watch_write {
             self.watch_client_write(slot);
         }
@@ -92,7 +93,8 @@ impl Worker {
         }
     }
 
-    fn count(&mut self, slot: u32, up: usize, down: usize) {
+    /// Counts bytes that were moved; `quiet_for`: since bytes were moved before, microseconds.
+    fn count(&mut self, slot: u32, up: usize, down: usize, quiet_for: u64) {
         let spliced = std::mem::take(&mut self.kit.spliced);
         let Some((conn, settings)) = self.conn_and_settings(slot) else {
             return;
@@ -110,6 +112,7 @@ impl Worker {
         if down > 0 {
             let down = u64::try_from(down).unwrap_or(0);
             if conn.down.bytes() == down {
+                counters.add_server(server, ServerCount::AnswerMicros, quiet_for);
                 counters.add_server(server, ServerCount::Answered, 1);
             }
             counters.add(ProxyCount::BytesOut, down);
@@ -142,6 +145,9 @@ impl Worker {
 
     /// Passes the end of a stream on behind its last byte, and ends what is finished.
     fn pass_on_ends(&mut self, slot: u32) {
+        if self.conn(slot).is_some_and(Conn::was_turned_away) && self.leave_after_end(slot) {
+            return;
+        }
         let Some(conn) = usize::try_from(slot)
             .ok()
             .and_then(|i| self.conns.get_mut(i))
@@ -191,7 +197,7 @@ impl Worker {
         let now = self.now;
         let relaying = |conn: &Conn| conn.state == State::Relaying;
         if !self.conn(slot).is_some_and(relaying)
-            || (server && !client && self.leave_untouched(slot))
+            || (server && !client && self.leave_after_break(slot))
         {
             return;
         }
@@ -279,6 +285,7 @@ impl Worker {
         let lost = both || turn == Turn::DestinationBroken;
         let delivered = exhausted && tcp::unsent(target).map_or(true, |bytes| bytes == 0);
         let (cause, phase) = (conn.broken_cause(), conn.phase());
+        let quiet_for = self.now.saturating_sub(conn.active);
         let more = turn == Turn::More && !conn.runnable;
         conn.runnable |= more;
         let (up, down) = if client_broken {
@@ -288,7 +295,7 @@ impl Worker {
         };
         let watch_write = !conn.client_side.has(Side::WRITABLE) && !conn.watches_write;
         conn.watches_write |= watch_write;
-        self.count(slot, up, down);
+        self.count(slot, up, down, quiet_for);
         if watch_write {
             self.watch_client_write(slot);
         }

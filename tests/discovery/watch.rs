@@ -25,7 +25,7 @@ impl Source {
             pki.file("ca.crt").display()
         );
         let config = config::load(&text).unwrap();
-        let (told, findings) = std::sync::mpsc::channel();
+        let (told, findings) = std::sync::mpsc::sync_channel(64);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -30,8 +30,15 @@ pub const CASES: &[Case] = &[
     }),
     ("clients_of_a_stopped_server_are_told", NEEDS, || {
         let seen = fault(Fault::Stopped, 6);
-        down_within(&seen, 3_000);
+        // A third of the clients, until what they tell takes it out of service: 0.4 s.
+        lost_within(&seen, 800);
+        down_within(&seen, 1_500);
         told_within(&seen, 3_000);
+    }),
+    ("hardly_anybody_meets_a_server_that_resets", NEEDS, || {
+        let seen = fault(Fault::Resets, 4);
+        lost_within(&seen, 200);
+        down_within(&seen, 1_000);
     }),
     ("clients_of_a_server_that_is_not_ready_stay", NEEDS, || {
         let seen = fault(Fault::NotReady, 4);
@@ -115,6 +122,16 @@ fn down_within(seen: &Seen, ms: u64) {
     let bound = slack(seen, ms);
     assert!(
         seen.marked.is_some_and(|marked| marked <= bound),
+        "{}",
+        table::one(seen)
+    );
+}
+
+/// No more than come for one of three servers in so many milliseconds, at 300 each second.
+fn lost_within(seen: &Seen, ms: u64) {
+    let most = slack(seen, ms).as_millis() / 10;
+    assert!(
+        u128::try_from(seen.lost).is_ok_and(|lost| lost <= most),
         "{}",
         table::one(seen)
     );

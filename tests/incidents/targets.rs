@@ -241,17 +241,19 @@ fn lbd_verdicts() -> io::Result<[bool; SERVERS]> {
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: lbd\r\n\r\n")?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;
-    let mut up = [false; SERVERS];
-    let samples = page
-        .lines()
-        .filter(|line| line.starts_with("lbd_server_state{") && line.ends_with(" 1"));
-    for sample in samples {
-        for (server, up) in up.iter_mut().enumerate() {
-            let name = format!("server=\"kube-apiserver-{}\"", server + 1);
-            *up |= sample.contains(&name) && sample.contains("state=\"up\"");
-        }
-    }
-    Ok(up)
+    let says = |metric: &str, server: usize, more: &str| {
+        let name = format!("server=\"kube-apiserver-{}\"", server + 1);
+        page.lines().any(|line| {
+            line.starts_with(metric)
+                && line.ends_with(" 1")
+                && line.contains(&name)
+                && line.contains(more)
+        })
+    };
+    Ok(std::array::from_fn(|server| {
+        says("lbd_server_state{", server, "state=\"up\"")
+            && !says("lbd_server_ejected{", server, "")
+    }))
 }
 
 fn haproxy_verdicts() -> io::Result<[bool; SERVERS]> {

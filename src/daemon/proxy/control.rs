@@ -24,7 +24,7 @@ use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::servers;
-use super::setup::{as_operators_left_it, first_verdicts_within, machines, restore};
+use super::setup::{alarm, as_operators_left_it, first_verdicts_within, machines, restore};
 use super::shelf::{Shelf, Writer};
 use super::start::{Begin, hello, read_text};
 use super::watchers::Watchers;
@@ -145,11 +145,7 @@ impl Control {
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
         let (discovered, known) = discoveries::start(&config);
-        let alarm = Arc::new(Notify::new());
-        for farm in &farms {
-            let alarm = Arc::clone(&alarm);
-            farm.set_alarm(Arc::new(move || alarm.notify_one()));
-        }
+        let alarm = alarm(&farms);
         let fixed = Fixed {
             workers: plan.workers,
             config,

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::health::fsm::Machine;
@@ -32,6 +34,16 @@ pub(super) fn machines(config: &Config, now: Instant) -> Vec<Vec<Machine>> {
         all.push(of_proxy);
     }
     all
+}
+
+/// What wakes the control loop when any of the farms has news for it.
+pub(super) fn alarm(farms: &[Arc<Farm>]) -> Arc<Notify> {
+    let alarm = Arc::new(Notify::new());
+    for farm in farms {
+        let alarm = Arc::clone(&alarm);
+        farm.set_alarm(Arc::new(move || alarm.notify_one()));
+    }
+    alarm
 }
 
 /// Has the board know of servers that operators added, removed, or took out of service.

@@ -160,7 +160,7 @@ fn a_file_is_not_read_while_it_is_being_written() {
 #[tokio::test]
 async fn what_is_no_file_and_what_is_too_large_is_refused() {
     let mut scene = Scene::new("b.json", |dir| {
-        std::fs::create_dir(dir.join("b.json")).unwrap()
+        std::fs::create_dir(dir.join("b.json")).unwrap();
     });
     assert_eq!(scene.next().await, Err("it is no file".to_owned()));
     std::fs::remove_dir(scene.dir.join("b.json")).unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use crate::proxy::dispatch::Dispatch;
 use crate::proxy::dispatch::verdicts::{Checked, News};
 use crate::proxy::mailbox::Message;
 use crate::proxy::server::Server;
+use crate::proxy::unanswered::Tally;
 
 /// What a farm calls when a server is to be checked at once.
 pub type Alarm = Arc<dyn Fn() + Send + Sync>;
@@ -139,6 +140,29 @@ impl Farm {
         self.judge(|dispatch| dispatch.connect_failed(server, connected, now));
     }
 
+    /// A connect to `server` has had no answer for `waited`, and a later one to another server had.
+    pub fn silent(&self, server: usize, waited: Duration) {
+        let connected = self.sum(server, ServerCount::Connected);
+        let now = clock::now();
+        let began = now.checked_sub(waited).unwrap_or(now);
+        self.judge(|dispatch| dispatch.connect_silent(server, connected, began, now));
+    }
+
+    /// `server` ended a connection as soon as it had it, before it had answered.
+    pub fn broke_off(&self, server: usize) {
+        let (mut answered, mut elsewhere) = (0, 0);
+        for (place, _) in self.roster().present() {
+            let sum = if place == server {
+                &mut answered
+            } else {
+                &mut elsewhere
+            };
+            *sum += self.sum(place, ServerCount::Answered);
+        }
+        let now = clock::now();
+        self.judge(|dispatch| dispatch.broke_off(server, answered, elsewhere, now));
+    }
+
     /// Looks whether clients are answered; the control thread calls this each 50 ms. Only where the
     /// client speaks first is a server that says nothing late.
     pub fn watch(&self, now: Instant) {
@@ -146,17 +170,19 @@ impl Farm {
             return;
         }
         let roster = self.roster();
-        let counts = roster.present().map(|(place, _)| {
+        let tallies = roster.present().map(|(place, _)| {
             // In this order: an answer that comes meanwhile is one too many, never one too few.
             let asked = self.sum(place, ServerCount::Asked);
-            (place, asked, self.sum(place, ServerCount::Answered))
+            let tally = Tally {
+                asked,
+                unanswered: self.sum(place, ServerCount::Unanswered),
+                waited: self.sum(place, ServerCount::AnswerMicros),
+                answered: self.sum(place, ServerCount::Answered),
+            };
+            (place, tally)
         });
-        let counts: Vec<(usize, u64, u64)> = counts.collect();
-        self.judge(|dispatch| {
-            for (place, asked, answered) in counts {
-                dispatch.watch_answers(place, asked, answered, now);
-            }
-        });
+        let tallies: Vec<(usize, Tally)> = tallies.collect();
+        self.judge(|dispatch| dispatch.watch_answers(&tallies, now));
     }
 
     /// Whether the established connections of a server are to be closed, at this moment.

@@ -65,7 +65,11 @@ impl Plan {
                 let within = within_bound(seen.used(), total + 1, candidate.weight, weights);
                 let preference = preference(candidate);
                 if best.is_none_or(|(other_within, other, ..)| {
-                    within > other_within || within == other_within && preference.beats(other)
+                    if within == other_within {
+                        preference.beats(other)
+                    } else {
+                        within
+                    }
                 }) {
                     best = Some((within, preference, place, slots, seen));
                 }

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::Dispatch;
 use crate::config::model::{self, OnNotReady, OnUnresponsive};
 use crate::health::fsm::Health;
-use crate::proxy::evidence::Grounds;
-use crate::proxy::server::{Operational, Server};
+use crate::proxy::evidence::{Grounds, Look};
+use crate::proxy::server::{Operational, Run, Server};
+use crate::proxy::unanswered::Tally;
 
 /// So many servers are asked whether they are well when another one seems to be lost.
 const WITNESSES: usize = 3;
@@ -153,15 +154,56 @@ impl Dispatch {
         }
     }
 
-    /// So many clients of a server have asked so far, and so many were answered.
-    pub fn watch_answers(&mut self, place: usize, asked: u64, answered: u64, now: Instant) {
+    /// A connect that began at `began` had no answer where another server answered, after
+    /// `connected` that succeeded in all.
+    pub fn connect_silent(&mut self, place: usize, connected: u64, began: Instant, now: Instant) {
         if let Some(server) = self.member_mut(place)
-            && server.evidence.watch(asked, answered, now)
-            && server.operational() == Operational::Up
+            && let Some(grounds) = server.evidence.connect_silent(connected, began, now)
         {
+            let ejected = self.eject(place, grounds, now);
+            self.after_change(ejected);
+        }
+    }
+
+    /// A server ended a connection before it had answered; `answered` clients of it were answered
+    /// so far, and `elsewhere` those of others.
+    pub fn broke_off(&mut self, place: usize, answered: u64, elsewhere: u64, now: Instant) {
+        let Some(server) = self.member_mut(place) else {
+            return;
+        };
+        let grounds = server.evidence.broke_off(answered, elsewhere, now);
+        self.verdicts.news.push(News::Check(place));
+        if let Some(grounds) = grounds {
+            let ejected = self.eject(place, grounds, now);
+            self.after_change(ejected);
+        }
+    }
+
+    /// What was counted so far for each server.
+    pub fn watch_answers(&mut self, tallies: &[(usize, Tally)], now: Instant) {
+        let answered = |(place, tally): &(usize, Tally)| {
+            let server = self.server(*place);
+            let fit = server.filter(|server| server.able() && !server.held());
+            fit.is_some_and(|server| server.evidence.answered() != tally.answered)
+        };
+        let answered: Vec<bool> = tallies.iter().map(answered).collect();
+        let count = answered.iter().filter(|answered| **answered).count();
+        for ((place, tally), own) in tallies.iter().zip(answered) {
+            let others = count > usize::from(own);
+            let Some(server) = self.member_mut(*place) else {
+                continue;
+            };
+            let look = server.evidence.watch(*tally, others, now);
+            if look == Look::Fine || server.operational() != Operational::Up {
+                continue;
+            }
             let news = &mut self.verdicts.news;
-            news.push(News::Suspect(place));
-            news.push(News::Check(place));
+            news.push(News::Suspect(*place));
+            news.push(News::Check(*place));
+            if look == Look::Silence {
+                let ejected = self.eject(*place, Grounds::Silence, now);
+                self.after_change(ejected);
+            }
         }
     }
 
@@ -183,6 +225,8 @@ impl Dispatch {
         let news = &mut self.verdicts.news;
         news.push(News::Ejected(place, grounds));
         news.push(News::Elsewhere(place));
+        // Was it wrong, it is not out for long.
+        news.push(News::Check(place));
         true
     }
 
@@ -213,46 +257,34 @@ impl Dispatch {
         }
     }
 
-    /// Decides whose established connections are closed. Where it takes another look to know, that
-    /// look is ordered.
+    /// Decides whose established connections are closed: of those that are lost, whoever another
+    /// server that could take the clients has outlived. Where it takes another look to know, at it
+    /// and at a few of the others, that look is ordered.
     fn close_or_keep(&mut self) {
+        let able = self.members().filter(|(_, other)| other.able());
+        let able: Vec<(usize, Option<Run>)> = able.map(|(at, s)| (at, s.run())).collect();
         for place in 0..self.servers.len() {
             let Some(server) = self.server(place) else {
                 continue;
             };
             let lost = self.verdicts.gives_up(server);
-            let close = lost && self.outlived(place);
-            let ask = lost && !close;
+            let bad = server.run();
+            let outlived = |good| {
+                bad.zip(good)
+                    .is_some_and(|(b, g)| Run::is_outlived_by(b, g))
+            };
+            let close = lost && able.iter().any(|(_, good)| outlived(*good));
             let told = self.member_mut(place).is_some_and(|s| s.set_closing(close));
+            let news = &mut self.verdicts.news;
             if told && close {
-                self.verdicts.news.push(News::Close(place));
+                news.push(News::Close(place));
             }
-            if ask && self.another_able(place) {
-                self.ask_again(place);
+            if lost && !close && !able.is_empty() {
+                news.push(News::Check(place));
+                let witnesses = able.iter().take(WITNESSES);
+                news.extend(witnesses.map(|(at, _)| News::Check(*at)));
             }
         }
-    }
-
-    /// Whether another server could take the clients, and was well while this one was not.
-    fn outlived(&self, place: usize) -> bool {
-        let bad = self.server(place).and_then(Server::run);
-        let mut others = self.members();
-        others.any(|(at, other)| {
-            at != place
-                && other.able()
-                && bad
-                    .zip(other.run())
-                    .is_some_and(|(bad, good)| bad.is_outlived_by(good))
-        })
-    }
-
-    /// A server is lost, and perhaps all are: it and a few of the others are checked.
-    fn ask_again(&mut self, place: usize) {
-        let mut news = vec![News::Check(place)];
-        let others = self.members();
-        let others = others.filter(|(at, other)| *at != place && other.able());
-        news.extend(others.take(WITNESSES).map(|(at, _)| News::Check(at)));
-        self.verdicts.news.append(&mut news);
     }
 
     fn another_able(&self, place: usize) -> bool {

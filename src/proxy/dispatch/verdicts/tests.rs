@@ -55,6 +55,29 @@ fn fail_connects(dispatch: &mut Dispatch, server: usize, times: usize, now: Inst
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
+fn tally(asked: u64, answered: u64) -> Tally {
+    Tally {
+        asked,
+        answered,
+        ..Tally::default()
+    }
+}
+
+/// Looks at `servers` servers for so many milliseconds, each 50 ms: those in `silent` take what they
+/// are asked, the others answer one each time.
+fn look(dispatch: &mut Dispatch, servers: usize, silent: &[usize], from: Instant, ms: u64) {
+    for step in 0..=ms / 50 {
+        let tallies = (0..servers).map(|place| match silent.contains(&place) {
+            true => (place, tally(9, 0)),
+            false => (place, tally(9, step + 1)),
+        });
+        let tallies: Vec<(usize, Tally)> = tallies.collect();
+        dispatch.watch_answers(&tallies, at(from, step * 50));
+    }
+}
+
 fn closed(dispatch: &mut Dispatch) -> Vec<usize> {
     let news = dispatch.take_news().into_iter();
     news.filter_map(|news| match news {
@@ -90,7 +113,8 @@ fn three_failed_connects_in_a_row_eject_a_server_until_a_later_check_finds_it_we
         [
             News::Check(0),
             News::Ejected(0, Grounds::Connects),
-            News::Elsewhere(0)
+            News::Elsewhere(0),
+            News::Check(0)
         ]
     );
     // Under way since before it was ejected.
@@ -140,9 +164,9 @@ fn at_most_half_are_ejected_and_never_the_last() {
 fn a_suspicion_that_a_check_confirms_ejects_before_the_checks_have_failed_often_enough() {
     let start = start();
     let mut dispatch = ready(3, start);
-    dispatch.watch_answers(1, 3, 0, at(start, 0));
+    dispatch.watch_answers(&[(1, tally(3, 0))], at(start, 0));
     assert_eq!(dispatch.take_news(), []);
-    dispatch.watch_answers(1, 9, 0, at(start, 500));
+    dispatch.watch_answers(&[(1, tally(9, 0))], at(start, 500));
     assert_eq!(dispatch.take_news(), [News::Suspect(1), News::Check(1)]);
     assert_eq!(usable(&dispatch), [true, true, true]);
     check(&mut dispatch, 1, READY, UNRESPONSIVE, at(start, 510));
@@ -150,6 +174,100 @@ fn a_suspicion_that_a_check_confirms_ejects_before_the_checks_have_failed_often_
     // One failure without a suspicion is HAProxy's counter's business alone.
     check(&mut dispatch, 2, READY, UNRESPONSIVE, at(start, 510));
     assert_eq!(usable(&dispatch), [true, false, true]);
+}
+
+#[test]
+fn a_server_that_answers_nobody_for_a_quarter_second_while_others_do_is_ejected() {
+    let start = start();
+    let mut dispatch = ready(3, start);
+    look(&mut dispatch, 3, &[1], start, 200);
+    assert_eq!(dispatch.take_news(), []);
+    assert_eq!(usable(&dispatch), [true, true, true]);
+    look(&mut dispatch, 3, &[1], at(start, 250), 0);
+    assert_eq!(usable(&dispatch), [true, false, true]);
+    assert_eq!(
+        dispatch.take_news(),
+        [
+            News::Suspect(1),
+            News::Check(1),
+            News::Ejected(1, Grounds::Silence),
+            News::Elsewhere(1),
+            News::Check(1)
+        ]
+    );
+    // A check lets it back, and those who had come before say nothing any more.
+    check(&mut dispatch, 1, READY, READY, at(start, 300));
+    assert_eq!(usable(&dispatch), [true, true, true]);
+    look(&mut dispatch, 3, &[1], at(start, 350), 3_000);
+    assert_eq!(usable(&dispatch), [true, true, true]);
+}
+
+#[test]
+fn a_pause_of_all_servers_ejects_nobody() {
+    let start = start();
+    let mut dispatch = ready(3, start);
+    look(&mut dispatch, 3, &[], start, 500);
+    look(&mut dispatch, 3, &[0, 1, 2], at(start, 550), 1_000);
+    // One wakes up a little before the others.
+    look(&mut dispatch, 3, &[0, 1], at(start, 1_600), 150);
+    look(&mut dispatch, 3, &[], at(start, 1_800), 500);
+    assert_eq!(usable(&dispatch), [true, true, true]);
+    assert!(!dispatch.take_news().contains(&News::Elsewhere(0)));
+}
+
+#[test]
+fn silence_ejects_at_most_half_and_nobody_where_nobody_may_be_ejected() {
+    let start = start();
+    let mut dispatch = ready(5, start);
+    look(&mut dispatch, 5, &[0, 1, 2, 3], start, 1_000);
+    assert_eq!(usable(&dispatch), [false, false, true, true, true]);
+    let mut dispatch = with(3, start, |config| config.max_ejected = 0);
+    look(&mut dispatch, 3, &[1], start, 1_000);
+    assert_eq!(usable(&dispatch), [true, true, true]);
+    // A check is asked all the same.
+    assert!(dispatch.take_news().contains(&News::Check(1)));
+}
+
+#[test]
+fn connections_ended_before_an_answer_eject_a_server_only_in_a_row_and_while_others_answer() {
+    let start = start();
+    let cases = [
+        // Three in a row while others answered.
+        ([(7, 10, 0), (7, 11, 30), (7, 12, 60)], false),
+        // One was answered in between.
+        ([(7, 10, 0), (7, 11, 30), (8, 12, 60)], true),
+        // Nobody was answered anywhere: perhaps it is what they all do.
+        ([(7, 10, 0), (7, 10, 30), (7, 10, 60)], true),
+        // Too far apart.
+        ([(7, 10, 0), (7, 11, 30), (7, 12, 1_030)], true),
+    ];
+    for (ends, expected) in cases {
+        let mut dispatch = ready(3, start);
+        for (answered, elsewhere, ms) in ends {
+            assert_eq!(usable(&dispatch), [true, true, true]);
+            dispatch.broke_off(1, answered, elsewhere, at(start, ms));
+            assert!(dispatch.take_news().contains(&News::Check(1)));
+        }
+        assert_eq!(usable(&dispatch), [true, expected, true], "{ends:?}");
+    }
+}
+
+#[test]
+fn three_connects_without_an_answer_eject_a_server_once_a_quarter_second_has_passed() {
+    let start = start();
+    // Connected so far, began, now.
+    let cases = [
+        ([(7, 0, 50), (7, 10, 60), (7, 300, 350)], false),
+        ([(7, 0, 50), (7, 10, 60), (7, 20, 70)], true),
+        ([(7, 0, 50), (7, 10, 60), (8, 300, 350)], true),
+    ];
+    for (connects, expected) in cases {
+        let mut dispatch = ready(3, start);
+        for (connected, began, now) in connects {
+            dispatch.connect_silent(1, connected, at(start, began), at(start, now));
+        }
+        assert_eq!(usable(&dispatch), [true, expected, true], "{connects:?}");
+    }
 }
 
 #[test]
@@ -335,9 +453,17 @@ fn random_histories_keep_the_rules() {
         for step in 0..400 {
             now += Duration::from_millis(next(400));
             let server = usize::try_from(next(5)).unwrap();
-            match next(4) {
+            match next(5) {
                 0 => dispatch.connect_failed(server, next(3), now),
-                1 => dispatch.watch_answers(server, step, 0, now),
+                1 => {
+                    let other = (server + 1) % 5;
+                    let tallies = [(server, tally(step, 0)), (other, tally(step, step))];
+                    dispatch.watch_answers(&tallies, now);
+                }
+                2 => {
+                    dispatch.broke_off(server, next(2), step, now);
+                    dispatch.connect_silent(server, next(2), now - SECOND, now);
+                }
                 _ => {
                     let kinds = [READY, NOT_READY, UNRESPONSIVE];
                     let found = kinds[usize::try_from(next(3)).unwrap()];
@@ -381,4 +507,33 @@ fn servers_able(dispatch: &Dispatch) -> usize {
         .map(|(_, s)| s)
         .filter(|s| s.able())
         .count()
+}
+
+#[test]
+fn many_servers_that_are_all_lost_cost_a_check_no_more_than_a_look_at_each() {
+    let start = start();
+    let mut dispatch = with(1_000, start, |config| {
+        config.balance = Balance::First;
+    });
+    let began = crate::net::clock::now();
+    for server in 0..1_000 {
+        dispatch.set_health(server, UNRESPONSIVE, start);
+    }
+    for server in 0..1_000 {
+        check(
+            &mut dispatch,
+            server,
+            UNRESPONSIVE,
+            UNRESPONSIVE,
+            at(start, 1),
+        );
+    }
+    let took = crate::net::clock::now() - began;
+    assert_eq!(
+        closed(&mut dispatch).len(),
+        999,
+        "all but the last that was well"
+    );
+    // Each looking at each other takes half a minute.
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }
