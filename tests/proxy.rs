@@ -23,6 +23,8 @@ mod lab;
 mod limits;
 #[path = "proxy/manners.rs"]
 mod manners;
+#[path = "proxy/rebalancing.rs"]
+mod rebalancing;
 #[path = "proxy/relaying.rs"]
 mod relaying;
 #[path = "proxy/resets.rs"]

@@ -20,6 +20,7 @@ mod origin;
 mod parse;
 pub mod problem;
 mod programs;
+mod rebalance;
 pub mod schema;
 mod secret;
 

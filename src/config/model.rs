@@ -13,6 +13,7 @@ pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verif
 pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
+pub use super::rebalance::Rebalance;
 use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -382,6 +383,10 @@ pub struct Proxy {
     pub source: Source,
     /// `allow`, `deny` and `per-source`.
     pub guard: Guard,
+    /// `max-age` of a connection; `None` = "off", the default.
+    pub max_age: Option<Duration>,
+    /// `rebalance`; `None`: connections stay where they are.
+    pub rebalance: Option<Rebalance>,
     /// `check` of all servers.
     pub check: Check,
     /// `backends`, at least one, in file order.

@@ -21,6 +21,8 @@ use crate::net::tcp::{self, Answers};
 /// acknowledgement off until the read, which has to send it: measured as 40 % more CPU per request.
 /// Set before the connect it would do away with window scaling for the connection's whole life.
 const LASTING_WINDOW: u16 = 65_535;
+/// After so long without a byte, the next one may be the first of a TLS record, microseconds.
+const REST: u64 = 200_000;
 
 impl Worker {
     /// Moves bytes both ways as far as they go.
@@ -38,12 +40,19 @@ impl Worker {
         ) else {
             return;
         };
+        let mut records = conn.rare.as_deref_mut().and_then(|r| r.records.as_mut());
+        if let Some(records) = &mut records
+            && now.saturating_sub(conn.active) >= REST
+        {
+            records.rest();
+        }
         let (moved_up, up) = Path {
             from: client,
             from_side: &mut conn.client_side,
             to: server,
             to_side: &mut conn.server_side,
             flow: &mut conn.up,
+            track: records.as_mut().map(|records| &mut records.up),
         }
         .turn(&mut self.kit);
         let (moved_down, down) = Path {
@@ -52,8 +61,12 @@ impl Worker {
             to: client,
             to_side: &mut conn.client_side,
             flow: &mut conn.down,
+            track: records.as_mut().map(|records| &mut records.down),
         }
         .turn(&mut self.kit);
+        if let Some(records) = records {
+            records.moved(moved_up, moved_down);
+        }
         if conn.server_side.has(Side::RECYCLED) && moved_up + moved_down > 0 {
             let first = conn.down.bytes() == 0 && conn.up.bytes() == moved(moved_up);
             let segments = conn.sock.value().map(|s| self.socks.expects_segments(s));
@@ -261,6 +274,7 @@ impl Worker {
                 to: server,
                 to_side: &mut conn.server_side,
                 flow: &mut conn.up,
+                track: None,
             }
         } else {
             Path {
@@ -269,6 +283,7 @@ impl Worker {
                 to: client,
                 to_side: &mut conn.client_side,
                 flow: &mut conn.down,
+                track: None,
             }
         };
         let (moved, turn) = path.turn(&mut self.kit);

@@ -5,6 +5,7 @@
 mod check;
 mod general;
 mod proxy;
+mod rebalance;
 mod source;
 mod vip;
 
@@ -142,6 +143,7 @@ pub const SECTIONS: &[Section] = &[
     check::CHECK,
     proxy::PROXY_PROTOCOL,
     source::PER_SOURCE,
+    rebalance::REBALANCE,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
 ];
