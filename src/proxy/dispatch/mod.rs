@@ -10,7 +10,7 @@ mod beside;
 pub mod board;
 mod members;
 pub mod plan;
-mod seats;
+pub mod seats;
 pub mod slots;
 pub mod verdicts;
 
@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 use self::board::Board;
 use self::force::in_rotation;
 use self::plan::{Owed, Plan};
-pub use self::seats::Seat;
 use self::slots::Slots;
 use self::verdicts::Verdicts;
 use crate::config::model::{self, Balance, MaxQueue};

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Farm;
+use crate::proxy::dispatch::seats::Seat;
 use crate::proxy::rebalance::Rebalancing;
 use crate::proxy::rebalance::plan::News;
 
@@ -28,7 +29,7 @@ impl Farm {
     pub(in crate::proxy) fn moves_from(&self, place: usize) -> Option<u32> {
         let seats = self.dispatch().seats()?;
         let seat = seats.iter().find(|seat| seat.place == place)?;
-        let elsewhere = |seat: &&crate::proxy::dispatch::Seat| seat.place != place && seat.room > 0;
+        let elsewhere = |seat: &&Seat| seat.place != place && seat.room > 0;
         seats.iter().find(elsewhere)?;
         Some(seat.used)
     }

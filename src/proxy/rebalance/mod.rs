@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::plan::{News, Plan, Shed};
-use super::dispatch::Seat;
+use super::dispatch::seats::Seat;
 use crate::config::model;
 
 /// What the threads share of one proxy's rebalancing.

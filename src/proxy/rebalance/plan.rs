@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::model;
-use crate::proxy::dispatch::Seat;
+use crate::proxy::dispatch::seats::Seat;
 
 /// Between the end of a move and one that skew alone begins.
 const REST: Duration = Duration::from_secs(30);
