@@ -4,13 +4,14 @@
 //! The components, each allowed to name only what stands left of it (`tests/tidy.rs` checks):
 //!
 //! ```text
-//! units ← config, net, ipc, metrics ← log ← health ← proxy ← track ← vrrp ← peer ← admin ← daemon ← cli ← main
+//! units ← config, net, ipc, metrics ← log ← health ← discovery ← proxy ← track ← vrrp ← peer ← admin ← daemon ← cli ← main
 //! ```
 
 pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod discovery;
 pub mod health;
 pub mod ipc;
 pub mod log;

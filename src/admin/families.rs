@@ -6,7 +6,7 @@ use crate::ipc::message::{
 };
 use crate::metrics::{Families, Family, Kind};
 
-use super::status::{ProxyStatus, ServerState, ServerStatus, Status};
+use super::status::{DiscoveryStatus, ProxyStatus, ServerState, ServerStatus, Status};
 
 macro_rules! families {
     ($($ident:ident = $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
@@ -101,6 +101,10 @@ families! {
     PROXY_LIMITED = Counter "lbd_proxy_limit_reached_total" ["proxy"], "Times listeners rested because a limit was reached.";
     PROXY_SOURCES = Gauge "lbd_proxy_sources" ["proxy"], "Client sources (IPv4 addresses, IPv6 /64 networks) that have a connection; absent without per-source.";
     PROXY_SOURCE_MAX = Gauge "lbd_proxy_source_connections_max" ["proxy"], "Connections of the source that has most; absent without per-source.";
+    DISCOVERY_OK = Gauge "lbd_discovery_ok" ["proxy", "kind", "source"], "Whether the source's last word was a good one; absent: none yet.";
+    DISCOVERY_SERVERS = Gauge "lbd_discovery_servers" ["proxy", "kind", "source"], "Servers that the source found last.";
+    DISCOVERY_AGE = Gauge "lbd_discovery_heard_age_seconds" ["proxy", "kind", "source"], "Time since the source's last good word (a file: since it was read); absent: never.";
+    DISCOVERY_FAILURES = Counter "lbd_discovery_failures_total" ["proxy", "kind", "source"], "Words of the source that were no good.";
     SERVER_STATE = Gauge "lbd_server_state" ["proxy", "server", "state"], "1 for the state of the server, 0 for the others.";
     SERVER_STATE_AGE = Gauge "lbd_server_state_age_seconds" ["proxy", "server"], "Time since checks last changed their verdict.";
     SERVER_VERDICT = Gauge "lbd_server_verdict" ["proxy", "server", "verdict"], "1 for what the checks make of the server (ready, not-ready, unresponsive), 0 for the others; absent: no verdict yet.";
@@ -351,6 +355,21 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
     for one in &proxy.servers {
         server(out, name, one);
     }
+    for one in &proxy.discovery {
+        source(out, name, one);
+    }
+}
+
+fn source(out: &mut Families, proxy: &str, source: &DiscoveryStatus) {
+    let labels = [proxy, source.kind.as_str(), source.source.as_str()];
+    if source.error.is_some() || source.heard_ms.is_some() {
+        out.add(&DISCOVERY_OK, &labels, flag(source.error.is_none()));
+    }
+    out.add(&DISCOVERY_SERVERS, &labels, number(source.servers));
+    if let Some(age) = source.heard_ms {
+        out.add(&DISCOVERY_AGE, &labels, seconds_from_ms(age));
+    }
+    out.add(&DISCOVERY_FAILURES, &labels, number(source.failures));
 }
 
 fn server(out: &mut Families, proxy: &str, server: &ServerStatus) {

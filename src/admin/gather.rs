@@ -40,6 +40,7 @@ pub fn proxy_status(
         servers: servers
             .map(|(stats, health)| server_status(stats, health, now))
             .collect(),
+        discovery: Vec::new(),
         leaving: stats.leaving.iter().map(leaving).collect(),
         removed: Vec::new(),
     }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::discovery;
 use super::status::{
     FORMAT_VERSION, KEEPER_SILENT_MS, ProxyStatus, ServerState, ServerStatus, Status, short_time,
 };
@@ -279,6 +280,7 @@ fn proxy_problems(proxy: &ProxyStatus) -> Vec<String> {
             proxy.name, proxy.queue
         ));
     }
+    problems.extend(discovery::problems(proxy));
     problems
 }
 

@@ -2,12 +2,14 @@
 //!
 //! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
 //! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
-//! people, `families` as metrics. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
+//! people, `families` as metrics;
+//! `discovery` is the part of both about where servers come from. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
 //! (`protocol` is its vocabulary and its client, `servers` that of orders about servers), `http` answers Prometheus, load balancers and
 //! browsers. Both ask a [`Source`] for the present status; orders go to the control loop, and
 //! those for the keeper on to it, by way of [`Orders`]. Whoever asks is bounded in number, size and time.
 
 mod channel;
+pub mod discovery;
 pub mod events;
 pub mod families;
 pub mod gather;

@@ -95,6 +95,9 @@ pub struct ProxyStatus {
     pub totals: ProxyTotals,
     /// Its servers: those of the file, and those that came at run time.
     pub servers: Vec<ServerStatus>,
+    /// Where further servers come from; empty: lb.toml names all.
+    #[serde(default)]
+    pub discovery: Vec<DiscoveryStatus>,
     /// Servers that were removed and have connections still.
     #[serde(default)]
     pub leaving: Vec<LeavingStatus>,
@@ -309,6 +312,25 @@ impl ServerStanding {
             (None, missing) => Some(format!("not believed yet, {missing} checks to go")),
         }
     }
+}
+
+/// A source of servers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiscoveryStatus {
+    /// `file`, `dns` or `kubernetes`.
+    pub kind: String,
+    /// Which: a path, `NAME:PORT`, or `NAMESPACE/SERVICE`.
+    pub source: String,
+    /// Servers it found last.
+    pub servers: u64,
+    /// Milliseconds since it last had a good word; `None`: never.
+    pub heard_ms: Option<u64>,
+    /// Milliseconds since its servers changed; `None`: it never had any.
+    pub changed_ms: Option<u64>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// Words that were no good, since the process began.
+    pub failures: u64,
 }
 
 /// A time span for people: `0.4s`, `12s`, `3m02s`, `5h10m`, `3d4h`.

@@ -4,6 +4,7 @@ use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
 use crate::log::escape;
 
 use super::channel;
+use super::discovery;
 use super::judge::peer_label;
 use super::status::{
     ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, short_bytes, short_time,
@@ -290,6 +291,7 @@ fn proxy(out: &mut String, proxy: &ProxyStatus) {
     let mut rows = vec![row(&header)];
     rows.extend(proxy.servers.iter().map(server));
     push_columns(out, &rows);
+    discovery::lines(out, proxy);
     run_time(out, proxy);
 }
 

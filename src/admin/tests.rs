@@ -643,6 +643,10 @@ fn every_family_but_those_of_nobody_appears_in_a_scrape() {
     let mut status = ill();
     let vrrp = status.vrrp.as_mut().unwrap();
     vrrp.routes.push(route(true, None));
+    status.proxies[0].discovery.push(DiscoveryStatus {
+        heard_ms: Some(1),
+        ..DiscoveryStatus::default()
+    });
     let text = families::render(&status);
     let missing: Vec<&str> = families::ALL
         .iter()

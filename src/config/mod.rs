@@ -11,6 +11,7 @@ mod auth;
 mod balance;
 mod check;
 pub mod diagnostics;
+pub mod discovery;
 pub mod docs;
 mod guard;
 mod lint;
@@ -26,7 +27,7 @@ mod secret;
 
 pub use diagnostics::{render, render_json};
 pub use lint::{Flaw, Host, Trouble, View};
-pub use parse::{Parsed, examine, is_name, load, nearest, parse, plain_duration};
+pub use parse::{Parsed, backends, examine, is_name, load, nearest, parse, plain_duration};
 pub use problem::{Fix, Label, Problem, Severity};
 
 /// FNV-1a 64 of the text: whether two processes have the same file.

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::balance::Balance;
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
+pub use super::discovery::{Discovery, Template};
 pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
@@ -389,8 +390,10 @@ pub struct Proxy {
     pub rebalance: Option<Rebalance>,
     /// `check` of all servers.
     pub check: Check,
-    /// `backends`, at least one, in file order.
+    /// `backends`, in file order; at least one unless there is a `discovery`.
     pub servers: Vec<Server>,
+    /// `backends-file`, `discovery`, and the host names in `backends`.
+    pub discovery: Discovery,
 }
 
 /// What becomes of the established connections of a server that gives no sign of life.

@@ -218,4 +218,5 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0316", "servers that are never reached"),
     ("E0317", "a file of the check cannot be used"),
     ("W0318", "a secret of the check can be read by everybody"),
+    ("W0325", "a backends file that is not there yet"),
 ];

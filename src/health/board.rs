@@ -24,6 +24,8 @@ pub struct ProxyBoard {
     epoch: Epoch,
     /// Every server that was there at the start had its verdict once.
     probed: bool,
+    /// All its servers have yet to be discovered, so that it is not probed without any.
+    undiscovered: bool,
 }
 
 /// One server.
@@ -83,6 +85,7 @@ impl Board {
                 .collect(),
             epoch: Epoch::default(),
             probed: false,
+            undiscovered: proxy.servers.is_empty(),
         });
         Self {
             proxies: proxies.collect(),
@@ -100,6 +103,13 @@ impl Board {
         }
         if let Some(seat) = proxy.servers.get_mut(place) {
             *seat = Some(Health::unknown(name, watched, now));
+        }
+    }
+
+    /// Every source of a proxy's servers has spoken; those that were found are here.
+    pub fn discovered(&mut self, proxy: usize) {
+        if let Some(proxy) = self.proxies.get_mut(proxy) {
+            proxy.undiscovered = false;
         }
     }
 
@@ -224,7 +234,8 @@ impl Board {
 impl ProxyBoard {
     fn is_probed(&self) -> bool {
         let mut servers = self.servers.iter().flatten();
-        self.probed || servers.all(|server| server.up.is_some() || !server.watched)
+        let all = servers.all(|server| server.up.is_some() || !server.watched);
+        self.probed || (all && !self.undiscovered)
     }
 }
 
@@ -357,6 +368,24 @@ mod tests {
         board.record(&finding(4, false, now, now));
         assert_eq!(server(&board, 4).up, Some(false));
         assert_eq!(board.snapshot(now, |_, _| None).len(), 3);
+    }
+
+    #[test]
+    fn a_proxy_whose_servers_are_discovered_is_probed_once_those_of_all_sources_are() {
+        let now = crate::net::clock::now();
+        let text = "[proxy.p]\nlisten = \":1\"\nbackends-file = \"/etc/lbd/b.json\"\n";
+        let mut board = Board::new(&crate::config::load(text).unwrap(), now);
+        assert!(!board.is_probed(0));
+        board.add(0, 0, "a", true, now);
+        board.record(&finding(0, true, now, now));
+        board.add(0, 1, "b", true, now);
+        assert!(!board.is_probed(0));
+        board.discovered(0);
+        assert!(!board.is_all_probed());
+        board.record(&finding(1, false, now, now));
+        assert!(board.is_all_probed());
+        board.add(0, 2, "c", true, now);
+        assert!(board.is_all_probed());
     }
 
     #[test]

@@ -321,12 +321,10 @@ pub(super) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 }
 
 pub(super) fn tls_verdict(error: &rustls::Error) -> Verdict {
-    match error {
-        rustls::Error::InvalidCertificate(what) => {
-            Verdict::not_ready(&format!("certificate not accepted: {what:?}"))
-        }
-        other => Verdict::not_ready(&format!("tls: {other}")),
+    if let rustls::Error::InvalidCertificate(what) = error {
+        return Verdict::not_ready(&format!("certificate not accepted: {what:?}"));
     }
+    Verdict::not_ready(&format!("tls: {error}"))
 }
 
 /// Without the kernel's number, by which a connect says that it has no port.

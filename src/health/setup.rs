@@ -69,7 +69,7 @@ pub enum TlsSetupError {
         key: PathBuf,
         /// What rustls says.
         #[source]
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     /// The token file holds no bearer token.
     #[error("{} holds no token: one line of visible characters is expected", .0.display())]
@@ -224,9 +224,13 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
 
 fn unfit(client: &ClientFiles, error: rustls::Error) -> TlsSetupError {
     let ClientFiles { cert, key } = client.clone();
-    match error {
-        rustls::Error::InconsistentKeys(_) => TlsSetupError::KeyMismatch { cert, key },
-        source => TlsSetupError::ClientCertificate { cert, key, source },
+    if let rustls::Error::InconsistentKeys(_) = error {
+        return TlsSetupError::KeyMismatch { cert, key };
+    }
+    TlsSetupError::ClientCertificate {
+        cert,
+        key,
+        source: Box::new(error),
     }
 }
 

@@ -4,9 +4,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::conn::{Conn, Side, State};
+use super::conn::{Conn, Rare, Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
+use super::rebalance::records::Records;
 use super::relay::{Path, Turn};
 use super::settings::ack_is_due;
 use super::stall;
@@ -40,12 +41,7 @@ impl Worker {
         ) else {
             return;
         };
-        let mut records = conn.rare.as_deref_mut().and_then(|r| r.records.as_mut());
-        if let Some(records) = &mut records
-            && now.saturating_sub(conn.active) >= REST
-        {
-            records.rest();
-        }
+        let mut records = tracked(&mut conn.rare, now.saturating_sub(conn.active));
         let (moved_up, up) = Path {
             from: client,
             from_side: &mut conn.client_side,
@@ -77,9 +73,7 @@ impl Worker {
             }
         }
         let watch_write = !conn.client_side.has(Side::WRITABLE) && !conn.watches_write;
-        if watch_write {
-            conn.watches_write = true;
-        }
+        conn.watches_write |= watch_write;
         if moved_up + moved_down > 0 {
             conn.active = now;
         }
@@ -363,6 +357,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// The records of a connection's bytes, if somebody wants to know them, before it moves again after
+/// so many microseconds.
+fn tracked(rare: &mut Option<Box<Rare>>, rest: u64) -> Option<&mut Records> {
+    let records = rare.as_deref_mut()?.records.as_mut()?;
+    if rest >= REST {
+        records.rest();
+    }
+    Some(records)
 }
 
 /// Has the answer to the first request over a recycled socket acknowledged where it arrives, not

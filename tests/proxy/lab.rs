@@ -188,6 +188,7 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
             rise: Count::TWO,
             fall: Count::TWO,
         },
+        discovery: lbd::config::model::Discovery::default(),
         servers,
     }
 }

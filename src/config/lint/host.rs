@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::vip::{in_subnet, is_host};
-use super::{Host, check, origin, track};
+use super::{Host, check, discovery, origin, track};
 use crate::config::local::{self, LocalError, LocalVip};
 use crate::config::model::{Node, Vip};
 use crate::config::parse::Draft;
@@ -46,6 +46,7 @@ pub(super) fn lint(draft: &Draft, host: &Host<'_>, problems: &mut Vec<Problem>) 
     key_file(draft, host, problems);
     origin::here(draft, host, problems);
     check::here(draft, host, problems);
+    discovery::here(draft, host, problems);
 }
 
 /// A key file that is there but can't be used.

@@ -2,6 +2,7 @@
 //! items of the draft and say where in the text the trouble is; they change nothing.
 
 mod check;
+mod discovery;
 mod group;
 mod host;
 mod origin;

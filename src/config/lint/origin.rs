@@ -98,7 +98,8 @@ fn source(draft: &Draft, proxy: &Proxy, ip: IpAddr, path: &str, problems: &mut V
         );
     }
     let mut servers = proxy.servers.iter();
-    if servers.all(|server| server.address.is_ipv4() != ip.is_ipv4()) {
+    let all_named = proxy.discovery.is_off();
+    if all_named && servers.all(|server| server.address.is_ipv4() != ip.is_ipv4()) {
         problems.push(
             Problem::warning(
                 "W0313",

@@ -102,7 +102,7 @@ fn servers(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
         .servers
         .iter()
         .all(|server| server.disabled || server.weight.get() == 0);
-    if idle {
+    if idle && proxy.discovery.is_off() {
         problems.push(
             Problem::warning(
                 "W0308",
@@ -118,7 +118,8 @@ fn servers(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
 
 /// Servers that wait for something that never comes.
 fn idlers(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
-    if proxy.servers.iter().all(|server| server.backup) {
+    let all_named = proxy.discovery.is_off();
+    if all_named && proxy.servers.iter().all(|server| server.backup) {
         problems.push(
             Problem::warning(
                 "W0315",

@@ -139,6 +139,12 @@ pub(super) fn server_addr(text: &Text<'_>, sink: &mut Sink) -> Option<SocketAddr
     Some(addr)
 }
 
+/// Whether somebody wrote a host name, with or without a port.
+pub(super) fn looks_like_name(text: &str) -> bool {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    host.bytes().any(|b| b.is_ascii_alphabetic()) && !host.contains(':')
+}
+
 fn malformed_socket_addr(text: &Text<'_>) -> Problem {
     let problem = Problem::error("E0108", format!("`{}` is no IP:PORT", text.name));
     if let Ok(ip) = text.text.parse::<IpAddr>() {
@@ -150,15 +156,10 @@ fn malformed_socket_addr(text: &Text<'_>) -> Problem {
             },
         );
     }
-    let host = text
-        .text
-        .rsplit_once(':')
-        .map_or(text.text, |(host, _)| host);
-    let looks_like_name = host.bytes().any(|b| b.is_ascii_alphabetic()) && !host.contains(':');
-    if looks_like_name {
+    if looks_like_name(text.text) {
         return problem
-            .at(&text.span, "host names are not supported yet")
-            .help("write the IP address: a load balancer that needs DNS to start can't start without it");
+            .at(&text.span, "an IP address is needed here")
+            .help("only servers may be host names, in short form: `backends = [\"NAME:PORT\"]`");
     }
     problem.at(
         &text.span,

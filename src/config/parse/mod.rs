@@ -8,6 +8,7 @@ mod address;
 mod allow;
 mod auth;
 mod check;
+mod discovery;
 mod family;
 mod fields;
 mod given;
@@ -35,6 +36,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use self::discovery::backends;
 use self::fields::Fields;
 use self::given::Sink;
 pub use self::unknown::nearest;

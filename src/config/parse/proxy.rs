@@ -9,9 +9,9 @@ use toml::de::{DeTable, DeValue};
 use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
-use super::{address, check, guard, origin, rebalance, value};
+use super::{address, check, discovery, guard, origin, rebalance, value};
 use crate::config::model::{
-    Balance, HedgeAfter, Listen, MaxQueue, OnNotReady, OnUnresponsive, Proxy, Server,
+    Balance, HedgeAfter, Listen, MaxQueue, OnNotReady, OnUnresponsive, Proxy, Server, Template,
 };
 use crate::config::problem::Problem;
 use crate::units::Weight;
@@ -27,12 +27,25 @@ struct Defaults {
     max_queue: Option<u32>,
 }
 
+impl Defaults {
+    const fn template(&self) -> Template {
+        Template {
+            weight: self.weight,
+            max_connections: self.max_connections,
+            connects_per_second: self.connects_per_second,
+        }
+    }
+}
+
 /// One proxy; `None` when something in it is wrong.
 pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy> {
     let before = sink.errors();
     let listen = listen(&mut fields, sink);
     let defaults = defaults(&mut fields, sink);
-    let servers = servers(&mut fields, &defaults, sink);
+    let mut names = discovery::Names::default();
+    let servers = servers(&mut fields, &defaults, &mut names, sink);
+    let discovery = discovery::discovery(&mut fields, names, defaults.template(), sink);
+    discovery::ask_for_servers(&fields, &servers, &discovery, sink);
     let checked = check::check(&mut fields, sink);
     let balance = match fields.word("balance", sink) {
         "least-connections" => Balance::LeastConnections,
@@ -92,6 +105,7 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         rebalance: rebalance::rebalance(&mut fields, balance, client_first, sink),
         check: checked.check,
         servers,
+        discovery,
     };
     fields.finish(sink);
     (sink.errors() == before).then_some(proxy)
@@ -197,7 +211,28 @@ fn max_queue(fields: &mut Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) 
     }
 }
 
-fn servers(fields: &mut Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) -> Vec<Server> {
+/// `backends` of a backends file.
+pub(super) fn bare_servers(
+    fields: &mut Fields<'_, '_>,
+    template: Template,
+    names: &mut discovery::Names,
+    sink: &mut Sink,
+) -> Vec<Server> {
+    let defaults = Defaults {
+        weight: template.weight,
+        max_connections: template.max_connections,
+        connects_per_second: template.connects_per_second,
+        max_queue: None,
+    };
+    servers(fields, &defaults, names, sink)
+}
+
+fn servers(
+    fields: &mut Fields<'_, '_>,
+    defaults: &Defaults,
+    names: &mut discovery::Names,
+    sink: &mut Sink,
+) -> Vec<Server> {
     let Some(given) = fields.take("backends", sink) else {
         return Vec::new();
     };
@@ -206,10 +241,13 @@ fn servers(fields: &mut Fields<'_, '_>, defaults: &Defaults, sink: &mut Sink) ->
             let items = given.items(items, SERVERS_MAX, sink);
             items
                 .iter()
-                .filter_map(|item| listed(item, defaults, sink))
+                .filter_map(|item| {
+                    let named = names.takes_item(item, sink);
+                    (!named).then(|| listed(item, defaults, sink)).flatten()
+                })
                 .collect()
         }
-        DeValue::Table(table) => named(&given, table, defaults, sink),
+        DeValue::Table(table) => named(&given, table, defaults, names, sink),
         DeValue::String(_)
         | DeValue::Integer(_)
         | DeValue::Float(_)
@@ -250,6 +288,7 @@ fn named(
     given: &Given<'_, '_>,
     table: &DeTable<'_>,
     defaults: &Defaults,
+    names: &mut discovery::Names,
     sink: &mut Sink,
 ) -> Vec<Server> {
     if table.is_empty() || table.len() > SERVERS_MAX {
@@ -270,6 +309,9 @@ fn named(
                 Problem::error("E0108", format!("`{full}` has a name that lbd can't use"))
                     .at(&key.span(), "use 1 to 64 letters, digits, `-`, `_` and `.`"),
             );
+        }
+        if names.takes_entry(&full, entry, sink) {
+            continue;
         }
         found.extend(one(full, own, key.span(), entry, defaults, sink));
     }

@@ -3,7 +3,9 @@
 //! examples all read it. No parsing here, only the table and look-ups in it.
 
 mod check;
+mod discovery;
 mod general;
+mod origin;
 mod proxy;
 mod rebalance;
 mod source;
@@ -141,11 +143,14 @@ pub const SECTIONS: &[Section] = &[
     vip::FILE,
     proxy::PROXY,
     check::CHECK,
-    proxy::PROXY_PROTOCOL,
+    origin::PROXY_PROTOCOL,
     source::PER_SOURCE,
     rebalance::REBALANCE,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
+    discovery::DISCOVERY,
+    discovery::DNS,
+    discovery::KUBERNETES,
 ];
 
 /// A section without keys: what an unknown path looks up.

@@ -1,6 +1,6 @@
 //! The keys of `[proxy.NAME]`.
 
-use super::{DAY, Fallback, HOUR, Key, Kind, MINUTE, SECOND, Section, Word, ms, ms_or_off};
+use super::{DAY, Fallback, HOUR, Key, Kind, SECOND, Section, Word, ms, ms_or_off};
 
 const WEIGHT: Kind = Kind::Integer { min: 0, max: 256 };
 pub(super) const CONNECTIONS: Kind = Kind::Integer {
@@ -31,8 +31,8 @@ pub(super) const PROXY: Section = Section {
         Key::new(
             "backends",
             Kind::Named("proxy.NAME.backends.NAME"),
-            Fallback::Required,
-            "The servers: a list of `IP:PORT`, or a table `NAME = \"IP:PORT\"` or `NAME = { … }`.",
+            Fallback::Words("none; needed unless `backends-file` or `discovery` brings servers"),
+            "The servers: a list of `IP:PORT`, or a table `NAME = \"IP:PORT\"` or `NAME = { … }`. A host name in place of an IP address stands for every server it resolves to.",
         )
         .called(&["server", "servers", "backend"]),
         Key::new(
@@ -227,39 +227,20 @@ pub(super) const PROXY: Section = Section {
             "Moves idle TLS connections to servers that came back or have fewer than their share; an empty table turns it on.",
         )
         .called(&["rebalancing", "balance-existing"]),
-        Key::later("backends-file", "Servers from a file."),
-        Key::later("discovery", "Servers from DNS or Kubernetes."),
-    ],
-};
-
-pub(super) const PROXY_PROTOCOL: Section = Section {
-    path: "proxy.NAME.proxy-protocol",
-    doc: "Who the client is, as senders before lbd tell it and as servers behind it are told; at least one of `accept` and `send`.",
-    keys: &[
         Key::new(
-            "accept",
-            Kind::Form("network or address, or a list of up to 64"),
+            "backends-file",
+            Kind::Form("absolute path"),
             Fallback::Words("none"),
-            "Connections from these senders must begin with a header of version 1 or 2, and the client is who it says. From others a header is never interpreted: their bytes go to the server as they are.",
+            "More servers, from a file that is read again when it changes: `backends` as here in a file that ends in .toml, else Prometheus's file_sd JSON (docs/discovery.md).",
         )
-        .called(&["accept-proxy", "expect-proxy", "trusted", "from", "trustedIPs", "set_real_ip_from"]),
+        .called(&["file-sd", "file_sd_configs", "backends_file", "servers-file"]),
         Key::new(
-            "send",
-            Kind::Choice(&[
-                Word::new("v1").called(&["1", "send-proxy", "text"]),
-                Word::new("v2").called(&["2", "send-proxy-v2", "binary"]),
-            ]),
-            Fallback::Words("none"),
-            "Connections to servers begin with such a header, and checks with one that names no client. Every server must expect it: one that doesn't takes it for the client's first bytes.",
+            "discovery",
+            Kind::Table("proxy.NAME.discovery"),
+            Fallback::Words("off"),
+            "More servers, from DNS or Kubernetes (docs/discovery.md).",
         )
-        .called(&["send-proxy", "send-proxy-v2", "version"]),
-        Key::new(
-            "timeout",
-            ms(100, MINUTE),
-            Fallback::Value("\"3s\""),
-            "For the header to arrive whole; the first-byte timeout begins behind it.",
-        )
-        .called(&["proxy_protocol_timeout", "timeout_client-hs"]),
+        .called(&["server-template", "resolvers", "resolver", "resolve", "eds", "service-discovery"]),
     ],
 };
 

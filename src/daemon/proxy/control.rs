@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::ProxyError;
 use super::access::Access;
 use super::clients::Clients;
+use super::discoveries;
 use super::limits::Limits;
 use super::link::{Event, Link, Tie};
 use super::memory::Memory;
@@ -98,6 +99,7 @@ pub(super) struct Control {
     doors: Doors,
     findings: mpsc::Receiver<Finding>,
     watchers: Watchers,
+    discovered: mpsc::Receiver<discoveries::Finding>,
     /// A server is to be checked at once.
     alarm: Arc<Notify>,
     serve_by: Instant,
@@ -142,6 +144,7 @@ impl Control {
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
+        let (discovered, known) = discoveries::start(&config);
         let alarm = Arc::new(Notify::new());
         for farm in &farms {
             let alarm = Arc::clone(&alarm);
@@ -157,6 +160,7 @@ impl Control {
         };
         let changing = Changing {
             board,
+            known,
             vrrp,
             keeper_heard: Some(now),
             generation: welcome.generation,
@@ -176,6 +180,7 @@ impl Control {
             doors: plan.doors,
             findings,
             watchers,
+            discovered,
             alarm,
             news: News::default(),
             clients,
@@ -199,6 +204,7 @@ impl Control {
             tokio::select! {
                 event = self.keeper.next(&self.keeper_socket) => self.on_keeper(event).await?,
                 Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
+                Some(found) = self.discovered.recv() => self.on_discovery(found)?,
                 Some(order) = self.orders.recv() => self.on_order(order),
                 () = self.alarm.notified() => self.on_suspicion(clock::now()),
                 _ = beat.tick() => self.on_beat(clock::now())?,
@@ -233,6 +239,14 @@ impl Control {
             self.on_beat(clock::now())?;
         }
         Ok(())
+    }
+
+    fn on_discovery(&mut self, found: discoveries::Finding) -> Result<(), ProxyError> {
+        let (proxy, now) = (found.proxy, clock::now());
+        discoveries::take_in(&self.shared, found);
+        self.follow_rosters(now);
+        discoveries::settle(&self.shared, proxy);
+        self.on_beat(now)
     }
 
     fn on_order(&mut self, order: Order) {

@@ -7,13 +7,14 @@
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it, `watchers` are the health
 //! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
-//! outlasts a reboot). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! outlasts a reboot; `discoveries` takes in those that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
 mod clients;
 mod control;
+mod discoveries;
 mod limits;
 mod link;
 mod memory;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::Config;
+use crate::discovery::task;
 use crate::health::files;
 use crate::health::tls::TlsSetupError;
 use crate::log::{self, LogError};
@@ -179,8 +181,9 @@ fn confine(
 ) -> Result<(), ProxyError> {
     let of_checks = config.proxies.iter();
     let of_checks = of_checks.flat_map(|proxy| files::of_check(&proxy.check));
-    let of_checks = replaceable(of_checks);
-    let read: Vec<&Path> = of_checks.iter().map(PathBuf::as_path).collect();
+    let of_sources = task::files(config);
+    let replaceable = replaceable(of_checks.chain(of_sources.iter().map(PathBuf::as_path)));
+    let read: Vec<&Path> = replaceable.iter().map(PathBuf::as_path).collect();
     let mut write = vec![runtime_dir];
     write.extend(state_dir);
     write.extend(config.admin.socket.as_deref().and_then(Path::parent));

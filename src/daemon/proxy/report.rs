@@ -12,8 +12,9 @@ use super::limits::Limits;
 use super::placement::Workers;
 use crate::admin::events::Feed;
 use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
-use crate::admin::{Orders, Source, gather, http, socket};
+use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
+use crate::discovery::known::Known;
 use crate::health::board::Board;
 use crate::ipc::message::VrrpStatus;
 use crate::log;
@@ -39,6 +40,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Changing {
     pub(super) board: Board,
+    /// What sources of servers have found.
+    pub(super) known: Known,
     pub(super) vrrp: Option<VrrpStatus>,
     /// When the keeper last spoke; `None`: it is not connected.
     pub(super) keeper_heard: Option<Instant>,
@@ -121,6 +124,7 @@ impl Shared {
             let removed = removed.filter(|(proxy, _)| *proxy == config.name);
             ProxyStatus {
                 removed: removed.map(|(_, server)| server.clone()).collect(),
+                discovery: discovery::gather(changing.known.sources(at), now),
                 ..status
             }
         });

@@ -54,6 +54,7 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
             rise: Count::TWO,
             fall: Count::TWO,
         },
+        discovery: model::Discovery::default(),
         servers,
     }
 }

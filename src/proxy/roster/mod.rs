@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::config::discovery::FOUND_MAX;
 use crate::config::model;
 use crate::units::Weight;
 
@@ -24,7 +25,12 @@ pub type ServerSpec = model::Server;
 /// How many places a proxy has.
 #[must_use]
 pub const fn places(config: &model::Proxy) -> usize {
-    config.servers.len() + SPARE_PLACES
+    let discovered = if config.discovery.is_off() {
+        0
+    } else {
+        FOUND_MAX
+    };
+    config.servers.len() + SPARE_PLACES + discovered
 }
 
 /// Who made a server a member.
