@@ -153,6 +153,7 @@ impl Relay {
             to: self.server.as_fd(),
             to_side: server_side,
             flow: &mut self.up,
+            track: None,
         }
         .turn(&mut self.kit);
         let (_, down) = Path {
@@ -161,6 +162,7 @@ impl Relay {
             to: self.client.as_fd(),
             to_side: client_side,
             flow: &mut self.down,
+            track: None,
         }
         .turn(&mut self.kit);
         for turn in [up, down] {
