@@ -27,6 +27,8 @@ mod limits;
 mod manners;
 #[path = "proxy/mixture.rs"]
 mod mixture;
+#[path = "proxy/rebalancing.rs"]
+mod rebalancing;
 #[path = "proxy/relaying.rs"]
 mod relaying;
 #[path = "proxy/resets.rs"]

@@ -254,6 +254,7 @@ impl Worker {
         if conn.rare_if_any().is_some() {
             self.settle_attempts(slot);
         }
+        self.track_records(slot);
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
             settings
                 .counters

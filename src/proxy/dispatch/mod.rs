@@ -10,6 +10,7 @@ mod beside;
 pub mod board;
 mod members;
 pub mod plan;
+pub mod seats;
 pub mod slots;
 pub mod verdicts;
 
