@@ -153,6 +153,7 @@ impl Relay {
             to: self.server.as_fd(),
             to_side: server_side,
             flow: &mut self.up,
+            track: None,
         }
         .turn(&mut self.kit);
         let (_, down) = Path {
@@ -161,6 +162,7 @@ impl Relay {
             to: self.client.as_fd(),
             to_side: client_side,
             flow: &mut self.down,
+            track: None,
         }
         .turn(&mut self.kit);
         for turn in [up, down] {
@@ -302,6 +304,7 @@ fn what_a_destination_that_is_gone_did_not_take_is_kept_for_another() {
             to: to.as_fd(),
             to_side,
             flow: &mut flow,
+            track: None,
         };
         let turn = path.turn(&mut kit);
         (turn, flow.is_untaken(), flow.is_empty())

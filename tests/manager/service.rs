@@ -155,13 +155,30 @@ impl Drop for Service {
     }
 }
 
-/// The runtime directory, the file, and the socket, inside the host.
+fn runtime_directory(unit: &Unit) -> String {
+    format!("/run/{}", unit.required("RuntimeDirectory"))
+}
+
+/// Below /run, which each host has of its own; /var/lib is the machine's.
+fn state_directory(unit: &Unit) -> String {
+    format!("/run/var-lib/{}", unit.required("StateDirectory"))
+}
+
+/// A directory of the service's user.
+fn own_directory(directory: &str, mode: &str) {
+    fs::create_dir_all(directory).expect("/run can be written");
+    let mode = u32::from_str_radix(mode, 8).expect("octal");
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode)).expect("it is ours");
+    chown(directory, Some(NOBODY), Some(NOBODY)).expect("it is ours");
+}
+
+/// The service's directories, the file, and the socket, inside the host.
 fn prepare(unit: &Unit, config: &str) -> UnixDatagram {
-    let directory = format!("/run/{}", unit.required("RuntimeDirectory"));
-    fs::create_dir_all(&directory).expect("/run can be written");
-    let mode = u32::from_str_radix(unit.required("RuntimeDirectoryMode"), 8).expect("octal");
-    fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("it is ours");
-    chown(&directory, Some(NOBODY), Some(NOBODY)).expect("it is ours");
+    own_directory(
+        &runtime_directory(unit),
+        unit.required("RuntimeDirectoryMode"),
+    );
+    own_directory(&state_directory(unit), unit.required("StateDirectoryMode"));
     fs::write(CONFIG, config).expect("/run can be written");
     fs::set_permissions(CONFIG, fs::Permissions::from_mode(0o644)).expect("it is ours");
     File::create("/run/lbd-program").expect("/run can be written");
@@ -247,10 +264,8 @@ impl Manager {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("NOTIFY_SOCKET", NOTIFY)
-            .env(
-                "RUNTIME_DIRECTORY",
-                format!("/run/{}", unit.required("RuntimeDirectory")),
-            )
+            .env("RUNTIME_DIRECTORY", runtime_directory(unit))
+            .env("STATE_DIRECTORY", state_directory(unit))
             .env(
                 "WATCHDOG_USEC",
                 unit.span("WatchdogSec").as_micros().to_string(),

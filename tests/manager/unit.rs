@@ -22,6 +22,8 @@ pub const OBEYED: &[&str] = &[
     "RuntimeDirectory",
     "RuntimeDirectoryMode",
     "RuntimeDirectoryPreserve",
+    "StateDirectory",
+    "StateDirectoryMode",
     "UMask",
     "AmbientCapabilities",
     "CapabilityBoundingSet",
