@@ -25,6 +25,10 @@ mod lab;
 mod limits;
 #[path = "proxy/manners.rs"]
 mod manners;
+#[path = "proxy/mixture.rs"]
+mod mixture;
+#[path = "proxy/rebalancing.rs"]
+mod rebalancing;
 #[path = "proxy/relaying.rs"]
 mod relaying;
 #[path = "proxy/resets.rs"]

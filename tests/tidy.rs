@@ -56,6 +56,8 @@ const PURE: &[&str] = &[
     "src/proxy/recurrence.rs",
     "src/proxy/pp",
     "src/proxy/queue.rs",
+    "src/proxy/rebalance/plan",
+    "src/proxy/rebalance/records.rs",
     "src/proxy/roster",
     "src/proxy/server.rs",
     "src/proxy/slowstart.rs",

@@ -121,6 +121,7 @@ families! {
     SERVER_REDISPATCHED = Counter "lbd_server_redispatched_total" ["proxy", "server"], "Failed connects after which the connection went elsewhere.";
     SERVER_HEDGED = Counter "lbd_server_hedged_total" ["proxy", "server"], "Connects without an answer that got a second one beside them, on another server.";
     SERVER_HEDGES_WON = Counter "lbd_server_hedges_won_total" ["proxy", "server"], "Second connects that the server answered first.";
+    SERVER_REBALANCED = Counter "lbd_rebalanced_connections_total" ["proxy", "server"], "Connections closed to be served elsewhere, because other servers have fewer than their share.";
     SERVER_ABORTS = Counter "lbd_server_aborts_total" ["proxy", "server"], "Connections the server broke off.";
     SERVER_BYTES_IN = Counter "lbd_server_sent_bytes_total" ["proxy", "server"], "Bytes to the server.";
     SERVER_BYTES_OUT = Counter "lbd_server_received_bytes_total" ["proxy", "server"], "Bytes from the server.";
@@ -400,6 +401,7 @@ fn server(out: &mut Families, proxy: &str, server: &ServerStatus) {
         (&SERVER_REDISPATCHED, number(server.redispatches)),
         (&SERVER_HEDGED, number(server.hedges)),
         (&SERVER_HEDGES_WON, number(server.hedges_won)),
+        (&SERVER_REBALANCED, number(server.rebalanced)),
         (&SERVER_ABORTS, number(server.aborts)),
         (&SERVER_BYTES_IN, number(server.bytes_in)),
         (&SERVER_BYTES_OUT, number(server.bytes_out)),

@@ -268,6 +268,9 @@ pub struct ServerStatus {
     pub hedges: u64,
     /// Second connects that it answered first.
     pub hedges_won: u64,
+    /// Connections closed because other servers have fewer.
+    #[serde(default)]
+    pub rebalanced: u64,
     /// Bytes to it.
     pub bytes_in: u64,
     /// Bytes from it.

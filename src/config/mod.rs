@@ -21,6 +21,7 @@ mod origin;
 mod parse;
 pub mod problem;
 mod programs;
+mod rebalance;
 pub mod schema;
 mod secret;
 

@@ -14,6 +14,7 @@ pub use super::discovery::{Discovery, Template};
 pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
+pub use super::rebalance::Rebalance;
 use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -383,6 +384,10 @@ pub struct Proxy {
     pub source: Source,
     /// `allow`, `deny` and `per-source`.
     pub guard: Guard,
+    /// `max-age` of a connection; `None` = "off", the default.
+    pub max_age: Option<Duration>,
+    /// `rebalance`; `None`: connections stay where they are.
+    pub rebalance: Option<Rebalance>,
     /// `check` of all servers.
     pub check: Check,
     /// `backends`, in file order; at least one unless there is a `discovery`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::hedge::Hedge;
 use super::origin::Told;
 use super::queue::Tried;
+use super::rebalance::records::Records;
 use super::relay::Flow;
 use super::stall::Silence;
 use super::termination::{Cause, Phase};
@@ -148,6 +149,8 @@ pub(super) struct Rare {
     pub(super) client_silence: Silence,
     /// Since when the server answers nothing.
     pub(super) server_silence: Silence,
+    /// Where the records of TLS begin and end, if somebody wants to know.
+    pub(super) records: Option<Records>,
 }
 
 impl Rare {
@@ -162,6 +165,7 @@ impl Rare {
         on_trial: false,
         client_silence: Silence::NONE,
         server_silence: Silence::NONE,
+        records: None,
     };
 }
 
@@ -201,7 +205,7 @@ pub(super) struct Conn {
     /// The earliest tick at which its timer comes due.
     pub(super) armed: Due,
     /// Missing for most.
-    rare: Option<Box<Rare>>,
+    pub(super) rare: Option<Box<Rare>>,
     /// Where it stood when one side broke off.
     pub(super) broke_in: Phase,
     /// Readiness to write is watched on the client's socket too.

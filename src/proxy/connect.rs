@@ -254,6 +254,7 @@ impl Worker {
         if conn.rare_if_any().is_some() {
             self.settle_attempts(slot);
         }
+        self.track_records(slot);
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
             settings
                 .counters
@@ -396,6 +397,7 @@ impl Worker {
         let untouched = conn.up.is_untaken()
             && conn.down.bytes() == 0
             && !conn.up.ended()
+            && !conn.down.ended()
             && !settings.origin.sends_header();
         let mut tried = conn.rare().tried;
         tried.mark(server);
@@ -423,6 +425,7 @@ impl Worker {
             |conn: &Conn| conn.state == State::Connecting && usize::from(conn.proxy) == proxy;
         for slot in self.slots(|conn| connecting(conn) && conn.hedge_on() == Some(server)) {
             self.drop_hedge(slot);
+            self.arm(slot);
         }
         let first = |conn: &Conn| conn.server.map(usize::from) == Some(server);
         for slot in self.slots(|conn| connecting(conn) && first(conn)) {

@@ -91,6 +91,10 @@ counters! {
     GaveWay gave_way,
     /// Closed because the server was found to be down.
     ServerDown server_down,
+    /// Closed because they were old.
+    MaxAge max_age,
+    /// Closed to be served by another server.
+    Rebalanced rebalanced,
     /// Closed by an administrator, a stop, or because the virtual address left.
     Killed killed,
     /// Failed for want of descriptors or memory.
@@ -140,6 +144,8 @@ counters! {
     Hedges hedges,
     /// Second connects that this server answered first.
     HedgesWon hedges_won,
+    /// Connections closed because others have fewer.
+    Rebalanced rebalanced,
     /// Clients whose first bytes were delivered to the server.
     Asked asked,
     /// Clients that got a first byte from the server.

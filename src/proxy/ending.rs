@@ -106,13 +106,7 @@ impl Worker {
         let mut srv_conn = 0;
         if let Some(server) = server {
             srv_conn = settings.farm.release(server).saturating_add(1);
-            let counters = &settings.counters;
-            counters.add_server(server, ServerCount::Ended, 1);
-            let total = now.saturating_sub(conn.accepted);
-            counters.add_server(server, ServerCount::TotalMicros, total);
-            if received == 0 && !conn.silent() {
-                counters.add_server(server, ServerCount::Unanswered, 1);
-            }
+            count_end(conn, settings, server, now);
         } else if queued {
             settings.farm.leave(ticket);
         }
@@ -177,6 +171,17 @@ impl Worker {
             srv_queue: 0,
             backend_queue: conn.rare().queued_behind,
         }
+    }
+}
+
+/// One connection less for its server.
+fn count_end(conn: &Conn, settings: &Settings, server: usize, now: u64) {
+    let counters = &settings.counters;
+    counters.add_server(server, ServerCount::Ended, 1);
+    let total = now.saturating_sub(conn.accepted);
+    counters.add_server(server, ServerCount::TotalMicros, total);
+    if conn.down.bytes() == 0 && !conn.silent() {
+        counters.add_server(server, ServerCount::Unanswered, 1);
     }
 }
 

@@ -12,7 +12,8 @@
 //! them off the listeners (`line` says who watches which), `connect` finds each a server, `hedge` a second one
 //! where the first does not answer ([`doubts`] says which do), `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
-//! ended, `closing` gives the connections of a dead server back to their clients, `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
+//! ended, `closing` gives the connections of a dead server back to their clients, `retire` those that are
+//! old or too many ([`rebalance`]), `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
 //! address servers see, `conn` is what is known of one, [`census`] counts them, [`shortage`] is what
 //! they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
@@ -33,6 +34,7 @@ pub mod outlook;
 pub mod pace;
 pub mod pp;
 pub mod queue;
+pub mod rebalance;
 pub mod recurrence;
 pub mod roster;
 pub mod server;
@@ -54,6 +56,7 @@ mod hedge;
 mod line;
 mod origin;
 mod relay;
+mod retire;
 mod settings;
 mod sockets;
 mod stall;

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::conn::Side;
+use super::rebalance::records::Track;
 use crate::net::splice::{PIPE_BYTES, Pipe};
 use crate::net::tcp;
 
@@ -267,6 +268,8 @@ pub(super) struct Path<'a> {
     pub(super) to: BorrowedFd<'a>,
     pub(super) to_side: &'a mut Side,
     pub(super) flow: &'a mut Flow,
+    /// Who wants to know where records of TLS end.
+    pub(super) track: Option<&'a mut Track>,
 }
 
 /// Whether a step of a turn leaves it to go on.
@@ -344,6 +347,9 @@ impl Path<'_> {
             self.flow.full();
         }
         let data = kit.buffer.get(..read).unwrap_or_default();
+        if let Some(track) = &mut self.track {
+            track.feed(data);
+        }
         match tcp::send(self.to, data) {
             Ok(sent) if sent == read => {
                 self.to_side.add(Side::OWES);
@@ -398,6 +404,9 @@ impl Path<'_> {
                 return self.source_failed(&error);
             }
         };
+        if let Some(track) = &mut self.track {
+            track.lose();
+        }
         *moved += read;
         kit.spliced += u64::try_from(read).unwrap_or(0);
         kit.pipes_out += 1;

@@ -153,6 +153,7 @@ impl Relay {
             to: self.server.as_fd(),
             to_side: server_side,
             flow: &mut self.up,
+            track: None,
         }
         .turn(&mut self.kit);
         let (_, down) = Path {
@@ -161,6 +162,7 @@ impl Relay {
             to: self.client.as_fd(),
             to_side: client_side,
             flow: &mut self.down,
+            track: None,
         }
         .turn(&mut self.kit);
         for turn in [up, down] {
@@ -285,24 +287,38 @@ fn little_waits_in_memory_for_a_destination_that_was_slow_before() {
 
 #[test]
 fn what_a_destination_that_is_gone_did_not_take_is_kept_for_another() {
-    let [(mut client, near), (server, far)] = [(); 2].map(|()| UnixStream::pair().unwrap());
-    let mut relay = Relay::new(near, far);
-    assert!(relay.up.is_untaken());
+    let [(mut client, near), (gone, far)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+    let (mut other, next) = UnixStream::pair().unwrap();
+    let mut flow = Flow::default();
+    let mut kit = Kit::new(1, RawFd::MAX);
+    assert!(flow.is_untaken());
     client.write_all(b"hello").unwrap();
-    drop(server);
-    relay.sides = [Side::WRITABLE, Side::WRITABLE];
-    relay.sides[0].add(Side::READABLE);
-    relay.turn();
-    assert_eq!(relay.up.bytes(), 5);
-    assert!(relay.up.is_untaken());
-    assert!(!relay.up.is_empty());
-    // To another one it goes in full.
-    let (mut other, far) = UnixStream::pair().unwrap();
-    relay.server = far;
-    relay.sides[1] = Side::WRITABLE;
-    relay.turn();
+    drop(gone);
+    near.set_nonblocking(true).unwrap();
+    let (mut from_side, mut to_side) = (Side::WRITABLE, Side::WRITABLE);
+    from_side.add(Side::READABLE);
+    let mut turn = |to: &UnixStream, to_side: &mut Side| {
+        let mut path = Path {
+            from: near.as_fd(),
+            from_side: &mut from_side,
+            to: to.as_fd(),
+            to_side,
+            flow: &mut flow,
+        };
+        let turn = path.turn(&mut kit);
+        (turn, flow.is_untaken(), flow.is_empty())
+    };
+    assert_eq!(
+        turn(&far, &mut to_side),
+        ((5, Turn::DestinationBroken), true, false)
+    );
+    // Another one gets all of it.
+    let mut next_side = Side::WRITABLE;
+    assert_eq!(
+        turn(&next, &mut next_side),
+        ((0, Turn::Blocked), false, true)
+    );
     let mut read = [0; 8];
     assert_eq!(other.read(&mut read).unwrap(), 5);
     assert_eq!(read[..5], *b"hello");
-    assert!(!relay.up.is_untaken() && relay.up.is_empty());
 }

@@ -11,6 +11,7 @@ use super::farm::Farm;
 use super::guard::Guard;
 use super::hedge::Hedging;
 use super::origin::Origin;
+use super::retire::Aging;
 use super::stall;
 use super::termination::Cause;
 use crate::config::model::Balance;
@@ -41,6 +42,10 @@ pub(super) struct Settings {
     /// How often a connection is looked at, whether or not something happens on it. At the first look
     /// its server's socket gets keepalive.
     pub(super) look_every: u64,
+    /// How old a connection may be.
+    pub(super) aging: Option<Aging>,
+    /// Whether the records of TLS are told apart.
+    pub(super) tracks: bool,
 }
 
 /// A connection is looked at at least this often. It also bounds how long the timers of those that
@@ -79,6 +84,8 @@ impl Settings {
             user_timeout: config.user_timeout,
             origin: Origin::new(config),
             guard: Guard::new(&config.guard),
+            aging: config.max_age.map(Aging::new),
+            tracks: config.client_first && (config.max_age.is_some() || config.rebalance.is_some()),
             look_every: micros(
                 [config.user_timeout.map(stall::look_every), config.keepalive]
                     .into_iter()
@@ -148,7 +155,11 @@ pub(super) fn next_look(conn: &Conn, settings: &Settings, now: u64) -> u64 {
         return acks;
     }
     // Rounded up, so that one wake-up looks at many.
-    (now + settings.look_every) | LOOK_TOGETHER
+    let look = (now + settings.look_every) | LOOK_TOGETHER;
+    match settings.aging {
+        Some(aging) if conn.state == State::Relaying => look.min(aging.next_look(conn, now)),
+        Some(_) | None => look,
+    }
 }
 
 /// Whether a client that should speak first had its time to do so.

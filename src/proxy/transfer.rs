@@ -4,9 +4,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::conn::{Conn, Side, State};
+use super::conn::{Conn, Rare, Side, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
+use super::rebalance::records::Records;
 use super::relay::{Path, Turn};
 use super::settings::ack_is_due;
 use super::stall;
@@ -21,6 +22,8 @@ use crate::net::tcp::{self, Answers};
 /// acknowledgement off until the read, which has to send it: measured as 40 % more CPU per request.
 /// Set before the connect it would do away with window scaling for the connection's whole life.
 const LASTING_WINDOW: u16 = 65_535;
+/// After so long without a byte, the next one may be the first of a TLS record, microseconds.
+const REST: u64 = 200_000;
 
 impl Worker {
     /// Moves bytes both ways as far as they go.
@@ -38,12 +41,14 @@ impl Worker {
         ) else {
             return;
         };
+        let mut records = tracked(&mut conn.rare, now.saturating_sub(conn.active));
         let (moved_up, up) = Path {
             from: client,
             from_side: &mut conn.client_side,
             to: server,
             to_side: &mut conn.server_side,
             flow: &mut conn.up,
+            track: records.as_mut().map(|records| &mut records.up),
         }
         .turn(&mut self.kit);
         let (moved_down, down) = Path {
@@ -52,8 +57,12 @@ impl Worker {
             to: client,
             to_side: &mut conn.client_side,
             flow: &mut conn.down,
+            track: records.as_mut().map(|records| &mut records.down),
         }
         .turn(&mut self.kit);
+        if let Some(records) = records {
+            records.moved(moved_up, moved_down);
+        }
         if conn.server_side.has(Side::RECYCLED) && moved_up + moved_down > 0 {
             let first = conn.down.bytes() == 0 && conn.up.bytes() == moved(moved_up);
             let segments = conn.sock.value().map(|s| self.socks.expects_segments(s));
@@ -64,9 +73,7 @@ impl Worker {
             }
         }
         let watch_write = !conn.client_side.has(Side::WRITABLE) && !conn.watches_write;
-        if watch_write {
-            conn.watches_write = true;
-        }
+        conn.watches_write |= watch_write;
         let quiet_for = now.saturating_sub(conn.active);
         if moved_up + moved_down > 0 {
             conn.active = now;
@@ -267,6 +274,7 @@ impl Worker {
                 to: server,
                 to_side: &mut conn.server_side,
                 flow: &mut conn.up,
+                track: None,
             }
         } else {
             Path {
@@ -275,6 +283,7 @@ impl Worker {
                 to: client,
                 to_side: &mut conn.client_side,
                 flow: &mut conn.down,
+                track: None,
             }
         };
         let (moved, turn) = path.turn(&mut self.kit);
@@ -355,6 +364,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// The records of a connection's bytes, if somebody wants to know them, before it moves again after
+/// so many microseconds.
+fn tracked(rare: &mut Option<Box<Rare>>, rest: u64) -> Option<&mut Records> {
+    let records = rare.as_deref_mut()?.records.as_mut()?;
+    if rest >= REST {
+        records.rest();
+    }
+    Some(records)
 }
 
 /// Has the answer to the first request over a recycled socket acknowledged where it arrives, not

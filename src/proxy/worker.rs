@@ -91,6 +91,8 @@ pub(super) struct Worker {
     messages: Vec<Message>,
     /// Servers whose connections are being closed.
     pub(super) closings: Vec<Closing>,
+    /// Where the search for idle connections goes on.
+    pub(super) shed_next: usize,
     next_serial: u32,
     /// Microseconds since the engine's start, read once a round.
     pub(super) now: u64,
@@ -139,6 +141,7 @@ impl Worker {
             runnable: Vec::new(),
             messages: Vec::new(),
             closings: Vec::new(),
+            shed_next: 0,
             next_serial: 0,
             now: 0,
             round: 0,
@@ -396,7 +399,7 @@ impl Worker {
         if self.now < deadline {
             if conn.state == State::Connecting {
                 self.hedge(slot);
-            } else {
+            } else if !self.retire(slot) {
                 self.look_at(slot);
             }
             return;
@@ -435,6 +438,7 @@ impl Worker {
 
     fn on_tick(&mut self) {
         self.close_on();
+        self.shed();
         self.tend_listeners();
         if self.socks.trim(self.now) {
             self.kit.trim();

@@ -1,6 +1,6 @@
 //! In place of `src/proxy/mod.rs`: what is under test as files of its own, the rest as it is.
 
-pub use lbd::proxy::{balance, evidence, outlook, pace, queue, server};
+pub use lbd::proxy::{balance, evidence, outlook, pace, queue, server, unanswered};
 
 #[path = "atomic.rs"]
 pub mod atomic;

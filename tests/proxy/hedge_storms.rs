@@ -19,7 +19,7 @@ use super::lab::{
     Backend, Dice, Lab, PATIENCE, Pattern, ask, limited, proxy, refusing, reset, server, wait_until,
 };
 
-const LIMIT: usize = 6;
+pub const LIMIT: usize = 6;
 const HEADER_BYTES: usize = 28;
 
 /// Connects from here fill a backlog, and are no clients.
@@ -27,19 +27,21 @@ const FILLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 
 /// A server that sulks now and then: it accepts nobody, and with its backlog full connects have no
 /// answer.
-struct Moody {
-    addr: SocketAddr,
+pub struct Moody {
+    pub addr: SocketAddr,
     sulks: Arc<AtomicBool>,
     fills: Mutex<Vec<socket2::Socket>>,
     /// The most connections it had at once.
-    most: Arc<AtomicUsize>,
+    pub most: Arc<AtomicUsize>,
+    /// Connections it ever had.
+    pub total: Arc<AtomicUsize>,
 }
 
 /// How often each client's bytes reached a server.
-type Seen = Arc<Mutex<HashMap<u64, usize>>>;
+pub type Seen = Arc<Mutex<HashMap<u64, usize>>>;
 
 impl Moody {
-    fn start(seen: &Seen) -> Self {
+    pub fn start(seen: &Seen) -> Self {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -53,8 +55,10 @@ impl Moody {
             sulks: Arc::default(),
             fills: Mutex::default(),
             most: Arc::default(),
+            total: Arc::default(),
         };
         let (sulks, most) = (Arc::clone(&moody.sulks), Arc::clone(&moody.most));
+        let total = Arc::clone(&moody.total);
         let seen = Arc::clone(seen);
         thread::spawn(move || {
             let mut held: Vec<TcpStream> = Vec::new();
@@ -66,6 +70,7 @@ impl Moody {
                 if peer.ip() == FILLER {
                     continue;
                 }
+                total.fetch_add(1, Ordering::Relaxed);
                 held.push(stream.try_clone().unwrap());
                 held.retain(|held| !tcp::is_closed(held).unwrap());
                 most.fetch_max(held.len(), Ordering::Relaxed);
@@ -80,7 +85,7 @@ impl Moody {
         moody
     }
 
-    fn sulk(&self) {
+    pub fn sulk(&self) {
         let mut fills = self.fills.lock().unwrap();
         if self.sulks.swap(true, Ordering::Relaxed) {
             return;
@@ -99,7 +104,7 @@ impl Moody {
         }
     }
 
-    fn cheer_up(&self) {
+    pub fn cheer_up(&self) {
         self.fills.lock().unwrap().clear();
         self.sulks.store(false, Ordering::Relaxed);
     }
@@ -166,7 +171,7 @@ fn client(lab: &Lab, id: u64, dice: &mut Dice) -> bool {
     true
 }
 
-fn storm(servers: Vec<Server>) -> Proxy {
+pub fn storm(servers: Vec<Server>) -> Proxy {
     Proxy {
         hedge_after: HedgeAfter::After(Duration::from_millis(10)),
         proxy_protocol: Some(ProxyProtocol {

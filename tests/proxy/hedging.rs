@@ -383,3 +383,65 @@ fn one_that_was_told_something_is_not_left_for_another() {
     lab.settle();
     assert_eq!(lab.stats().servers[1].totals.attempts, 0);
 }
+
+#[test]
+fn a_second_connect_whose_server_goes_down_is_followed_by_another() {
+    for workers in [1, 2] {
+        let (first, second, good) = (Hole::new(), Hole::new(), Backend::echo(3));
+        let servers = vec![server(first.addr), server(second.addr), server(good.addr)];
+        let mut config = hedging(servers);
+        config.connect_timeout = Duration::from_secs(60);
+        let lab = Lab::start(config, workers);
+        lab.farm.passed_check(1, clock::now());
+        let client = lab.connect();
+        wait_for_hedges(&lab, 1);
+        assert_eq!(connections(&lab), [1, 1, 0]);
+        lab.farm.set_admin(1, AdminState::Maint, clock::now());
+        wait_until("its slot is back", || connections(&lab) == [1, 0, 0]);
+        lab.farm.passed_check(2, clock::now());
+        assert_eq!(ask(client, b"x"), [3, b'x']);
+        lab.settle();
+    }
+}
+
+#[test]
+fn one_that_was_refused_waits_for_a_backup_that_is_full_and_asks_nobody_twice() {
+    for workers in [1, 2] {
+        let good = Backend::echo(6);
+        let mut backup = limited(good.addr, 1);
+        backup.backup = true;
+        let mut config = proxy(vec![server(refusing()), backup]);
+        config.queue_timeout = Duration::from_secs(60);
+        let lab = Lab::start(config, workers);
+        let mut busy = lab.connect();
+        busy.write_all(b"x").unwrap();
+        wait_until("the backup is full", || connections(&lab) == [0, 1]);
+        let waiting = [lab.connect(), lab.connect()];
+        wait_until("two wait", || lab.stats().queue == 2);
+        assert_eq!(lab.stats().servers[0].totals.attempts, 3);
+        drop(busy);
+        for client in waiting {
+            assert_eq!(ask(client, b"x"), [6, b'x']);
+        }
+        lab.settle();
+        assert_eq!(lab.stats().servers[0].totals.attempts, 3);
+    }
+}
+
+#[test]
+fn a_server_that_said_that_it_is_done_is_not_left_for_another_when_it_breaks_off() {
+    let (told, heard) = std::sync::mpsc::channel::<()>();
+    let heard = std::sync::Mutex::new(heard);
+    let done = Backend::start(move |stream| {
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        heard.lock().unwrap().recv().unwrap();
+        reset(stream);
+    });
+    let good = Backend::echo(4);
+    let lab = Lab::start(proxy(vec![server(done.addr), server(good.addr)]), 1);
+    let mut client = lab.connect();
+    assert_eq!(std::io::Read::read(&mut client, &mut [0]).unwrap(), 0);
+    told.send(()).unwrap();
+    lab.settle();
+    assert_eq!(lab.stats().servers[1].totals.attempts, 0);
+}

@@ -177,6 +177,8 @@ pub fn proxy(servers: Vec<Server>) -> Proxy {
         proxy_protocol: None,
         source: Source::Any,
         guard: Guard::default(),
+        max_age: None,
+        rebalance: None,
         check: Check {
             kind: CheckKind::Tcp,
             interval: Duration::from_secs(2),

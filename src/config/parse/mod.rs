@@ -16,6 +16,7 @@ mod guard;
 mod notify;
 mod origin;
 mod proxy;
+mod rebalance;
 mod route;
 mod syntax;
 mod track;

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::fields::Fields;
 use super::given::{Given, Sink, Text};
 use super::unknown::article;
-use super::{address, check, discovery, guard, origin, value};
+use super::{address, check, discovery, guard, origin, rebalance, value};
 use crate::config::model::{
     Balance, HedgeAfter, Listen, MaxQueue, OnNotReady, OnUnresponsive, Proxy, Server, Template,
 };
@@ -101,6 +101,8 @@ pub(super) fn proxy(mut fields: Fields<'_, '_>, sink: &mut Sink) -> Option<Proxy
         proxy_protocol: origin::proxy_protocol(&mut fields, sink),
         source: origin::source(&mut fields, sink),
         guard: guard::guard(&mut fields, sink),
+        max_age: fields.time_or_off("max-age", sink),
+        rebalance: rebalance::rebalance(&mut fields, balance, client_first, sink),
         check: checked.check,
         servers,
         discovery,

@@ -231,6 +231,32 @@ fn a_second_connect_comes_when_it_is_told_to() {
 }
 
 #[test]
+fn connections_stay_where_they_are_unless_told_otherwise() {
+    let proxy = |text| sound(&with("", text)).proxies[0].clone();
+    assert_eq!(proxy("").rebalance, None);
+    assert_eq!(proxy("").max_age, None);
+    let hour = Some(Duration::from_secs(3600));
+    assert_eq!(proxy("max-age = \"1h\"\n").max_age, hour);
+    let on = proxy("rebalance = {}\n").rebalance.unwrap();
+    assert_eq!((on.above, on.rate.get()), (125, 10));
+    assert_eq!(on.quiet, Duration::from_secs(1));
+    let text = "rebalance = { above = 150, connections-per-second = 3, quiet = \"5s\" }\n";
+    let on = proxy(text).rebalance.unwrap();
+    assert_eq!((on.above, on.rate.get()), (150, 3));
+    assert_eq!(on.quiet, Duration::from_secs(5));
+    for senseless in [
+        "balance = \"source-hash\"\n",
+        "balance = \"first\"\n",
+        "client-first = false\n",
+    ] {
+        let text = with("", &format!("rebalance = {{}}\n{senseless}"));
+        assert_eq!(codes(&text), ["E0109"], "{senseless}");
+    }
+    assert_eq!(codes(&with("", "rebalance = { above = 100 }\n")), ["E0105"]);
+    assert_eq!(codes(&with("", "max-age = \"1ms\"\n")), ["E0105"]);
+}
+
+#[test]
 fn off_turns_off_what_can_be_turned_off() {
     let text = with(
         "lease = \"off\"\n[vip.kube.garp]\ndelay = \"off\"\nrefresh = \"off\"",

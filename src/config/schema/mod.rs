@@ -7,6 +7,7 @@ mod discovery;
 mod general;
 mod origin;
 mod proxy;
+mod rebalance;
 mod source;
 mod vip;
 
@@ -144,6 +145,7 @@ pub const SECTIONS: &[Section] = &[
     check::CHECK,
     origin::PROXY_PROTOCOL,
     source::PER_SOURCE,
+    rebalance::REBALANCE,
     proxy::BACKEND_DEFAULTS,
     proxy::BACKENDS,
     discovery::DISCOVERY,

@@ -214,6 +214,20 @@ pub(super) const PROXY: Section = Section {
         )
         .called(&["max_ejection_percent", "max-ejection-percent"]),
         Key::new(
+            "max-age",
+            ms_or_off(SECOND, 30 * DAY),
+            Fallback::Value("\"off\""),
+            "A connection that is so old, a tenth more or less, ends at its next quiet moment (docs/rebalancing.md).",
+        )
+        .called(&["max-lifetime", "max_connection_duration", "max_downstream_connection_duration", "max-session-age"]),
+        Key::new(
+            "rebalance",
+            Kind::Table("proxy.NAME.rebalance"),
+            Fallback::Words("off"),
+            "Moves idle TLS connections to servers that came back or have fewer than their share; an empty table turns it on.",
+        )
+        .called(&["rebalancing", "balance-existing"]),
+        Key::new(
             "backends-file",
             Kind::Form("absolute path"),
             Fallback::Words("none"),

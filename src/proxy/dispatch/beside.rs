@@ -17,6 +17,7 @@ impl Dispatch {
         if !self.queue.is_empty() {
             return None;
         }
+        self.open_paced();
         let (servers, weights) = (&self.servers, &self.weights);
         let in_force = |index: usize| weights.get(index).copied().filter(|weight| *weight > 0);
         let any = (0..weights.len()).any(|index| in_force(index).is_some() && allowed(index));
@@ -30,6 +31,8 @@ impl Dispatch {
                 Some(server.effective_weight())
             }
         };
-        in_rotation(&mut self.rotation, &self.board, weight)
+        let server = in_rotation(&mut self.rotation, &self.board, weight)?;
+        self.keep_pace(server);
+        Some(server)
     }
 }

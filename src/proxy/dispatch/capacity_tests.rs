@@ -308,3 +308,42 @@ fn seeded_runs_keep_every_pace() {
         }
     }
 }
+
+#[test]
+fn a_slot_beside_another_counts_towards_the_pace_as_well() {
+    let (mut dispatch, begin) = start(vec![server(1, 0), paced(10, 0)], 5);
+    let mut taken = 0;
+    for ms in 0..1000 {
+        dispatch.at(begin + Duration::from_millis(ms));
+        for _ in 0..3 {
+            taken += usize::from(dispatch.take_beside(|place| place == 1).is_some());
+        }
+    }
+    assert_eq!(taken, 10);
+}
+
+#[test]
+fn one_that_failed_on_all_in_force_gets_a_backup_although_others_wait_for_those() {
+    let backup = model::Server {
+        backup: true,
+        ..server(1, 1)
+    };
+    let (mut dispatch, _) = start(vec![server(1, 1), backup], 5);
+    let mut failed = Tried::default();
+    failed.mark(0);
+    let again = |dispatch: &mut Dispatch, slot| {
+        dispatch.admit(ticket(slot), failed, Turn::Again, Key::NONE)
+    };
+    assert_eq!(admit(&mut dispatch, 0), Admission::Server(0));
+    assert_eq!(admit(&mut dispatch, 1), Admission::Queued(0));
+    assert_eq!(again(&mut dispatch, 2), Admission::Queued(0));
+    assert_eq!(granted(&mut dispatch), [(2, 1)]);
+    // It is full now; the next waits for it, and does not ask the one it failed on.
+    assert_eq!(again(&mut dispatch, 3), Admission::Queued(0));
+    dispatch.release(0);
+    assert_eq!(granted(&mut dispatch), [(1, 0)]);
+    dispatch.release(0);
+    assert_eq!(granted(&mut dispatch), []);
+    dispatch.release(1);
+    assert_eq!(granted(&mut dispatch), [(3, 1)]);
+}

@@ -10,6 +10,7 @@ mod beside;
 pub mod board;
 mod members;
 pub mod plan;
+pub mod seats;
 pub mod slots;
 pub mod verdicts;
 
@@ -192,11 +193,10 @@ impl Dispatch {
         let mut in_force = self.weights.iter().enumerate();
         let untried_left =
             !tried.is_empty() && in_force.any(|(i, weight)| *weight > 0 && !tried.contains(i));
-        if !tried.is_empty()
-            && !untried_left
-            && let Some(standby) = self.standby(tried)
-        {
-            return Some(standby);
+        if !tried.is_empty() && !untried_left && self.has_untried(tried) {
+            // One of those that stand by; when they are full, it waits: it is not sent once more, and
+            // at once, to where it has failed.
+            return self.standby(tried);
         }
         let allowed = |index| !(untried_left && tried.contains(index));
         // A turn is one newcomer's: a retry takes none.
@@ -209,11 +209,10 @@ impl Dispatch {
         in_rotation(&mut self.rotation, &self.board, weight)
     }
 
+    /// Whether somebody could be served: backups are there for those who failed on all others.
     fn has_room(&self) -> bool {
         let mut members = self.members();
-        members.any(|(index, s)| {
-            self.in_force(s) && self.board.slots(index).is_some_and(Slots::has_room)
-        })
+        members.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
     }
 
     /// What an earlier process knew of a server.

@@ -43,6 +43,8 @@ pub(in crate::proxy) fn proxy(servers: Vec<model::Server>, max_queue: MaxQueue) 
         proxy_protocol: None,
         source: model::Source::Any,
         guard: model::Guard::default(),
+        max_age: None,
+        rebalance: None,
         check: model::Check {
             kind: model::CheckKind::Tcp,
             interval: Duration::from_secs(2),

@@ -71,13 +71,18 @@ impl Dispatch {
     /// A pick that counts towards the server's pace.
     pub(super) fn pick_paced(&mut self, tried: Tried, key: Key) -> Option<usize> {
         let server = self.pick(tried, key)?;
+        self.keep_pace(server);
+        Some(server)
+    }
+
+    /// A connect to the server begins.
+    pub(super) fn keep_pace(&mut self, server: usize) {
         if let Some(now) = self.now
             && self.pacers.take(server, now)
             && let Some(slots) = self.board.slots(server)
         {
             slots.set_limit(0);
         }
-        Some(server)
     }
 
     /// Opens the slots of paced servers that may be connected to again.

@@ -24,6 +24,7 @@ use super::doubts::Doubts;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
 use super::queue::{Ticket, Tried};
+use super::rebalance::Rebalancing;
 use super::roster::{self, Member, Origin, Roster, Table};
 use super::server::{AdminState, Operational};
 use super::slowstart;
@@ -31,6 +32,7 @@ use super::sources::{Overview, Sources};
 use crate::config::model;
 use crate::net::clock;
 
+mod rebalance;
 mod verdicts;
 
 use self::verdicts::Suspects;
@@ -49,6 +51,7 @@ pub struct Farm {
     dispatch: Mutex<Dispatch>,
     gate: Gate,
     sources: Option<Sources>,
+    rebalancing: Option<Box<Rebalancing>>,
     /// When somebody who waits for a paced server is to be served, microseconds since `began`;
     /// the highest number: nobody.
     wake: AtomicU64,
@@ -86,6 +89,9 @@ impl Farm {
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
             sources: config.guard.per_source.as_ref().map(Sources::new),
+            rebalancing: config
+                .rebalance
+                .map(|rebalance| Box::new(Rebalancing::new(&rebalance, places))),
             doubts: Doubts::new(places, clock::now()),
             suspects: Suspects::new(places),
             addresses: addresses.map(Address::new).collect(),
@@ -130,6 +136,7 @@ impl Farm {
     pub fn tick(&self, now: Instant) {
         self.change(|dispatch| dispatch.advance(now));
         self.sweep(now);
+        self.rebalance(now);
     }
 
     /// Servers that may take new connections.
@@ -245,10 +252,15 @@ impl Farm {
     /// those whose connect failed.
     /// `key` names the client to strategies that ask for it.
     pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
-        if tried.is_empty()
-            && let Some(server) = self.board.take(key)
-        {
-            return Admission::Server(server);
+        if tried.is_empty() {
+            if let Some(rebalancing) = &self.rebalancing
+                && let Some(server) = rebalancing.redeem(|allowed| self.take_beside(allowed))
+            {
+                return Admission::Server(server);
+            }
+            if let Some(server) = self.board.take(key) {
+                return Admission::Server(server);
+            }
         }
         self.change(|dispatch| dispatch.admit(ticket, tried, turn, key))
     }

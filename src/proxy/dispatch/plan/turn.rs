@@ -37,6 +37,12 @@ impl Turn {
     }
 
     fn of(weights: &[u32]) -> Option<Self> {
+        if weights.iter().all(|weight| *weight == 1) {
+            // As below, without each of many looking at each other.
+            let count = u16::try_from(weights.len()).ok()?;
+            let sequence = (0..count).collect();
+            return Some(Self { sequence });
+        }
         let turn: u64 = weights.iter().map(|w| u64::from(*w)).sum();
         let mut rotation = Rotation::new(weights.len());
         let sequence = (0..turn)
@@ -210,6 +216,16 @@ mod tests {
         let elsewhere: Vec<_> = elsewhere.collect();
         let turn = Turn::exact(&elsewhere).unwrap().over_places(&elsewhere);
         assert_eq!(picks(&turn, 0, 3), [8, 7, 8]);
+    }
+
+    #[test]
+    fn equals_take_turns_in_order_as_the_rotation_would_have_it() {
+        let equal = candidates(&[7; 100]);
+        let turn = Turn::exact(&equal).unwrap();
+        let mut rotation = Rotation::new(100);
+        let order: Vec<usize> = (0..200).filter_map(|_| rotation.pick(|_| 7)).collect();
+        assert_eq!(picks(&turn, 0, 200), order);
+        assert_eq!(order[98..102], [98, 99, 0, 1]);
     }
 
     #[test]

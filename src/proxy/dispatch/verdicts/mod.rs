@@ -13,7 +13,7 @@ use super::Dispatch;
 use crate::config::model::{self, OnNotReady, OnUnresponsive};
 use crate::health::fsm::Health;
 use crate::proxy::evidence::{Grounds, Look};
-use crate::proxy::server::{Operational, Server};
+use crate::proxy::server::{Operational, Run, Server};
 use crate::proxy::unanswered::Tally;
 
 /// So many servers are asked whether they are well when another one seems to be lost.
@@ -257,46 +257,34 @@ impl Dispatch {
         }
     }
 
-    /// Decides whose established connections are closed. Where it takes another look to know, that
-    /// look is ordered.
+    /// Decides whose established connections are closed: of those that are lost, whoever another
+    /// server that could take the clients has outlived. Where it takes another look to know, at it
+    /// and at a few of the others, that look is ordered.
     fn close_or_keep(&mut self) {
+        let able = self.members().filter(|(_, other)| other.able());
+        let able: Vec<(usize, Option<Run>)> = able.map(|(at, s)| (at, s.run())).collect();
         for place in 0..self.servers.len() {
             let Some(server) = self.server(place) else {
                 continue;
             };
             let lost = self.verdicts.gives_up(server);
-            let close = lost && self.outlived(place);
-            let ask = lost && !close;
+            let bad = server.run();
+            let outlived = |good| {
+                bad.zip(good)
+                    .is_some_and(|(b, g)| Run::is_outlived_by(b, g))
+            };
+            let close = lost && able.iter().any(|(_, good)| outlived(*good));
             let told = self.member_mut(place).is_some_and(|s| s.set_closing(close));
+            let news = &mut self.verdicts.news;
             if told && close {
-                self.verdicts.news.push(News::Close(place));
+                news.push(News::Close(place));
             }
-            if ask && self.another_able(place) {
-                self.ask_again(place);
+            if lost && !close && !able.is_empty() {
+                news.push(News::Check(place));
+                let witnesses = able.iter().take(WITNESSES);
+                news.extend(witnesses.map(|(at, _)| News::Check(*at)));
             }
         }
-    }
-
-    /// Whether another server could take the clients, and was well while this one was not.
-    fn outlived(&self, place: usize) -> bool {
-        let bad = self.server(place).and_then(Server::run);
-        let mut others = self.members();
-        others.any(|(at, other)| {
-            at != place
-                && other.able()
-                && bad
-                    .zip(other.run())
-                    .is_some_and(|(bad, good)| bad.is_outlived_by(good))
-        })
-    }
-
-    /// A server is lost, and perhaps all are: it and a few of the others are checked.
-    fn ask_again(&mut self, place: usize) {
-        let mut news = vec![News::Check(place)];
-        let others = self.members();
-        let others = others.filter(|(at, other)| *at != place && other.able());
-        news.extend(others.take(WITNESSES).map(|(at, _)| News::Check(at)));
-        self.verdicts.news.append(&mut news);
     }
 
     fn another_able(&self, place: usize) -> bool {

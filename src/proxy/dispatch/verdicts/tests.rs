@@ -508,3 +508,32 @@ fn servers_able(dispatch: &Dispatch) -> usize {
         .filter(|s| s.able())
         .count()
 }
+
+#[test]
+fn many_servers_that_are_all_lost_cost_a_check_no_more_than_a_look_at_each() {
+    let start = start();
+    let mut dispatch = with(1_000, start, |config| {
+        config.balance = Balance::First;
+    });
+    let began = crate::net::clock::now();
+    for server in 0..1_000 {
+        dispatch.set_health(server, UNRESPONSIVE, start);
+    }
+    for server in 0..1_000 {
+        check(
+            &mut dispatch,
+            server,
+            UNRESPONSIVE,
+            UNRESPONSIVE,
+            at(start, 1),
+        );
+    }
+    let took = crate::net::clock::now() - began;
+    assert_eq!(
+        closed(&mut dispatch).len(),
+        999,
+        "all but the last that was well"
+    );
+    // Each looking at each other takes half a minute.
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}

@@ -80,6 +80,7 @@ impl Farm {
         self.publish(&seats);
         self.change(|dispatch| dispatch.remove(place));
         drop(seats);
+        self.doubts.clear(place);
         self.tell_server_down(place);
         true
     }
