@@ -304,6 +304,7 @@ fn what_a_destination_that_is_gone_did_not_take_is_kept_for_another() {
             to: to.as_fd(),
             to_side,
             flow: &mut flow,
+            track: None,
         };
         let turn = path.turn(&mut kit);
         (turn, flow.is_untaken(), flow.is_empty())
