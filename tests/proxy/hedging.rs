@@ -430,7 +430,7 @@ fn one_that_was_refused_waits_for_a_backup_that_is_full_and_asks_nobody_twice() 
 
 #[test]
 fn a_server_that_said_that_it_is_done_is_not_left_for_another_when_it_breaks_off() {
-    let (told, heard) = std::sync::mpsc::channel::<()>();
+    let (told, heard) = std::sync::mpsc::sync_channel::<()>(1);
     let heard = std::sync::Mutex::new(heard);
     let done = Backend::start(move |stream| {
         stream.shutdown(std::net::Shutdown::Write).unwrap();
