@@ -361,6 +361,10 @@ fn a_server_is_added_serves_and_is_removed_again() {
     assert_eq!(daemon.answers(8), "aabbcccc");
     let again = daemon.refused(&["server", "add", "c", &c]);
     assert!(again.contains("a server of this name already"), "{again}");
+    let twin = daemon.refused(&["server", "add", "twin", &c]);
+    assert!(twin.contains("is the address of c"), "{twin}");
+    let itself = daemon.refused(&["server", "add", "me", &daemon.listen.to_string()]);
+    assert!(itself.contains("kube itself listens"), "{itself}");
     // An added server that is not there is checked, and gets nobody.
     let nobody = free_port().to_string();
     daemon.done(&["server", "add", "d", &nobody]);
@@ -510,10 +514,11 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
 fn a_full_table_refuses_the_next_one_and_serves_those_it_has() {
     let dir = Dir::new("full");
     let daemon = Daemon::start(&dir, "", &two().0);
-    let c = server("c").to_string();
     for number in 0..64 {
+        let c = server("c").to_string();
         daemon.done(&["server", "add", &format!("c{number}"), &c]);
     }
+    let c = server("c").to_string();
     let said = daemon.refused(&["server", "add", "late", &c]);
     assert!(said.contains("all 66 places are taken"), "{said}");
     wait_for("all are up", || {

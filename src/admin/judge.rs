@@ -9,6 +9,9 @@ use super::status::{
 };
 use crate::ipc::message::{ChannelStatus, RouteStatus, TrackStatus, VipStatus, VrrpState};
 
+/// So many ill servers of a proxy stand in the headline by name; all stand in the table.
+const NAMED_MAX: usize = 8;
+
 impl Status {
     /// Fills in the version, the problems and the headline.
     #[must_use]
@@ -255,12 +258,14 @@ fn proxy_problems(proxy: &ProxyStatus) -> Vec<String> {
         .iter()
         .filter(|s| s.state != ServerState::Maint)
         .count();
-    let ill: Vec<String> = proxy
-        .servers
-        .iter()
-        .filter(|server| matches!(server.state, ServerState::Down | ServerState::Unknown))
-        .map(server_line)
-        .collect();
+    let is_ill =
+        |server: &&ServerStatus| matches!(server.state, ServerState::Down | ServerState::Unknown);
+    let all = proxy.servers.iter().filter(is_ill).count();
+    let ill = proxy.servers.iter().filter(is_ill).take(NAMED_MAX);
+    let mut ill: Vec<String> = ill.map(server_line).collect();
+    if all > ill.len() {
+        ill.push(format!("and {} more", all - ill.len()));
+    }
     if !ill.is_empty() {
         problems.push(format!("{}: {}", servers_up(proxy), ill.join(", ")));
     } else if expected == 0 || proxy.usable == 0 {

@@ -320,7 +320,9 @@ fn server(server: &ServerStatus) -> Vec<String> {
             (None, Some(ramp)) => format!("up (slowstart {})", short_time(ramp)),
             (None, None) => "up".to_owned(),
         },
-        (ServerState::Down, _) if server.standing.closing => "DOWN (closing)".to_owned(),
+        (ServerState::Down, _) if server.standing.closing && server.connections > 0 => {
+            "DOWN (closing)".to_owned()
+        }
         (ServerState::Down, _) => "DOWN".to_owned(),
         (ServerState::Unknown | ServerState::Drain | ServerState::Maint, _) => {
             server.state.word().to_owned()

@@ -222,6 +222,15 @@ fn the_headline_of_a_healthy_node_says_who_holds_the_address() {
 }
 
 #[test]
+fn the_headline_names_few_of_many_ill_servers() {
+    let mut status = ill();
+    status.proxies[0].servers = vec![down(); 60];
+    let headline = status.judged().headline;
+    assert!(headline.ends_with("connection refused, and 52 more"));
+    assert_eq!(headline.matches("kube-apiserver-3 down").count(), 8);
+}
+
+#[test]
 fn the_headline_of_an_ill_node_says_what_is_wrong_since_when_and_why() {
     assert_eq!(
         ill().headline,

@@ -26,7 +26,7 @@ pub mod schema;
 mod secret;
 
 pub use diagnostics::{render, render_json};
-pub use lint::{Flaw, Host, Trouble, View};
+pub use lint::{Flaw, Host, Trouble, View, comes_back};
 pub use parse::{Parsed, backends, examine, is_name, load, nearest, parse, plain_duration};
 pub use problem::{Fix, Label, Problem, Severity};
 

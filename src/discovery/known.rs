@@ -101,6 +101,7 @@ struct Of {
     fixed: Vec<Server>,
     sources: Vec<Source>,
     merged: Vec<Server>,
+    settled: bool,
 }
 
 impl Known {
@@ -111,6 +112,7 @@ impl Known {
             fixed: proxy.servers.clone(),
             sources: sources(proxy),
             merged: Vec::new(),
+            settled: true,
         });
         Self {
             proxies: proxies.collect(),
@@ -139,6 +141,25 @@ impl Known {
             servers: merged,
         };
         (news, Some(update))
+    }
+
+    /// Notes whether a proxy has the servers that were found for it, and no others.
+    pub fn settle(&mut self, proxy: usize, settled: bool) {
+        if let Some(of) = self.proxies.get_mut(proxy) {
+            of.settled = settled;
+        }
+    }
+
+    /// The sets that are not in force yet.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<Update> {
+        let proxies = self.proxies.iter().enumerate();
+        let unsettled = proxies.filter(|(_, of)| !of.settled);
+        let updates = unsettled.map(|(proxy, of)| Update {
+            proxy,
+            servers: of.merged.clone(),
+        });
+        updates.collect()
     }
 
     /// The sources of a proxy, by their numbers.

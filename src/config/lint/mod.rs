@@ -20,6 +20,7 @@ use super::local::HostFacts;
 use super::model::{Check, Listen, RunAs};
 use super::parse::Draft;
 use super::problem::Problem;
+pub use proxy::comes_back;
 
 /// From where a file is looked at.
 #[derive(Debug, Clone, Copy)]

@@ -192,18 +192,39 @@ fn own_address(config: &Config, ip: IpAddr) -> Option<(&'static str, String)> {
     ip.is_loopback().then_some(("this machine", String::new()))
 }
 
+/// What this address would be on the load balancer itself, if the proxy's own listener took the
+/// connections to it.
+fn own_listener(
+    config: &Config,
+    proxy: &Proxy,
+    address: SocketAddr,
+) -> Option<(&'static str, String)> {
+    let ip = address.ip().to_canonical();
+    let mut any = false;
+    for listen in &proxy.listen {
+        match listen {
+            Listen::Any(port) => any |= *port == address.port(),
+            Listen::Addr(addr) if addr.port() != address.port() => {}
+            Listen::Addr(addr) if addr.ip().is_unspecified() => any = true,
+            Listen::Addr(addr) if addr.ip().to_canonical() == ip => {
+                let own = own_address(config, ip);
+                return Some(own.unwrap_or(("the listen address", String::new())));
+            }
+            Listen::Addr(_) => {}
+        }
+    }
+    any.then(|| own_address(config, ip)).flatten()
+}
+
+/// Whether connections of a proxy to this address would come back to it.
+#[must_use]
+pub fn comes_back(config: &Config, proxy: &Proxy, address: SocketAddr) -> bool {
+    own_listener(config, proxy, address).is_some()
+}
+
 fn loops(draft: &Draft, proxy: &Proxy, problems: &mut Vec<Problem>) {
     for (index, server) in proxy.servers.iter().enumerate() {
-        let listen = proxy.listen.iter().position(|listen| match listen {
-            Listen::Any(port) => *port == server.address.port(),
-            Listen::Addr(addr) => {
-                addr.port() == server.address.port()
-                    && (addr.ip() == server.address.ip() || addr.ip().is_unspecified())
-            }
-        });
-        let (Some(_), Some((what, path))) =
-            (listen, own_address(&draft.config, server.address.ip()))
-        else {
+        let Some((what, path)) = own_listener(&draft.config, proxy, server.address) else {
             continue;
         };
         let problem = Problem::error(

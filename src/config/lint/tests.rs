@@ -123,6 +123,25 @@ fn listeners_overlap_when_one_socket_would_get_the_other_s_clients() {
 }
 
 #[test]
+fn an_address_that_leads_back_is_known_at_run_time_too() {
+    for (listen, address, expected) in [
+        ("[\":80\", \"10.0.0.9:81\"]", "127.0.0.1:80", true),
+        ("[\":80\", \"10.0.0.9:81\"]", "[::ffff:127.0.0.1]:80", true),
+        ("[\":80\", \"10.0.0.9:81\"]", "10.0.0.9:81", true),
+        ("[\":80\", \"10.0.0.9:81\"]", "127.0.0.1:81", false),
+        ("[\":80\", \"10.0.0.9:81\"]", "10.0.0.9:80", false),
+        ("\"0.0.0.0:80\"", "127.0.0.2:80", true),
+        ("\"127.0.0.1:80\"", "127.0.0.2:80", false),
+    ] {
+        let text = format!("[proxy.p]\nlisten = {listen}\nbackends = [\"10.0.0.1:80\"]\n");
+        let config = crate::config::load(&text).unwrap();
+        let proxy = config.proxies.first().unwrap();
+        let found = comes_back(&config, proxy, address.parse().unwrap());
+        assert_eq!(found, expected, "{listen} {address}");
+    }
+}
+
+#[test]
 fn a_proxy_may_reach_its_own_node_on_another_port() {
     assert_eq!(codes(&[("172.16.0.4:6443", "172.16.0.2:6443")]), ["E0303"]);
     assert_eq!(codes(&[("172.16.0.4:6443", "172.16.0.2:6444")]), [""; 0]);

@@ -87,6 +87,18 @@ pub(super) fn discovery(
     sink: &mut Sink,
 ) -> Discovery {
     let file = fields.absolute_path("backends-file", sink);
+    if let Some(path) = &file
+        && path.extension().is_some_and(|e| e == "yaml" || e == "yml")
+    {
+        let problem = Problem::error(
+            "E0108",
+            format!("`{}.backends-file` is YAML", fields.name()),
+        );
+        sink.push(problem.at(
+            &fields.span_of("backends-file"),
+            "it must be JSON, or TOML in a file that ends in .toml",
+        ));
+    }
     let mut table = fields.table("discovery", sink);
     let dns = table.as_mut().and_then(|table| dns_fields(table, sink));
     let dns = match dns {
@@ -472,6 +484,10 @@ mod tests {
         assert_eq!(
             found.file.unwrap(),
             std::path::Path::new("/etc/lbd/backends/p.json")
+        );
+        assert_eq!(
+            proxy_with("backends-file = \"/etc/lbd/backends/p.yml\"").unwrap_err(),
+            ["`proxy.p.backends-file` is YAML"]
         );
         proxy_with("discovery = { dns = \"api.example:6443\" }").unwrap();
     }

@@ -132,7 +132,7 @@ impl Control {
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
         let mut memory = plan.memory;
-        memory.restore(&farms);
+        memory.restore(&config, &farms);
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
@@ -303,10 +303,9 @@ impl Control {
     }
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
+        discoveries::again(&self.shared);
         self.follow_rosters(now);
-        for farm in &self.shared.farms {
-            farm.tick(now);
-        }
+        self.shared.farms.iter().for_each(|farm| farm.tick(now));
         self.doors.serve(source, &self.orders_sender, now);
         if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
             && let Err(error) = self.clients.tick(engine, link, now)

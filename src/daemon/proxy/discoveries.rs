@@ -4,13 +4,18 @@
 use tokio::sync::mpsc;
 
 use super::report::Shared;
-use crate::config::model::Config;
+use crate::config::{self, model::Config};
 pub(super) use crate::discovery::known::Finding;
 use crate::discovery::known::{Known, News, Source};
 use crate::discovery::task::{self, FINDINGS_MAX};
-use crate::proxy::farm::Farm;
+use crate::proxy::farm::table::Reconciled;
 use crate::proxy::pp;
 use crate::proxy::roster::{Origin, ServerSpec};
+
+/// Why a server is left out.
+const ITSELF: &str = "it is this load balancer itself";
+/// The same, of all servers of a source.
+const ITSELF_ALONE: &str = "it names this load balancer itself and no other";
 
 /// Starts the sources of the file.
 pub(super) fn start(config: &Config) -> (mpsc::Receiver<Finding>, Known) {
@@ -28,15 +33,68 @@ pub(super) fn start(config: &Config) -> (mpsc::Receiver<Finding>, Known) {
 pub(super) fn take_in(shared: &Shared, finding: Finding) {
     let (at, source) = (finding.proxy, finding.source);
     let mut changing = shared.changing();
-    let (news, update) = changing.known.record(finding);
     let config = shared.config.proxies.get(at);
+    let (finding, own) = without_itself(&shared.config, finding);
+    let (news, update) = changing.known.record(finding);
     if let (Some(config), Some(source)) = (config, changing.known.source(at, source)) {
         say(&config.name, source, news);
+        if news == News::Changed {
+            for server in &own {
+                let (proxy, reason) = (&config.name, ITSELF);
+                tracing::warn!(proxy, server, reason, "server discovered and left out");
+            }
+        }
     }
     drop(changing);
     if let (Some(update), Some(config), Some(farm)) = (update, config, shared.farms.get(at)) {
-        reconcile(&config.name, farm, &update.servers);
+        let done = farm.reconcile(Origin::Discovered, &update.servers);
+        shared.changing().known.settle(at, done.is_settled());
+        tell(&config.name, &done);
+        for server in &done.held {
+            let (proxy, reason) = (&config.name, "no other is ready");
+            tracing::warn!(proxy, server, reason, "server no longer discovered stays");
+        }
+        for (server, error) in &done.refused {
+            let proxy = &config.name;
+            tracing::warn!(proxy, server, %error, "server cannot be added");
+        }
     }
+}
+
+/// Tries again what could not be done yet, with less to say about it.
+pub(super) fn again(shared: &Shared) {
+    let unsettled = shared.changing().known.unsettled();
+    for update in unsettled {
+        let (config, farm) = (&shared.config.proxies, &shared.farms);
+        if let (Some(config), Some(farm)) = (config.get(update.proxy), farm.get(update.proxy)) {
+            let done = farm.reconcile(Origin::Discovered, &update.servers);
+            shared
+                .changing()
+                .known
+                .settle(update.proxy, done.is_settled());
+            tell(&config.name, &done);
+        }
+    }
+}
+
+/// Leaves out servers that are this load balancer itself: each connection to one would make
+/// another, without end.
+fn without_itself(config: &Config, finding: Finding) -> (Finding, Vec<String>) {
+    let (Some(proxy), Ok(servers)) = (config.proxies.get(finding.proxy), &finding.outcome) else {
+        return (finding, Vec::new());
+    };
+    let own = |server: &&ServerSpec| config::comes_back(config, proxy, server.address);
+    let names: Vec<String> = servers.iter().filter(own).map(|s| s.name.clone()).collect();
+    if names.is_empty() {
+        return (finding, names);
+    }
+    let others: Vec<ServerSpec> = servers.iter().filter(|s| !own(s)).cloned().collect();
+    let outcome = if others.is_empty() {
+        Err(ITSELF_ALONE.to_owned())
+    } else {
+        Ok(others)
+    };
+    (Finding { outcome, ..finding }, names)
 }
 
 /// Once every source of a proxy has spoken, and its servers are known to the board, their verdicts
@@ -71,8 +129,7 @@ fn say(proxy: &str, source: &Source, news: News) {
     }
 }
 
-fn reconcile(proxy: &str, farm: &Farm, servers: &[ServerSpec]) {
-    let done = farm.reconcile(Origin::Discovered, servers);
+fn tell(proxy: &str, done: &Reconciled) {
     for server in &done.added {
         tracing::info!(proxy, server, reason = "discovered", "server added");
     }
@@ -87,7 +144,40 @@ fn reconcile(proxy: &str, farm: &Farm, servers: &[ServerSpec]) {
     for server in &done.changed {
         tracing::info!(proxy, server, reason = "discovered", "server changed");
     }
-    for (server, error) in &done.refused {
-        tracing::warn!(proxy, server, %error, "server cannot be added");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Template;
+    use crate::net::clock;
+
+    fn found(addresses: &[&str]) -> (Result<Vec<String>, String>, Vec<String>) {
+        let text = "[proxy.p]\nlisten = \"127.0.0.1:80\"\nbackends-file = \"/etc/lbd/b.json\"\n";
+        let config = config::load(text).unwrap();
+        let servers = addresses.iter().map(|address| {
+            let at = address.parse().unwrap();
+            Template::default().server((*address).to_owned(), at)
+        });
+        let finding = Finding {
+            proxy: 0,
+            source: 0,
+            outcome: Ok(servers.collect()),
+            at: clock::now(),
+        };
+        let (finding, own) = without_itself(&config, finding);
+        let names = |servers: Vec<ServerSpec>| servers.into_iter().map(|s| s.name).collect();
+        (finding.outcome.map(names), own)
+    }
+
+    #[test]
+    fn a_proxy_never_becomes_its_own_server() {
+        let (others, own) = found(&["10.0.0.1:80", "127.0.0.1:80", "127.0.0.1:81"]);
+        assert_eq!(others.unwrap(), ["10.0.0.1:80", "127.0.0.1:81"]);
+        assert_eq!(own, ["127.0.0.1:80"]);
+        let (none, own) = found(&["127.0.0.1:80"]);
+        assert_eq!(none, Err(ITSELF_ALONE.to_owned()));
+        assert_eq!(own, ["127.0.0.1:80"]);
+        assert_eq!(found(&["10.0.0.1:80"]).1, [""; 0]);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::shelf::Shelf;
+use crate::config::{self, model::Config};
 use crate::ipc::note::{AddedServer, AdminWord, NOTES_MAX, ServerNote};
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::{Member, Origin, ServerSpec};
@@ -77,11 +78,22 @@ impl Memory {
     }
 
     /// At the start: members that were added are there again, removed ones are not.
-    pub(super) fn restore(&self, farms: &[Arc<Farm>]) {
-        for farm in farms {
+    pub(super) fn restore(&self, config: &Config, farms: &[Arc<Farm>]) {
+        for (proxy, farm) in config.proxies.iter().zip(farms) {
             let of_farm = self.notes.values().filter(|note| note.proxy == farm.name());
             for note in of_farm {
                 if let Some(added) = &note.added {
+                    if config::comes_back(config, proxy, added.address) {
+                        let (proxy, server, error) =
+                            (farm.name(), &note.server, "it is this load balancer itself");
+                        tracing::warn!(
+                            proxy,
+                            server,
+                            error,
+                            "server that was added once is left out"
+                        );
+                        continue;
+                    }
                     let spec = spec(&note.server, added);
                     if let Err(error) = farm.add(&spec, Origin::Operator) {
                         let (proxy, server) = (farm.name(), &note.server);
@@ -114,7 +126,9 @@ impl Memory {
                     continue;
                 }
                 let key = (farm.name().to_owned(), member.name.clone());
-                if let Some(note) = self.notes.get(&key) {
+                let noted = self.notes.get(&key);
+                // One that was just added is as its order says.
+                if let Some(note) = noted.filter(|n| n.admin.is_some() || n.weight.is_some()) {
                     recall(note, farm, place, member, now);
                 }
             }

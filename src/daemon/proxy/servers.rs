@@ -1,6 +1,7 @@
 //! Orders about servers, carried out: all of one order or nothing. Whoever gave it is answered once
 //! it lies on disk, or it is clear that it won't.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +19,7 @@ use crate::config::model::{Proxy, Server};
 use crate::ipc::message::ServerEvent;
 use crate::ipc::note::{AddedServer, AdminWord, ServerNote};
 use crate::proxy::farm::Farm;
-use crate::proxy::roster::{Member, Origin};
+use crate::proxy::roster::{AddError, Member, Origin};
 use crate::units::Weight;
 
 /// Said where no state directory is there.
@@ -27,6 +28,7 @@ pub(super) const NO_SHELF: &str = "there is no state-dir: it is forgotten when t
 /// What orders are carried out on.
 #[derive(Debug)]
 struct Desk<'a> {
+    config: &'a config::model::Config,
     proxies: &'a [Proxy],
     farms: &'a [Arc<Farm>],
     memory: &'a mut Memory,
@@ -162,6 +164,7 @@ impl Desk<'_> {
                     backup: order.backup,
                 };
                 reachable(&added)?;
+                self.is_new(&config, &farm, (name, address))?;
                 (spec(name, &added), Origin::Operator, Some(added))
             }
             (None, None) => return Err("an address is needed: IP:PORT".to_owned()),
@@ -189,6 +192,36 @@ impl Desk<'_> {
         };
         let to = found.farm.admin(place).map_or("ready", |s| word(s).word());
         Ok(found.change("absent".to_owned(), to.to_owned(), self.now))
+    }
+
+    /// That connections to this address don't come back here, and that no other server has it.
+    fn is_new(
+        &self,
+        config: &Proxy,
+        farm: &Farm,
+        (name, address): (&str, SocketAddr),
+    ) -> Result<(), String> {
+        if config::comes_back(self.config, config, address) {
+            let proxy = &config.name;
+            return Err(format!("{address} is where {proxy} itself listens"));
+        }
+        let roster = farm.roster();
+        if roster.place(name).is_some() {
+            return Err(AddError::NameTaken.to_string());
+        }
+        let same = |member: &Member| {
+            let other = member.address;
+            (other.ip().to_canonical(), other.port())
+                == (address.ip().to_canonical(), address.port())
+        };
+        match roster.present().find(|(_, member)| same(member)) {
+            Some((_, twin)) => Err(format!(
+                "{address} is the address of {}: give that one another weight if it should get \
+                 more connections",
+                twin.name
+            )),
+            None => Ok(()),
+        }
     }
 
     fn remove(&mut self, name: &ServerName) -> Result<ServerChange, String> {
@@ -353,6 +386,7 @@ pub(super) fn carry_out(
     (uid, now): (u32, Instant),
 ) -> Result<(ServersDone, Vec<ServerEvent>), String> {
     let mut desk = Desk {
+        config: &shared.config,
         proxies: &shared.config.proxies,
         farms: &shared.farms,
         memory,

@@ -116,6 +116,10 @@ impl Shelf {
 
 fn read(path: &Path) -> io::Result<Vec<ServerNote>> {
     let mut text = Vec::new();
+    // Nothing that a start could wait for, a pipe for instance.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
     File::open(path)?
         .take(BYTES_MAX + 1)
         .read_to_end(&mut text)?;
@@ -190,6 +194,14 @@ mod tests {
             assert!(!dir.0.join(FILE).exists());
             assert_eq!(std::fs::read(dir.0.join(BROKEN)).unwrap(), broken);
         }
+    }
+
+    #[test]
+    fn what_is_no_file_holds_up_nobody() {
+        let dir = Dir::new("pipe");
+        let mode = nix::sys::stat::Mode::S_IRUSR;
+        nix::unistd::mkfifo(&dir.0.join(FILE), mode).unwrap();
+        assert!(Shelf::new(&dir.0).load().is_empty());
     }
 
     #[test]

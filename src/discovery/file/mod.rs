@@ -111,11 +111,12 @@ fn read(
 }
 
 fn text(path: &Path) -> io::Result<(String, Stamp)> {
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
+    // Looked at first: to open a pipe would wait for its other end.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
     let mut text = String::new();
     let read = file.take(BYTES_MAX + 1).read_to_string(&mut text)?;
     if u64::try_from(read).is_ok_and(|read| read > BYTES_MAX) {

@@ -117,6 +117,16 @@ async fn a_file_that_breaks_goes_or_comes_is_told_and_read_again() {
     assert_eq!(scene.next().await, missing);
 }
 
+#[tokio::test]
+async fn a_pipe_in_place_of_the_file_holds_up_nobody() {
+    let mut scene = Scene::new("b.json", |dir| {
+        nix::unistd::mkfifo(&dir.join("b.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    });
+    assert_eq!(scene.next().await, Err("it is no file".to_owned()));
+    scene.rename_in(&json(&[1]));
+    assert_eq!(scene.next().await, names(&[1]));
+}
+
 #[test]
 fn a_file_is_not_read_while_it_is_being_written() {
     let at_size = |size| {

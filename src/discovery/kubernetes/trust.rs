@@ -68,6 +68,7 @@ impl Trust {
         let (mut config, authorization) = match &service.credentials {
             Credentials::Certificate { cert, key } => {
                 let chain = certificates(cert)?;
+                plain(key)?;
                 let failed = |source| TrustError::Pem {
                     path: key.clone(),
                     source,
@@ -94,6 +95,7 @@ impl Trust {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    plain(path)?;
     let failed = |source| TrustError::Pem {
         path: path.to_owned(),
         source,
@@ -106,7 +108,20 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError>
     Ok(found)
 }
 
+/// To open a pipe would wait for its other end.
+fn plain(path: &Path) -> Result<(), TrustError> {
+    let looked = std::fs::metadata(path).and_then(|meta| {
+        let other = || std::io::Error::other("it is no file");
+        meta.is_file().then_some(()).ok_or_else(other)
+    });
+    looked.map_err(|source| TrustError::Token {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn token(path: &Path) -> Result<String, TrustError> {
+    plain(path)?;
     let text = std::fs::read_to_string(path).map_err(|source| TrustError::Token {
         path: path.to_owned(),
         source,

@@ -253,8 +253,15 @@ impl Farm {
         match news {
             News::Elsewhere(_) | News::Check(_) => {}
             News::Close(server) => {
-                let server = self.server_name(server);
-                tracing::warn!(proxy, server, "established connections are closed");
+                // Most servers that are found dead have none.
+                if self
+                    .board
+                    .slots(server)
+                    .is_some_and(|slots| slots.used() > 0)
+                {
+                    let server = self.server_name(server);
+                    tracing::warn!(proxy, server, "established connections are closed");
+                }
             }
             News::Suspect(server) => {
                 let server = self.server_name(server);

@@ -10,7 +10,7 @@ use super::{Farm, LeavingStats};
 use crate::proxy::counters::{ProxyTotals, ServerTotals};
 use crate::proxy::dispatch::slots::Slots;
 use crate::proxy::roster::{AddError, Member, Origin, Roster, Seated, ServerSpec, Table};
-use crate::proxy::server::AdminState;
+use crate::proxy::server::{AdminState, Server};
 use crate::units::Weight;
 
 /// The table, and what its places' counters were when their present users came.
@@ -31,6 +31,17 @@ pub struct Reconciled {
     pub changed: Vec<String>,
     /// Those that found no place.
     pub refused: Vec<(String, AddError)>,
+    /// Names of those that are no longer wanted and stay, since without them no server would be
+    /// usable: to be asked for again.
+    pub held: Vec<String>,
+}
+
+impl Reconciled {
+    /// Whether the members are those that were wanted.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.refused.is_empty() && self.held.is_empty()
+    }
 }
 
 impl Farm {
@@ -103,19 +114,33 @@ impl Farm {
 
     /// Makes the members of one origin those in `wanted`, told apart by their names: adds, removes,
     /// and changes what a member can change without losing its place. One at another address is
-    /// another server. A server that is a member for somebody else's sake stays as it is.
+    /// another server. A server that is a member for somebody else's sake stays as it is. What is
+    /// not wanted any more stays while nobody else is usable.
     pub fn reconcile(&self, origin: Origin, wanted: &[ServerSpec]) -> Reconciled {
         let mut done = Reconciled::default();
         let roster = self.roster();
-        for (place, member) in roster.present().filter(|(_, m)| m.origin == origin) {
-            let same = |spec: &&ServerSpec| {
+        let wants = |member: &Member| {
+            wanted.iter().find(|spec| {
                 spec.name == member.name
                     && spec.address == member.address
                     && spec.check_address == member.check_address
-            };
-            match wanted.iter().find(same) {
+            })
+        };
+        let stays = |member: &Member| member.origin != origin || wants(member).is_some();
+        // Those that are new have not been probed: the former serve until one of them is ready.
+        let bare = {
+            let dispatch = self.dispatch();
+            let usable = |place| dispatch.server(place).is_some_and(Server::usable);
+            !roster.present().any(|(at, m)| usable(at) && stays(m))
+        };
+        for (place, member) in roster.present().filter(|(_, m)| m.origin == origin) {
+            match wants(member) {
                 None => {
-                    if self.remove(place) {
+                    // At another address under its name: there is no room for both.
+                    let moved = wanted.iter().any(|spec| spec.name == member.name);
+                    if bare && !moved && self.is_usable(place) {
+                        done.held.push(member.name.clone());
+                    } else if self.remove(place) {
                         done.removed.push(member.name.clone());
                     }
                 }
@@ -127,7 +152,14 @@ impl Farm {
                 }
             }
         }
+        let mut full = None;
         for spec in wanted {
+            if let Some(places) = full {
+                // There may be thousands, and nothing has become free since.
+                let name = spec.name.clone();
+                done.refused.push((name, AddError::Full { places }));
+                continue;
+            }
             let roster = self.roster();
             let there = |member: &Member| {
                 member.address == spec.address
@@ -138,10 +170,19 @@ impl Farm {
             }
             match self.add(spec, origin) {
                 Ok(_place) => done.added.push(spec.name.clone()),
-                Err(error) => done.refused.push((spec.name.clone(), error)),
+                Err(error) => {
+                    if let AddError::Full { places } = error {
+                        full = Some(places);
+                    }
+                    done.refused.push((spec.name.clone(), error));
+                }
             }
         }
         done
+    }
+
+    fn is_usable(&self, place: usize) -> bool {
+        self.dispatch().server(place).is_some_and(Server::usable)
     }
 
     /// Frees the places of those that have left.

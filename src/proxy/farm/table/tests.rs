@@ -201,6 +201,7 @@ fn reconciling_adds_removes_and_changes_its_own_members_only() {
             removed: vec!["x".into()],
             changed: vec!["y".into()],
             refused: Vec::new(),
+            held: Vec::new(),
         }
     );
     assert_eq!(farm.member(3).unwrap().weight.get(), 9);
@@ -216,6 +217,35 @@ fn reconciling_adds_removes_and_changes_its_own_members_only() {
     );
     assert_eq!(moved.refused, [("a".to_owned(), AddError::NameTaken)]);
     assert_eq!(farm.member(0).unwrap().address.port(), 1);
+}
+
+#[test]
+fn servers_no_longer_wanted_serve_until_another_is_ready() {
+    let (farm, _mailbox) = farm();
+    let (found, now) = (Origin::Discovered, clock::now());
+    let first = farm.reconcile(found, &[spec("x", 10), spec("y", 11)]);
+    assert!(first.is_settled());
+    for place in 0..4 {
+        farm.set_up(place, place != 3, now);
+    }
+    // a and b, which stay, are usable: x goes at once.
+    assert_eq!(farm.reconcile(found, &[spec("y", 11)]).removed, ["x"]);
+    farm.reconcile(found, &[spec("x", 10), spec("y", 11)]);
+    let x = farm.roster().place("x").unwrap();
+    farm.set_up(x, true, now);
+    farm.set_up(0, false, now);
+    farm.set_up(1, false, now);
+    let swap = farm.reconcile(found, &[spec("z", 12)]);
+    assert_eq!(
+        (swap.added, swap.held),
+        (vec!["z".into()], vec!["x".into()])
+    );
+    assert_eq!(swap.removed, ["y"], "it is of no use");
+    let z = farm.roster().place("z").unwrap();
+    farm.set_up(z, true, now);
+    let settled = farm.reconcile(found, &[spec("z", 12)]);
+    assert_eq!(settled.removed, ["x"]);
+    assert!(settled.is_settled());
 }
 
 #[test]
