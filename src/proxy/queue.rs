@@ -169,19 +169,21 @@ impl Queue {
     }
 
     fn join(&mut self, waiter: Waiter, again: bool) {
-        // A ticket waits once; whoever joins twice has left its first place.
-        self.remove(waiter.ticket);
         let number = self.lane(again).push(waiter);
-        self.places.insert(waiter.ticket, Place { again, number });
+        let earlier = self.places.insert(waiter.ticket, Place { again, number });
+        // A ticket waits once; whoever joins twice has left its first place.
+        if let Some(earlier) = earlier {
+            self.vacate(earlier);
+        }
         self.longest = self.longest.max(self.len());
     }
 
     /// Removes a leaver; `false` when it does not wait (any more).
     pub fn remove(&mut self, ticket: Ticket) -> bool {
-        let Some(place) = self.places.get(&ticket).copied() else {
+        let Some(place) = self.places.remove(&ticket) else {
             return false;
         };
-        self.take(place).is_some()
+        self.vacate(place).is_some()
     }
 
     /// Takes the first waiter that `choose` finds a server for. Whoever has tried no server yet
@@ -208,7 +210,8 @@ impl Queue {
             in_vain = Some(waiter.tried);
         }
         let (place, server) = found?;
-        let waiter = self.take(place)?;
+        let waiter = self.vacate(place)?;
+        self.places.remove(&waiter.ticket);
         Some((waiter.ticket, server))
     }
 
@@ -217,12 +220,11 @@ impl Queue {
         self.serve(|_| Some(0)).map(|(ticket, _)| ticket)
     }
 
-    fn take(&mut self, place: Place) -> Option<Waiter> {
+    /// Makes a gap of a place. Where its ticket waits is the caller's to note.
+    fn vacate(&mut self, place: Place) -> Option<Waiter> {
         let lane = self.lane(place.again);
         let waiter = lane.take(place.number)?;
-        let crowded = lane.is_full_of_gaps();
-        self.places.remove(&waiter.ticket);
-        if crowded {
+        if lane.is_full_of_gaps() {
             let Self {
                 again,
                 first,
@@ -289,6 +291,18 @@ mod tests {
         assert!(!queue.remove(waiter(1).ticket));
         assert_eq!(queue.push(waiter(3), 2), Ok(1));
         assert_eq!(queue.longest(), 2);
+    }
+
+    #[test]
+    fn whoever_joins_twice_waits_once_at_its_last_place() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.push(waiter(1), 9), Ok(0));
+        assert_eq!(queue.push(waiter(2), 9), Ok(1));
+        assert_eq!(queue.push(waiter(1), 9), Ok(2));
+        assert_eq!(queue.len(), 2);
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|t| t.slot).collect();
+        assert_eq!(order, [2, 1]);
+        assert!(!queue.remove(waiter(1).ticket));
     }
 
     #[test]

@@ -374,10 +374,7 @@ impl Path<'_> {
         self.to_side.remove(Side::WRITABLE);
         self.to_side.add(Side::OWES);
         self.flow.word |= Flow::CAREFUL;
-        self.flow.held = Some(Box::new(Held::Bytes {
-            data: rest.into(),
-            at: 0,
-        }));
+        self.flow.begin_with(rest.into());
         Step::Stop(Turn::Blocked)
     }
 

@@ -369,7 +369,8 @@ impl Worker {
 /// The records of a connection's bytes, if somebody wants to know them, before it moves again after
 /// so many microseconds.
 fn tracked(rare: &mut Option<Box<Rare>>, rest: u64) -> Option<&mut Records> {
-    let records = rare.as_deref_mut()?.records.as_mut()?;
+    let Some(rare) = rare else { return None };
+    let records = rare.records.as_mut()?;
     if rest >= REST {
         records.rest();
     }

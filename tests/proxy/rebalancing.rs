@@ -36,9 +36,8 @@ fn next(stream: &mut TcpStream) -> Option<Vec<u8>> {
         }
     }
     let mut payload = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
-    stream
-        .read_exact(&mut payload)
-        .expect("cut within a record");
+    let whole = stream.read_exact(&mut payload);
+    assert!(whole.is_ok(), "cut within a record: {whole:?}");
     Some(payload)
 }
 

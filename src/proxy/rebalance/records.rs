@@ -84,7 +84,9 @@ impl Track {
         }
     }
 
-    /// Takes the next bytes.
+    /// Takes the next bytes. Apart, for few connections are looked at so closely.
+    #[cold]
+    #[inline(never)]
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.stage {

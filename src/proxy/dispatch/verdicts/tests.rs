@@ -206,7 +206,6 @@ fn a_server_that_answers_nobody_for_a_quarter_second_while_others_do_is_ejected(
 fn a_pause_of_all_servers_ejects_nobody() {
     let start = start();
     let mut dispatch = ready(3, start);
-    look(&mut dispatch, 3, &[], start, 500);
     look(&mut dispatch, 3, &[0, 1, 2], at(start, 550), 1_000);
     // One wakes up a little before the others.
     look(&mut dispatch, 3, &[0, 1], at(start, 1_600), 150);
