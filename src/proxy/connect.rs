@@ -397,7 +397,7 @@ impl Worker {
         let untouched = conn.up.is_untaken()
             && conn.down.bytes() == 0
             && !conn.up.ended()
-            && !conn.down.ended()
+            && !conn.down.finished()
             && !settings.origin.sends_header();
         let mut tried = conn.rare().tried;
         tried.mark(server);
