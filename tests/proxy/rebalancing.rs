@@ -157,7 +157,7 @@ fn connections_that_are_busy_or_within_a_record_or_no_tls_are_left_alone() {
         let [a, b, c] = &backends;
         let mut config = moving(&[a, b, c]);
         // Longer than a machine with more to do than it can keeps a busy client waiting.
-        config.rebalance.as_mut().unwrap().quiet = Duration::from_secs(1);
+        config.rebalance.as_mut().unwrap().quiet = Duration::from_secs(2);
         let lab = Lab::start(config, workers);
         let mut last = clock::now();
         lab.farm.tick(last);
@@ -167,7 +167,7 @@ fn connections_that_are_busy_or_within_a_record_or_no_tls_are_left_alone() {
             client.write_all(&[23, 3, 3, 0, 9, b'r', b'e']).unwrap();
         }
         lab.farm.set_up(2, true, clock::now());
-        let until = clock::now() + Duration::from_secs(3);
+        let until = clock::now() + Duration::from_secs(5);
         wait_until("some time has passed", || {
             for client in &mut clients[20..40] {
                 client.write_all(&record(b"x")).unwrap();
