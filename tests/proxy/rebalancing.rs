@@ -167,14 +167,21 @@ fn connections_that_are_busy_or_within_a_record_or_no_tls_are_left_alone() {
             client.write_all(&[23, 3, 3, 0, 9, b'r', b'e']).unwrap();
         }
         lab.farm.set_up(2, true, clock::now());
-        let until = clock::now() + Duration::from_secs(5);
-        wait_until("some time has passed", || {
+        let mut keep_busy = || {
             for client in &mut clients[20..40] {
                 client.write_all(&record(b"x")).unwrap();
                 assert!(next(client).is_some(), "a busy one was closed");
             }
             tick(&lab, &mut last);
-            clock::now() > until
+            lab.stats().totals.rebalanced
+        };
+        wait_until("as many as were missing there are closed", || {
+            keep_busy() >= 20
+        });
+        let peace = clock::now() + Duration::from_secs(1);
+        wait_until("a second has passed", || {
+            keep_busy();
+            clock::now() > peace
         });
         let closed = lab.stats().totals.rebalanced;
         assert_eq!(closed, 20, "as many as were missing there");
