@@ -139,8 +139,12 @@ fn about(words: &str, runs: usize) -> String {
     } else {
         "release"
     };
+    let rounds = match runs {
+        1 => "one round".to_owned(),
+        many => format!("medians of {many} rounds"),
+    };
     format!(
-        "{}, `tests/faults {words}`: medians of {runs} rounds, {cpus} processors, Linux {}, lbd a \
+        "{}, `tests/faults {words}`: {rounds}, {cpus} processors, Linux {}, lbd a \
          {build} build.",
         date(),
         kernel.trim()
