@@ -416,8 +416,12 @@ fn one_that_was_refused_waits_for_a_backup_that_is_full_and_asks_nobody_twice() 
         let mut busy = lab.connect();
         busy.write_all(b"x").unwrap();
         wait_until("the backup is full", || connections(&lab) == [0, 1]);
-        let waiting = [lab.connect(), lab.connect()];
-        wait_until("two wait", || lab.stats().queue == 2);
+        // One after the other, for they are served in the order in which they came.
+        let waiting = [1, 2].map(|number| {
+            let client = lab.connect();
+            wait_until("it waits", || lab.stats().queue == number);
+            client
+        });
         assert_eq!(lab.stats().servers[0].totals.attempts, 3);
         drop(busy);
         for client in waiting {

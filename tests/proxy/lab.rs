@@ -1,6 +1,6 @@
 //! A lab in one process: servers that do as they are told, an engine before them, and clients.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -232,7 +232,11 @@ impl Lab {
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.addr).unwrap();
+        let stream = match TcpStream::connect(self.addr) {
+            // The RST was there before connect() returned, and its error is spent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => reset_by_peer(),
+            connected => connected.unwrap(),
+        };
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -301,12 +305,20 @@ pub fn reset(stream: TcpStream) {
     drop(stream);
 }
 
+/// A stream whose peer has reset it.
+fn reset_by_peer() -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    reset(listener.accept().unwrap().0);
+    stream
+}
+
 /// Whether the stream ends with RST, after any data.
 pub fn is_reset(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {
         Ok(_) => false,
-        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
     }
 }
 
