@@ -268,7 +268,10 @@ fn each_page_answers() {
     assert_eq!(body, "{\n  \"v\": 1,\n  \"events\": []\n}\n");
     let (code, body) = get(address, "/status.txt");
     assert_eq!(code, 200);
-    assert!(body.starts_with("kube: no usable server\n\nlbd 0.1.0 "), "{body}");
+    assert!(
+        body.starts_with("kube: no usable server\n\nlbd 0.1.0 "),
+        "{body}"
+    );
     for path in ["/", "/status"] {
         let (code, body) = get(address, path);
         assert_eq!(code, 200);
