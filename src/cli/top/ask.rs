@@ -1,12 +1,12 @@
 //! Asks the daemon, away from the thread that draws: it may be slow to answer, or stopped.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::state::Said;
-use crate::admin::protocol::{self, AskError, Command, ask_events, ask_status};
+use super::state::{Order, Said};
+use crate::admin::protocol::{self, AskError, ask_events, ask_status};
 use crate::admin::servers::ServersOutcome;
 use crate::admin::status::Status;
 use crate::cli::{chain, failover, servers};
@@ -50,7 +50,7 @@ pub(super) fn once(path: &Path) -> Result<(Status, Vec<Event>), AskError> {
 pub(super) fn again_and_again(
     path: PathBuf,
     every: Duration,
-    news: Sender<News>,
+    news: SyncSender<News>,
 ) -> std::io::Result<SyncSender<()>> {
     let (wake, woken) = sync_channel(1);
     let ask = move || {
@@ -80,7 +80,7 @@ pub(super) fn again_and_again(
 ///
 /// # Errors
 /// When no thread can be started.
-pub(super) fn order(path: PathBuf, order: Command, news: Sender<News>) -> std::io::Result<()> {
+pub(super) fn order(path: PathBuf, order: Order, news: SyncSender<News>) -> std::io::Result<()> {
     let give = move || {
         // Who has left needs no answer.
         if news.send(News::Done(give(&path, order))).is_err() {
@@ -91,21 +91,23 @@ pub(super) fn order(path: PathBuf, order: Command, news: Sender<News>) -> std::i
     Ok(())
 }
 
-fn give(path: &Path, order: Command) -> Said {
+fn give(path: &Path, order: Order) -> Said {
     let said = match order {
-        order @ (Command::Failover(_) | Command::ReleaseHold(_)) => {
+        Order::Keeper(order) => {
             protocol::order(path, order, ORDER_PATIENCE).map(|outcome| of_keeper(&outcome))
         }
-        order => protocol::order_servers(path, order).map(|outcome| match outcome {
-            ServersOutcome::Done(done) => Said {
-                text: servers::render(&done).trim_end().to_owned(),
-                good: true,
-            },
-            ServersOutcome::Refused(why) => Said {
-                text: format!("refused: {why}"),
-                good: false,
-            },
-        }),
+        Order::Servers(order) => {
+            protocol::order_servers(path, order).map(|outcome| match outcome {
+                ServersOutcome::Done(done) => Said {
+                    text: servers::render(&done).trim_end().to_owned(),
+                    good: true,
+                },
+                ServersOutcome::Refused(why) => Said {
+                    text: format!("refused: {why}"),
+                    good: false,
+                },
+            })
+        }
     };
     said.unwrap_or_else(|error| Said {
         text: chain(&error),

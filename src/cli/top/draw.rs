@@ -187,8 +187,7 @@ fn key_line(top: &Top, looks: &Looks) -> Line<'static> {
     if top.busy {
         return Line::styled("ordered; waiting for what becomes of it", looks.warn);
     }
-    let keys =
-        "q quit  ? help  Tab ↑↓ choose  s sort  d drain  r ready  m maint  f failover";
+    let keys = "q quit  ? help  Tab ↑↓ choose  s sort  d drain  r ready  m maint  f failover";
     Line::styled(keys, looks.faint)
 }
 

@@ -15,7 +15,7 @@ mod terminal;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, TrySendError, channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -31,6 +31,8 @@ use terminal::{Input, Screen};
 
 /// Between two looks at what came from the daemon, and at signals.
 const TICK: Duration = Duration::from_millis(50);
+/// Answers that wait to be drawn; who has further ones waits.
+const NEWS_MAX: usize = 8;
 /// Of `--every`.
 const EVERY_MIN: Duration = Duration::from_millis(200);
 const EVERY_MAX: Duration = Duration::from_secs(60);
@@ -94,7 +96,7 @@ pub(super) fn run(args: &TopArgs) -> u8 {
 fn show(path: &Path, every: Duration, mut top: Top) -> io::Result<()> {
     // Before other threads begin.
     let ended = terminal::ended_by_signal()?;
-    let (tell, news) = channel();
+    let (tell, news) = sync_channel(NEWS_MAX);
     let wake = ask::again_and_again(path.to_owned(), every, tell.clone())?;
     let mut screen = Screen::take()?;
     let mut answered = clock::now();

@@ -32,7 +32,14 @@ pub(super) enum Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Act {
     Quit,
-    Order(Command),
+    Order(Order),
+}
+
+/// Something to be ordered, by who carries it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Order {
+    Keeper(Command),
+    Servers(Command),
 }
 
 /// What the arrows move in.
@@ -86,7 +93,7 @@ pub(super) enum Dialog {
     Confirm {
         question: String,
         warning: Option<String>,
-        order: Command,
+        order: Order,
     },
 }
 
@@ -258,7 +265,7 @@ impl Top {
         key: Key,
         question: String,
         warning: Option<String>,
-        order: Command,
+        order: Order,
     ) -> Option<Act> {
         match key {
             Key::Char('y' | 'Y') => {
@@ -363,7 +370,7 @@ impl Top {
         self.dialog = Some(Dialog::Confirm {
             question,
             warning,
-            order,
+            order: Order::Servers(order),
         });
     }
 
@@ -386,10 +393,10 @@ impl Top {
         self.dialog = Some(Dialog::Confirm {
             question,
             warning: Some(warning.to_owned()),
-            order: Command::Failover(Failover {
+            order: Order::Keeper(Command::Failover(Failover {
                 vips: names,
                 hold_ms: None,
-            }),
+            })),
         });
     }
 
@@ -405,7 +412,7 @@ impl Top {
         self.dialog = Some(Dialog::Confirm {
             question: format!("Let this node take {} back?", names.join(", ")),
             warning: None,
-            order: Command::ReleaseHold(ReleaseHold { vips: names }),
+            order: Order::Keeper(Command::ReleaseHold(ReleaseHold { vips: names })),
         });
     }
 }

@@ -100,6 +100,19 @@ fn give_back() {
     }
 }
 
+const KEYS: [(KeyCode, Key); 10] = [
+    (KeyCode::Up, Key::Up),
+    (KeyCode::Down, Key::Down),
+    (KeyCode::PageUp, Key::PageUp),
+    (KeyCode::PageDown, Key::PageDown),
+    (KeyCode::Home, Key::Home),
+    (KeyCode::End, Key::End),
+    (KeyCode::Tab, Key::Tab),
+    (KeyCode::BackTab, Key::BackTab),
+    (KeyCode::Enter, Key::Enter),
+    (KeyCode::Esc, Key::Escape),
+];
+
 fn key_of(key: KeyEvent) -> Option<Key> {
     if key.kind == KeyEventKind::Release {
         return None;
@@ -107,20 +120,11 @@ fn key_of(key: KeyEvent) -> Option<Key> {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
         return (key.code == KeyCode::Char('c')).then_some(Key::Interrupt);
     }
-    match key.code {
-        KeyCode::Char(char) => Some(Key::Char(char)),
-        KeyCode::Up => Some(Key::Up),
-        KeyCode::Down => Some(Key::Down),
-        KeyCode::PageUp => Some(Key::PageUp),
-        KeyCode::PageDown => Some(Key::PageDown),
-        KeyCode::Home => Some(Key::Home),
-        KeyCode::End => Some(Key::End),
-        KeyCode::Tab => Some(Key::Tab),
-        KeyCode::BackTab => Some(Key::BackTab),
-        KeyCode::Enter => Some(Key::Enter),
-        KeyCode::Esc => Some(Key::Escape),
-        _ => None,
+    if let KeyCode::Char(char) = key.code {
+        return Some(Key::Char(char));
     }
+    let known = KEYS.iter().find(|(code, _)| *code == key.code);
+    known.map(|(_, key)| *key)
 }
 
 /// Set once a signal asks this process to end. Call it before other threads begin: they inherit

@@ -9,7 +9,7 @@ use ratatui::style::{Color, Modifier};
 
 use super::draw::draw;
 use super::rates::{Counter, Of, Rates, curve, short_rate};
-use super::state::{Act, Key, Said, Top};
+use super::state::{Act, Key, Order, Said, Top};
 use crate::admin::protocol::Command;
 use crate::admin::servers::{ServerName, Servers};
 use crate::admin::status::{
@@ -377,7 +377,10 @@ fn nothing_is_ordered_before_a_clear_yes() {
     assert_eq!(top.key(Key::Escape), None);
     assert!(top.dialog.is_none());
     let drain = Command::Drain(named("kube-apiserver-2"));
-    assert_eq!(press(&mut top, "dy"), Some(Act::Order(drain)));
+    assert_eq!(
+        press(&mut top, "dy"),
+        Some(Act::Order(Order::Servers(drain)))
+    );
     // One at a time.
     assert_eq!(press(&mut top, "my"), None);
     top.done(Said {
@@ -386,7 +389,10 @@ fn nothing_is_ordered_before_a_clear_yes() {
     });
     assert!(shown(&top, 80, 24).ends_with("kube-apiserver/kube-apiserver-2: ready → drain\n"));
     let maint = Command::Maint(named("kube-apiserver-2"));
-    assert_eq!(press(&mut top, "my"), Some(Act::Order(maint)));
+    assert_eq!(
+        press(&mut top, "my"),
+        Some(Act::Order(Order::Servers(maint)))
+    );
 }
 
 #[test]
@@ -401,7 +407,10 @@ fn a_failover_is_ordered_only_where_the_vip_is_held() {
         vips: vec!["haproxy-vip".into()],
         hold_ms: None,
     });
-    assert_eq!(press(&mut top, "fy"), Some(Act::Order(failover)));
+    assert_eq!(
+        press(&mut top, "fy"),
+        Some(Act::Order(Order::Keeper(failover)))
+    );
     top.busy = false;
     assert_eq!(press(&mut top, "cy"), None);
     let mut status = node(7);
@@ -410,7 +419,10 @@ fn a_failover_is_ordered_only_where_the_vip_is_held() {
     let release = Command::ReleaseHold(ReleaseHold {
         vips: vec!["haproxy-vip".into()],
     });
-    assert_eq!(press(&mut top, "cy"), Some(Act::Order(release)));
+    assert_eq!(
+        press(&mut top, "cy"),
+        Some(Act::Order(Order::Keeper(release)))
+    );
 }
 
 #[test]
