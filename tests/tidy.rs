@@ -33,6 +33,8 @@ const PURE: &[&str] = &[
     "src/ipc/command.rs",
     "src/ipc/message.rs",
     "src/ipc/event.rs",
+    "src/ipc/reload.rs",
+    "src/ipc/route.rs",
     "src/ipc/runner.rs",
     "src/log/access.rs",
     "src/log/spacing.rs",
@@ -98,6 +100,11 @@ const PURE: &[&str] = &[
     "src/cli/doctor/adverts.rs",
     "src/cli/doctor/answers.rs",
     "src/cli/doctor/report.rs",
+    "src/cli/top/draw.rs",
+    "src/cli/top/panels.rs",
+    "src/cli/top/rates.rs",
+    "src/cli/top/servers.rs",
+    "src/cli/top/state.rs",
 ];
 
 /// Words that a pure file never says: clocks, sockets, executors, randomness, logging.

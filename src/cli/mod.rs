@@ -20,7 +20,10 @@ mod run;
 mod schema;
 mod servers;
 pub mod status;
+#[cfg(feature = "top")]
+mod top;
 mod version;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -127,6 +130,9 @@ enum Command {
     Server(servers::ServerArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
+    /// Watch this node and its peer live, and give orders
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// The process that starts programs for the keeper
     #[command(hide = true)]
     Runner(processes::RunnerArguments),
@@ -173,6 +179,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        #[cfg(feature = "top")]
+        Some(Command::Top(arguments)) => top::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }
