@@ -16,6 +16,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod doctor;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         routed::CASES,
         strangers::CASES,
         transparent::CASES,
+        doctor::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)
