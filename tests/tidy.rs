@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[(&str, u8)] = &[
     ("units", 0),
     ("config", 1),
+    ("import", 2),
     ("net", 2),
     ("ipc", 2),
     ("metrics", 2),
@@ -30,6 +31,7 @@ const ORDER: &[(&str, u8)] = &[
 const PURE: &[&str] = &[
     "src/units.rs",
     "src/config",
+    "src/import",
     "src/ipc/command.rs",
     "src/ipc/message.rs",
     "src/ipc/event.rs",

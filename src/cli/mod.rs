@@ -13,6 +13,7 @@ mod failover;
 mod init;
 mod man;
 mod manifest;
+mod import;
 mod processes;
 mod reach;
 mod run;
@@ -115,6 +116,8 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Print the JSON Schema of lb.toml, for editors
     Schema(schema::SchemaArgs),
+    /// Make lb.toml of haproxy.cfg and keepalived.conf
+    Import(import::ImportArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -169,6 +172,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
         Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
         Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
+        Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
