@@ -422,6 +422,9 @@ pub struct PeerStatus {
     pub jitter_p50_us: Option<u64>,
     /// The same for 99 of 100.
     pub jitter_p99_us: Option<u64>,
+    /// By how much each of its adverts deviated from their usual spacing.
+    #[serde(default)]
+    pub deviations: SpanCounts,
     /// Whether it was active, fell silent, and still answers by ARP.
     pub alive_unheard: bool,
     /// Its packets that were rejected, by reason.
@@ -462,6 +465,23 @@ pub struct VrrpCounters {
     pub errors: u64,
     /// Rejected packets by reason; the reasons are constant words of the code.
     pub rejected: Vec<(String, u64)>,
+    /// Take-overs from a node that fell silent: from its last advert until this node held the
+    /// addresses.
+    #[serde(default)]
+    pub after_silence: SpanCounts,
+    /// Take-overs from a node that resigned: from its last advert until this node held the
+    /// addresses.
+    #[serde(default)]
+    pub after_resignation: SpanCounts,
+}
+
+/// Spans of time by the buckets of `metrics::spans`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SpanCounts {
+    /// By bucket; empty: none.
+    pub counts: Vec<u64>,
+    /// All of them added up, microseconds.
+    pub micros: u64,
 }
 
 macro_rules! codec {
