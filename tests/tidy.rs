@@ -31,6 +31,7 @@ const PURE: &[&str] = &[
     "src/units.rs",
     "src/config",
     "src/ipc/command.rs",
+    "src/ipc/counters.rs",
     "src/ipc/message.rs",
     "src/ipc/event.rs",
     "src/ipc/runner.rs",
