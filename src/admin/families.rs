@@ -66,7 +66,7 @@ families! {
     PEER_AGE = Gauge "lbd_vrrp_peer_last_advert_age_seconds" ["vip", "peer"], "Time since the node's last accepted advert; absent: never.";
     PEER_PRIORITY = Gauge "lbd_vrrp_peer_priority" ["vip", "peer"], "Priority in the node's last advert.";
     PEER_ADVERTS = Counter "lbd_vrrp_peer_adverts_total" ["vip", "peer"], "Adverts accepted from the node.";
-    PEER_JITTER = Gauge "lbd_vrrp_peer_advert_jitter_seconds" ["vip", "peer", "quantile"], "Deviation of the node's adverts from their usual spacing, recent ones, at the quantiles 0.5 and 0.99.";
+    PEER_JITTER = Gauge "lbd_vrrp_peer_advert_jitter_seconds" ["vip", "peer", "percentile"], "Deviation of the node's adverts from their usual spacing, recent ones, at the percentiles 50 and 99.";
     PEER_DEVIATION = Histogram "lbd_vrrp_peer_advert_deviation_seconds" ["vip", "peer"], "By how much each of the node's adverts deviated from their usual spacing.";
     PEER_REJECTED = Counter "lbd_vrrp_peer_packets_rejected_total" ["vip", "peer", "reason"], "The node's packets that were rejected, by reason.";
     WIRE_SILENT = Gauge "lbd_vrrp_wire_silent" ["vip"], "Whether the active node of a sync-group is heard on other wires but not on this one.";
@@ -336,9 +336,9 @@ fn neighbours(out: &mut Families, vip: &VipStatus) {
         out.add(&PEER_ADVERTS, &labels, number(peer.adverts));
         out.add(&PEER_ALIVE, &labels, flag(peer.alive_unheard));
         let [vip, peer_name] = labels;
-        for (quantile, jitter) in [("0.5", peer.jitter_p50_us), ("0.99", peer.jitter_p99_us)] {
+        for (percentile, jitter) in [("50", peer.jitter_p50_us), ("99", peer.jitter_p99_us)] {
             if let Some(jitter) = jitter {
-                let labels = [vip, peer_name, quantile];
+                let labels = [vip, peer_name, percentile];
                 out.add(&PEER_JITTER, &labels, seconds_from_micros(jitter));
             }
         }
