@@ -41,6 +41,12 @@ impl VirtualRouter {
         }
     }
 
+    /// The names of its members.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.members.iter();
+        all.map(|member| member.local.vip.name.as_str())
+    }
+
     /// Opens what `members` need and does nothing with it yet.
     ///
     /// # Errors
