@@ -10,6 +10,7 @@ mod events;
 mod failover;
 mod processes;
 mod reach;
+mod reload;
 mod run;
 mod servers;
 pub mod status;
@@ -87,6 +88,8 @@ enum Command {
     Weight(servers::WeightArgs),
     /// Add or remove a server
     Server(servers::ServerArgs),
+    /// Have the daemon read its configuration again
+    Reload(reload::ReloadArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// The process that starts programs for the keeper
@@ -125,6 +128,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
+        Some(Command::Reload(arguments)) => reload::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),

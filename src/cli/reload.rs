@@ -9,7 +9,6 @@ use super::reach::{FAILURE, Reach, complain};
 use super::status::Output;
 use super::{Exit, out, talk};
 use crate::admin::protocol::{self, Command};
-use crate::admin::status::short_time;
 use crate::ipc::command::Outcome;
 use crate::ipc::reload::{ChangeKind, ReloadChange, ReloadOrder, ReloadReport, ReloadResult};
 use crate::log::escape;
@@ -63,7 +62,7 @@ pub(super) fn run(args: &ReloadArgs) -> u8 {
             talk(&format!("lbd reload: {}", escape(&why)));
             return FAILURE;
         }
-        _other => {
+        Outcome::Vips(_) => {
             talk("lbd reload: the daemon answers another question");
             return FAILURE;
         }
@@ -110,7 +109,7 @@ fn render(report: &ReloadReport) -> String {
         text.push_str(&format!("! {}\n", escape(problem)));
     }
     let file = escape(&report.file);
-    let time = short_time(report.elapsed_ms);
+    let time = format!("{} ms", report.elapsed_ms);
     let none = report.changes.is_empty();
     text.push_str(&match report.result {
         ReloadResult::Applied if none => {
@@ -182,7 +181,7 @@ mod tests {
 ~ proxy.api.x: 1h → 2h
 - proxy.api.x: 10.0.0.5:1
     no new connections
-/etc/lbd/lb.toml: applied in 12ms
+/etc/lbd/lb.toml: applied in 12 ms
 ";
         assert_eq!(render(&report(ReloadResult::Applied)), expected);
     }
