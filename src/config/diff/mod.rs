@@ -280,18 +280,37 @@ fn note(path: &[String], kind: ChangeKind) -> Option<&'static str> {
     }
 }
 
-/// What stands between a running keeper and the new configuration, a line each: it has given up the
-/// rights for it. A restart takes it.
+/// The rights that a keeper began with; what it doesn't need then it gives up for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// To hold addresses.
+    pub addresses: bool,
+    /// To connect from clients' addresses.
+    pub client_source: bool,
+}
+
+impl Rights {
+    /// What `config` needs.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            addresses: !config.vips.is_empty() || !config.routes.is_empty(),
+            client_source: config.has_client_source(),
+        }
+    }
+}
+
+/// What stands between a running keeper and the new configuration, a line each. A restart takes it.
 #[must_use]
-pub fn obstacles(old: &Config, new: &Config) -> Vec<String> {
+pub fn obstacles(rights: Rights, new: &Config) -> Vec<String> {
+    let needed = Rights::of(new);
     let mut found = Vec::new();
-    let holds = |config: &Config| !config.vips.is_empty() || !config.routes.is_empty();
-    if holds(new) && !holds(old) {
+    if needed.addresses && !rights.addresses {
         found.push(
             "the first [vip] of a node takes rights that lbd has given up: restart lbd".to_owned(),
         );
     }
-    if new.has_client_source() && !old.has_client_source() {
+    if needed.client_source && !rights.client_source {
         found.push(
             "the first `source = \"client\"` takes a right that lbd has given up: restart lbd"
                 .to_owned(),

@@ -101,8 +101,8 @@ fn what_takes_rights_that_are_gone_takes_a_restart() {
     let proxy = "[proxy.a]\nlisten = \"127.0.0.1:1\"\nbackends = [\"127.0.0.1:2\"]\n";
     let alone = load(proxy).unwrap();
     let client = load(&format!("{proxy}source = \"client\"\n")).unwrap();
-    assert_eq!(obstacles(&alone, &with_vip).len(), 1);
-    assert_eq!(obstacles(&alone, &client).len(), 1);
-    assert_eq!(obstacles(&with_vip, &alone).len(), 0);
-    assert_eq!(obstacles(&client, &client).len(), 0);
+    assert_eq!(obstacles(Rights::of(&alone), &with_vip).len(), 1);
+    assert_eq!(obstacles(Rights::of(&alone), &client).len(), 1);
+    assert_eq!(obstacles(Rights::of(&with_vip), &alone).len(), 0);
+    assert_eq!(obstacles(Rights::of(&client), &client).len(), 0);
 }

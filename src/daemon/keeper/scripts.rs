@@ -76,7 +76,7 @@ impl Scripts {
 impl Keeper {
     pub(super) fn start_runner(&mut self, now: Instant) {
         self.scripts.started_at = now;
-        let started = RunnerLink::start(&self.epoll, RUNNER, self.args.config.has_client_source())
+        let started = RunnerLink::start(&self.epoll, RUNNER, self.reload.rights.client_source)
             .and_then(|runner| {
                 self.epoll
                     .add(&runner.process, RUNNER_END, Interest::READ)?;

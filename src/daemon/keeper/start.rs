@@ -64,7 +64,7 @@ impl Keeper {
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
         let config_fd = text.map_err(system("memory file"))?;
         let workers = workers(&args.config);
-        let reload = reload::Reload::new(locals.clone(), &epoll);
+        let reload = reload::Reload::new(&args.config, locals.clone(), &epoll);
         let reload = reload.map_err(system("event descriptor"))?;
         let mut keeper = Self {
             digest: config::digest(&args.config_text),

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Keeper, RELOAD};
+use crate::config::diff::Rights;
 use crate::config::local::LocalVip;
+use crate::config::model::Config;
 use crate::ipc::command::Outcome;
 use crate::ipc::reload::{
     PREPARE_WITHIN_MS, PrepareAnswer, ReloadOrder, ReloadReport, ReloadStatus,
@@ -38,6 +40,8 @@ pub(super) struct Reload {
     /// What this machine is in the virtual routers of the file that counts.
     locals: Vec<LocalVip>,
     bell: Arc<Bell>,
+    /// What this keeper began with.
+    pub(super) rights: Rights,
     /// The last one's number.
     last: u64,
     phase: Phase,
@@ -84,12 +88,13 @@ impl Reload {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn new(locals: Vec<LocalVip>, epoll: &Epoll) -> io::Result<Self> {
+    pub(super) fn new(config: &Config, locals: Vec<LocalVip>, epoll: &Epoll) -> io::Result<Self> {
         let bell = Bell::new()?;
         epoll.add(&bell, RELOAD, Interest::READ)?;
         Ok(Self {
             locals,
             bell: Arc::new(bell),
+            rights: Rights::of(config),
             last: 0,
             phase: Phase::Idle,
             again: false,
@@ -165,6 +170,7 @@ impl Keeper {
             old_text: self.args.config_text.clone(),
             old: self.args.config.clone(),
             workers: self.proxies.workers,
+            rights: self.reload.rights,
         };
         let reading = Reading::begin(question, Arc::clone(&self.reload.bell));
         let reading = reading.map_err(|error| format!("no thread to read the file: {error}"))?;

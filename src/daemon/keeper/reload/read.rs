@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use crate::config::diff::{self, Change};
+use crate::config::diff::{self, Change, Rights};
 use crate::config::local::{self, LocalVip};
 use crate::config::model::{Config, Listen, Proxy};
 use crate::config::{self, Host, View};
@@ -29,6 +29,7 @@ pub(super) struct Question {
     pub(super) old_text: String,
     pub(super) old: Config,
     pub(super) workers: usize,
+    pub(super) rights: Rights,
 }
 
 /// A configuration that can be applied, as far as is known without asking others.
@@ -108,6 +109,7 @@ fn look(question: Question) -> Result<Box<Found>, Unfit> {
         old_text,
         old,
         workers,
+        rights,
     } = question;
     let text = read(&path).map_err(|problem| Unfit::Refused {
         changes: Vec::new(),
@@ -148,7 +150,7 @@ fn look(question: Question) -> Result<Box<Found>, Unfit> {
         });
     };
     let changes = diff::diff(&old_text, &text);
-    let obstacles = diff::obstacles(&old, &config);
+    let obstacles = diff::obstacles(rights, &config);
     if !obstacles.is_empty() {
         return Err(Unfit::Refused {
             changes,

@@ -166,8 +166,6 @@ impl Keeper {
                 n => format!("{n} changes"),
             },
         };
-        let about = (None, Some("lb.toml"));
-        let change = Some(("", result));
-        self.record(EventKind::Reload, about, change, &words);
+        self.record(EventKind::Reload, (None, Some(result)), None, &words);
     }
 }
