@@ -16,6 +16,7 @@ mod man;
 mod manifest;
 mod processes;
 mod reach;
+mod reload;
 mod run;
 mod schema;
 mod servers;
@@ -128,6 +129,8 @@ enum Command {
     Weight(servers::WeightArgs),
     /// Add or remove a server
     Server(servers::ServerArgs),
+    /// Have the daemon read its configuration again
+    Reload(reload::ReloadArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// Watch this node and its peer live, and give orders
@@ -178,6 +181,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
+        Some(Command::Reload(arguments)) => reload::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         #[cfg(feature = "top")]
         Some(Command::Top(arguments)) => top::run(&arguments).into(),

@@ -252,6 +252,16 @@ impl Machine {
         self.cut_off = reason;
     }
 
+    /// Takes over other settings, all but what decides on the wire: interval, version, lease and
+    /// whether there are others must be as before.
+    pub fn adjust(&mut self, settings: Settings) {
+        let recovery_delay = self.settings.recovery_delay;
+        self.settings = Settings {
+            recovery_delay,
+            ..settings
+        };
+    }
+
     /// Changes how much later than a holder a Backup counts its own recovery.
     pub fn set_recovery_delay(&mut self, delay: Duration) {
         self.settings.recovery_delay = delay;
