@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::probe::Verdict;
 use super::task::Finding;
-use crate::config::model::Config;
+use crate::config::model::{Config, Proxy};
 use crate::ipc::message::ServerSnapshot;
 
 /// Verdicts of a previous process that are older than this are not believed.
@@ -76,19 +76,27 @@ impl Board {
     /// Nothing is known.
     #[must_use]
     pub fn new(config: &Config, now: Instant) -> Self {
-        let proxies = config.proxies.iter().map(|proxy| ProxyBoard {
-            name: proxy.name.clone(),
-            servers: proxy
-                .servers
-                .iter()
-                .map(|server| Some(Health::unknown(&server.name, !server.disabled, now)))
-                .collect(),
-            epoch: Epoch::default(),
-            probed: false,
-            undiscovered: proxy.servers.is_empty(),
-        });
+        let proxies = config.proxies.iter();
+        let proxies = proxies.map(|proxy| ProxyBoard::new(proxy, now));
         Self {
             proxies: proxies.collect(),
+        }
+    }
+
+    /// A proxy comes, and nothing is known of its servers. `at` is where one has gone, or the next
+    /// free number.
+    pub fn begin(&mut self, at: usize, proxy: &Proxy, now: Instant) {
+        let board = ProxyBoard::new(proxy, now);
+        match self.proxies.get_mut(at) {
+            Some(gone) => *gone = board,
+            None => self.proxies.push(board),
+        }
+    }
+
+    /// A proxy has gone.
+    pub fn end(&mut self, at: usize) {
+        if let Some(proxy) = self.proxies.get_mut(at) {
+            proxy.servers.clear();
         }
     }
 
@@ -232,6 +240,19 @@ impl Board {
 }
 
 impl ProxyBoard {
+    fn new(proxy: &Proxy, now: Instant) -> Self {
+        let servers = proxy.servers.iter();
+        let servers =
+            servers.map(|server| Some(Health::unknown(&server.name, !server.disabled, now)));
+        Self {
+            name: proxy.name.clone(),
+            servers: servers.collect(),
+            epoch: Epoch::default(),
+            probed: false,
+            undiscovered: proxy.servers.is_empty(),
+        }
+    }
+
     fn is_probed(&self) -> bool {
         let mut servers = self.servers.iter().flatten();
         let all = servers.all(|server| server.up.is_some() || !server.watched);

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::shelf::Shelf;
-use crate::config::{self, model::Config};
+use crate::config::{
+    self,
+    model::{Config, Proxy},
+};
 use crate::ipc::note::{AddedServer, AdminWord, NOTES_MAX, ServerNote};
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::{Member, Origin, ServerSpec};
@@ -80,6 +83,13 @@ impl Memory {
     /// At the start: members that were added are there again, removed ones are not.
     pub(super) fn restore(&self, config: &Config, farms: &[Arc<Farm>]) {
         for (proxy, farm) in config.proxies.iter().zip(farms) {
+            self.restore_one(config, proxy, farm);
+        }
+    }
+
+    /// The same for one proxy.
+    pub(super) fn restore_one(&self, config: &Config, proxy: &Proxy, farm: &Farm) {
+        {
             let of_farm = self.notes.values().filter(|note| note.proxy == farm.name());
             for note in of_farm {
                 if let Some(added) = &note.added {

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::access::Running;
+use arc_swap::ArcSwap;
+use tokio::task::AbortHandle;
+
+use super::access::AccessLog;
+use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
 use crate::admin::events::Feed;
@@ -25,13 +29,11 @@ use crate::proxy::farm::Farm;
 /// State that both the control loop and the answering tasks see.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) config: Arc<Config>,
-    pub(super) farms: Vec<Arc<Farm>>,
+    in_force: ArcSwap<InForce>,
     /// Set when serving begins; stays empty in a file without `[proxy]`.
     pub(super) engine: OnceLock<Arc<Engine>>,
-    pub(super) access: Option<Running>,
+    pub(super) access: AccessLog,
     pub(super) started: Instant,
-    pub(super) limits: Limits,
     pub(super) workers: Workers,
     changing: Mutex<Changing>,
 }
@@ -58,7 +60,7 @@ pub(super) struct Changing {
 pub(super) struct Fixed {
     pub(super) config: Arc<Config>,
     pub(super) farms: Vec<Arc<Farm>>,
-    pub(super) access: Option<Running>,
+    pub(super) access: AccessLog,
     pub(super) started: Instant,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
@@ -67,15 +69,27 @@ pub(super) struct Fixed {
 impl Shared {
     pub(super) fn new(fixed: Fixed, changing: Changing) -> Self {
         Self {
-            config: fixed.config,
-            farms: fixed.farms,
+            in_force: ArcSwap::from_pointee(InForce::new(
+                fixed.config,
+                fixed.farms,
+                fixed.limits,
+            )),
             engine: OnceLock::new(),
             access: fixed.access,
             started: fixed.started,
-            limits: fixed.limits,
             workers: fixed.workers,
             changing: Mutex::new(changing),
         }
+    }
+
+    /// The configuration in force, and its farms.
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Puts another one in force.
+    pub(super) fn put_in_force(&self, next: InForce) {
+        self.in_force.store(Arc::new(next));
     }
 
     pub(super) fn changing(&self) -> MutexGuard<'_, Changing> {
@@ -84,6 +98,7 @@ impl Shared {
 
     /// Everything, at `now`.
     pub(super) fn status(&self, now: Instant) -> Status {
+        let in_force = self.in_force();
         let changing = self.changing();
         let millis = |since: Instant| {
             let age = now.saturating_duration_since(since).as_millis();
@@ -106,18 +121,15 @@ impl Shared {
             serving: changing.serving,
             keeper_heard_ms: changing.keeper_heard.map(millis),
             connections: wide(connections),
-            max_connections: self.limits.max_connections.into(),
+            max_connections: in_force.limits.max_connections.into(),
             workers: wide(self.workers.count),
             worker_cpus: self.workers.cpus.iter().copied().map(wide).collect(),
             shortages,
             log_dropped: log::dropped(),
-            access_log_dropped: self
-                .access
-                .as_ref()
-                .map_or(0, |access| access.sink.dropped()),
+            access_log_dropped: self.access.dropped(),
         };
-        let proxies = self.farms.iter().zip(&self.config.proxies).enumerate();
-        let proxies = proxies.map(|(at, (farm, config))| {
+        let proxies = in_force.proxies().map(|placed| {
+            let (at, config, farm) = (placed.slot, placed.config, placed.farm);
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
             let status = gather::proxy_status(config, &farm.stats(now), health, probed, now);
             let removed = changing.removed.iter();
@@ -156,6 +168,8 @@ pub(super) struct Doors {
     admin_path: PathBuf,
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
+    /// The task behind that door.
+    http_task: Option<AbortHandle>,
     tried: Instant,
     feed: Arc<Feed>,
 }
@@ -169,6 +183,7 @@ impl Doors {
             admin: Door::Blocked(admin_path.clone()),
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
+            http_task: None,
             tried: clock::now(),
             feed: Arc::default(),
         };
@@ -203,15 +218,30 @@ impl Doors {
         self.http = self.http.take().map(|door| match door {
             Door::Bound(listener) => {
                 let source = Arc::clone(source);
-                tokio::spawn(async move {
+                let task = tokio::spawn(async move {
                     if let Err(error) = http::serve(listener, source).await {
                         tracing::error!(%error, "metrics listener cannot be served");
                     }
                 });
+                self.http_task = Some(task.abort_handle());
                 Door::Served
             }
             other @ (Door::Blocked(_) | Door::Served) => other,
         });
+    }
+
+    /// Has questions over HTTP answered there and no longer here.
+    pub(super) fn move_http(&mut self, to: HttpDoor) {
+        let door = match to {
+            HttpDoor::Same => return,
+            HttpDoor::Off => None,
+            HttpDoor::Blocked(address) => Some(Door::Blocked(address)),
+            HttpDoor::Bound(listener) => Some(Door::Bound(listener)),
+        };
+        if let Some(task) = self.http_task.take() {
+            task.abort();
+        }
+        self.http = door;
     }
 
     /// Leaves no socket file behind.
@@ -235,6 +265,39 @@ impl Doors {
                 Ok(listener) => self.http = Some(Door::Bound(listener)),
                 Err(error) => complain(first, &address.to_string(), &error),
             }
+        }
+    }
+}
+
+/// Where questions over HTTP are to be answered.
+#[derive(Debug)]
+pub(super) enum HttpDoor {
+    /// Where they are.
+    Same,
+    /// Nowhere.
+    Off,
+    /// Here, once the present door is closed.
+    Blocked(SocketAddr),
+    /// Here.
+    Bound(TcpListener),
+}
+
+impl HttpDoor {
+    /// Opens what `to` asks for beside the door at `from`.
+    pub(super) fn open(from: Option<SocketAddr>, to: Option<SocketAddr>) -> std::io::Result<Self> {
+        let Some(address) = to.filter(|_| from != to) else {
+            return Ok(if from == to { Self::Same } else { Self::Off });
+        };
+        match http::bind(address) {
+            Ok(listener) => Ok(Self::Bound(listener)),
+            // In its own way, as far as one can tell: the same port of another address.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && from.is_some_and(|from| from.port() == address.port()) =>
+            {
+                Ok(Self::Blocked(address))
+            }
+            Err(error) => Err(error),
         }
     }
 }

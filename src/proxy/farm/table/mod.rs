@@ -120,11 +120,7 @@ impl Farm {
         let mut done = Reconciled::default();
         let roster = self.roster();
         let wants = |member: &Member| {
-            wanted.iter().find(|spec| {
-                spec.name == member.name
-                    && spec.address == member.address
-                    && spec.check_address == member.check_address
-            })
+            wanted.iter().find(|spec| member.is_at(spec))
         };
         let stays = |member: &Member| member.origin != origin || wants(member).is_some();
         // Those that are new have not been probed: the former serve until one of them is ready.
@@ -179,6 +175,17 @@ impl Farm {
             }
         }
         done
+    }
+
+    /// A member that is as the file names it, and is one for somebody else's sake, becomes the
+    /// file's.
+    pub(super) fn adopt(&self, spec: &ServerSpec) {
+        let roster = self.roster();
+        let mut present = roster.present();
+        let found = present.find(|(_, m)| m.origin != Origin::File && m.is_at(spec));
+        if let Some((place, _)) = found {
+            self.alter(place, |table| table.adopt(place));
+        }
     }
 
     fn is_usable(&self, place: usize) -> bool {
