@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::probe::Verdict;
 use super::task::Finding;
-use crate::config::model::{Config, Proxy};
+use crate::config::model::Config;
 use crate::ipc::message::ServerSnapshot;
 
 /// Verdicts of a previous process that are older than this are not believed.
@@ -76,17 +76,33 @@ impl Board {
     /// Nothing is known.
     #[must_use]
     pub fn new(config: &Config, now: Instant) -> Self {
-        let proxies = config.proxies.iter();
-        let proxies = proxies.map(|proxy| ProxyBoard::new(proxy, now));
+        let proxies = config.proxies.iter().map(|proxy| ProxyBoard {
+            name: proxy.name.clone(),
+            servers: proxy
+                .servers
+                .iter()
+                .map(|server| Some(Health::unknown(&server.name, !server.disabled, now)))
+                .collect(),
+            epoch: Epoch::default(),
+            probed: false,
+            undiscovered: proxy.servers.is_empty(),
+        });
         Self {
             proxies: proxies.collect(),
         }
     }
 
-    /// A proxy comes, and nothing is known of its servers. `at` is where one has gone, or the next
-    /// free number.
-    pub fn begin(&mut self, at: usize, proxy: &Proxy, now: Instant) {
-        let board = ProxyBoard::new(proxy, now);
+    /// A proxy comes, or comes back: its servers are added one by one, and it counts as probed once
+    /// [`Self::discovered`] was said and all of them were. `at` is the place of one that has gone,
+    /// or the next free number.
+    pub fn begin(&mut self, at: usize, name: &str) {
+        let board = ProxyBoard {
+            name: name.to_owned(),
+            servers: Vec::new(),
+            epoch: Epoch::default(),
+            probed: false,
+            undiscovered: true,
+        };
         match self.proxies.get_mut(at) {
             Some(gone) => *gone = board,
             None => self.proxies.push(board),
@@ -240,19 +256,6 @@ impl Board {
 }
 
 impl ProxyBoard {
-    fn new(proxy: &Proxy, now: Instant) -> Self {
-        let servers = proxy.servers.iter();
-        let servers =
-            servers.map(|server| Some(Health::unknown(&server.name, !server.disabled, now)));
-        Self {
-            name: proxy.name.clone(),
-            servers: servers.collect(),
-            epoch: Epoch::default(),
-            probed: false,
-            undiscovered: proxy.servers.is_empty(),
-        }
-    }
-
     fn is_probed(&self) -> bool {
         let mut servers = self.servers.iter().flatten();
         let all = servers.all(|server| server.up.is_some() || !server.watched);

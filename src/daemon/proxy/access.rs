@@ -155,6 +155,11 @@ impl Access {
 }
 
 impl Running {
+    /// Where records go.
+    pub(super) fn sink(&self) -> AccessSink {
+        self.sink.clone()
+    }
+
     /// Waits until every record offered so far is written, at most [`DRAIN_WITHIN`]: a round that
     /// begins after this call leaves none of them, and the second one to end from here did.
     pub(super) async fn drain(&self) {

@@ -92,8 +92,10 @@ pub(super) fn take_in(shared: &Shared, finding: Finding) {
 pub(super) fn reconcile(shared: &Shared, farm: &Farm, update: &Update) {
     let name = farm.name();
     let done = farm.reconcile(Origin::Discovered, &update.servers);
-    let known = &mut shared.changing().known;
-    known.settle(update.proxy, done.is_settled());
+    shared
+        .changing()
+        .known
+        .settle(update.proxy, done.is_settled());
     tell(name, &done);
     for server in &done.held {
         let (proxy, reason) = (name, "no other is ready");

@@ -3,12 +3,15 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Farm;
 use super::table::Reconciled;
 use crate::config::model;
+use crate::health::fsm::Health;
 use crate::proxy::rebalance::Rebalancing;
-use crate::proxy::roster::{self, Origin, ServerSpec};
+use crate::proxy::dispatch::verdicts::Checked;
+use crate::proxy::roster::{self, AddError, Origin, ServerSpec};
 use crate::proxy::sources::Sources;
 
 impl Farm {
@@ -26,6 +29,18 @@ impl Farm {
         let taken = roster.all().filter(|(_, m)| m.origin != Origin::Discovered);
         let needed = taken.count() + new + found;
         needed.saturating_sub(self.addresses.len())
+    }
+
+    /// How the server at this place is, by its checks; `None`: nothing is known.
+    #[must_use]
+    pub fn health(&self, place: usize) -> Option<Health> {
+        self.dispatch().server(place)?.health()
+    }
+
+    /// Client connections now, running and queued.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.gate.inside()
     }
 
     /// Puts `config` in force, but for the servers and what workers keep: see
@@ -55,6 +70,32 @@ impl Farm {
             }
             (None, None) => {}
         }
+    }
+
+    /// Makes a server of the file a member that was checked already. Another one of its name goes,
+    /// and not before this one may take connections. One that is a member as it is stays.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing has changed then.
+    pub fn bring(
+        &self,
+        spec: &ServerSpec,
+        (checked, at): (Checked, Instant),
+    ) -> Result<usize, AddError> {
+        let before = self.roster();
+        let namesake = before.place(&spec.name);
+        let namesake = namesake.and_then(|place| Some((place, before.member(place)?)));
+        if let Some((place, _)) = namesake.filter(|(_, member)| member.is_at(spec)) {
+            return Ok(place);
+        }
+        let namesake = namesake.map(|(place, _)| place);
+        let place = self.succeed(namesake, spec, Origin::File, |dispatch, place| {
+            dispatch.on_check(place, checked, at);
+        })?;
+        if checked.found.is_ready() {
+            self.passed_check(place, at);
+        }
+        Ok(place)
     }
 
     /// Makes the members that the file names those in `wanted`. One that an operator added, or that

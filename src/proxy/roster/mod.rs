@@ -235,6 +235,31 @@ impl Table {
         Ok(seated)
     }
 
+    /// Gives a server a place, and lets the member at `before` go, whose name it may have.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing has changed then.
+    pub fn succeed(
+        &mut self,
+        before: Option<usize>,
+        spec: ServerSpec,
+        origin: Origin,
+    ) -> Result<Seated, AddError> {
+        let named = self.roster.place(&spec.name);
+        if named.is_some() && named != before {
+            return Err(AddError::NameTaken);
+        }
+        let seated = match self.leaver_like(&spec) {
+            Some(place) => Seated::Again(place),
+            None => Seated::Fresh(self.free_place()?),
+        };
+        if let Some(before) = before {
+            self.remove(before);
+        }
+        self.seat(seated.place(), spec, origin);
+        Ok(seated)
+    }
+
     /// Lets a member go; `false`: there is none here, or it is leaving already.
     pub fn remove(&mut self, place: usize) -> bool {
         let removed = self.change(place, |member| member.leaving = true);

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::{Farm, LeavingStats};
 use crate::proxy::counters::{ProxyTotals, ServerTotals};
+use crate::proxy::dispatch::Dispatch;
 use crate::proxy::dispatch::slots::Slots;
 use crate::proxy::roster::{AddError, Member, Origin, Roster, Seated, ServerSpec, Table};
 use crate::proxy::server::{AdminState, Server};
@@ -78,6 +79,38 @@ impl Farm {
         }
         self.publish(&seats);
         self.change(|dispatch| dispatch.add(place, spec));
+        Ok(place)
+    }
+
+    /// Makes a server a member in place of the one at `before`, with what is known of it. No moment
+    /// is without both.
+    pub(super) fn succeed(
+        &self,
+        before: Option<usize>,
+        spec: &ServerSpec,
+        origin: Origin,
+        known: impl FnOnce(&mut Dispatch, usize),
+    ) -> Result<usize, AddError> {
+        let mut seats = self.seats();
+        let seated = seats.table.succeed(before, spec.clone(), origin)?;
+        let place = seated.place();
+        match seated {
+            Seated::Fresh(_) => self.prepare(&mut seats, place, spec.address),
+            Seated::Again(_) => {}
+        }
+        self.publish(&seats);
+        self.judge(|dispatch| {
+            dispatch.add(place, spec);
+            known(dispatch, place);
+            if let Some(before) = before {
+                dispatch.remove(before);
+            }
+        });
+        drop(seats);
+        if let Some(before) = before {
+            self.doubts.clear(before);
+            self.tell_server_down(before);
+        }
         Ok(place)
     }
 

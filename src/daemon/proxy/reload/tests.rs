@@ -1,0 +1,3 @@
+//! What is in reach of a running process, and what is not.
+
+use super::*;
