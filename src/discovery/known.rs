@@ -126,9 +126,8 @@ impl Known {
         next.since = Some(now);
         if let Some(of) = self.proxies.get_mut(at) {
             for source in &mut next.sources {
-                let same = |before: &&Source| {
-                    before.kind == source.kind && before.label == source.label
-                };
+                let same =
+                    |before: &&Source| before.kind == source.kind && before.label == source.label;
                 if let Some(before) = of.sources.iter().find(same) {
                     *source = before.clone();
                 }
@@ -138,7 +137,10 @@ impl Known {
         }
         Update {
             proxy: at,
-            servers: self.proxies.get(at).map_or_else(Vec::new, |of| of.merged.clone()),
+            servers: self
+                .proxies
+                .get(at)
+                .map_or_else(Vec::new, |of| of.merged.clone()),
         }
     }
 

@@ -85,7 +85,9 @@ impl Sockets {
     pub(super) fn renew(&mut self, proxy: u16) {
         let old = 2 * proxy..2 * proxy + 2;
         for pool in old.clone() {
-            let spare = self.pool_mut(pool).map(|pool| std::mem::take(&mut pool.spare));
+            let spare = self
+                .pool_mut(pool)
+                .map(|pool| std::mem::take(&mut pool.spare));
             self.graves.extend(spare.into_iter().flatten());
         }
         for (_, sock) in &mut self.socks {

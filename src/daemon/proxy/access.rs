@@ -188,7 +188,11 @@ fn write(
     render(record, farms, settings).map_or(0, |line| writer.write(&line))
 }
 
-fn render(record: &AccessRecord, farms: &[Arc<Farm>], settings: &model::AccessLog) -> Option<String> {
+fn render(
+    record: &AccessRecord,
+    farms: &[Arc<Farm>],
+    settings: &model::AccessLog,
+) -> Option<String> {
     let farm = farms.get(record.proxy)?;
     let server = record.server.and_then(|place| farm.member(place));
     let code = record.end.to_string();

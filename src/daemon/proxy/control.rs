@@ -144,8 +144,7 @@ impl Control {
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
-        let access =
-            AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?;
+        let access = AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?;
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
@@ -333,7 +332,8 @@ impl Control {
         let mut changing = self.shared.changing();
         for (slot, farm) in in_force.watched() {
             let board = &mut changing.board;
-            self.watchers.follow(slot, &farm.config(), &farm, board, now);
+            self.watchers
+                .follow(slot, &farm.config(), &farm, board, now);
         }
     }
 

@@ -70,7 +70,9 @@ impl InForce {
 
     /// The farms of the file's proxies, in file order.
     pub(super) fn present(&self) -> Vec<Arc<Farm>> {
-        self.proxies().map(|placed| Arc::clone(placed.farm)).collect()
+        self.proxies()
+            .map(|placed| Arc::clone(placed.farm))
+            .collect()
     }
 
     /// The slot of the farm with this name, one that is leaving or has left included.

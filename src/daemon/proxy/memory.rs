@@ -93,9 +93,8 @@ impl Memory {
         }
         for (proxy, server, listed) in idle {
             let note = self.note_of(&proxy, &server);
-            let stale = note.is_some_and(|note| {
-                listed && note.added.is_some() || !listed && note.removed
-            });
+            let stale =
+                note.is_some_and(|note| listed && note.added.is_some() || !listed && note.removed);
             if stale {
                 self.note(&proxy, &server, |note| {
                     note.added = note.added.filter(|_| !listed);

@@ -69,11 +69,7 @@ pub(super) struct Fixed {
 impl Shared {
     pub(super) fn new(fixed: Fixed, changing: Changing) -> Self {
         Self {
-            in_force: ArcSwap::from_pointee(InForce::new(
-                fixed.config,
-                fixed.farms,
-                fixed.limits,
-            )),
+            in_force: ArcSwap::from_pointee(InForce::new(fixed.config, fixed.farms, fixed.limits)),
             engine: OnceLock::new(),
             access: fixed.access,
             started: fixed.started,

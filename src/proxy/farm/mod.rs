@@ -225,11 +225,7 @@ impl Farm {
     }
 
     /// Connects the farm to an engine's workers; `false`: it is served already.
-    pub(super) fn attach(
-        &self,
-        proxy: usize,
-        mailboxes: &[Arc<Mailbox>],
-    ) -> bool {
+    pub(super) fn attach(&self, proxy: usize, mailboxes: &[Arc<Mailbox>]) -> bool {
         let servers = self.addresses.len();
         let counters = mailboxes.iter();
         let counters = counters.map(|_| Arc::new(WorkerCounters::new(servers)));
@@ -315,7 +311,10 @@ impl Farm {
         let (totals, server_totals) = self.totals();
         let roster = self.roster();
         let config = self.config();
-        let counted = self.sources.get().filter(|_| config.guard.per_source.is_some());
+        let counted = self
+            .sources
+            .get()
+            .filter(|_| config.guard.per_source.is_some());
         let sources = counted.map(|sources| sources.overview(TALKERS_MAX));
         let dispatch = self.dispatch();
         let servers = roster

@@ -15,7 +15,8 @@ impl Farm {
 
     /// Plans the next step.
     pub(super) fn rebalance(&self, now: Instant) {
-        let (Some(rebalancing), Some(attached)) = (self.rebalancing.get(), self.attached.get()) else {
+        let (Some(rebalancing), Some(attached)) = (self.rebalancing.get(), self.attached.get())
+        else {
             return;
         };
         let seats = self.dispatch().seats();

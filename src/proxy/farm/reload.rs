@@ -9,8 +9,8 @@ use super::Farm;
 use super::table::Reconciled;
 use crate::config::model;
 use crate::health::fsm::Health;
-use crate::proxy::rebalance::Rebalancing;
 use crate::proxy::dispatch::verdicts::Checked;
+use crate::proxy::rebalance::Rebalancing;
 use crate::proxy::roster::{self, AddError, Origin, ServerSpec};
 use crate::proxy::sources::Sources;
 
@@ -85,13 +85,21 @@ impl Farm {
         let before = self.roster();
         let namesake = before.place(&spec.name);
         let namesake = namesake.and_then(|place| Some((place, before.member(place)?)));
-        if let Some((place, _)) = namesake.filter(|(_, member)| member.is_at(spec)) {
-            return Ok(place);
-        }
-        let namesake = namesake.map(|(place, _)| place);
-        let place = self.succeed(namesake, spec, Origin::File, |dispatch, place| {
-            dispatch.on_check(place, checked, at);
-        })?;
+        let place = match namesake {
+            Some((place, member)) if member.is_at(spec) => {
+                if self.health(place).is_some() {
+                    return Ok(place);
+                }
+                self.on_check(place, checked, at);
+                place
+            }
+            Some(_) | None => {
+                let namesake = namesake.map(|(place, _)| place);
+                self.succeed(namesake, spec, Origin::File, |dispatch, place| {
+                    dispatch.on_check(place, checked, at);
+                })?
+            }
+        };
         if checked.found.is_ready() {
             self.passed_check(place, at);
         }

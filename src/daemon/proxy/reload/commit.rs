@@ -30,7 +30,13 @@ impl Control {
         self.memory.follow(&prepared.config);
         let settled = self.settle_farms(&prepared, now);
         self.reshape(&prepared);
-        self.watch(prepared.renewed, prepared.checks, &prepared.proxies, settled, now);
+        self.watch(
+            prepared.renewed,
+            prepared.checks,
+            &prepared.proxies,
+            settled,
+            now,
+        );
         self.follow_sources(&prepared.proxies, now);
         match prepared.access {
             AccessPlan::Same => {}
@@ -302,7 +308,11 @@ impl Control {
                 && let Some(engine) = self.shared.engine.get()
             {
                 let proxy = farm.map(|farm| farm.name());
-                tracing::warn!(proxy, connections, "connections of a removed proxy are reset");
+                tracing::warn!(
+                    proxy,
+                    connections,
+                    "connections of a removed proxy are reset"
+                );
                 engine.end_proxy(leaving.slot);
             }
         }

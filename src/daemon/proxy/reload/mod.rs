@@ -245,6 +245,3 @@ fn refused(problem: String) -> PrepareAnswer {
         problems: vec![problem],
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -107,7 +107,9 @@ impl Control {
     /// Does everything that can fail.
     pub(super) fn plan(&self, text: &str, fresh: Fresh) -> Result<Prepared, Hindrance> {
         let config = config::load(text).map_err(|problems| {
-            let lines = problems.into_iter().map(|p| format!("{}: {}", p.code, p.message));
+            let lines = problems
+                .into_iter()
+                .map(|p| format!("{}: {}", p.code, p.message));
             Hindrance::Refused(lines.collect())
         })?;
         let in_force = self.shared.in_force();
@@ -144,7 +146,9 @@ impl Control {
             return Err(Hindrance::Process(why.to_owned()));
         }
         let unreadable = needed(config);
-        let mut unreadable = unreadable.iter().filter(|p| !is_readable(&self.sandbox.read, p));
+        let mut unreadable = unreadable
+            .iter()
+            .filter(|p| !is_readable(&self.sandbox.read, p));
         match unreadable.next() {
             None => Ok(()),
             Some(path) => Err(Hindrance::Process(format!(
@@ -282,7 +286,9 @@ impl Control {
             return Ok(AccessPlan::Off);
         };
         let farms = Arc::clone(&self.shared.access.farms);
-        let running = next.spawn(farms).map_err(|error| refused(error.to_string()))?;
+        let running = next
+            .spawn(farms)
+            .map_err(|error| refused(error.to_string()))?;
         Ok(AccessPlan::Next(running))
     }
 
@@ -406,4 +412,56 @@ fn said(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each proxy of the second text is to a process that began with the first.
+    fn kinds(before: &str, after: &str) -> Vec<(usize, Kind)> {
+        let before = config::load(before).unwrap();
+        let farms = before.proxies.iter().map(Farm::new).map(Arc::new).collect();
+        let limits = Limits::of(&before, 1);
+        let in_force = InForce::new(Arc::new(before), farms, limits);
+        let mut next = in_force.farms.len();
+        let after = config::load(after).unwrap();
+        let planned = after.proxies.iter();
+        let planned = planned.map(|proxy| plan_one(&in_force, proxy, &mut next));
+        planned.map(|one| (one.slot, one.kind)).collect()
+    }
+
+    fn proxy(name: &str, more: &str) -> String {
+        format!("[proxy.{name}]\nlisten = \"127.0.0.1:1\"\nbackends = [\"10.0.0.1:1\"]\n{more}\n")
+    }
+
+    #[test]
+    fn only_what_differs_is_touched_and_slots_stay() {
+        let (p, q) = (proxy("p", ""), proxy("q", "").replace(":1\"", ":2\""));
+        let both = format!("{p}{q}");
+        assert_eq!(kinds(&both, &both), [(0, Kind::Same), (1, Kind::Same)]);
+        let turned = format!("# turned\n{q}{p}");
+        assert_eq!(kinds(&both, &turned), [(1, Kind::Same), (0, Kind::Same)]);
+        let other = proxy("r", "").replace(":1\"", ":3\"");
+        let third = format!("{other}{q}");
+        assert_eq!(kinds(&both, &third), [(2, Kind::New), (1, Kind::Same)]);
+    }
+
+    #[test]
+    fn checks_begin_anew_only_where_they_are_made_in_another_way() {
+        let kind = |more: &str| kinds(&proxy("p", ""), &proxy("p", more)).remove(0).1;
+        let changed = |checks, sources| Kind::Changed { checks, sources };
+        assert_eq!(kind("idle-timeout = \"1m\""), changed(false, false));
+        assert_eq!(kind("balance = \"first\""), changed(false, false));
+        assert_eq!(kind("check = \"tls\""), changed(true, false));
+        assert_eq!(kind("source = \"10.0.0.9\""), changed(true, false));
+        assert_eq!(
+            kind("proxy-protocol = { send = \"v2\" }"),
+            changed(true, false)
+        );
+        assert_eq!(
+            kind("backends-file = \"/etc/lbd/b.json\""),
+            changed(false, true)
+        );
+    }
 }

@@ -152,9 +152,7 @@ impl Farm {
     pub fn reconcile(&self, origin: Origin, wanted: &[ServerSpec]) -> Reconciled {
         let mut done = Reconciled::default();
         let roster = self.roster();
-        let wants = |member: &Member| {
-            wanted.iter().find(|spec| member.is_at(spec))
-        };
+        let wants = |member: &Member| wanted.iter().find(|spec| member.is_at(spec));
         let stays = |member: &Member| member.origin != origin || wants(member).is_some();
         // Those that are new have not been probed: the former serve until one of them is ready.
         let bare = {

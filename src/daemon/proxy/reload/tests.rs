@@ -1,3 +1,0 @@
-//! What is in reach of a running process, and what is not.
-
-use super::*;
