@@ -24,6 +24,7 @@ mod operator;
 mod promises;
 mod routed;
 mod routed_lab;
+mod scrape;
 mod strangers;
 mod transparent;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         migration::CASES,
         operator::CASES,
         routed::CASES,
+        scrape::CASES,
         strangers::CASES,
         transparent::CASES,
         doctor::CASES,
