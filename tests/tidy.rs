@@ -35,6 +35,8 @@ const PURE: &[&str] = &[
     "src/ipc/command.rs",
     "src/ipc/message.rs",
     "src/ipc/event.rs",
+    "src/ipc/reload.rs",
+    "src/ipc/route.rs",
     "src/ipc/runner.rs",
     "src/log/access.rs",
     "src/log/spacing.rs",
@@ -97,6 +99,11 @@ const PURE: &[&str] = &[
     "src/admin/table.rs",
     "src/admin/talkers.rs",
     "src/cli/demo/plan.rs",
+    "src/cli/top/draw.rs",
+    "src/cli/top/panels.rs",
+    "src/cli/top/rates.rs",
+    "src/cli/top/servers.rs",
+    "src/cli/top/state.rs",
 ];
 
 /// Words that a pure file never says: clocks, sockets, executors, randomness, logging.

@@ -149,6 +149,7 @@ fn unknown_name(names: &[String], vrrp: &VrrpStatus) -> Option<String> {
 fn render(outcome: &Outcome, args: &FailoverArgs) -> String {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
+        Outcome::Reload(_) => return "the daemon answers another question\n".to_owned(),
         Outcome::Refused(why) => return format!("refused: {}\n", escape(why)),
         Outcome::Unknown(why) => {
             return format!("nobody knows how it ended: {}\n", escape(why));
@@ -175,7 +176,7 @@ fn shown(vips: &[VipOutcome], all: bool) -> impl Iterator<Item = &VipOutcome> {
         .filter(move |vip| !all || nothing || !elsewhere(vip))
 }
 
-fn line(vip: &VipOutcome) -> String {
+pub(super) fn line(vip: &VipOutcome) -> String {
     let name = &vip.vip;
     let ms = vip.elapsed_ms;
     let active = match (&vip.node, vip.active) {
@@ -204,7 +205,7 @@ fn line(vip: &VipOutcome) -> String {
 fn verdict(outcome: &Outcome, all: bool) -> u8 {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Refused(_) | Outcome::Unknown(_) => return FAILURE,
+        Outcome::Refused(_) | Outcome::Unknown(_) | Outcome::Reload(_) => return FAILURE,
     };
     let mut exit = 0;
     for vip in shown(vips, all) {

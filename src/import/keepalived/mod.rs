@@ -162,6 +162,14 @@ fn all(node: &lex::Node, fate: Fate, why: &str, work: &mut Work) {
 }
 
 fn group(node: &lex::Node, file: &mut File, work: &mut Work) {
+    if work.alone {
+        lost(
+            node,
+            "its members differ in what decides elections: lbd moves them one by one",
+            work,
+        );
+        return;
+    }
     work.ledger.mark(node.id, Fate::Exact, "");
     let mut members = Vec::new();
     for inner in node.inside() {
