@@ -210,6 +210,3 @@ fn labels(input: &Input<'_>) -> Vec<String> {
     };
     sources.iter().map(label).collect()
 }
-
-#[cfg(test)]
-mod tests;

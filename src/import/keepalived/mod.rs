@@ -1,11 +1,13 @@
 //! keepalived.conf of every node, as one: `lex` makes a tree of each, `instance` and `script` read
 //! it, `global` has what holds for a file, `merge` makes one `[vip.NAME]` of the instances that are
-//! the same virtual router, `traps` says what would not have worked.
+//! the same virtual router, with `nodes`, `track` and `behaviour` for its parts, `traps` says what would not have worked.
 
+mod behaviour;
 mod global;
 mod instance;
 mod lex;
 mod merge;
+mod nodes;
 mod script;
 mod track;
 mod traps;
