@@ -131,6 +131,10 @@ fn of_keeper(outcome: &Outcome) -> Said {
                 good: vips.iter().all(|vip| is_good(vip.result)),
             }
         }
+        Outcome::Reload(_) => Said {
+            text: "the daemon answers another question".to_owned(),
+            good: false,
+        },
         Outcome::Refused(why) => Said {
             text: format!("refused: {why}"),
             good: false,

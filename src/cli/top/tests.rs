@@ -101,13 +101,11 @@ fn channel() -> ChannelStatus {
 fn node(seconds: u64) -> Status {
     let vrrp = VrrpStatus {
         vips: vec![vip()],
-        routes: Vec::new(),
         keeper_pid: 5,
         proxy_starts: 1,
-        proxy_starved: 0,
-        proxy_hung: 0,
         realtime: true,
         channel: Some(channel()),
+        ..VrrpStatus::default()
     };
     Status {
         process: ProcessStatus {

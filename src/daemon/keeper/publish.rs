@@ -186,6 +186,7 @@ impl Keeper {
             proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
             channel: self.peers.status(now),
+            reload: self.reload_status(),
         }
     }
 
