@@ -142,12 +142,16 @@ pub(super) fn vips(frame: &mut Frame<'_>, area: Rect, top: &Top, looks: &Looks) 
     }
     let shown = usize::from(inside.height).saturating_sub(1);
     let hidden = skipped(top.chosen_vip(), rows.len(), shown);
+    let addresses = top.vips().iter().map(|vip| vip.addresses.join(", "));
+    let longest = addresses.map(|text| text.chars().count()).max();
+    let longest = u16::try_from(longest.unwrap_or(18)).unwrap_or(u16::MAX);
+    let widest = (area.width / 4).max(18);
     let table = Table::new(
         rows.into_iter().skip(hidden).collect::<Vec<_>>(),
         [
             Constraint::Length(14),
-            Constraint::Length(18),
-            Constraint::Length(12),
+            Constraint::Length(longest.clamp(7, widest)),
+            Constraint::Length(10),
             Constraint::Length(6),
             Constraint::Fill(1),
         ],
