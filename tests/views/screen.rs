@@ -40,6 +40,8 @@ struct Seen {
     pending: Option<String>,
     /// Bytes of a letter that is not over.
     rest: Vec<u8>,
+    /// All of it.
+    written: Vec<u8>,
 }
 
 impl Screen {
@@ -96,6 +98,14 @@ impl Screen {
         let lines = seen.cells.iter();
         let lines = lines.map(|line| line.iter().collect::<String>().trim_end().to_owned() + "\n");
         lines.collect()
+    }
+
+    /// Keeps what was written so far: a terminal of this size shows the same again.
+    pub fn picture(&self, name: &str) {
+        if let Some(dir) = super::pictures() {
+            let written = self.seen.lock().unwrap().written.clone();
+            std::fs::write(dir.join(name), written).expect("the directory is there");
+        }
     }
 
     pub fn press(&mut self, keys: &str) {
@@ -172,11 +182,13 @@ impl Seen {
             hidden_cursor: false,
             pending: None,
             rest: Vec::new(),
+            written: Vec::new(),
         }
     }
 
     fn write(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
+        self.written.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&self.rest) {
             Ok(text) => text.len(),
             Err(error) => error.valid_up_to(),

@@ -1,7 +1,9 @@
 //! `lbd top` on a real terminal, with a real pair behind it.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
+use lbd::admin::status::Status;
 use nix::sys::signal::Signal;
 
 use super::Case;
@@ -48,12 +50,6 @@ fn both(text: &str, lb1: &str, lb2: &str) -> bool {
     state_of(text, "lb1") == Some(lb1) && state_of(text, "lb2") == Some(lb2)
 }
 
-fn keep(name: &str, text: &str) {
-    if let Some(dir) = super::pictures() {
-        std::fs::write(dir.join(name), text).expect("the directory is there");
-    }
-}
-
 fn failover_from_top() {
     let pair = super::pair();
     let mut here = top(&pair, LB2);
@@ -61,7 +57,7 @@ fn failover_from_top() {
     let text = here.until("lb2 is active", 3_000, |text| {
         both(text, "backup", "active")
     });
-    keep("top-before.txt", &text);
+    here.picture("top-before");
     assert!(text.contains(" Servers  3 of 3 up "), "{text}");
     there.until("lb1 sees it", 3_000, |text| both(text, "backup", "active"));
     here.press("f");
@@ -73,7 +69,6 @@ fn failover_from_top() {
     let text = here.until("lb1 is active", 5_000, |text| {
         both(text, "active", "backup") && text.contains("lb1 (172.16.0.2) took over in ")
     });
-    keep("top-after.txt", &text);
     assert!(text.contains("held back after a failover"), "{text}");
     assert!(
         text.contains("state haproxy-vip: active → leaving"),
@@ -83,6 +78,7 @@ fn failover_from_top() {
         both(text, "active", "backup") && text.contains("backup → active")
     });
     assert_eq!(pair.only_holder(), Some(LB1));
+    here.picture("top-after");
     // The other node dies as a whole: its peer says so while it takes over.
     here.press("c");
     here.until("it asks", 2_000, |text| {
@@ -97,7 +93,8 @@ fn failover_from_top() {
     let text = there.until("lb2 is silent", 10_000, |text| {
         state_of(text, "lb1") == Some("active") && state_of(text, "lb2") == Some("SILENT")
     });
-    keep("top-silent.txt", &text);
+    there.picture("top-silent");
+    assert!(text.contains("the active node fell silent"), "{text}");
     here.until("nobody answers there", 10_000, |text| {
         text.contains("NO ANSWER")
     });
@@ -125,7 +122,7 @@ fn given_back() {
     assert_eq!(fails.ended(), Some(69));
     fails.is_as_before();
     let mut piped = Command::new(env!("CARGO_BIN_EXE_lbd"));
-    piped.arg("top").stdin(std::process::Stdio::null());
+    piped.arg("top").stdin(Stdio::null());
     let said = piped.output().unwrap();
     assert_eq!(said.status.code(), Some(2));
     let said = String::from_utf8(said.stderr).unwrap();
@@ -154,7 +151,7 @@ fn drain_from_top() {
         text.contains("Drain kube-apiserver/kube-apiserver-3?"),
         "{text}"
     );
-    keep("top-question.txt", &text);
+    screen.picture("top-question");
     screen.press("n");
     screen.until("nothing was done", 2_000, |text| {
         text.contains("nothing was changed")
@@ -182,10 +179,25 @@ fn watched_status() {
         text.starts_with("VIP 172.16.0.10 held by lb2 (172.16.0.3)") && text.contains("more lines")
     });
     pair.signal(LB2, Role::Keeper, Signal::SIGTERM);
-    let text = screen.until("lb1 is active", 5_000, |text| {
+    screen.until("lb1 is active", 5_000, |text| {
         text.starts_with("VIP 172.16.0.10 held by this node")
     });
-    keep("status-watched.txt", &text);
+    // To programs each answer is a line.
+    let mut json = Command::new(env!("CARGO_BIN_EXE_lbd"));
+    json.args(["status", "-w", "200ms", "-o", "json"])
+        .stdout(Stdio::piped());
+    let mut json = host.spawn(&mut json).unwrap();
+    let lines = BufReader::new(json.stdout.take().unwrap()).lines();
+    let uptimes: Vec<u64> = lines
+        .take(2)
+        .map(|line| {
+            let status: Status = serde_json::from_str(&line.unwrap()).unwrap();
+            status.process.uptime_ms
+        })
+        .collect();
+    json.kill().unwrap();
+    json.wait().unwrap();
+    assert!(uptimes[0] < uptimes[1], "{uptimes:?}");
     super::kill_keeper(&pair, LB1);
     pair.signal(LB1, Role::Proxy, Signal::SIGSTOP);
     screen.until("nobody answers", 10_000, |text| {
