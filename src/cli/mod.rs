@@ -13,13 +13,17 @@ mod failover;
 mod init;
 mod man;
 mod manifest;
+mod import;
 mod processes;
 mod reach;
 mod run;
 mod schema;
 mod servers;
 pub mod status;
+#[cfg(feature = "top")]
+mod top;
 mod version;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -112,6 +116,8 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Print the JSON Schema of lb.toml, for editors
     Schema(schema::SchemaArgs),
+    /// Make lb.toml of haproxy.cfg and keepalived.conf
+    Import(import::ImportArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -124,6 +130,9 @@ enum Command {
     Server(servers::ServerArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
+    /// Watch this node and its peer live, and give orders
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// The process that starts programs for the keeper
     #[command(hide = true)]
     Runner(processes::RunnerArguments),
@@ -163,12 +172,15 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
         Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
         Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
+        Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        #[cfg(feature = "top")]
+        Some(Command::Top(arguments)) => top::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }
