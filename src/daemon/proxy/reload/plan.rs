@@ -453,7 +453,7 @@ mod tests {
         let changed = |checks, sources| Kind::Changed { checks, sources };
         assert_eq!(kind("idle-timeout = \"1m\""), changed(false, false));
         assert_eq!(kind("balance = \"first\""), changed(false, false));
-        assert_eq!(kind("check = \"tls\""), changed(true, false));
+        assert_eq!(kind("check = { interval = \"3s\" }"), changed(true, false));
         assert_eq!(kind("source = \"10.0.0.9\""), changed(true, false));
         assert_eq!(
             kind("proxy-protocol = { send = \"v2\" }"),
