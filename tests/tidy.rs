@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[(&str, u8)] = &[
     ("units", 0),
     ("config", 1),
+    ("import", 2),
     ("net", 2),
     ("ipc", 2),
     ("metrics", 2),
@@ -30,6 +31,7 @@ const ORDER: &[(&str, u8)] = &[
 const PURE: &[&str] = &[
     "src/units.rs",
     "src/config",
+    "src/import",
     "src/ipc/command.rs",
     "src/ipc/counters.rs",
     "src/ipc/message.rs",
@@ -103,6 +105,11 @@ const PURE: &[&str] = &[
     "src/admin/table.rs",
     "src/admin/talkers.rs",
     "src/cli/demo/plan.rs",
+    "src/cli/top/draw.rs",
+    "src/cli/top/panels.rs",
+    "src/cli/top/rates.rs",
+    "src/cli/top/servers.rs",
+    "src/cli/top/state.rs",
 ];
 
 /// Words that a pure file never says: clocks, sockets, executors, randomness, logging.
