@@ -24,6 +24,7 @@ mod operator;
 mod promises;
 mod routed;
 mod routed_lab;
+mod scrape;
 mod strangers;
 mod transparent;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         imported::CASES,
         operator::CASES,
         routed::CASES,
+        scrape::CASES,
         strangers::CASES,
         transparent::CASES,
     ]
