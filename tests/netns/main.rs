@@ -16,6 +16,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod imported;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;
@@ -23,6 +24,7 @@ mod operator;
 mod promises;
 mod routed;
 mod routed_lab;
+mod scrape;
 mod strangers;
 mod transparent;
 
@@ -36,8 +38,10 @@ fn main() -> ExitCode {
         mixed_pair::CASES,
         promises::CASES,
         migration::CASES,
+        imported::CASES,
         operator::CASES,
         routed::CASES,
+        scrape::CASES,
         strangers::CASES,
         transparent::CASES,
     ]

@@ -16,12 +16,12 @@ use crate::admin::status::{
     ProcessStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus, Status,
 };
 use crate::ipc::command::{Failover, ReleaseHold};
+use crate::ipc::counters::SpanCounts;
 use crate::ipc::event::{Event, EventKind};
 use crate::ipc::message::{
     ChannelStatus, HeldBack, NodeView, PeerStatus, RouterView, VipStatus, VrrpCounters, VrrpState,
     VrrpStatus,
 };
-use crate::ipc::reload::ReloadStatus;
 
 fn server(number: u64, state: ServerState, seconds: u64) -> ServerStatus {
     ServerStatus {
@@ -67,6 +67,7 @@ fn vip() -> VipStatus {
             adverts: 7_200,
             jitter_p50_us: None,
             jitter_p99_us: None,
+            deviations: SpanCounts::default(),
             alive_unheard: false,
             rejected: Vec::new(),
         }],
@@ -102,14 +103,11 @@ fn channel() -> ChannelStatus {
 fn node(seconds: u64) -> Status {
     let vrrp = VrrpStatus {
         vips: vec![vip()],
-        routes: Vec::new(),
         keeper_pid: 5,
         proxy_starts: 1,
-        proxy_starved: 0,
-        proxy_hung: 0,
         realtime: true,
         channel: Some(channel()),
-        reload: ReloadStatus::default(),
+        ..VrrpStatus::default()
     };
     Status {
         process: ProcessStatus {

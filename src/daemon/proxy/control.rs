@@ -168,6 +168,7 @@ impl Control {
             config_path: welcome.config_path,
             serving: false,
             removed: memory.removed(),
+            paces: crate::admin::pace::Paces::default(),
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
@@ -317,6 +318,7 @@ impl Control {
         let in_force = self.shared.in_force();
         in_force.farms.iter().for_each(|farm| farm.tick(now));
         self.see_leavers_off(now);
+        self.shared.look(now);
         self.doors.serve(source, &self.orders_sender, now);
         if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
             && let Err(error) = self.clients.tick(engine, link, now)

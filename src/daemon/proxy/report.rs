@@ -15,6 +15,8 @@ use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
 use crate::admin::events::Feed;
+use crate::admin::measures::ProcessMeasures;
+use crate::admin::pace::Paces;
 use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
 use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
@@ -34,6 +36,8 @@ pub(super) struct Shared {
     pub(super) engine: OnceLock<Arc<Engine>>,
     pub(super) access: AccessLog,
     pub(super) started: Instant,
+    /// The same, seconds since 1970.
+    began: u64,
     pub(super) workers: Workers,
     changing: Mutex<Changing>,
 }
@@ -53,6 +57,8 @@ pub(super) struct Changing {
     pub(super) serving: bool,
     /// Servers of the file that operators removed: names of proxy and server.
     pub(super) removed: Vec<(String, String)>,
+    /// Rates and averages.
+    pub(super) paces: Paces,
 }
 
 /// What a [`Shared`] is made of.
@@ -73,6 +79,7 @@ impl Shared {
             engine: OnceLock::new(),
             access: fixed.access,
             started: fixed.started,
+            began: clock::unix_time().as_secs(),
             workers: fixed.workers,
             changing: Mutex::new(changing),
         }
@@ -90,6 +97,17 @@ impl Shared {
 
     pub(super) fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once a second: what rates are made of.
+    pub(super) fn look(&self, now: Instant) {
+        let in_force = self.in_force();
+        if !in_force.config.metrics.compat || !self.changing().paces.is_due(now) {
+            return;
+        }
+        let farms = in_force.proxies().map(|placed| placed.farm);
+        let all: Vec<_> = farms.map(|farm| farm.stats(now)).collect();
+        self.changing().paces.look(&all, now);
     }
 
     /// Everything, at `now`.
@@ -124,11 +142,17 @@ impl Shared {
             shortages,
             log_dropped: log::dropped(),
             access_log_dropped: self.access.dropped(),
+            measures: ProcessMeasures {
+                started: self.began,
+                compat: in_force.config.metrics.compat,
+            },
         };
         let proxies = in_force.proxies().map(|placed| {
             let (at, config, farm) = (placed.slot, placed.config, placed.farm);
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
-            let status = gather::proxy_status(config, &farm.stats(now), health, probed, now);
+            let paces = &changing.paces;
+            let stats = farm.stats(now);
+            let status = gather::proxy_status(config, &stats, health, probed, paces, now);
             let removed = changing.removed.iter();
             let removed = removed.filter(|(proxy, _)| *proxy == config.name);
             ProxyStatus {

@@ -30,6 +30,7 @@ use super::server::{AdminState, Operational};
 use super::slowstart;
 use super::sources::{Overview, Sources};
 use crate::config::model;
+use crate::metrics::spans::Counts;
 use crate::net::clock;
 
 mod rebalance;
@@ -108,6 +109,7 @@ impl Farm {
             seats: Mutex::new(Seats {
                 table,
                 before: vec![ServerTotals::default(); config.servers.len()],
+                connects_before: vec![Counts::default(); config.servers.len()],
             }),
             attached: OnceLock::new(),
             name: config.name.clone(),
@@ -309,6 +311,7 @@ impl Farm {
     #[must_use]
     pub fn stats(&self, now: Instant) -> FarmStats {
         let (totals, server_totals) = self.totals();
+        let (waits, connects) = self.spans();
         let roster = self.roster();
         let config = self.config();
         let counted = self
@@ -321,7 +324,8 @@ impl Farm {
             .present()
             .filter_map(|(place, member)| {
                 let totals = server_totals.get(place).copied().unwrap_or_default();
-                ServerStats::new(&dispatch, place, member, totals, now)
+                let connects = connects.get(place).copied().unwrap_or_default();
+                ServerStats::new(&dispatch, place, member, (totals, connects), now)
             })
             .collect();
         FarmStats {
@@ -337,6 +341,7 @@ impl Farm {
             queue_limit: dispatch.queue_limit(),
             sources,
             totals,
+            waits,
             servers,
             leaving: self.leaving(&roster),
         }
@@ -370,6 +375,8 @@ pub struct FarmStats {
     pub sources: Option<Overview>,
     /// Counters since the engine began.
     pub totals: ProxyTotals,
+    /// Waits that ended with a server, by how long they took.
+    pub waits: Counts,
     /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
     /// Servers that were removed and have connections still.
@@ -398,6 +405,8 @@ pub struct ServerStats {
     pub address: SocketAddr,
     /// Who made it a member.
     pub origin: Origin,
+    /// Whether it is used only when no other server is usable.
+    pub backup: bool,
     /// The weight it came with, where an operator's stands before it.
     pub own_weight: Option<u32>,
     /// What the health checks say.
@@ -420,6 +429,8 @@ pub struct ServerStats {
     pub connections_max: u32,
     /// `max-connections` as it applies now; `None`: unlimited.
     pub connections_limit: Option<u32>,
+    /// `connects-per-second`; `None`: as they come.
+    pub connects_per_second: Option<u32>,
     /// Milliseconds since its operational state changed; `None`: no verdict yet.
     pub since_ms: Option<u64>,
     /// How often it went down.
@@ -428,6 +439,8 @@ pub struct ServerStats {
     pub down_ms: u64,
     /// Counters since the engine began.
     pub totals: ServerTotals,
+    /// Connects it accepted, by how long they took.
+    pub connects: Counts,
 }
 
 impl ServerStats {
@@ -435,7 +448,7 @@ impl ServerStats {
         dispatch: &Dispatch,
         place: usize,
         member: &Member,
-        totals: ServerTotals,
+        (totals, connects): (ServerTotals, Counts),
         now: Instant,
     ) -> Option<Self> {
         let server = dispatch.server(place)?;
@@ -445,6 +458,7 @@ impl ServerStats {
             name: member.name.clone(),
             address: member.address,
             origin: member.origin,
+            backup: member.backup,
             own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
             standing: Standing::new(server, now),
@@ -456,12 +470,14 @@ impl ServerStats {
             connections: slots.used(),
             connections_max: slots.most(),
             connections_limit: dispatch.limit(place),
+            connects_per_second: member.connects_per_second.map(NonZeroU32::get),
             since_ms: server
                 .changed()
                 .map(|changed| millis(now.saturating_duration_since(changed))),
             downs: server.downs(),
             down_ms: millis(server.down_time(now)),
             totals,
+            connects,
         })
     }
 }
