@@ -182,6 +182,9 @@ const fn event_text(kind: EventKind) -> &'static str {
         EventKind::Notify => {
             "A notify program failed or took too long: whom it tells has not been told. Its output is in the log."
         }
+        EventKind::Reload => {
+            "Another configuration counts from here on, or was refused: then the old one goes on. `lbd reload` prints why."
+        }
     }
 }
 
