@@ -10,6 +10,7 @@ pub mod demo;
 mod events;
 mod explain;
 mod failover;
+mod import;
 mod init;
 mod man;
 mod manifest;
@@ -116,6 +117,8 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Print the JSON Schema of lb.toml, for editors
     Schema(schema::SchemaArgs),
+    /// Make lb.toml of haproxy.cfg and keepalived.conf
+    Import(import::ImportArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -172,6 +175,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
         Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
         Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
+        Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),

@@ -6,6 +6,7 @@ use super::probe::Verdict;
 use super::task::Finding;
 use crate::config::model::Config;
 use crate::ipc::message::ServerSnapshot;
+use crate::metrics::spans::Spans;
 
 /// Verdicts of a previous process that are older than this are not believed.
 pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub struct Health {
     pub checked: Option<Instant>,
     /// How long the last probe took.
     pub took: Option<Duration>,
+    /// How long each of them took.
+    pub spans: Spans,
     /// Finished probes.
     pub checks: u64,
     /// Those that were no success.
@@ -143,7 +146,9 @@ impl Board {
         };
         server.checks += 1;
         server.failures += u64::from(!ready);
-        server.took = Some(finding.finished.saturating_duration_since(finding.started));
+        let took = finding.finished.saturating_duration_since(finding.started);
+        server.took = Some(took);
+        server.spans.add(took);
         server.checked = Some(finding.finished);
         server.last = Some(finding.verdict.clone());
         server.counter = finding.counter;
@@ -250,6 +255,7 @@ impl Health {
             since: now,
             checked: None,
             took: None,
+            spans: Spans::default(),
             checks: 0,
             failures: 0,
             transitions: 0,

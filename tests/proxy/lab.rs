@@ -273,7 +273,10 @@ pub fn config(proxy: Proxy) -> Config {
         },
         access_log: None,
         admin: Admin { socket: None },
-        metrics: Metrics { listen: None },
+        metrics: Metrics {
+            listen: None,
+            compat: true,
+        },
         limits: Limits {
             max_connections: None,
             workers: None,

@@ -164,6 +164,7 @@ impl Control {
             config_path: welcome.config_path,
             serving: false,
             removed: memory.removed(),
+            paces: crate::admin::pace::Paces::default(),
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
@@ -306,6 +307,7 @@ impl Control {
         discoveries::again(&self.shared);
         self.follow_rosters(now);
         self.shared.farms.iter().for_each(|farm| farm.tick(now));
+        self.shared.look(now);
         self.doors.serve(source, &self.orders_sender, now);
         if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
             && let Err(error) = self.clients.tick(engine, link, now)

@@ -11,6 +11,8 @@ use super::access::Running;
 use super::limits::Limits;
 use super::placement::Workers;
 use crate::admin::events::Feed;
+use crate::admin::measures::ProcessMeasures;
+use crate::admin::pace::Paces;
 use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
 use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
@@ -31,6 +33,8 @@ pub(super) struct Shared {
     pub(super) engine: OnceLock<Arc<Engine>>,
     pub(super) access: Option<Running>,
     pub(super) started: Instant,
+    /// The same, seconds since 1970.
+    began: u64,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
     changing: Mutex<Changing>,
@@ -51,6 +55,8 @@ pub(super) struct Changing {
     pub(super) serving: bool,
     /// Servers of the file that operators removed: names of proxy and server.
     pub(super) removed: Vec<(String, String)>,
+    /// Rates and averages.
+    pub(super) paces: Paces,
 }
 
 /// What a [`Shared`] is made of.
@@ -72,6 +78,7 @@ impl Shared {
             engine: OnceLock::new(),
             access: fixed.access,
             started: fixed.started,
+            began: clock::unix_time().as_secs(),
             limits: fixed.limits,
             workers: fixed.workers,
             changing: Mutex::new(changing),
@@ -80,6 +87,15 @@ impl Shared {
 
     pub(super) fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once a second: what rates are made of.
+    pub(super) fn look(&self, now: Instant) {
+        if !self.config.metrics.compat || !self.changing().paces.is_due(now) {
+            return;
+        }
+        let all: Vec<_> = self.farms.iter().map(|farm| farm.stats(now)).collect();
+        self.changing().paces.look(&all, now);
     }
 
     /// Everything, at `now`.
@@ -116,11 +132,17 @@ impl Shared {
                 .access
                 .as_ref()
                 .map_or(0, |access| access.sink.dropped()),
+            measures: ProcessMeasures {
+                started: self.began,
+                compat: self.config.metrics.compat,
+            },
         };
         let proxies = self.farms.iter().zip(&self.config.proxies).enumerate();
         let proxies = proxies.map(|(at, (farm, config))| {
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
-            let status = gather::proxy_status(config, &farm.stats(now), health, probed, now);
+            let paces = &changing.paces;
+            let stats = farm.stats(now);
+            let status = gather::proxy_status(config, &stats, health, probed, paces, now);
             let removed = changing.removed.iter();
             let removed = removed.filter(|(proxy, _)| *proxy == config.name);
             ProxyStatus {

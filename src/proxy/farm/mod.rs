@@ -30,6 +30,7 @@ use super::server::{AdminState, Operational};
 use super::slowstart;
 use super::sources::{Overview, Sources};
 use crate::config::model;
+use crate::metrics::spans::Counts;
 use crate::net::clock;
 
 mod rebalance;
@@ -101,6 +102,7 @@ impl Farm {
             seats: Mutex::new(Seats {
                 table,
                 before: vec![ServerTotals::default(); config.servers.len()],
+                connects_before: vec![Counts::default(); config.servers.len()],
             }),
             attached: OnceLock::new(),
             config: config.clone(),
@@ -304,6 +306,7 @@ impl Farm {
     #[must_use]
     pub fn stats(&self, now: Instant) -> FarmStats {
         let (totals, server_totals) = self.totals();
+        let (waits, connects) = self.spans();
         let roster = self.roster();
         let sources = self.sources.as_ref().map(|s| s.overview(TALKERS_MAX));
         let dispatch = self.dispatch();
@@ -311,7 +314,8 @@ impl Farm {
             .present()
             .filter_map(|(place, member)| {
                 let totals = server_totals.get(place).copied().unwrap_or_default();
-                ServerStats::new(&dispatch, place, member, totals, now)
+                let connects = connects.get(place).copied().unwrap_or_default();
+                ServerStats::new(&dispatch, place, member, (totals, connects), now)
             })
             .collect();
         FarmStats {
@@ -327,6 +331,7 @@ impl Farm {
             queue_limit: dispatch.queue_limit(),
             sources,
             totals,
+            waits,
             servers,
             leaving: self.leaving(&roster),
         }
@@ -360,6 +365,8 @@ pub struct FarmStats {
     pub sources: Option<Overview>,
     /// Counters since the engine began.
     pub totals: ProxyTotals,
+    /// Waits that ended with a server, by how long they took.
+    pub waits: Counts,
     /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
     /// Servers that were removed and have connections still.
@@ -388,6 +395,8 @@ pub struct ServerStats {
     pub address: SocketAddr,
     /// Who made it a member.
     pub origin: Origin,
+    /// Whether it is used only when no other server is usable.
+    pub backup: bool,
     /// The weight it came with, where an operator's stands before it.
     pub own_weight: Option<u32>,
     /// What the health checks say.
@@ -418,6 +427,8 @@ pub struct ServerStats {
     pub down_ms: u64,
     /// Counters since the engine began.
     pub totals: ServerTotals,
+    /// Connects it accepted, by how long they took.
+    pub connects: Counts,
 }
 
 impl ServerStats {
@@ -425,7 +436,7 @@ impl ServerStats {
         dispatch: &Dispatch,
         place: usize,
         member: &Member,
-        totals: ServerTotals,
+        (totals, connects): (ServerTotals, Counts),
         now: Instant,
     ) -> Option<Self> {
         let server = dispatch.server(place)?;
@@ -435,6 +446,7 @@ impl ServerStats {
             name: member.name.clone(),
             address: member.address,
             origin: member.origin,
+            backup: member.backup,
             own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
             standing: Standing::new(server, now),
@@ -452,6 +464,7 @@ impl ServerStats {
             downs: server.downs(),
             down_ms: millis(server.down_time(now)),
             totals,
+            connects,
         })
     }
 }

@@ -32,6 +32,8 @@ use crate::units::{AdvertInterval, Priority};
 
 /// The reason of a take-over that nobody announced.
 pub const FELL_SILENT: &str = "the active node fell silent";
+/// The reason of a take-over that the Active asked for.
+pub const RESIGNED: &str = "the active node resigned or cannot serve";
 /// Between two renewals of the address's lifetime.
 pub const RENEWAL: Duration = Duration::from_millis(500);
 /// A renewal that the kernel was too busy for is tried again after this.

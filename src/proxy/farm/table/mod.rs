@@ -7,6 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::{Farm, LeavingStats};
+use crate::metrics::spans::Counts;
 use crate::proxy::counters::{ProxyTotals, ServerTotals};
 use crate::proxy::dispatch::slots::Slots;
 use crate::proxy::roster::{AddError, Member, Origin, Roster, Seated, ServerSpec, Table};
@@ -18,6 +19,7 @@ use crate::units::Weight;
 pub(super) struct Seats {
     pub(super) table: Table,
     pub(super) before: Vec<ServerTotals>,
+    pub(super) connects_before: Vec<Counts>,
 }
 
 /// What [`Farm::reconcile`] did.
@@ -214,6 +216,19 @@ impl Farm {
         (proxy, servers)
     }
 
+    /// By how long they took: waits for a server, and each place's connects since its present user
+    /// came.
+    pub(super) fn spans(&self) -> (Counts, Vec<Counts>) {
+        let seats = self.seats();
+        let (waits, mut connects) = self.span_sums(seats.connects_before.len());
+        for (counts, before) in connects.iter_mut().zip(&seats.connects_before) {
+            for (count, before) in counts.iter_mut().zip(before) {
+                *count = count.wrapping_sub(*before);
+            }
+        }
+        (waits, connects)
+    }
+
     fn update(&self, place: usize, change: impl FnOnce(&mut ServerSpec)) -> bool {
         self.alter(place, |table| table.update(place, change))
     }
@@ -234,9 +249,15 @@ impl Farm {
     fn prepare(&self, seats: &mut Seats, place: usize, address: SocketAddr) {
         if seats.before.len() <= place {
             seats.before.resize(place + 1, ServerTotals::default());
+            seats.connects_before.resize(place + 1, Counts::default());
         }
         let (_, sums) = self.sums(seats.before.len());
         if let (Some(before), Some(sum)) = (seats.before.get_mut(place), sums.get(place)) {
+            *before = *sum;
+        }
+        let (_, spans) = self.span_sums(seats.connects_before.len());
+        if let (Some(before), Some(sum)) = (seats.connects_before.get_mut(place), spans.get(place))
+        {
             *before = *sum;
         }
         if let Some(present) = self.addresses.get(place) {
@@ -256,6 +277,17 @@ impl Farm {
             }
         }
         (proxy, totals)
+    }
+
+    fn span_sums(&self, servers: usize) -> (Counts, Vec<Counts>) {
+        let mut waits = Counts::default();
+        let mut connects = vec![Counts::default(); servers];
+        if let Some(attached) = self.attached.get() {
+            for counters in &attached.counters {
+                counters.sum_spans(&mut waits, &mut connects);
+            }
+        }
+        (waits, connects)
     }
 
     fn publish(&self, seats: &Seats) {
