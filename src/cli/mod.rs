@@ -7,6 +7,7 @@
 mod check;
 mod completions;
 pub mod demo;
+mod doctor;
 mod events;
 mod explain;
 mod failover;
@@ -103,6 +104,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
+    /// Look for what on this machine or its network would go wrong
+    Doctor(doctor::DoctorArgs),
     /// Say what happened on this node, and why
     Events(events::EventsArgs),
     /// Say what a code, a key, a metric or an exit code means
@@ -168,6 +171,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             completions::run(&arguments, Arguments::command()).into()
         }
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Doctor(arguments)) => doctor::run(&arguments).into(),
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Explain(arguments)) => explain::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
