@@ -16,6 +16,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod imported;
 mod doctor;
 mod lbd_pair;
 mod migration;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         mixed_pair::CASES,
         promises::CASES,
         migration::CASES,
+        imported::CASES,
         operator::CASES,
         routed::CASES,
         scrape::CASES,
