@@ -95,6 +95,30 @@ impl Board {
         }
     }
 
+    /// A proxy comes, or comes back: its servers are added one by one, and it counts as probed once
+    /// [`Self::discovered`] was said and all of them were. `at` is the place of one that has gone,
+    /// or the next free number.
+    pub fn begin(&mut self, at: usize, name: &str) {
+        let board = ProxyBoard {
+            name: name.to_owned(),
+            servers: Vec::new(),
+            epoch: Epoch::default(),
+            probed: false,
+            undiscovered: true,
+        };
+        match self.proxies.get_mut(at) {
+            Some(gone) => *gone = board,
+            None => self.proxies.push(board),
+        }
+    }
+
+    /// A proxy has gone.
+    pub fn end(&mut self, at: usize) {
+        if let Some(proxy) = self.proxies.get_mut(at) {
+            proxy.servers.clear();
+        }
+    }
+
     /// A server has come to a place. That it is not probed yet is no concern of a proxy that was.
     pub fn add(&mut self, proxy: usize, place: usize, name: &str, watched: bool, now: Instant) {
         let Some(proxy) = self.proxies.get_mut(proxy) else {

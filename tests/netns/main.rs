@@ -16,6 +16,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod imported;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         mixed_pair::CASES,
         promises::CASES,
         migration::CASES,
+        imported::CASES,
         operator::CASES,
         routed::CASES,
         scrape::CASES,

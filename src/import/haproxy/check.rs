@@ -271,7 +271,9 @@ fn http_rules(view: &View<'_>, http: &mut Http, work: &mut Work) {
                         "ssl" => http.tls = true,
                         "sni" => http.sni = rest.next().map(str::to_owned),
                         "default" | "linger" => {}
-                        "alpn" => drop(rest.next()),
+                        "alpn" => {
+                            rest.next();
+                        }
                         other => {
                             work.ledger.mark(
                                 id,

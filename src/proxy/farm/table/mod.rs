@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::{Farm, LeavingStats};
 use crate::metrics::spans::Counts;
 use crate::proxy::counters::{ProxyTotals, ServerTotals};
+use crate::proxy::dispatch::Dispatch;
 use crate::proxy::dispatch::slots::Slots;
 use crate::proxy::roster::{AddError, Member, Origin, Roster, Seated, ServerSpec, Table};
 use crate::proxy::server::{AdminState, Server};
@@ -83,6 +84,38 @@ impl Farm {
         Ok(place)
     }
 
+    /// Makes a server a member in place of the one at `before`, with what is known of it. No moment
+    /// is without both.
+    pub(super) fn succeed(
+        &self,
+        before: Option<usize>,
+        spec: &ServerSpec,
+        origin: Origin,
+        known: impl FnOnce(&mut Dispatch, usize),
+    ) -> Result<usize, AddError> {
+        let mut seats = self.seats();
+        let seated = seats.table.succeed(before, spec.clone(), origin)?;
+        let place = seated.place();
+        match seated {
+            Seated::Fresh(_) => self.prepare(&mut seats, place, spec.address),
+            Seated::Again(_) => {}
+        }
+        self.publish(&seats);
+        self.judge(|dispatch| {
+            dispatch.add(place, spec);
+            known(dispatch, place);
+            if let Some(before) = before {
+                dispatch.remove(before);
+            }
+        });
+        drop(seats);
+        if let Some(before) = before {
+            self.doubts.clear(before);
+            self.tell_server_down(before);
+        }
+        Ok(place)
+    }
+
     /// Removes a server: no new connections; those it has go on, and those in flight go elsewhere.
     /// Its place is free again once its last connection has ended. `false`: there is none here.
     pub fn remove(&self, place: usize) -> bool {
@@ -121,13 +154,7 @@ impl Farm {
     pub fn reconcile(&self, origin: Origin, wanted: &[ServerSpec]) -> Reconciled {
         let mut done = Reconciled::default();
         let roster = self.roster();
-        let wants = |member: &Member| {
-            wanted.iter().find(|spec| {
-                spec.name == member.name
-                    && spec.address == member.address
-                    && spec.check_address == member.check_address
-            })
-        };
+        let wants = |member: &Member| wanted.iter().find(|spec| member.is_at(spec));
         let stays = |member: &Member| member.origin != origin || wants(member).is_some();
         // Those that are new have not been probed: the former serve until one of them is ready.
         let bare = {
@@ -181,6 +208,17 @@ impl Farm {
             }
         }
         done
+    }
+
+    /// A member that is as the file names it, and is one for somebody else's sake, becomes the
+    /// file's.
+    pub(super) fn adopt(&self, spec: &ServerSpec) {
+        let roster = self.roster();
+        let mut present = roster.present();
+        let found = present.find(|(_, m)| m.origin != Origin::File && m.is_at(spec));
+        if let Some((place, _)) = found {
+            self.alter(place, |table| table.adopt(place));
+        }
     }
 
     fn is_usable(&self, place: usize) -> bool {
