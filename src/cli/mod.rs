@@ -168,7 +168,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => {
-            completions::run(&arguments, Arguments::command()).into()
+            completions::run(&arguments, &Arguments::command()).into()
         }
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments).into(),
@@ -177,7 +177,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
         Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Init(arguments)) => init::run(&arguments).into(),
-        Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
+        Some(Command::Man(arguments)) => man::run(&arguments, &Arguments::command()).into(),
         Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
         Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),

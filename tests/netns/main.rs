@@ -17,6 +17,7 @@
 mod lab;
 
 mod imported;
+mod doctor;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         scrape::CASES,
         strangers::CASES,
         transparent::CASES,
+        doctor::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)

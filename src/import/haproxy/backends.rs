@@ -228,7 +228,7 @@ fn own_fields(server: &Server, defaults: &Params, work: &mut Work) -> Vec<String
             port,
         ) {
             (Some(ip), Some(port)) => {
-                fields.push(format!("check-address = {}", words::socket(ip, port)))
+                fields.push(format!("check-address = {}", words::socket(ip, port)));
             }
             _ => work
                 .ledger

@@ -151,7 +151,7 @@ fn line(node: &lex::Node, found: &mut Instance, work: &mut Work) {
             );
         }
         "notify_master" | "notify_backup" | "notify_fault" | "notify_stop" | "notify" => {
-            notify(node, found, work)
+            notify(node, found, work);
         }
         name => match (global::garp_key(name), known(name)) {
             (Some(key), _) => global::garp(key, node, &mut found.garp, work),
