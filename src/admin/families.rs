@@ -133,6 +133,7 @@ families! {
     SERVER_WEIGHT = Gauge "lbd_server_weight" ["proxy", "server"], "Configured weight.";
     SERVER_CONNECTIONS = Gauge "lbd_server_connections" ["proxy", "server"], "Connections to the server.";
     SERVER_LIMIT = Gauge "lbd_server_connections_limit" ["proxy", "server"], "The most connections at once, slowstart applied; absent: unlimited.";
+    SERVER_RATE_LIMIT = Gauge "lbd_server_connects_per_second_limit" ["proxy", "server"], "The most new connections in a second; absent: as they come.";
     SERVER_CONNECTED = Counter "lbd_server_connected_total" ["proxy", "server"], "Connections the server has accepted.";
     SERVER_CONNECT_TIME = Histogram "lbd_server_connect_seconds" ["proxy", "server"], "How long those connects took.";
     SERVER_ATTEMPTS = Counter "lbd_server_connect_attempts_total" ["proxy", "server"], "Connects begun.";
