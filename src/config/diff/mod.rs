@@ -277,7 +277,7 @@ fn note(path: &[String], kind: ChangeKind) -> Option<&'static str> {
         (["admin", "socket"] | ["state-dir"] | ["limits", "workers" | "pin-workers"], _) => {
             Some(PROCESS)
         }
-        (["log", "target" | "format" | "facility"], _) => Some(LOG),
+        (["log", ..], _) => Some(LOG),
         (_, ChangeKind::Added | ChangeKind::Changed | ChangeKind::Removed) => None,
     }
 }
