@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::servers::{AddServer, ServerCommand, ServerName, Servers, ServersOutcome, SetWeight};
 use super::status::Status;
 use crate::ipc::command::{self, Failover, Outcome, ReleaseHold};
-use crate::ipc::event::Event;
+use crate::ipc::event::{Event, EventKind, Wanted};
 use crate::ipc::note::AdminWord;
 
 /// The version both sides speak.
@@ -57,6 +57,12 @@ pub enum Command {
         /// Go on with each further one, until the asker hangs up.
         #[serde(default)]
         follow: bool,
+        /// Only those of this moment and later, milliseconds since 1970.
+        #[serde(default)]
+        since_ms: Option<u64>,
+        /// Only those of these kinds; none: all.
+        #[serde(default)]
+        kinds: Vec<EventKind>,
     },
     /// Hand virtual IPs over to another node. For writers.
     Failover(Failover),
@@ -257,9 +263,28 @@ pub fn ask_events(
     path: &Path,
     last: u32,
     follow: bool,
+    take: impl FnMut(Vec<Event>) -> bool,
+) -> Result<(), AskError> {
+    ask_wanted_events(path, (last, follow), &Wanted::default(), take)
+}
+
+/// The same for some of the events. A daemon that knows no choice of events sends all: look again.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_wanted_events(
+    path: &Path,
+    (last, follow): (u32, bool),
+    wanted: &Wanted,
     mut take: impl FnMut(Vec<Event>) -> bool,
 ) -> Result<(), AskError> {
-    let mut answers = ask(path, Command::Events { last, follow }, PATIENCE)?;
+    let command = Command::Events {
+        last,
+        follow,
+        since_ms: wanted.since_ms,
+        kinds: wanted.kinds.clone(),
+    };
+    let mut answers = ask(path, command, PATIENCE)?;
     let mut content = answers.only(path)?;
     answers
         .wait_for_ever()

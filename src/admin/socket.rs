@@ -23,6 +23,7 @@ use super::protocol::{
 use super::servers::{ServerCommand, ServersOutcome};
 use super::{Order, Orders, Source};
 use crate::ipc::command::{self, NAMES_MAX, Outcome};
+use crate::ipc::event::{Event, Wanted};
 
 /// Askers at once; further ones wait in the kernel's backlog.
 const ASKERS_MAX: usize = 16;
@@ -108,14 +109,22 @@ async fn answer(
     let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
         Ok(line) => match parse(&line?) {
             Ok(Question {
-                command: Command::Events { last, follow },
+                command:
+                    Command::Events {
+                        last,
+                        follow,
+                        since_ms,
+                        kinds,
+                    },
                 ..
             }) => {
-                let (events, place) = feed.last(usize::try_from(last).unwrap_or(usize::MAX));
+                let wanted = Wanted { since_ms, kinds };
+                let last = usize::try_from(last).unwrap_or(usize::MAX);
+                let (events, place) = feed.last(last, &wanted);
                 match followers.try_acquire() {
                     Ok(_permit) if follow => {
                         tell(&mut stream, Content::Events(events)).await?;
-                        return follow_on(&mut stream, feed, place).await;
+                        return follow_on(&mut stream, feed, place, &wanted).await;
                     }
                     Err(_full) if follow => Content::Error("too many follow already".to_owned()),
                     Ok(_) | Err(_) => Content::Events(events),
@@ -131,7 +140,12 @@ async fn answer(
 }
 
 /// Tells of each further event until the asker hangs up or reads no more.
-async fn follow_on(stream: &mut UnixStream, feed: &Feed, mut place: Place) -> io::Result<()> {
+async fn follow_on(
+    stream: &mut UnixStream,
+    feed: &Feed,
+    mut place: Place,
+    wanted: &Wanted,
+) -> io::Result<()> {
     let mut silence = [0; 64];
     loop {
         let events = tokio::select! {
@@ -145,7 +159,10 @@ async fn follow_on(stream: &mut UnixStream, feed: &Feed, mut place: Place) -> io
                 _ => continue,
             },
         };
-        tell(stream, Content::Events(events)).await?;
+        let events: Vec<Event> = events.into_iter().filter(|e| wanted.matches(e)).collect();
+        if !events.is_empty() {
+            tell(stream, Content::Events(events)).await?;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Outcome};
-use super::event::Event;
+use super::event::{Event, Happening};
 use super::note::ServerNote;
 
 /// The longest encoded message either side accepts, bytes.
@@ -41,8 +41,8 @@ pub enum ToKeeper {
     Snapshot(Vec<ServerSnapshot>),
     /// What operators changed about servers, all of it; on change.
     Notes(Vec<ServerNote>),
-    /// An operator changed a server: for the record.
-    Note(ServerEvent),
+    /// Something happened here: for the record.
+    Note(Happening),
     /// An operator's order. The answer is a [`ToProxy::Outcome`] with the same number, once it is
     /// known.
     Command {
@@ -138,19 +138,6 @@ pub struct Welcome {
     pub snapshot: Vec<ServerSnapshot>,
     /// What operators changed about servers; `None`: no proxy has told this keeper yet.
     pub notes: Option<Vec<ServerNote>>,
-}
-
-/// A change of a server by an operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerEvent {
-    /// `PROXY/SERVER`.
-    pub server: String,
-    /// Before.
-    pub from: String,
-    /// After.
-    pub to: String,
-    /// Whose order it was.
-    pub reason: String,
 }
 
 /// Which `listen` entry the descriptors beside a message belong to.

@@ -31,7 +31,7 @@ use time::Civil;
 
 pub use event::escape;
 pub use sink::dropped;
-pub use time::wall_time;
+pub use time::{parse_wall_time, wall_time};
 
 const SYSLOG_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";

@@ -13,6 +13,7 @@
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
 mod adoption;
+mod cause;
 mod command;
 mod events;
 mod forgotten;

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::ProxyError;
 use super::access::Access;
+use super::chronicle::Chronicle;
 use super::clients::Clients;
 use super::discoveries;
 use super::limits::Limits;
@@ -65,6 +66,7 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     pub(super) workers: Workers,
     pub(super) memory: Memory,
+    pub(super) chronicle: Chronicle,
 }
 
 /// The signals that mean something here.
@@ -97,6 +99,7 @@ pub(super) struct Control {
     /// Until serving begins; then the engine has them.
     listeners: Option<Listeners>,
     doors: Doors,
+    chronicle: Chronicle,
     findings: mpsc::Receiver<Finding>,
     watchers: Watchers,
     discovered: mpsc::Receiver<discoveries::Finding>,
@@ -127,7 +130,8 @@ impl Control {
             events,
             config: _,
         } = plan.begin;
-        plan.doors.feed().push(events);
+        let mut chronicle = plan.chronicle;
+        chronicle.take_in(events);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
@@ -174,6 +178,7 @@ impl Control {
             keeper: Tie::Connected(link),
             listeners: Some(listeners),
             doors: plan.doors,
+            chronicle,
             findings,
             watchers,
             discovered,
@@ -212,6 +217,7 @@ impl Control {
         if let Some(access) = &self.shared.access {
             access.drain().await;
         }
+        self.chronicle.close().await;
         self.doors.close();
         tracing::info!("proxy stopped");
         Ok(())
@@ -417,7 +423,7 @@ impl Control {
             ToProxy::Welcome(welcome) => self.on_adopted(welcome, fds),
             // An adopted process has its sockets; these close.
             ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
-            ToProxy::Events(events) => self.doors.feed().push(events),
+            ToProxy::Events(events) => self.chronicle.take_in(events),
             ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {

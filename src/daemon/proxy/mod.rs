@@ -7,11 +7,12 @@
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it, `watchers` are the health
 //! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
-//! outlasts a reboot; `discoveries` takes in those that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
+mod chronicle;
 mod clients;
 mod control;
 mod discoveries;
@@ -140,6 +141,7 @@ async fn serve(
     let limits = limits::Limits::of(&config, workers.count);
     let state_dir = state_dir(&config, &args.runtime_dir);
     let shelf = state_dir.as_deref().map(shelf::Shelf::new);
+    let chronicle = chronicle::Chronicle::open(state_dir.as_deref(), doors.feed());
     let memory = memory::Memory::new(begin.welcome.notes.clone(), shelf);
     confine(&config, &args.runtime_dir, state_dir.as_deref())?;
     let plan = control::Plan {
@@ -151,6 +153,7 @@ async fn serve(
         limits,
         workers,
         memory,
+        chronicle,
     };
     let control = control::Control::new(config, plan, clock::now())?;
     control.run(signals).await

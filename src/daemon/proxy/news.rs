@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use super::link::Link;
 use super::memory::Memory;
 use super::report::Shared;
-use crate::ipc::message::{
-    Heartbeat, ListenerGroup, ProxyServing, ServerEvent, ServerSnapshot, ToKeeper,
-};
+use crate::ipc::event::Happening;
+use crate::ipc::message::{Heartbeat, ListenerGroup, ProxyServing, ServerSnapshot, ToKeeper};
 use crate::net::seqpacket;
 use crate::proxy::engine::Listeners;
 use crate::proxy::farm::FarmStats;
@@ -25,8 +24,9 @@ const SERVING_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct News {
     beats: u64,
     pub(super) snapshot_due: bool,
-    /// For the keeper's record; bounded by the orders that are taken at once.
-    pub(super) events: Vec<ServerEvent>,
+    /// For the keeper's record; bounded by the orders that are taken at once, and for the rest by
+    /// what the log keeps of it.
+    pub(super) events: Vec<Happening>,
     snapshot_sent: Option<Instant>,
     serving: Option<(Instant, Vec<ProxyServing>)>,
 }
