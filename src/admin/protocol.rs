@@ -15,7 +15,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::servers::{AddServer, ServerCommand, ServerName, Servers, ServersOutcome, SetWeight};
 use super::status::Status;
-use crate::ipc::command::{self, Failover, Outcome, ReleaseHold};
+use crate::ipc::command::{self, Failover, Outcome, ReleaseHold, SetLog};
 use crate::ipc::event::{Event, EventKind, Wanted};
 use crate::ipc::note::AdminWord;
 
@@ -68,6 +68,8 @@ pub enum Command {
     Failover(Failover),
     /// End what a failover left behind. For writers.
     ReleaseHold(ReleaseHold),
+    /// Log more or less than the configuration says. For writers.
+    Log(SetLog),
     /// No new connections to these servers. For writers.
     Drain(Servers),
     /// These servers are in service again. For writers.
@@ -108,6 +110,7 @@ impl Command {
             Self::ReleaseHold(release) => {
                 return Ok(Ordered::Keeper(command::Command::ReleaseHold(release)));
             }
+            Self::Log(set) => return Ok(Ordered::Keeper(command::Command::Log(set))),
             Self::Drain(servers) => state(AdminWord::Drain, servers),
             Self::Ready(servers) => state(AdminWord::Ready, servers),
             Self::Maint(servers) => state(AdminWord::Maint, servers),

@@ -193,7 +193,10 @@ async fn reply(
         Ok(peer) if may_order(peer.uid(), owner) => {
             tracing::info!(uid = peer.uid(), ?order, "order received");
             match order {
-                Ordered::Keeper(command) => Content::Outcome(carry_out(command, orders).await),
+                Ordered::Keeper(command) => {
+                    let command = signed(command, peer.uid());
+                    Content::Outcome(carry_out(command, orders).await)
+                }
                 Ordered::Servers(command) => {
                     Content::Servers(carry_out_servers(command, peer.uid(), orders).await)
                 }
@@ -211,10 +214,22 @@ fn may_order(uid: u32, owner: u32) -> bool {
     uid == 0 || uid == owner
 }
 
+/// With the name of who gave it, where that is noted.
+fn signed(command: command::Command, uid: u32) -> command::Command {
+    match command {
+        command::Command::Log(set) => command::Command::Log(command::SetLog {
+            uid: Some(uid),
+            ..set
+        }),
+        other @ (command::Command::Failover(_) | command::Command::ReleaseHold(_)) => other,
+    }
+}
+
 async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
     let names = match &command {
         command::Command::Failover(failover) => &failover.vips,
         command::Command::ReleaseHold(release) => &release.vips,
+        command::Command::Log(_) => &Vec::new(),
     };
     if names.len() > NAMES_MAX {
         return Outcome::Refused(format!("more than {NAMES_MAX} names"));

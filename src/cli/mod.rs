@@ -8,6 +8,7 @@ mod check;
 pub mod demo;
 mod events;
 mod failover;
+mod log;
 mod processes;
 mod reach;
 mod run;
@@ -77,6 +78,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Hand a VIP over to another node
     Failover(failover::FailoverArgs),
+    /// Log more or less for a while, without a restart
+    Log(log::LogArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -120,6 +123,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
+        Some(Command::Log(arguments)) => log::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, Outcome};
+use super::command::{Command, LogState, Outcome};
 use super::event::{Event, Happening};
 use super::note::ServerNote;
 
@@ -216,6 +216,9 @@ pub struct VrrpStatus {
     pub realtime: bool,
     /// The channel between nodes; `None`: no `[peer]` in the file.
     pub channel: Option<ChannelStatus>,
+    /// What is logged, where an operator changed that.
+    #[serde(default)]
+    pub log: Option<LogState>,
 }
 
 /// The channel between nodes.

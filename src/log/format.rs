@@ -2,6 +2,7 @@
 
 use tracing::Level;
 
+use super::catalog;
 use super::event::{Message, push_pair};
 use super::time::Civil;
 
@@ -71,10 +72,16 @@ pub(crate) fn syslog_line(body: &str, severity: u8, pid: u32, at: Civil, facilit
 pub(crate) fn journal(message: &Message, speaker: Speaker, facility: u8) -> String {
     let mut body = String::new();
     push_body(&mut body, message);
+    truncate(&mut body, LINE_BYTES_MAX);
     let mut datagram = journal_datagram(&body, severity(message.level), speaker.pid, facility);
     datagram.push_str(&format!("LBD_PROCESS={}\n", speaker.role));
+    if let Some(entry) = catalog::entry(&message.text) {
+        datagram.push_str(&format!("MESSAGE_ID={:032x}\n", entry.id));
+    }
     for (key, value) in &message.fields {
         let key = key.to_ascii_uppercase().replace(['.', '-'], "_");
+        let mut value = value.clone();
+        truncate(&mut value, LINE_BYTES_MAX);
         datagram.push_str(&format!("LBD_{key}={value}\n"));
     }
     datagram

@@ -9,7 +9,7 @@ use tracing::Level as TracingLevel;
 
 use super::access::AccessLine;
 use super::*;
-use crate::config::model::AccessFormat;
+use crate::config::model::{AccessFormat, Level};
 
 const SPEAKER: Speaker = Speaker {
     role: "proxy",
@@ -81,7 +81,7 @@ fn a_journal_datagram_has_a_field_for_each_value() {
         format::journal(&message(), SPEAKER, 3),
         "MESSAGE=server down proxy=kube-apiserver server=172.16.0.4:6443 \
          reason=\"status 500\\nfake line \\u{1b}[31m\"\nPRIORITY=4\nSYSLOG_IDENTIFIER=lbd\n\
-         SYSLOG_FACILITY=3\nSYSLOG_PID=4242\nLBD_PROCESS=proxy\nLBD_PROXY=kube-apiserver\n\
+         SYSLOG_FACILITY=3\nSYSLOG_PID=4242\nLBD_PROCESS=proxy\nMESSAGE_ID=448f4e14fabd4aa2bfe460f04b966f7e\nLBD_PROXY=kube-apiserver\n\
          LBD_SERVER=172.16.0.4:6443\nLBD_REASON=status 500\\nfake line \\u{1b}[31m\n"
     );
 }

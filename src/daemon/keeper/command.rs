@@ -137,6 +137,10 @@ impl Keeper {
                 let pending = self.fail_over(now, id, named, hold);
                 self.commands.pending.push(pending);
             }
+            Command::Log(order) => {
+                let outcome = self.set_log(now, order);
+                self.answer(now, id, outcome);
+            }
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");
                 let named = self.named(now, &release.vips);

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -21,13 +20,16 @@ use super::limits::Limits;
 use super::link::{Event, Link, Tie};
 use super::memory::Memory;
 use super::news::{News, groups};
+use super::occasions::Occasions;
 use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::servers;
 use super::setup::{alarm, as_operators_left_it, first_verdicts_within, machines, restore};
 use super::shelf::{Shelf, Writer};
+use super::signals::Signals;
 use super::start::{Begin, hello, read_text};
+use super::verbosity::Verbosity;
 use super::watchers::Watchers;
 use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::admin::{Order, Orders, Source};
@@ -37,6 +39,7 @@ use crate::health::board::Board;
 use crate::health::probe::Probe;
 use crate::health::task::Finding;
 use crate::ipc::message::{ToKeeper, ToProxy, Welcome};
+use crate::log;
 use crate::net::clock;
 use crate::proxy::dispatch::verdicts::Checked;
 use crate::proxy::engine::{Engine, EngineOptions, Listeners, Placement};
@@ -69,26 +72,6 @@ pub(super) struct Plan {
     pub(super) chronicle: Chronicle,
 }
 
-/// The signals that mean something here.
-#[derive(Debug)]
-pub(super) struct Signals {
-    terminate: Signal,
-    _ignored: Vec<Signal>,
-}
-
-impl Signals {
-    /// SIGTERM stops. SIGINT and SIGHUP of a terminal are for the keeper, which gives its orders.
-    pub(super) fn open() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            _ignored: [SignalKind::interrupt(), SignalKind::hangup()]
-                .into_iter()
-                .map(signal)
-                .collect::<io::Result<_>>()?,
-        })
-    }
-}
-
 /// The control thread's state.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -100,6 +83,8 @@ pub(super) struct Control {
     listeners: Option<Listeners>,
     doors: Doors,
     chronicle: Chronicle,
+    verbosity: Verbosity,
+    occasions: Occasions,
     findings: mpsc::Receiver<Finding>,
     watchers: Watchers,
     discovered: mpsc::Receiver<discoveries::Finding>,
@@ -132,6 +117,8 @@ impl Control {
         } = plan.begin;
         let mut chronicle = plan.chronicle;
         chronicle.take_in(events);
+        let mut verbosity = Verbosity::default();
+        verbosity.follow(vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()), now);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let mut board = Board::new(&config, now);
         let mut machines = machines(&config, now);
@@ -179,6 +166,8 @@ impl Control {
             listeners: Some(listeners),
             doors: plan.doors,
             chronicle,
+            verbosity,
+            occasions: Occasions::default(),
             findings,
             watchers,
             discovered,
@@ -276,7 +265,7 @@ impl Control {
             Err(why) => return reply(answer, ServersOutcome::Refused(why)),
         };
         self.follow_rosters(now);
-        self.news.events.extend(events);
+        self.news.note(events);
         match &self.shelf {
             None => reply(answer, ServersOutcome::Done(done)),
             Some(shelf) => {
@@ -299,6 +288,7 @@ impl Control {
         self.on_suspicion(now);
         let heard = self.shared.changing().keeper_heard;
         self.outstanding.tick(now, heard);
+        self.news.note(log::happenings());
         let Tie::Connected(link) = &self.keeper else {
             return Ok(());
         };
@@ -309,6 +299,8 @@ impl Control {
     }
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
+        self.verbosity.tick(now);
+        self.occasions.tick(&self.shared, now);
         discoveries::again(&self.shared);
         self.follow_rosters(now);
         self.shared.farms.iter().for_each(|farm| farm.tick(now));
@@ -424,7 +416,10 @@ impl Control {
             // An adopted process has its sockets; these close.
             ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
             ToProxy::Events(events) => self.chronicle.take_in(events),
-            ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
+            ToProxy::Vrrp(status) => {
+                self.verbosity.follow(status.log.as_ref(), clock::now());
+                self.shared.changing().vrrp = Some(status);
+            }
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {
                     tokio::task::spawn_blocking(move || engine.reset_local(&addresses));

@@ -7,7 +7,7 @@
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it, `watchers` are the health
 //! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
-//! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time). `verbosity` is what is logged, `occasions` looks for limits that were reached; `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -20,13 +20,16 @@ mod limits;
 mod link;
 mod memory;
 mod news;
+mod occasions;
 mod orders;
 mod placement;
 mod report;
 mod servers;
 mod setup;
 mod shelf;
+mod signals;
 mod start;
+mod verbosity;
 mod watchers;
 
 use std::io;
@@ -116,7 +119,7 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
 }
 
 async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
-    let signals = control::Signals::open().map_err(ProxyError::Setup)?;
+    let signals = signals::Signals::open().map_err(ProxyError::Setup)?;
     let begin = start::begin(&args.keeper_socket).await?;
     let held = begin.link.hold().map_err(ProxyError::Setup)?;
     let outcome = serve(args, begin, signals).await;
@@ -130,7 +133,7 @@ async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
 async fn serve(
     args: ProxyArgs,
     begin: start::Begin,
-    signals: control::Signals,
+    signals: signals::Signals,
 ) -> Result<(), ProxyError> {
     log::init(&begin.config.log, "proxy").map_err(ProxyError::Log)?;
     let config = Arc::new(begin.config.clone());
