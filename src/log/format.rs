@@ -79,12 +79,17 @@ pub(crate) fn journal(message: &Message, speaker: Speaker, facility: u8) -> Stri
         datagram.push_str(&format!("MESSAGE_ID={:032x}\n", entry.id));
     }
     for (key, value) in &message.fields {
-        let key = key.to_ascii_uppercase().replace(['.', '-'], "_");
-        let mut value = value.clone();
-        truncate(&mut value, LINE_BYTES_MAX);
-        datagram.push_str(&format!("LBD_{key}={value}\n"));
+        push_field(&mut datagram, key, value);
     }
     datagram
+}
+
+/// Appends `LBD_KEY=value`; the value has no control characters.
+pub(crate) fn push_field(datagram: &mut String, key: &str, value: &str) {
+    let key = key.to_ascii_uppercase().replace(['.', '-'], "_");
+    let mut value = value.to_owned();
+    truncate(&mut value, LINE_BYTES_MAX);
+    datagram.push_str(&format!("LBD_{key}={value}\n"));
 }
 
 /// A journald datagram with only a message.

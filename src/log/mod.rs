@@ -27,8 +27,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::model::{Facility, Log, LogFormat, LogTarget};
+use crate::config::model::{AccessFormat, Facility, Log, LogFormat, LogTarget};
 use crate::net::{clock, localtime};
+use access::AccessLine;
 use event::Message;
 use format::Speaker;
 use sink::{Datagram, Sink, Stream};
@@ -104,8 +105,14 @@ impl AccessWriter {
     /// Delivers one line (without a line end), at once or by the next [`AccessWriter::flush`];
     /// answers how many lines were dropped.
     #[must_use]
-    pub fn write(&mut self, line: &str) -> u64 {
-        let line = escape(line);
+    pub fn write(&mut self, line: &AccessLine<'_>, format: AccessFormat) -> u64 {
+        let text = line.render(format);
+        self.put(&text, line.fields())
+    }
+
+    /// `fields` go where the target keeps them apart from the text.
+    fn put(&mut self, text: &str, fields: impl Iterator<Item = (&'static str, String)>) -> u64 {
+        let line = escape(text);
         let bytes = match self.out.shape {
             Shape::Text | Shape::Json => {
                 let mut line = line;
@@ -128,7 +135,12 @@ impl AccessWriter {
                 format::syslog_line(&line, format::SEVERITY_INFO, self.pid, at, facility)
             }
             Shape::Journal(Facility(facility)) => {
-                format::journal_datagram(&line, format::SEVERITY_INFO, self.pid, facility)
+                let mut datagram =
+                    format::journal_datagram(&line, format::SEVERITY_INFO, self.pid, facility);
+                for (key, value) in fields {
+                    format::push_field(&mut datagram, key, &escape(&value));
+                }
+                datagram
             }
         };
         u64::from(!self.out.sink.deliver(bytes.as_bytes()))

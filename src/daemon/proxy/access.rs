@@ -11,7 +11,7 @@ use crate::log::{AccessWriter, LogError};
 use crate::net::localtime;
 use crate::proxy::engine::AccessSink;
 use crate::proxy::farm::Farm;
-use crate::proxy::termination::AccessRecord;
+use crate::proxy::termination::{AccessRecord, Termination};
 
 /// Records that wait for the writer. More are dropped and counted: a slow log never slows a
 /// connection.
@@ -65,6 +65,7 @@ impl Access {
             settings,
         } = self;
         let mut writer = writer;
+        let mut sampling = Sampling::new(settings.sample, farms.len());
         let rounds = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&rounds);
         let drops = sink.drops();
@@ -73,7 +74,12 @@ impl Access {
         };
         let work = move || loop {
             match records.try_recv() {
-                Ok(record) => dropped(write(&record, &farms, &settings, &mut writer)),
+                Ok(record) => dropped(write(
+                    &record,
+                    (&farms, &mut sampling),
+                    &settings,
+                    &mut writer,
+                )),
                 Err(TryRecvError::Empty) => {
                     dropped(writer.flush());
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -108,21 +114,50 @@ impl Running {
     }
 }
 
+/// Which connections without any fault are logged: one in so many of each proxy.
+#[derive(Debug)]
+struct Sampling {
+    one_in: u32,
+    seen: Vec<u32>,
+}
+
+impl Sampling {
+    fn new(one_in: u32, proxies: usize) -> Self {
+        Self {
+            one_in,
+            seen: vec![0; proxies],
+        }
+    }
+
+    /// For how many connections this one's line stands; 0: it has none.
+    fn weight(&mut self, record: &AccessRecord) -> u32 {
+        let faultless = record.end == Termination::NORMAL && record.retries == 0;
+        if !faultless || self.one_in == 1 {
+            return 1;
+        }
+        let Some(seen) = self.seen.get_mut(record.proxy) else {
+            return 1;
+        };
+        let taken = *seen == 0 && self.one_in > 0;
+        *seen = (*seen + 1).checked_rem(self.one_in).unwrap_or(0);
+        if taken { self.one_in } else { 0 }
+    }
+}
+
 /// Writes a record's line, if it has one; answers how many lines were dropped for it.
 fn write(
     record: &AccessRecord,
-    farms: &[Arc<Farm>],
+    (farms, sampling): (&[Arc<Farm>], &mut Sampling),
     settings: &AccessLog,
     writer: &mut AccessWriter,
 ) -> u64 {
     if settings.skip_empty && record.bytes_in == 0 {
         return 0;
     }
-    render(record, farms, settings).map_or(0, |line| writer.write(&line))
-}
-
-fn render(record: &AccessRecord, farms: &[Arc<Farm>], settings: &AccessLog) -> Option<String> {
-    let farm = farms.get(record.proxy)?;
+    let sample = sampling.weight(record);
+    let Some(farm) = farms.get(record.proxy).filter(|_| sample > 0) else {
+        return 0;
+    };
     let server = record.server.and_then(|place| farm.member(place));
     let code = record.end.to_string();
     let line = AccessLine {
@@ -147,6 +182,61 @@ fn render(record: &AccessRecord, farms: &[Arc<Farm>], settings: &AccessLog) -> O
         hedged: record.hedged,
         server_queue: record.counts.srv_queue.into(),
         backend_queue: record.counts.backend_queue.into(),
+        sample,
     };
-    Some(line.render(settings.format))
+    writer.write(&line, settings.format)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::proxy::termination::{Cause, Counts, Phase};
+
+    fn record(proxy: usize, end: Termination, retries: u8) -> AccessRecord {
+        let address = "127.0.0.1:1".parse().unwrap();
+        AccessRecord {
+            accepted_at: SystemTime::UNIX_EPOCH,
+            proxy,
+            server: None,
+            client: address,
+            local: address,
+            queue: None,
+            connect: None,
+            total: Duration::ZERO,
+            bytes_in: 1,
+            bytes_out: 1,
+            end,
+            retries,
+            redispatched: false,
+            hedged: false,
+            counts: Counts::default(),
+        }
+    }
+
+    #[test]
+    fn of_faultless_connections_one_in_so_many_is_logged_of_each_proxy() {
+        let mut sampling = Sampling::new(3, 2);
+        let mut weight = |proxy, end, retries| sampling.weight(&record(proxy, end, retries));
+        let normal = Termination::NORMAL;
+        let fault = Termination::new(Cause::Client, Phase::Data);
+        let first: Vec<u32> = (0..7).map(|_| weight(0, normal, 0)).collect();
+        assert_eq!(first, [3, 0, 0, 3, 0, 0, 3]);
+        assert_eq!(weight(1, normal, 0), 3);
+        assert_eq!(weight(1, fault, 0), 1);
+        assert_eq!(weight(1, normal, 1), 1);
+        assert_eq!(weight(1, normal, 0), 0);
+    }
+
+    #[test]
+    fn with_0_only_faults_are_logged_and_with_1_everything() {
+        let fault = record(0, Termination::NO_SERVER, 3);
+        let normal = record(0, Termination::NORMAL, 0);
+        let mut none = Sampling::new(0, 1);
+        assert_eq!((none.weight(&normal), none.weight(&normal)), (0, 0));
+        assert_eq!(none.weight(&fault), 1);
+        let mut all = Sampling::new(1, 1);
+        assert_eq!((all.weight(&normal), all.weight(&normal)), (1, 1));
+    }
 }
