@@ -5,6 +5,7 @@
 //! taken from root and from the socket's owner only, whom the kernel names (`SO_PEERCRED`).
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
@@ -36,6 +37,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 /// An order about servers is carried out at once; what takes time is the disk.
 const SERVERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Workers answer within two seconds, or what is known then is told.
+const WHO_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Rest after a failed accept (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -185,6 +188,7 @@ async fn reply(
     let order = match question.command.into_order() {
         Ok(order) => order,
         Err(Command::Status) => return Content::Status(Box::new(source())),
+        Err(Command::Who { address }) => return who(address, orders).await,
         Err(_other) => return Content::Error("not understood".to_owned()),
     };
     // The socket was made by this process: its owner is this process's user.
@@ -214,6 +218,18 @@ fn may_order(uid: u32, owner: u32) -> bool {
     uid == 0 || uid == owner
 }
 
+/// Answered when every worker has, or when it takes too long.
+async fn who(address: SocketAddr, orders: &Orders) -> Content {
+    let (answer, found) = oneshot::channel();
+    if orders.try_send(Order::Who(address, answer)).is_err() {
+        return Content::Error("too many questions at once".to_owned());
+    }
+    match timeout(WHO_TIMEOUT, found).await {
+        Ok(Ok(who)) => Content::Who(who),
+        Ok(Err(_)) | Err(_) => Content::Error("no answer came in time".to_owned()),
+    }
+}
+
 /// With the name of who gave it, where that is noted.
 fn signed(command: command::Command, uid: u32) -> command::Command {
     match command {
@@ -221,17 +237,19 @@ fn signed(command: command::Command, uid: u32) -> command::Command {
             uid: Some(uid),
             ..set
         }),
-        other @ (command::Command::Failover(_) | command::Command::ReleaseHold(_)) => other,
+        other @ (command::Command::Failover(_)
+        | command::Command::ReleaseHold(_)
+        | command::Command::Reload(_)) => other,
     }
 }
 
 async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
     let names = match &command {
-        command::Command::Failover(failover) => &failover.vips,
-        command::Command::ReleaseHold(release) => &release.vips,
-        command::Command::Log(_) => &Vec::new(),
+        command::Command::Failover(failover) => failover.vips.len(),
+        command::Command::ReleaseHold(release) => release.vips.len(),
+        command::Command::Reload(_) | command::Command::Log(_) => 0,
     };
-    if names.len() > NAMES_MAX {
+    if names > NAMES_MAX {
         return Outcome::Refused(format!("more than {NAMES_MAX} names"));
     }
     let (answer, outcome) = oneshot::channel();

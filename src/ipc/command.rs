@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::reload::{ReloadOrder, ReloadReport};
+
 /// The most names one command may carry.
 pub const NAMES_MAX: usize = 64;
 
@@ -19,6 +21,8 @@ pub enum Command {
     Failover(Failover),
     /// End what a failover left behind: take part in elections without restraint again.
     ReleaseHold(ReleaseHold),
+    /// Read lb.toml again, and apply it whole or not at all.
+    Reload(ReloadOrder),
     /// Log more or less than the configuration says, for a while.
     Log(SetLog),
 }
@@ -116,6 +120,8 @@ pub enum Outcome {
     Refused(String),
     /// It was begun, or may have been; nobody is left who could tell how it ended, and why.
     Unknown(String),
+    /// What became of a reload.
+    Reload(Box<ReloadReport>),
     /// What is logged from now on; `left_ms` is `None` too when it is as the configuration says.
     Log(LogState),
 }

@@ -69,6 +69,8 @@ pub enum EventKind {
     Runner,
     /// A notify program failed.
     Notify,
+    /// Another configuration took effect, or was refused.
+    Reload,
     /// A server's check changed its verdict.
     Health,
     /// A server was held back, or used again, for what clients met on it.
@@ -77,8 +79,6 @@ pub enum EventKind {
     Limit,
     /// Servers were discovered, or no longer.
     Discovery,
-    /// Another configuration took effect, or was refused.
-    Reload,
     /// The log level was changed at run time, or lines of a log were lost.
     Log,
 }
@@ -96,11 +96,11 @@ impl EventKind {
         Self::Server,
         Self::Runner,
         Self::Notify,
+        Self::Reload,
         Self::Health,
         Self::Ejection,
         Self::Limit,
         Self::Discovery,
-        Self::Reload,
         Self::Log,
     ];
 

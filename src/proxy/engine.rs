@@ -1,7 +1,7 @@
 //! The worker threads: started, watched and stopped. What they do is in `worker`.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::census::Census;
 use super::farm::Farm;
 use super::gate::Gate;
+use super::lookup::{Desk, Lookup};
 use super::mailbox::{Mailbox, Message};
 use super::shortage::{Descriptors, Shortage, Shortages};
 use super::termination::AccessRecord;
@@ -191,6 +192,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     resets_asked: Mutex<u64>,
+    desk: Desk,
 }
 
 impl Engine {
@@ -267,6 +269,7 @@ impl Engine {
             shared: Arc::clone(&shared),
             threads: Mutex::new(Vec::with_capacity(count)),
             resets_asked: Mutex::new(0),
+            desk: Desk::default(),
         };
         let mut workers = Vec::with_capacity(count);
         for number in which {
@@ -353,6 +356,15 @@ impl Engine {
         let census = Arc::new(Census::new(vips, most, self.shared.mailboxes.len()));
         self.shared.post(&Message::Census(Arc::clone(&census)));
         census
+    }
+
+    /// Asks every worker which connections have this address at one of their ends; `None` while
+    /// another such question is being answered.
+    #[must_use]
+    pub fn lookup(&self, address: SocketAddr) -> Option<Arc<Lookup>> {
+        let lookup = self.desk.ask(address, self.shared.mailboxes.len())?;
+        self.shared.post(&Message::Lookup(Arc::clone(&lookup), 0));
+        Some(lookup)
     }
 
     /// Stops accepting, lets connections finish for at most `grace`, resets what is left, and

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::census::Census;
 use super::dispatch::Notice;
+use super::lookup::Lookup;
 use crate::net::eventfd::Bell;
 
 /// What a worker can be told.
@@ -43,6 +44,8 @@ pub enum Message {
     ResetLocal(Arc<[IpAddr]>),
     /// Say which clients are connected to certain addresses.
     Census(Arc<Census>),
+    /// Say which connections have a certain address, from this slot on.
+    Lookup(Arc<Lookup>, usize),
     /// Stop accepting; reset what is left at this instant.
     Stop(Instant),
 }

@@ -331,6 +331,7 @@ impl Worker {
                 Message::Census(census) => {
                     self.local_ends.answer(&self.conns, self.now, &census);
                 }
+                Message::Lookup(lookup, from) => self.look_up(&lookup, from),
                 Message::Stop(deadline) => self.stop(deadline),
             }
         }

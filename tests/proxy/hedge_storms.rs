@@ -90,17 +90,17 @@ impl Moody {
         if self.sulks.swap(true, Ordering::Relaxed) {
             return;
         }
-        loop {
+        // One that is late may have found room: only who fails twice found none.
+        let mut failed = 0;
+        while failed < 2 {
             let fill =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             fill.bind(&SocketAddr::new(FILLER, 0).into()).unwrap();
-            let full = fill
-                .connect_timeout(&self.addr.into(), Duration::from_millis(5))
-                .is_err();
-            if full {
-                return;
+            let filled = fill.connect_timeout(&self.addr.into(), Duration::from_millis(20));
+            match filled {
+                Ok(()) => fills.push(fill),
+                Err(_full) => failed += 1,
             }
-            fills.push(fill);
         }
     }
 
@@ -202,6 +202,16 @@ fn trouble(lab: &Lab, servers: &[Moody], dice: &mut Dice) {
     thread::sleep(Duration::from_millis(dice.below(40) as u64));
 }
 
+/// Second connects, and those of them that were faster.
+fn hedges(lab: &Lab) -> [u64; 2] {
+    let stats = lab.stats();
+    let totals = || stats.servers.iter().map(|server| &server.totals);
+    [
+        totals().map(|t| t.hedges).sum(),
+        totals().map(|t| t.hedges_won).sum(),
+    ]
+}
+
 #[test]
 fn no_slot_leaks_no_limit_is_exceeded_and_no_client_reaches_two_servers_whatever_happens() {
     const CLIENTS: u64 = 24;
@@ -212,6 +222,17 @@ fn no_slot_leaks_no_limit_is_exceeded_and_no_client_reaches_two_servers_whatever
         let limit = u32::try_from(LIMIT).unwrap();
         let members = servers.iter().map(|s| limited(s.addr, limit)).collect();
         let lab = Arc::new(Lab::start(storm(members), workers));
+        // In the storm there is seldom room for a second connect: here there is.
+        servers[0].sulk();
+        let mut id = CLIENTS * ROUNDS;
+        wait_until("clients are led past a server that doesn't answer", || {
+            lab.farm.passed_check(0, clock::now());
+            lab.farm.passed_check(2, clock::now());
+            id += 1;
+            client(&lab, id, &mut Dice::new(id));
+            hedges(&lab).into_iter().all(|count| count > 5)
+        });
+        servers[0].cheer_up();
         let stayed = Arc::new(AtomicUsize::new(0));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
@@ -241,12 +262,6 @@ fn no_slot_leaks_no_limit_is_exceeded_and_no_client_reaches_two_servers_whatever
             let most = server.most.load(Ordering::Relaxed);
             assert!((1..=LIMIT).contains(&most), "{most}");
         }
-        let stats = lab.stats();
-        let sum = |of: fn(&lbd::proxy::counters::ServerTotals) -> u64| -> u64 {
-            stats.servers.iter().map(|s| of(&s.totals)).sum()
-        };
-        assert!(sum(|t| t.hedges) > 5, "{stats:?}");
-        assert!(sum(|t| t.hedges_won) > 5, "{stats:?}");
         assert!(stayed.load(Ordering::Relaxed) > 800);
         let seen = seen.lock().unwrap();
         assert!(seen.values().all(|count| *count == 1));

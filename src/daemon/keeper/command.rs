@@ -141,6 +141,7 @@ impl Keeper {
                 let outcome = self.set_log(now, order);
                 self.answer(now, id, outcome);
             }
+            Command::Reload(order) => self.on_reload_order(now, id, order),
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");
                 let named = self.named(now, &release.vips);
@@ -224,7 +225,7 @@ impl Keeper {
         }
     }
 
-    fn answer(&mut self, now: Instant, id: u64, outcome: Outcome) {
+    pub(super) fn answer(&mut self, now: Instant, id: u64, outcome: Outcome) {
         self.tell_proxy(now, &ToProxy::Outcome { id, outcome });
     }
 }

@@ -29,6 +29,7 @@ mod notify;
 mod peers;
 mod proxies;
 mod publish;
+mod reload;
 mod route;
 mod routers;
 mod runner_link;

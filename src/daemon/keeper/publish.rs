@@ -188,6 +188,7 @@ impl Keeper {
             realtime: self.realtime,
             channel: self.peers.status(now),
             log: self.log_override.state(now),
+            reload: self.reload_status(),
         }
     }
 

@@ -21,7 +21,7 @@ use super::link::{Event, Link, Tie};
 use super::memory::Memory;
 use super::news::{News, groups};
 use super::occasions::Occasions;
-use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
+use super::orders::{OUTSTANDING_MAX, Outstanding, cannot_reload, reply};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::servers;
@@ -31,6 +31,7 @@ use super::signals::Signals;
 use super::start::{Begin, hello, read_text};
 use super::verbosity::Verbosity;
 use super::watchers::Watchers;
+use super::who;
 use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::admin::{Order, Orders, Source};
 use crate::config;
@@ -247,6 +248,7 @@ impl Control {
         };
         match order {
             Order::Keeper(command, answer) => self.outstanding.pass_on(command, answer, link),
+            Order::Who(address, answer) => who::ask(&self.shared, address, answer),
             Order::Servers(command, uid, answer) => self.on_servers(command, uid, answer),
         }
     }
@@ -429,6 +431,8 @@ impl Control {
                 self.watchers.hurry_all();
             }
             ToProxy::Outcome { id, outcome } => self.outstanding.settle(id, outcome),
+            ToProxy::Prepare { id } => cannot_reload(&self.keeper, id),
+            ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }

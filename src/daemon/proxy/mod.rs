@@ -7,7 +7,7 @@
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it, `watchers` are the health
 //! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
-//! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time). `verbosity` is what is logged, `occasions` looks for limits that were reached; `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time). `verbosity` is what is logged, `occasions` looks for limits that were reached; `who` finds a connection, `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -31,6 +31,7 @@ mod signals;
 mod start;
 mod verbosity;
 mod watchers;
+mod who;
 
 use std::io;
 use std::os::fd::IntoRawFd;
