@@ -120,7 +120,11 @@ impl<'a> Daemon<'a> {
         );
         fs::write(dir.join("lb.toml"), text).unwrap();
         let mut options = fs::OpenOptions::new();
-        let log = options.create(true).append(true).open(dir.join("log")).unwrap();
+        let log = options
+            .create(true)
+            .append(true)
+            .open(dir.join("log"))
+            .unwrap();
         let mut lbd = Command::new(env!("CARGO_BIN_EXE_lbd"));
         lbd.arg("--config").arg(dir.join("lb.toml"));
         lbd.arg("--runtime-dir").arg(dir.join("run"));
@@ -149,7 +153,11 @@ impl<'a> Daemon<'a> {
     fn lbd(&self, words: &[&str]) -> Output {
         let mut lbd = Command::new(env!("CARGO_BIN_EXE_lbd"));
         let socket = self.socket();
-        lbd.args(words).arg("--socket").arg(socket).output().unwrap()
+        lbd.args(words)
+            .arg("--socket")
+            .arg(socket)
+            .output()
+            .unwrap()
     }
 
     /// What it prints, if it ends with this code.
@@ -206,7 +214,10 @@ fn a_server_that_fails_is_an_event_and_events_outlast_the_daemon() {
     assert_eq!(down.reason, "connection refused");
     assert!(!first.log().contains("server down"), "{}", first.log());
     let only_health = first.said(&["events", "--kind", "health", "--since", "1h"], 0);
-    assert!(only_health.contains("health kube/a: up → "), "{only_health}");
+    assert!(
+        only_health.contains("health kube/a: up → "),
+        "{only_health}"
+    );
     assert!(!only_health.contains("keeper"), "{only_health}");
     let none = first.said(&["events", "--since", "2999-01-01T00:00:00Z"], 0);
     assert_eq!(none, "");
@@ -248,7 +259,12 @@ fn the_log_level_changes_at_run_time_and_goes_back_by_itself() {
     let said = daemon.said(&["log", "debug", "--for", "1s"], 0);
     assert!(said.starts_with("log level debug, "), "{said}");
     assert!(said.ends_with(" (configured: info)\n"), "{said}");
-    wait_for("debug lines", || daemon.log().contains("DEBUG proxy").then_some(()));
+    wait_for("debug lines", || {
+        daemon
+            .log()
+            .contains(" DEBUG proxy: server checked ")
+            .then_some(())
+    });
     wait_for("its end", || {
         let status = ask_status(&daemon.socket()).ok()?;
         status.vrrp?.log.is_none().then_some(())
@@ -270,11 +286,15 @@ fn the_log_level_changes_at_run_time_and_goes_back_by_itself() {
     );
     daemon.said(&["log", "trace", "--component", "vrrp"], 0);
     let status = daemon.said(&["status"], 0);
-    assert!(status.contains("\nlog level trace for vrrp (configured: info)\n"), "{status}");
+    assert!(
+        status.contains("\nlog level trace for vrrp (configured: info)\n"),
+        "{status}"
+    );
     let reset = daemon.said(&["log", "--reset"], 0);
     assert_eq!(reset, "log level info, as configured\n");
     let json = daemon.said(&["log", "warning", "-o", "json"], 0);
-    let expected = "{\"level\":\"warning\",\"configured\":\"info\",\"component\":null,\"left_ms\":null}\n";
+    let expected =
+        "{\"level\":\"warning\",\"configured\":\"info\",\"component\":null,\"left_ms\":null}\n";
     assert_eq!(json, expected);
     daemon.said(&["log", "loud"], 2);
     daemon.said(&["log"], 2);
@@ -294,7 +314,10 @@ fn the_client_behind_a_servers_connection_is_found_and_the_reverse() {
         pairs.push((client.local_addr().unwrap(), seen));
     }
     let (client, seen) = pairs[13];
-    let way = format!("client {client} → {} | {seen} → server {server}\n", daemon.listen);
+    let way = format!(
+        "client {client} → {} | {seen} → server {server}\n",
+        daemon.listen
+    );
     for end in [client, seen] {
         let said = daemon.said(&["who", &end.to_string()], 0);
         assert!(said.starts_with(&way), "{said}");
@@ -345,11 +368,16 @@ fn shape(line: &str) -> String {
     };
     let date: Vec<&str> = date.split('/').collect();
     let date = format!("{}/{}/{}", digits(date[0]), date[1].len(), digits(date[2]));
-    let times = fields[4].split('/').map(|time| if time == "-1" { "-1" } else { "t" });
+    let times = fields[4]
+        .split('/')
+        .map(|time| if time == "-1" { "-1" } else { "t" });
     let times: Vec<&str> = times.collect();
     let times = times.join("/");
-    format!("{client} {date} {} {times} {}", digits(clock), fields[2..4].join(" "))
-        + " "
+    format!(
+        "{client} {date} {} {times} {}",
+        digits(clock),
+        fields[2..4].join(" ")
+    ) + " "
         + &fields[5..].join(" ")
 }
 
@@ -379,7 +407,11 @@ fn a_line_of_the_access_log_is_haproxys_line() {
     let cases = [
         ("normal", good, "  timeout client 20s\n  timeout server 20s"),
         ("reset", good, "  timeout client 20s\n  timeout server 20s"),
-        ("refused", dead, "  timeout client 20s\n  timeout server 20s"),
+        (
+            "refused",
+            dead,
+            "  timeout client 20s\n  timeout server 20s",
+        ),
     ];
     for (manner, server, timeouts) in cases {
         let dir = Dir::new(&format!("access-{manner}"));
@@ -391,16 +423,23 @@ fn a_line_of_the_access_log_is_haproxys_line() {
         visit(theirs, manner);
         let theirs = wait_for("HAProxy's line", || {
             let log = fs::read_to_string(dir.0.join("haproxy.log")).unwrap();
-            log.lines().find(|line| line.contains(" kube kube/")).map(str::to_owned)
+            log.lines()
+                .find(|line| line.contains(" kube kube/"))
+                .map(str::to_owned)
         });
         let top = "[log]\nlevel = \"error\"\n[access-log]\nformat = \"tcplog\"\n";
-        let rest = format!("retries = 0\n[proxy.kube.backends]\na = \"{server}\"\n");
-        let rest = rest.replace("check =", "");
+        // Its check passes all the same.
+        let rest = format!(
+            "retries = 0\n[proxy.kube.backends]\n\
+             a = {{ address = \"{server}\", check-address = \"{good}\" }}\n"
+        );
         let daemon = Daemon::start(&dir, top, &rest);
         visit(daemon.listen, manner);
         let ours = wait_for("our line", || {
             let log = daemon.log();
-            log.lines().find(|line| line.contains(" kube kube/")).map(str::to_owned)
+            log.lines()
+                .find(|line| line.contains(" kube kube/"))
+                .map(str::to_owned)
         });
         assert_eq!(shape(&ours), shape(&theirs), "{manner}:\n{ours}\n{theirs}");
     }
@@ -421,7 +460,10 @@ fn journald_takes_the_catalog() {
         return;
     };
     let errors = String::from_utf8_lossy(&updated.stderr);
-    assert!(updated.status.success() && errors.trim().is_empty(), "{errors}");
+    assert!(
+        updated.status.success() && errors.trim().is_empty(),
+        "{errors}"
+    );
     let listed = journalctl(&["--list-catalog"]).unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let entries = fs::read_to_string(source).unwrap().matches("\n-- ").count();

@@ -175,8 +175,9 @@ fn write(
         code: &code,
         active: record.counts.actconn.into(),
         frontend: record.counts.feconn.into(),
-        backend: record.counts.beconn.into(),
-        server_active: record.counts.srv_conn.into(),
+        // HAProxy has given this one's place at the server back before it writes its line.
+        backend: record.counts.beconn.saturating_sub(1).into(),
+        server_active: record.counts.srv_conn.saturating_sub(1).into(),
         retries: record.retries.into(),
         redispatched: record.redispatched,
         hedged: record.hedged,
