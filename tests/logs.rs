@@ -396,6 +396,18 @@ fn visit(listen: SocketAddr, manner: &str) {
             let socket = socket2::SockRef::from(&client);
             socket.set_linger(Some(Duration::ZERO)).unwrap();
         }
+        "idle" => {
+            talk(&mut client);
+            let end = client.read(&mut [0; 8]);
+            assert!(!matches!(end, Ok(1..)), "{end:?}");
+        }
+        "queue" => {
+            talk(&mut client);
+            let mut second = TcpStream::connect(listen).unwrap();
+            second.set_read_timeout(Some(PATIENCE)).unwrap();
+            let end = second.read(&mut [0; 8]);
+            assert!(!matches!(end, Ok(1..)), "{end:?}");
+        }
         _ => talk(&mut client),
     }
 }
@@ -404,19 +416,25 @@ fn visit(listen: SocketAddr, manner: &str) {
 fn a_line_of_the_access_log_is_haproxys_line() {
     let (good, _peers) = echo();
     let dead = free_port();
+    let long = "  timeout client 20s\n  timeout server 20s\n  timeout queue 1s";
+    let short = "  timeout client 1s\n  timeout server 20s";
+    // What a client does, its server, and the same limits in both languages.
     let cases = [
-        ("normal", good, "  timeout client 20s\n  timeout server 20s"),
-        ("reset", good, "  timeout client 20s\n  timeout server 20s"),
+        ("normal", good, (long, ""), ""),
+        ("reset", good, (long, ""), ""),
+        ("refused", dead, (long, ""), ""),
+        ("idle", good, (short, ""), "idle-timeout = \"1s\"\n"),
         (
-            "refused",
-            dead,
-            "  timeout client 20s\n  timeout server 20s",
+            "queue",
+            good,
+            (long, " maxconn 1"),
+            "queue-timeout = \"1s\"\nbackend-defaults = { max-connections = 1 }\n",
         ),
     ];
-    for (manner, server, timeouts) in cases {
+    for (manner, server, (timeouts, limit), keys) in cases {
         let dir = Dir::new(&format!("access-{manner}"));
         let theirs = free_port();
-        let servers = format!("  server a {server}");
+        let servers = format!("  server a {server}{limit}");
         let Some(_haproxy) = haproxy(&dir, theirs, &servers, timeouts) else {
             return;
         };
@@ -430,7 +448,7 @@ fn a_line_of_the_access_log_is_haproxys_line() {
         let top = "[log]\nlevel = \"error\"\n[access-log]\nformat = \"tcplog\"\n";
         // Its check passes all the same.
         let rest = format!(
-            "retries = 0\n[proxy.kube.backends]\n\
+            "retries = 0\n{keys}[proxy.kube.backends]\n\
              a = {{ address = \"{server}\", check-address = \"{good}\" }}\n"
         );
         let daemon = Daemon::start(&dir, top, &rest);

@@ -22,7 +22,7 @@ pub struct AccessLine<'a> {
     pub proxy: &'a str,
     /// The server's name; `None`: it never got one.
     pub server: Option<&'a str>,
-    /// Time in the queue; `None`: it never left it.
+    /// Time in the queue; `None`: it was never in it, nor had a server.
     pub queue: Option<Duration>,
     /// Time to connect to the server; `None`: never connected.
     pub connect: Option<Duration>,

@@ -144,6 +144,11 @@ impl Sampling {
     }
 }
 
+/// The time in the queue of one that never left it: all it had.
+fn waited(record: &AccessRecord) -> Option<Duration> {
+    (record.counts.backend_queue > 0).then_some(record.total)
+}
+
 /// Writes a record's line, if it has one; answers how many lines were dropped for it.
 fn write(
     record: &AccessRecord,
@@ -167,7 +172,7 @@ fn write(
         local: record.local,
         proxy: farm.name(),
         server: server.as_ref().map(|server| server.name.as_str()),
-        queue: record.queue,
+        queue: record.queue.or_else(|| waited(record)),
         connect: record.connect,
         total: record.total,
         bytes_in: record.bytes_in,
