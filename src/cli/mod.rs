@@ -7,20 +7,26 @@
 mod check;
 mod completions;
 pub mod demo;
+mod doctor;
 mod events;
 mod explain;
 mod failover;
+mod import;
 mod init;
 mod log;
 mod man;
 mod manifest;
 mod processes;
 mod reach;
+mod reload;
 mod run;
 mod schema;
 mod servers;
 pub mod status;
+#[cfg(feature = "top")]
+mod top;
 mod version;
+mod watch;
 mod who;
 
 use std::ffi::OsString;
@@ -100,6 +106,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
+    /// Look for what on this machine or its network would go wrong
+    Doctor(doctor::DoctorArgs),
     /// Say what happened on this node, and why
     Events(events::EventsArgs),
     /// Say what a code, a key, a metric or an exit code means
@@ -116,6 +124,8 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Print the JSON Schema of lb.toml, for editors
     Schema(schema::SchemaArgs),
+    /// Make lb.toml of haproxy.cfg and keepalived.conf
+    Import(import::ImportArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -128,8 +138,13 @@ enum Command {
     Weight(servers::WeightArgs),
     /// Add or remove a server
     Server(servers::ServerArgs),
+    /// Have the daemon read its configuration again
+    Reload(reload::ReloadArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
+    /// Watch this node and its peer live, and give orders
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// The process that starts programs for the keeper
     #[command(hide = true)]
     Runner(processes::RunnerArguments),
@@ -162,6 +177,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             completions::run(&arguments, Arguments::command()).into()
         }
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Doctor(arguments)) => doctor::run(&arguments).into(),
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Explain(arguments)) => explain::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
@@ -170,13 +186,17 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
         Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
         Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
+        Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
         Some(Command::Who(arguments)) => who::run(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
+        Some(Command::Reload(arguments)) => reload::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        #[cfg(feature = "top")]
+        Some(Command::Top(arguments)) => top::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }

@@ -14,7 +14,8 @@ const WANTED: u64 = 1;
 pub struct Gate {
     word: AtomicU64,
     most: AtomicU32,
-    limit: u32,
+    /// Changed by a reload alone.
+    limit: AtomicU32,
 }
 
 impl Gate {
@@ -24,7 +25,7 @@ impl Gate {
         Self {
             word: AtomicU64::new(0),
             most: AtomicU32::new(0),
-            limit,
+            limit: AtomicU32::new(limit),
         }
     }
 
@@ -34,7 +35,7 @@ impl Gate {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let before = inside(word);
-            let free = before < self.limit;
+            let free = before < self.limit.load(Ordering::Relaxed);
             // Full: written even if it says so already, for an old value may lie.
             let next = if free { word + ONE } else { word | WANTED };
             match self
@@ -85,8 +86,14 @@ impl Gate {
 
     /// The limit.
     #[must_use]
-    pub const fn limit(&self) -> u32 {
-        self.limit
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets another limit. Those inside stay, also where they are more than it allows. Whoever was
+    /// turned away has to be told.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 }
 
@@ -109,5 +116,23 @@ mod tests {
         assert!(gate.leave());
         assert!(!gate.leave());
         assert_eq!((gate.inside(), gate.most(), gate.limit()), (0, 2, 2));
+    }
+
+    #[test]
+    fn those_inside_stay_when_the_limit_falls_and_nobody_enters_before_there_is_room() {
+        let gate = Gate::new(3);
+        assert!(gate.enter() && gate.enter() && gate.enter());
+        gate.set_limit(1);
+        assert_eq!(gate.inside(), 3);
+        assert!(!gate.enter());
+        assert!(gate.leave());
+        assert!(!gate.enter());
+        assert!(gate.leave());
+        assert!(!gate.enter());
+        assert!(gate.leave());
+        assert!(gate.enter());
+        gate.set_limit(2);
+        assert!(gate.enter());
+        assert_eq!(gate.inside(), 2);
     }
 }

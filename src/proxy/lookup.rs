@@ -124,6 +124,15 @@ impl Lookup {
 }
 
 impl Worker {
+    /// The slots of connections that live and are `wanted`.
+    pub(super) fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
+        self.conns
+            .iter()
+            .filter(|(_, conn)| conn.state != State::Dead && wanted(conn))
+            .filter_map(|(slot, _)| u32::try_from(slot).ok())
+            .collect()
+    }
+
     /// What is left is looked at in the next round.
     pub(super) fn look_up(&self, lookup: &Arc<Lookup>, from: usize) {
         if let Some(next) = lookup.look((&self.conns, &self.socks), from, self.now)

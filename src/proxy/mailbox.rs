@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::census::Census;
 use super::dispatch::Notice;
 use super::lookup::Lookup;
+use super::reshape::Shape;
 use crate::net::eventfd::Bell;
 
 /// What a worker can be told.
@@ -46,6 +47,10 @@ pub enum Message {
     Census(Arc<Census>),
     /// Say which connections have a certain address, from this slot on.
     Lookup(Arc<Lookup>, usize),
+    /// Serve other proxies, or with other settings, from here on.
+    Reshape(Arc<Shape>),
+    /// Reset every client connection of a proxy.
+    EndProxy(usize),
     /// Stop accepting; reset what is left at this instant.
     Stop(Instant),
 }

@@ -183,7 +183,7 @@ const fn event_text(kind: EventKind) -> &'static str {
             "A notify program failed or took too long: whom it tells has not been told. Its output is in the log."
         }
         EventKind::Reload => {
-            "Another configuration took effect, or was refused; then the one before goes on serving. `lbd check` says every\nmistake of a refused one."
+            "Another configuration counts from here on, or was refused: then the old one goes on. `lbd reload` prints why."
         }
         EventKind::Health => {
             "A server's check changed its verdict. Down, it gets no new connections; the reason says what the check met:\nask the server the same thing by hand."

@@ -216,6 +216,7 @@ mod tests {
             adverts: 1,
             jitter_p50_us: None,
             jitter_p99_us: None,
+            deviations: crate::ipc::message::SpanCounts::default(),
             alive_unheard: false,
             rejected: Vec::new(),
         };

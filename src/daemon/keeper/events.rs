@@ -43,6 +43,11 @@ impl Record {
         }
     }
 
+    /// The routes have other positions: what was noted of them.
+    pub(super) fn carry_routes(&mut self, announced: Vec<bool>) {
+        self.announced = announced;
+    }
+
     /// What a proxy doesn't know yet, in portions.
     fn portion(&mut self, proxy: Option<i32>) -> Vec<Event> {
         if self.proxy != proxy {

@@ -35,6 +35,7 @@ mod routers;
 mod runner_link;
 mod runtime_dir;
 mod scripts;
+mod stamps;
 mod start;
 mod stop;
 mod tracks;
@@ -170,6 +171,7 @@ const SOCKET: u64 = 1;
 const RUNNER: u64 = 2;
 const RUNNER_END: u64 = 3;
 const ROUTES: u64 = 4;
+const RELOAD: u64 = 7;
 /// The peer channel's sockets, so many at most.
 const PEERS: u64 = 8;
 const PEERS_MAX: usize = 8;
@@ -202,6 +204,7 @@ struct Keeper {
     published: publish::Published,
     commands: command::Commands,
     stopping: Option<stop::Stopping>,
+    reload: reload::Reload,
     notify: Notify,
     realtime: bool,
 }
@@ -242,6 +245,7 @@ impl Keeper {
             RUNNER_END => self.runner_ended(now),
             token if (PEERS..FIRST_FREE).contains(&token) => self.read_peers(token - PEERS, now),
             ROUTES => self.routes.on_readable(now),
+            RELOAD => self.file_was_read(now),
             token if token >= ROUTERS => self.routers.on_readable(token - ROUTERS, now),
             token => return self.on_connection(now, token, event),
         }
@@ -265,6 +269,7 @@ impl Keeper {
             self.routes.deadline(),
             self.proxies.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),
+            self.reload.deadline(),
             Some(self.published.deadline()),
         ];
         let latest = now + Duration::from_secs(1);
@@ -281,6 +286,7 @@ impl Keeper {
             }
         }
         self.tick_stopping(now);
+        self.tick_reload(now);
         Ok(())
     }
 

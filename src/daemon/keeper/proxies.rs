@@ -38,7 +38,7 @@ const SURPLUS_GRACE_MS: u32 = 10_000;
 /// All that is known of proxy processes.
 #[derive(Debug)]
 pub(super) struct Proxies {
-    config_fd: OwnedFd,
+    pub(super) config_fd: OwnedFd,
     pub(super) workers: usize,
     pub(super) phase: Phase,
     pub(super) current: Option<Current>,
@@ -59,9 +59,9 @@ pub(super) struct Proxies {
 /// The proxy that serves, or is about to.
 #[derive(Debug)]
 pub(super) struct Current {
-    link: Link,
+    pub(super) link: Link,
     pub(super) process: Process,
-    end_token: u64,
+    pub(super) end_token: u64,
 }
 
 impl Proxies {
@@ -411,6 +411,7 @@ impl Keeper {
         self.board.new_process();
         self.peers.forget_clients();
         self.commands.forget();
+        self.proxy_gone_in_reload(now);
         self.supervise(now, Input::Ended);
     }
 
@@ -484,7 +485,7 @@ pub(super) fn decode(buffer: &[u8], received: &Received) -> Option<ToKeeper> {
     ToKeeper::decode(buffer.get(..received.len)?).ok()
 }
 
-fn send(
+pub(super) fn send(
     epoll: &crate::net::epoll::Epoll,
     link: &mut Link,
     message: &ToProxy,

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{
     FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events, health,
-    log_level, notify, peers, proxies, publish, route, routers, runtime_dir::RuntimeDir, scripts,
-    tracks,
+    log_level, notify, peers, proxies, publish, reload, route, routers, runtime_dir::RuntimeDir,
+    scripts, tracks,
 };
+use crate::config::model::Config;
 use crate::config::{self, local};
 use crate::daemon::supervise::Supervisor;
 use crate::ipc::event::EventKind;
@@ -17,6 +18,12 @@ use crate::net::privileges::{self, KeeperNeeds};
 use crate::net::seqpacket::Listener;
 use crate::net::signal::Signals;
 use crate::net::{clock, cpus, memfd, netlink, realtime};
+
+/// Worker threads of a proxy.
+pub(super) fn workers(config: &Config) -> usize {
+    let workers = config.limits.workers;
+    workers.map_or_else(cpus::usable, |workers| usize::from(workers.get()))
+}
 
 /// Names the failed step.
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> KeeperError {
@@ -57,8 +64,9 @@ impl Keeper {
         let routes = route::Routes::open(&args.config, &epoll, clock::now())?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
         let config_fd = text.map_err(system("memory file"))?;
-        let workers = args.config.limits.workers;
-        let workers = workers.map_or_else(cpus::usable, |workers| usize::from(workers.get()));
+        let workers = workers(&args.config);
+        let reload = reload::Reload::new(&args.config, locals.clone(), &epoll);
+        let reload = reload.map_err(system("event descriptor"))?;
         let mut keeper = Self {
             digest: config::digest(&args.config_text),
             began,
@@ -81,6 +89,7 @@ impl Keeper {
             published: publish::Published::new(state.stamps, state.holds, began),
             commands: command::Commands::default(),
             stopping: None,
+            reload,
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
                 Notify::none()

@@ -52,7 +52,7 @@ impl Keeper {
         loop {
             match self.signals.take() {
                 Ok(Some(Request::Stop)) => self.begin_stopping(now),
-                Ok(Some(Request::Reload)) => tracing::warn!("reload is not supported yet"),
+                Ok(Some(Request::Reload)) => self.on_hangup(now),
                 Ok(None) => return,
                 Err(error) => {
                     tracing::error!(%error, "signals cannot be read");

@@ -137,17 +137,16 @@ impl Occasions {
             let full = engine.connections() >= usize::try_from(limit).unwrap_or(usize::MAX);
             self.look((None, None), Limit::Process, u64::from(full), now);
         }
-        for farm in &shared.farms {
-            self.look_at(&farm.stats(now), now);
+        let in_force = shared.in_force();
+        for placed in in_force.proxies() {
+            self.look_at(&placed.farm.stats(now), now);
         }
         // Of servers and proxies that are gone, too.
         self.episodes.retain(|_, episode| episode.span.is_some());
         if let Some(dropped) = self.lost.look(log::dropped(), now) {
             tracing::warn!(dropped, "log lines dropped");
         }
-        let access = shared.access.as_ref();
-        let lost = access.map_or(0, |access| access.sink.dropped());
-        if let Some(dropped) = self.lost_access.look(lost, now) {
+        if let Some(dropped) = self.lost_access.look(shared.access.dropped(), now) {
             tracing::warn!(dropped, "access log lines dropped");
         }
     }

@@ -63,7 +63,8 @@ async fn wait(engine: &Engine, wanted: SocketAddr) -> (Vec<Found>, bool) {
 }
 
 fn connection(shared: &Shared, found: Found) -> Option<Connection> {
-    let farm = shared.farms.get(found.proxy)?;
+    let in_force = shared.in_force();
+    let farm = in_force.farms.get(found.proxy)?;
     let server = found.server.and_then(|place| farm.member(place));
     Some(Connection {
         proxy: farm.name().to_owned(),
