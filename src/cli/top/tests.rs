@@ -22,7 +22,6 @@ use crate::ipc::message::{
     ChannelStatus, HeldBack, NodeView, PeerStatus, RouterView, VipStatus, VrrpCounters, VrrpState,
     VrrpStatus,
 };
-use crate::ipc::reload::ReloadStatus;
 
 fn server(number: u64, state: ServerState, seconds: u64) -> ServerStatus {
     ServerStatus {
@@ -104,15 +103,11 @@ fn channel() -> ChannelStatus {
 fn node(seconds: u64) -> Status {
     let vrrp = VrrpStatus {
         vips: vec![vip()],
-        routes: Vec::new(),
         keeper_pid: 5,
         proxy_starts: 1,
-        proxy_starved: 0,
-        proxy_hung: 0,
         realtime: true,
         channel: Some(channel()),
-        reload: ReloadStatus::default(),
-        log: None,
+        ..VrrpStatus::default()
     };
     Status {
         process: ProcessStatus {
