@@ -386,8 +386,8 @@ fn is_meant(line: &str, manner: &str) -> bool {
     line.contains(" kube kube/") && (manner != "queue" || line.contains(" sQ "))
 }
 
-/// What clients do whose lines are compared.
-fn visit(listen: SocketAddr, manner: &str) {
+/// What clients do whose lines are compared; one that is to stay until then.
+fn visit(listen: SocketAddr, manner: &str) -> Option<TcpStream> {
     let mut client = wait_for("listener", || TcpStream::connect(listen).ok());
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     match manner {
@@ -412,9 +412,11 @@ fn visit(listen: SocketAddr, manner: &str) {
             second.set_read_timeout(Some(PATIENCE)).unwrap();
             let end = second.read(&mut [0; 8]);
             assert!(!matches!(end, Ok(1..)), "{end:?}");
+            return Some(client);
         }
         _ => talk(&mut client),
     }
+    None
 }
 
 #[test]
@@ -443,7 +445,7 @@ fn a_line_of_the_access_log_is_haproxys_line() {
         let Some(_haproxy) = haproxy(&dir, theirs, &servers, timeouts) else {
             return;
         };
-        visit(theirs, manner);
+        let _stays = visit(theirs, manner);
         let theirs = wait_for("HAProxy's line", || {
             let log = fs::read_to_string(dir.0.join("haproxy.log")).unwrap();
             log.lines()
@@ -457,7 +459,7 @@ fn a_line_of_the_access_log_is_haproxys_line() {
              a = {{ address = \"{server}\", check-address = \"{good}\" }}\n"
         );
         let daemon = Daemon::start(&dir, top, &rest);
-        visit(daemon.listen, manner);
+        let _stays = visit(daemon.listen, manner);
         let ours = wait_for("our line", || {
             let log = daemon.log();
             log.lines()
