@@ -77,6 +77,8 @@ pub enum Command {
         /// Which.
         server: ServerName,
     },
+    /// Run from the program on disk from here on. For writers.
+    Upgrade,
 }
 
 /// A command that takes more than the right to read: root, or the user the daemon runs as.
@@ -102,6 +104,7 @@ impl Command {
             Self::ReleaseHold(release) => {
                 return Ok(Ordered::Keeper(command::Command::ReleaseHold(release)));
             }
+            Self::Upgrade => return Ok(Ordered::Keeper(command::Command::Upgrade)),
             Self::Drain(servers) => state(AdminWord::Drain, servers),
             Self::Ready(servers) => state(AdminWord::Ready, servers),
             Self::Maint(servers) => state(AdminWord::Maint, servers),

@@ -153,6 +153,7 @@ fn render(outcome: &Outcome, args: &FailoverArgs) -> String {
         Outcome::Unknown(why) => {
             return format!("nobody knows how it ended: {}\n", escape(why));
         }
+        Outcome::Upgrading(_) => return String::new(),
     };
     let mut lines: Vec<String> = shown(vips, args.vips.is_empty()).map(line).collect();
     if vips.iter().any(|vip| vip.result == VipResult::TakenOver) {
@@ -204,7 +205,7 @@ fn line(vip: &VipOutcome) -> String {
 fn verdict(outcome: &Outcome, all: bool) -> u8 {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Refused(_) | Outcome::Unknown(_) => return FAILURE,
+        Outcome::Refused(_) | Outcome::Unknown(_) | Outcome::Upgrading(_) => return FAILURE,
     };
     let mut exit = 0;
     for vip in shown(vips, all) {

@@ -13,6 +13,7 @@ mod reach;
 mod run;
 mod servers;
 pub mod status;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -89,6 +90,8 @@ enum Command {
     Server(servers::ServerArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
+    /// Change to the program on disk without losing a connection
+    Upgrade(upgrade::UpgradeArgs),
     /// The process that starts programs for the keeper
     #[command(hide = true)]
     Runner(processes::RunnerArguments),
@@ -126,6 +129,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        Some(Command::Upgrade(arguments)) => upgrade::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }

@@ -19,6 +19,8 @@ pub enum Command {
     Failover(Failover),
     /// End what a failover left behind: take part in elections without restraint again.
     ReleaseHold(ReleaseHold),
+    /// Run from the program on disk from here on, without losing a connection.
+    Upgrade,
 }
 
 /// [`Command::Failover`].
@@ -53,6 +55,8 @@ pub enum Outcome {
     Refused(String),
     /// It was begun, or may have been; nobody is left who could tell how it ended, and why.
     Unknown(String),
+    /// An upgrade was begun; the status says by this number how it goes.
+    Upgrading(u64),
 }
 
 /// What became of one virtual IP.

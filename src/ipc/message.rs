@@ -110,9 +110,16 @@ pub enum ToProxy {
         /// What became of it.
         outcome: Outcome,
     },
+    /// A successor serves: close the doors for questions, stop accepting, let connections finish for
+    /// at most this many milliseconds, then exit.
+    Drain {
+        /// Milliseconds.
+        grace_ms: u32,
+    },
 }
 
-/// Who connects.
+/// Who connects. Keepers and proxies of different versions meet here: the order of what is in these
+/// enums and structs stays, further variants come last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Process id of the proxy; the kernel's peer credentials must agree.
@@ -227,8 +234,47 @@ pub struct VrrpStatus {
     pub proxy_hung: u64,
     /// Whether the keeper runs under real-time scheduling.
     pub realtime: bool,
+    /// The keeper's version of lbd.
+    #[serde(default)]
+    pub keeper_version: String,
+    /// Proxy processes that were succeeded and still have connections.
+    #[serde(default)]
+    pub draining: u32,
+    /// The last `lbd upgrade`, as far as it has come.
+    #[serde(default)]
+    pub upgrade: Option<UpgradeStatus>,
     /// The channel between nodes; `None`: no `[peer]` in the file.
     pub channel: Option<ChannelStatus>,
+}
+
+/// A change of the running program, in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeStatus {
+    /// Its number: the wall clock when it began, milliseconds since 1970.
+    pub number: u64,
+    /// How far it has come.
+    pub stage: UpgradeStage,
+    /// The version that was replaced.
+    pub from: String,
+    /// Why it failed; else empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// How far an upgrade has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeStage {
+    /// A proxy process of the program on disk starts beside the present one.
+    Proxy,
+    /// The addresses are handed over, for the keeper's change would take too long for their adverts.
+    HandOver,
+    /// The keeper replaces itself.
+    Keeper,
+    /// Both run from the program on disk.
+    Done,
+    /// What ran before goes on.
+    Failed,
 }
 
 /// The channel between nodes.

@@ -18,6 +18,7 @@ pub mod nd;
 pub mod netlink;
 pub mod netns;
 pub mod notify;
+pub mod passed;
 pub mod peer_socket;
 pub mod privileges;
 pub mod process;

@@ -6,3 +6,4 @@
 mod alone;
 mod node;
 mod pair;
+mod upgrade;

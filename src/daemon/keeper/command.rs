@@ -64,6 +64,12 @@ impl Commands {
         self.pending.clear();
     }
 
+    /// Those that wait, by number: whoever took them over for the askers is about to go.
+    pub(super) fn forsaken(&mut self) -> Vec<u64> {
+        let pending = std::mem::take(&mut self.pending);
+        pending.into_iter().map(|pending| pending.id).collect()
+    }
+
     /// A failover of router `index` has ended.
     pub(super) fn failed_over(&mut self, now: Instant, index: usize, taken: bool, all: &Routers) {
         let result = if taken {
@@ -123,6 +129,13 @@ impl Keeper {
             return self.answer(now, id, Outcome::Refused("too many orders at once".into()));
         }
         match command {
+            Command::Upgrade => {
+                let outcome = match self.begin_upgrade(now) {
+                    Ok(number) => Outcome::Upgrading(number),
+                    Err(why) => Outcome::Refused(why),
+                };
+                self.answer(now, id, outcome);
+            }
             Command::Failover(_) if !self.commands.allowance.take(now) => {
                 self.answer(
                     now,

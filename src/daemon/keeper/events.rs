@@ -43,6 +43,19 @@ impl Record {
         }
     }
 
+    /// All that is kept, and the next number.
+    pub(super) fn all(&self) -> (Vec<Event>, u64) {
+        (self.ring.iter().cloned().collect(), self.next)
+    }
+
+    /// Goes on where an earlier program of this process was.
+    pub(super) fn restore(&mut self, events: &[Event], next: u64) {
+        for event in events {
+            self.push(event.clone());
+        }
+        self.next = self.next.max(next);
+    }
+
     fn push(&mut self, event: Event) {
         if self.ring.len() >= EVENTS_MAX {
             self.ring.pop_front();

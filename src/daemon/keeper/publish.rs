@@ -113,7 +113,7 @@ impl Keeper {
         match wish {
             Wish::Reset(addresses) => {
                 self.peers.left(&addresses);
-                self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+                self.tell_proxies(now, &ToProxy::ResetLocal(addresses));
             }
             Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
             Wish::Changed(router, from, to, reason) => {
@@ -158,7 +158,7 @@ impl Keeper {
             self.routes.judge(index, now, able);
         }
         for addresses in self.routes.take_resets() {
-            self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+            self.tell_proxies(now, &ToProxy::ResetLocal(addresses));
         }
     }
 
@@ -185,13 +185,16 @@ impl Keeper {
             proxy_starved: self.supervisor.starved,
             proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
+            keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
+            draining: self.proxies.draining(),
+            upgrade: self.upgrade.status(),
             channel: self.peers.status(now),
         }
     }
 
     /// Each advert of an Active is a stamp for the next keeper. Many adverts in a short time are
     /// written down once, a change of state at once.
-    fn save_state(&mut self, now: Instant, news: bool) {
+    pub(super) fn save_state(&mut self, now: Instant, news: bool) {
         let connected = self.proxies.pid();
         let published = &mut self.published;
         if !news && published.marked == connected && now < published.save_after {

@@ -431,6 +431,11 @@ impl Control {
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }
+            ToProxy::Drain { grace_ms } => {
+                // The successor answers questions from here on.
+                self.doors.close();
+                self.stop(Duration::from_millis(grace_ms.into()), "succeeded");
+            }
         }
     }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::task::AbortHandle;
+
 use super::access::Running;
 use super::limits::Limits;
 use super::placement::Workers;
@@ -139,7 +141,7 @@ impl Shared {
 }
 
 /// Between two attempts to open a door that somebody blocks.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// A door to the outside: not open yet, or served by a task.
 #[derive(Debug)]
@@ -147,7 +149,9 @@ enum Door<A, L> {
     /// Somebody else (a proxy process that is about to go) still stands there.
     Blocked(A),
     Bound(L),
-    Served,
+    Served(AbortHandle),
+    /// For good.
+    Closed,
 }
 
 /// The admin socket and the HTTP listener.
@@ -187,39 +191,47 @@ impl Doors {
             self.tried = now;
             self.bind(false);
         }
-        self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
+        self.admin = match std::mem::replace(&mut self.admin, Door::Closed) {
             Door::Bound(listener) => {
                 let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
                 let orders = orders.clone();
-                tokio::spawn(async move {
+                let task = tokio::spawn(async move {
                     if let Err(error) = socket::serve(listener, source, feed, orders).await {
                         tracing::error!(%error, "admin socket cannot be served");
                     }
                 });
-                Door::Served
+                Door::Served(task.abort_handle())
             }
-            other @ (Door::Blocked(_) | Door::Served) => other,
+            other @ (Door::Blocked(_) | Door::Served(_) | Door::Closed) => other,
         };
         self.http = self.http.take().map(|door| match door {
             Door::Bound(listener) => {
                 let source = Arc::clone(source);
-                tokio::spawn(async move {
+                let task = tokio::spawn(async move {
                     if let Err(error) = http::serve(listener, source).await {
                         tracing::error!(%error, "metrics listener cannot be served");
                     }
                 });
-                Door::Served
+                Door::Served(task.abort_handle())
             }
-            other @ (Door::Blocked(_) | Door::Served) => other,
+            other @ (Door::Blocked(_) | Door::Served(_) | Door::Closed) => other,
         });
     }
 
-    /// Leaves no socket file behind.
-    pub(super) fn close(&self) {
-        if matches!(self.admin, Door::Served)
-            && let Err(error) = std::fs::remove_file(&self.admin_path)
-        {
-            tracing::debug!(%error, "admin socket stays in place");
+    /// Takes no further questions, and leaves no socket file behind. What was asked is answered.
+    pub(super) fn close(&mut self) {
+        match std::mem::replace(&mut self.admin, Door::Closed) {
+            Door::Served(task) => {
+                task.abort();
+                if let Err(error) = std::fs::remove_file(&self.admin_path) {
+                    tracing::debug!(%error, "admin socket stays in place");
+                }
+            }
+            Door::Blocked(_) | Door::Bound(_) | Door::Closed => {}
+        }
+        match self.http.replace(Door::Closed) {
+            Some(Door::Served(task)) => task.abort(),
+            Some(Door::Blocked(_) | Door::Bound(_) | Door::Closed) | None => {}
         }
     }
 

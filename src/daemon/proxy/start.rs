@@ -104,7 +104,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
-            ToProxy::Stop { .. } => {
+            ToProxy::Stop { .. } | ToProxy::Drain { .. } => {
                 return Err(ProxyError::KeeperLost(
                     io::ErrorKind::ConnectionAborted.into(),
                 ));
