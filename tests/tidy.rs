@@ -33,6 +33,8 @@ const PURE: &[&str] = &[
     "src/ipc/command.rs",
     "src/ipc/message.rs",
     "src/ipc/event.rs",
+    "src/ipc/reload.rs",
+    "src/ipc/route.rs",
     "src/ipc/runner.rs",
     "src/log/access.rs",
     "src/log/spacing.rs",

@@ -18,6 +18,7 @@ use super::status::Status;
 use crate::ipc::command::{self, Failover, Outcome, ReleaseHold};
 use crate::ipc::event::Event;
 use crate::ipc::note::AdminWord;
+use crate::ipc::reload::ReloadOrder;
 
 /// The version both sides speak.
 pub const VERSION: u32 = 1;
@@ -62,6 +63,8 @@ pub enum Command {
     Failover(Failover),
     /// End what a failover left behind. For writers.
     ReleaseHold(ReleaseHold),
+    /// Read lb.toml again, and apply it whole or not at all. For writers.
+    Reload(ReloadOrder),
     /// No new connections to these servers. For writers.
     Drain(Servers),
     /// These servers are in service again. For writers.
@@ -104,6 +107,7 @@ impl Command {
             Self::ReleaseHold(release) => {
                 return Ok(Ordered::Keeper(command::Command::ReleaseHold(release)));
             }
+            Self::Reload(order) => return Ok(Ordered::Keeper(command::Command::Reload(order))),
             Self::Upgrade => return Ok(Ordered::Keeper(command::Command::Upgrade)),
             Self::Drain(servers) => state(AdminWord::Drain, servers),
             Self::Ready(servers) => state(AdminWord::Ready, servers),

@@ -198,6 +198,7 @@ async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
     let names = match &command {
         command::Command::Failover(failover) => failover.vips.len(),
         command::Command::ReleaseHold(release) => release.vips.len(),
+        command::Command::Reload(_) => 0,
         command::Command::Upgrade => 0,
     };
     if names > NAMES_MAX {

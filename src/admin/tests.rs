@@ -127,6 +127,7 @@ fn status() -> Status {
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
+            reload: crate::ipc::reload::ReloadStatus::default(),
             channel: None,
             routes: Vec::new(),
             vips: vec![vip(VrrpState::Backup)],

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::reload::{ReloadOrder, ReloadReport};
+
 /// The most names one command may carry.
 pub const NAMES_MAX: usize = 64;
 
@@ -19,6 +21,8 @@ pub enum Command {
     Failover(Failover),
     /// End what a failover left behind: take part in elections without restraint again.
     ReleaseHold(ReleaseHold),
+    /// Read lb.toml again, and apply it whole or not at all.
+    Reload(ReloadOrder),
     /// Run from the program on disk from here on, without losing a connection.
     Upgrade,
 }
@@ -55,6 +59,8 @@ pub enum Outcome {
     Refused(String),
     /// It was begun, or may have been; nobody is left who could tell how it ended, and why.
     Unknown(String),
+    /// What became of a reload.
+    Reload(Box<ReloadReport>),
     /// An upgrade was begun; the status says by this number how it goes.
     Upgrading(u64),
 }

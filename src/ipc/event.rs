@@ -48,6 +48,8 @@ pub enum EventKind {
     Runner,
     /// A notify program failed.
     Notify,
+    /// Another configuration counts, or was refused.
+    Reload,
 }
 
 impl EventKind {
@@ -65,6 +67,7 @@ impl EventKind {
             Self::Server => "server",
             Self::Runner => "runner",
             Self::Notify => "notify",
+            Self::Reload => "reload",
         }
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::command::{Command, Outcome};
 use super::event::Event;
 use super::note::ServerNote;
+use super::reload::{PrepareAnswer, ReloadStatus};
+pub use super::route::{RouteCounters, RouteStatus};
 
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
@@ -61,6 +63,18 @@ pub enum ToKeeper {
         /// At most [`FLOWS_PER_MESSAGE`].
         flows: Vec<ClientFlow>,
     },
+    /// The answer to [`ToProxy::Prepare`] with this number.
+    Prepared {
+        /// The reload's number.
+        id: u64,
+        /// Whether it can be applied.
+        answer: PrepareAnswer,
+    },
+    /// The answer to [`ToProxy::Commit`]: the new configuration counts here.
+    Committed {
+        /// The reload's number.
+        id: u64,
+    },
 }
 
 /// Client connections in one message.
@@ -109,6 +123,22 @@ pub enum ToProxy {
         id: u64,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// Get ready for another configuration, changing nothing yet; see [`super::reload`]. Beside it: one
+    /// descriptor, a sealed memfd with the text. Then `Listeners` (new sockets) and `ListenersDone`.
+    Prepare {
+        /// The reload's number, never twice from one keeper.
+        id: u64,
+    },
+    /// Apply what was prepared.
+    Commit {
+        /// The reload's number.
+        id: u64,
+    },
+    /// Drop what was prepared.
+    Abort {
+        /// The reload's number.
+        id: u64,
     },
     /// A successor serves: close the doors for questions, stop accepting, let connections finish for
     /// at most this many milliseconds, then exit.
@@ -245,6 +275,9 @@ pub struct VrrpStatus {
     pub upgrade: Option<UpgradeStatus>,
     /// The channel between nodes; `None`: no `[peer]` in the file.
     pub channel: Option<ChannelStatus>,
+    /// Reloads of the configuration.
+    #[serde(default)]
+    pub reload: ReloadStatus,
 }
 
 /// A change of the running program, in place.
@@ -386,54 +419,6 @@ pub struct VipStatus {
 pub struct HeldBack {
     /// Milliseconds; `None`: until that is cancelled or the other node fails.
     pub left_ms: Option<u64>,
-}
-
-/// An address announced as a route, as this node does it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteStatus {
-    /// The table's name.
-    pub name: String,
-    /// The interface that has the addresses while they are announced.
-    pub interface: String,
-    /// `ADDRESS/PREFIX`.
-    pub addresses: Vec<String>,
-    /// Whether the addresses are there for routing daemons to see.
-    pub announced: bool,
-    /// Milliseconds for which what still arrives is served after a withdrawal.
-    pub draining_ms: Option<u64>,
-    /// Why it is announced or not, in a few words.
-    pub reason: String,
-    /// Milliseconds since that was decided.
-    pub since_ms: u64,
-    /// What is tracked, with its present verdict.
-    pub tracks: Vec<TrackStatus>,
-    /// Counters since the keeper began.
-    pub counters: RouteCounters,
-}
-
-impl RouteStatus {
-    /// The state in a word.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match (self.announced, self.draining_ms) {
-            (true, _) => "announced",
-            (false, Some(_)) => "withdrawn (still serves what arrives)",
-            (false, None) => "withdrawn",
-        }
-    }
-}
-
-/// Counters of an address announced as a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct RouteCounters {
-    /// Times it was announced.
-    pub announced: u64,
-    /// Times it was withdrawn.
-    pub withdrawn: u64,
-    /// Times somebody else removed the address and it was put back.
-    pub restored: u64,
-    /// Errors of the kernel.
-    pub errors: u64,
 }
 
 /// A virtual router's state as users read it.

@@ -78,8 +78,11 @@ fn a_server_never_has_more_connections_than_its_limit_while_clients_break_off() 
         client.join().unwrap();
     }
     lab.settle();
+    // Where the server is late, all were gone before it looked.
+    let _stays = lab.connect();
+    wait_until("one who stays is seen", || most.load(Ordering::Relaxed) > 0);
     let most = most.load(Ordering::Relaxed);
-    assert!((1..=LIMIT).contains(&most), "{most}");
+    assert!(most <= LIMIT, "{most}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
@@ -201,17 +202,21 @@ fn a_client_that_vanishes_with_bytes_on_their_way_is_given_up() {
 
 #[test]
 fn a_server_that_vanishes_is_given_up_after_the_user_timeout() {
-    let backend = Backend::start(|mut stream| {
+    let (vanished, gone) = sync_channel(1);
+    let backend = Backend::start(move |mut stream| {
         stream.read_exact(&mut [0]).unwrap();
         stream.write_all(b"x").unwrap();
         wait_until("acknowledged", || tcp::unsent(&stream).unwrap() == 0);
         vanish(&stream);
+        vanished.send(()).unwrap();
         thread::sleep(Duration::from_secs(20));
     });
     let lab = lab(&backend, 1);
     let mut client = lab.connect();
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
+    // What arrives before would be acknowledged.
+    gone.recv().unwrap();
     client.write_all(b"into the void").unwrap();
     assert_gone(&lab, "SD");
 }

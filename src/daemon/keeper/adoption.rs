@@ -292,6 +292,8 @@ impl Keeper {
                     | ToKeeper::Serving(_)
                     | ToKeeper::Clients { .. }
                     | ToKeeper::Note(_)
+                    | ToKeeper::Prepared { .. }
+                    | ToKeeper::Committed { .. }
                     | ToKeeper::Command { .. },
                 ) => {}
                 None => tracing::warn!("a message of the proxy was not understood"),

@@ -150,6 +150,7 @@ impl Keeper {
                 let pending = self.fail_over(now, id, named, hold);
                 self.commands.pending.push(pending);
             }
+            Command::Reload(order) => self.on_reload_order(now, id, order),
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");
                 let named = self.named(now, &release.vips);
@@ -233,7 +234,7 @@ impl Keeper {
         }
     }
 
-    fn answer(&mut self, now: Instant, id: u64, outcome: Outcome) {
+    pub(super) fn answer(&mut self, now: Instant, id: u64, outcome: Outcome) {
         self.tell_proxy(now, &ToProxy::Outcome { id, outcome });
     }
 }

@@ -28,6 +28,7 @@ mod notify;
 mod peers;
 mod proxies;
 mod publish;
+mod reload;
 mod route;
 mod routers;
 mod runner_link;

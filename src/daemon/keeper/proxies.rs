@@ -496,6 +496,8 @@ impl Keeper {
                 self.peers.set_clients(first, last, &flows);
             }
             ToKeeper::Command { id, command } => self.on_command(now, id, command),
+            ToKeeper::Prepared { id, answer } => self.on_prepared(now, id, answer),
+            ToKeeper::Committed { id } => self.on_committed(now, id),
             ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
                 tracing::warn!("a message of the proxy came at the wrong time");
             }

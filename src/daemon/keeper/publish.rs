@@ -189,6 +189,7 @@ impl Keeper {
             draining: self.proxies.draining(),
             upgrade: self.upgrade.status(),
             channel: self.peers.status(now),
+            reload: self.reload_status(),
         }
     }
 

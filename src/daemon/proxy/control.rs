@@ -20,7 +20,7 @@ use super::limits::Limits;
 use super::link::{Event, Link, Tie};
 use super::memory::Memory;
 use super::news::{News, groups};
-use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
+use super::orders::{OUTSTANDING_MAX, Outstanding, cannot_reload, reply};
 use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::servers;
@@ -428,6 +428,8 @@ impl Control {
                 self.watchers.hurry_all();
             }
             ToProxy::Outcome { id, outcome } => self.outstanding.settle(id, outcome),
+            ToProxy::Prepare { id } => cannot_reload(&self.keeper, id),
+            ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }

@@ -169,23 +169,26 @@ impl Plan {
         }
     }
 
-    /// Deals the work out to the workers: to each the same, and what is left over in turn.
+    /// Deals the work out to the workers: to each the same, and what is left over in turn. Each
+    /// deal begins with another worker: only one of them may have what a server could give up.
     #[must_use]
     pub fn split(&mut self, sheds: &[Shed], workers: usize) -> Vec<Vec<Shed>> {
         let mut orders = vec![Vec::new(); workers];
         let Ok(each) = u32::try_from(workers.max(1)) else {
             return orders;
         };
+        let mut turn = self.turn;
+        self.turn = (self.turn + 1) % workers.max(1);
         for shed in sheds {
             let over = usize::try_from(shed.count % each).unwrap_or(0);
             for (worker, orders) in orders.iter_mut().enumerate() {
-                let first = (worker + workers - self.turn % workers) % workers < over;
+                let first = (worker + workers - turn % workers) % workers < over;
                 let count = shed.count / each + u32::from(first);
                 if count > 0 {
                     orders.push(Shed { count, ..*shed });
                 }
             }
-            self.turn = (self.turn + over) % workers;
+            turn = (turn + over) % workers;
         }
         orders
     }

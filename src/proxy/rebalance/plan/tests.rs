@@ -232,11 +232,31 @@ fn workers_get_the_same_and_what_is_left_over_in_turn() {
             .collect()
     };
     assert_eq!(plan.split(&[shed(4)], 2), [[shed(2)], [shed(2)]]);
-    assert_eq!(counts(plan.split(&[shed(1)], 2)), [1, 0]);
     assert_eq!(counts(plan.split(&[shed(1)], 2)), [0, 1]);
-    assert_eq!(counts(plan.split(&[shed(5)], 3)), [2, 2, 1]);
+    assert_eq!(counts(plan.split(&[shed(1)], 2)), [1, 0]);
+    assert_eq!(counts(plan.split(&[shed(5)], 3)), [1, 2, 2]);
     assert_eq!(counts(plan.split(&[shed(2)], 3)), [1, 0, 1]);
     assert_eq!(counts(plan.split(&[], 3)), [0, 0, 0]);
+}
+
+#[test]
+fn what_one_worker_cannot_close_comes_to_the_other_one_at_last() {
+    let mut plan = Plan::new(&config(10));
+    let one = |place| Shed {
+        place,
+        count: 1,
+        floor: 20,
+    };
+    let places = |orders: &[Vec<Shed>]| -> Vec<Vec<usize>> {
+        orders
+            .iter()
+            .map(|o| o.iter().map(|shed| shed.place).collect())
+            .collect()
+    };
+    let two = [one(0), one(1)];
+    assert_eq!(places(&plan.split(&two, 2)), [[0], [1]]);
+    assert_eq!(places(&plan.split(&two, 2)), [[1], [0]]);
+    assert_eq!(places(&plan.split(&two, 2)), [[0], [1]]);
 }
 
 #[test]
