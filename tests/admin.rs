@@ -222,7 +222,7 @@ fn a_daemon_that_accepts_nobody_does_not_hold_those_who_ask() {
 fn pages(status: Status) -> SocketAddr {
     let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    run(move || http::serve(listener, source(status)));
+    run(move || http::serve(listener, source(status), Arc::default()));
     address
 }
 
@@ -263,7 +263,21 @@ fn each_page_answers() {
     let (code, body) = get(address, "/status.json");
     assert_eq!(code, 200);
     assert_eq!(serde_json::from_str::<Status>(&body).unwrap(), ready());
-    assert_eq!(get(address, "/").0, 404);
+    let (code, body) = get(address, "/events.json");
+    assert_eq!(code, 200);
+    assert_eq!(body, "{\n  \"v\": 1,\n  \"events\": []\n}\n");
+    let (code, body) = get(address, "/status.txt");
+    assert_eq!(code, 200);
+    assert!(
+        body.starts_with("kube: no usable server\n\nlbd 0.1.0 "),
+        "{body}"
+    );
+    for path in ["/", "/status"] {
+        let (code, body) = get(address, path);
+        assert_eq!(code, 200);
+        assert!(body.starts_with("<!doctype html>\n"), "{body}");
+    }
+    assert_eq!(get(address, "/index.html").0, 404);
     assert_eq!(get(address, "/metrics/../livez").0, 404);
     assert_eq!(get(address, "/livez?verbose").0, 200);
 }

@@ -97,6 +97,11 @@ const PURE: &[&str] = &[
     "src/admin/table.rs",
     "src/admin/talkers.rs",
     "src/cli/demo/plan.rs",
+    "src/cli/top/draw.rs",
+    "src/cli/top/panels.rs",
+    "src/cli/top/rates.rs",
+    "src/cli/top/servers.rs",
+    "src/cli/top/state.rs",
 ];
 
 /// Words that a pure file never says: clocks, sockets, executors, randomness, logging.

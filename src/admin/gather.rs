@@ -6,9 +6,10 @@ use super::status::{
     LeavingStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus,
     SourcesStatus, TalkerStatus,
 };
-use crate::config::model::Proxy;
+use crate::config::model::{Node, Proxy, Vip};
 use crate::health::board::Health;
 use crate::health::probe::Verdict;
+use crate::ipc::message::VrrpStatus;
 use crate::proxy::counters::ProxyTotals as Counters;
 use crate::proxy::farm::{FarmStats, LeavingStats, ServerStats, Standing};
 use crate::proxy::server::{AdminState, Operational};
@@ -44,6 +45,25 @@ pub fn proxy_status(
         leaving: stats.leaving.iter().map(leaving).collect(),
         removed: Vec::new(),
     }
+}
+
+/// What lb.toml calls this node: it is the one that no virtual router has for a peer.
+#[must_use]
+pub fn own_name(vips: &[Vip], vrrp: Option<&VrrpStatus>) -> Option<String> {
+    let routers = vrrp?.vips.iter();
+    let known = routers.filter_map(|router| {
+        let vip = vips.iter().find(|vip| vip.name == router.name)?;
+        let is_peer = |node: &&Node| {
+            let mut peers = router.peers.iter();
+            peers.any(|peer| peer.address == node.address || Some(peer.address) == node.twin)
+        };
+        let mut own = vip.nodes.iter().filter(|node| !is_peer(node));
+        match (own.next(), own.next()) {
+            (Some(node), None) => node.name.clone(),
+            (Some(_) | None, _) => None,
+        }
+    });
+    known.into_iter().next()
 }
 
 fn leaving(stats: &LeavingStats) -> LeavingStatus {

@@ -14,12 +14,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::status::Status;
-use super::{Source, families};
+use super::events::Feed;
+use super::status::{FORMAT_VERSION, Status};
+use super::{Source, families, page as status_page, table};
+use crate::ipc::event::Event;
 use crate::metrics;
 
 /// Connections at once; further ones wait in the kernel's backlog.
@@ -35,7 +38,11 @@ const HEADERS_MAX: usize = 64;
 /// Rest after a failed accept (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// The last so many events stand on /events.json.
+const EVENTS_SHOWN: usize = 50;
+
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// Listens at `address`.
@@ -52,7 +59,7 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
 ///
 /// # Errors
 /// When the listener cannot be handed to the executor.
-pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
+pub async fn serve(listener: StdListener, source: Source, feed: Arc<Feed>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -67,17 +74,17 @@ pub async fn serve(listener: StdListener, source: Source) -> io::Result<()> {
                 continue;
             }
         };
-        let source = Arc::clone(&source);
+        let (source, feed) = (Arc::clone(&source), Arc::clone(&feed));
         tokio::spawn(async move {
-            connection(stream, source).await;
+            connection(stream, source, feed).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(stream: TcpStream, source: Source) {
+async fn connection(stream: TcpStream, source: Source, feed: Arc<Feed>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), &source);
+        let response = respond(request.method(), request.uri().path(), &source, &feed);
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
@@ -94,17 +101,17 @@ async fn connection(stream: TcpStream, source: Source) {
     }
 }
 
-fn respond(method: &Method, path: &str, source: &Source) -> Response<Full<Bytes>> {
+fn respond(method: &Method, path: &str, source: &Source, feed: &Feed) -> Response<Full<Bytes>> {
     let page = if matches!(*method, Method::GET | Method::HEAD) {
-        page(path, source)
+        page(path, source, feed)
     } else {
         Page {
             code: StatusCode::METHOD_NOT_ALLOWED,
             kind: TEXT,
-            body: "only GET and HEAD\n".to_owned(),
+            body: "only GET and HEAD\n".into(),
         }
     };
-    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    let mut response = Response::new(Full::new(page.body));
     *response.status_mut() = page.code;
     let headers = response.headers_mut();
     if page.code == StatusCode::METHOD_NOT_ALLOWED {
@@ -114,47 +121,74 @@ fn respond(method: &Method, path: &str, source: &Source) -> Response<Full<Bytes>
     headers.insert(CONTENT_TYPE, kind);
     let fresh = hyper::header::HeaderValue::from_static("no-store");
     headers.insert(CACHE_CONTROL, fresh);
+    status_page::protect(headers);
     response
 }
 
 struct Page {
     code: StatusCode,
     kind: &'static str,
-    body: String,
+    body: Bytes,
 }
 
-fn page(path: &str, source: &Source) -> Page {
-    let ok = |kind, body| Page {
+fn page(path: &str, source: &Source, feed: &Feed) -> Page {
+    let ok = |kind, body: String| Page {
         code: StatusCode::OK,
         kind,
-        body,
+        body: body.into(),
     };
     match path {
         "/metrics" => ok(metrics::CONTENT_TYPE, families::render(&source())),
         "/livez" => ok(TEXT, "ok\n".to_owned()),
         "/readyz" | "/healthz" => ready(&source()),
-        "/status.json" => match serde_json::to_string_pretty(&source()) {
-            Ok(body) => ok(JSON, body + "\n"),
-            Err(error) => Page {
-                code: StatusCode::INTERNAL_SERVER_ERROR,
-                kind: TEXT,
-                body: format!("{error}\n"),
-            },
+        "/" | "/status" => Page {
+            code: StatusCode::OK,
+            kind: HTML,
+            body: status_page::page().into(),
         },
+        "/status.txt" => ok(TEXT, table::render(&source())),
+        "/status.json" => json(&source()),
+        "/events.json" => json(&Events {
+            v: FORMAT_VERSION,
+            events: feed.last(EVENTS_SHOWN).0,
+        }),
         _ => Page {
             code: StatusCode::NOT_FOUND,
             kind: TEXT,
-            body: "/metrics /livez /readyz /healthz /status.json\n".to_owned(),
+            body: "/ /metrics /livez /readyz /healthz /status.json /status.txt /events.json\n"
+                .into(),
+        },
+    }
+}
+
+/// What happened last, oldest first.
+#[derive(Debug, Serialize)]
+struct Events {
+    v: u32,
+    events: Vec<Event>,
+}
+
+fn json(value: &impl Serialize) -> Page {
+    match serde_json::to_string_pretty(value) {
+        Ok(body) => Page {
+            code: StatusCode::OK,
+            kind: JSON,
+            body: (body + "\n").into(),
+        },
+        Err(error) => Page {
+            code: StatusCode::INTERNAL_SERVER_ERROR,
+            kind: TEXT,
+            body: format!("{error}\n").into(),
         },
     }
 }
 
 fn ready(status: &Status) -> Page {
     let (code, body) = match status.not_ready() {
-        None => (StatusCode::OK, "ok\n".to_owned()),
+        None => (StatusCode::OK, "ok\n".into()),
         Some(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {reason}\n"),
+            format!("not ready: {reason}\n").into(),
         ),
     };
     Page {

@@ -5,7 +5,7 @@
 //! people, `families` as metrics;
 //! `discovery` is the part of both about where servers come from. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
 //! (`protocol` is its vocabulary and its client, `servers` that of orders about servers), `http` answers Prometheus, load balancers and
-//! browsers. Both ask a [`Source`] for the present status; orders go to the control loop, and
+//! browsers (`page` is what those show). Both ask a [`Source`] for the present status; orders go to the control loop, and
 //! those for the keeper on to it, by way of [`Orders`]. Whoever asks is bounded in number, size and time.
 
 mod channel;
@@ -15,6 +15,7 @@ pub mod families;
 pub mod gather;
 pub mod http;
 mod judge;
+mod page;
 pub mod protocol;
 pub mod servers;
 pub mod socket;

@@ -38,6 +38,9 @@ pub struct ProcessStatus {
     pub pid: u32,
     /// `--node`, if given.
     pub node: Option<String>,
+    /// What this node is called in lb.toml, if it takes part in an election and has a name there.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The path lb.toml was read from.
     pub config_path: String,
     /// Counts proxy processes started by one keeper, from 1.

@@ -13,8 +13,21 @@ use crate::health::files;
 use crate::net::{netlink, program, tcp};
 use crate::peer::task::keyfile;
 
+const EXAMPLES: &str = "\
+Every mistake is said at once, with its place and, where there is one, the change that mends it;
+`lbd explain CODE` says more. `lbd -t` and `lbd -c -f FILE` mean the same.
+
+Examples:
+  lbd check                    /etc/lbd/lb.toml, as this machine
+  lbd check lb.toml --as lb2   as another node of it
+  lbd check lb.toml --offline  anywhere: in CI, on a laptop
+  lbd check --strict -o json   for programs; warnings refuse it too
+
+Exit codes: 0 accepted, with or without warnings; 77 not readable; 78 refused.";
+
 /// What to check, and how.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
     /// The file [default: /etc/lbd/lb.toml]
     #[arg(value_name = "FILE")]
@@ -38,13 +51,16 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     strict: bool,
     /// For people or for machines
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    #[arg(short = 'o', long = "output", alias = "format", value_enum, default_value_t = Format::Text)]
     format: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
+    /// For people
+    #[value(alias = "table")]
     Text,
+    /// For programs; the format is stable
     Json,
 }
 

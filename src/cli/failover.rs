@@ -177,7 +177,7 @@ fn shown(vips: &[VipOutcome], all: bool) -> impl Iterator<Item = &VipOutcome> {
         .filter(move |vip| !all || nothing || !elsewhere(vip))
 }
 
-fn line(vip: &VipOutcome) -> String {
+pub(super) fn line(vip: &VipOutcome) -> String {
     let name = &vip.vip;
     let ms = vip.elapsed_ms;
     let active = match (&vip.node, vip.active) {

@@ -5,24 +5,46 @@
 //! keepalived and HAProxy type, mean `check`.
 
 mod check;
+mod completions;
 pub mod demo;
 mod events;
+mod explain;
 mod failover;
+mod init;
+mod man;
+mod manifest;
 mod processes;
 mod reach;
 mod run;
+mod schema;
 mod servers;
 pub mod status;
+#[cfg(feature = "top")]
+mod top;
 mod upgrade;
+mod version;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The configuration that is read when none is named.
 const CONFIG_PATH: &str = "/etc/lbd/lb.toml";
+
+const EXAMPLES: &str = "\
+Examples:
+  lbd init --vip 172.16.0.10/24 --nodes 172.16.0.2,172.16.0.3 --backends 172.16.0.4,172.16.0.5
+  lbd check                    every mistake of /etc/lbd/lb.toml
+  lbd doctor                   what on this machine or its network would go wrong
+  lbd --config lb.toml         run the daemon in the foreground
+  lbd status                   what this node is doing, and what is wrong
+  lbd explain W0208            what a code, key, metric or exit code means
+
+Exit codes: 0 done, 1 failed or something is wrong, 2 usage, 69 no daemon answers, 77 no permission,
+78 the configuration is refused.";
 
 /// How lbd ends, sysexits style; systemd knows 77 and 78 by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +55,8 @@ pub(crate) enum Exit {
     Failure,
     /// The command line makes no sense.
     Usage,
+    /// The daemon can't be reached.
+    Unreachable,
     /// No permission.
     Permission,
     /// The configuration is refused.
@@ -40,11 +64,12 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    const fn code(self) -> u8 {
+    pub(super) const fn code(self) -> u8 {
         match self {
             Self::Success => 0,
             Self::Failure => 1,
             Self::Usage => 2,
+            Self::Unreachable => 69,
             Self::Permission => 77,
             Self::Config => 78,
         }
@@ -59,7 +84,8 @@ impl From<Exit> for ExitCode {
 
 /// A TCP load balancer with a virtual IP.
 #[derive(Debug, Parser)]
-#[command(name = "lbd", version, args_conflicts_with_subcommands = true)]
+#[command(name = "lbd", version, long_version = version::long())]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 #[command(arg_required_else_help = true)]
 struct Arguments {
     #[command(flatten)]
@@ -72,12 +98,24 @@ struct Arguments {
 enum Command {
     /// Say whether a configuration is accepted, and every mistake in it
     Check(check::CheckArgs),
+    /// Print what a shell needs to complete lbd's words
+    Completions(completions::CompletionsArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
     /// Say what happened on this node, and why
     Events(events::EventsArgs),
+    /// Say what a code, a key, a metric or an exit code means
+    Explain(explain::ExplainArgs),
     /// Hand a VIP over to another node
     Failover(failover::FailoverArgs),
+    /// Print a first lb.toml from a few addresses
+    Init(init::InitArgs),
+    /// Print the manual, or write all its pages
+    Man(man::ManArgs),
+    /// Print lbd as a static pod, or the recipe of its image
+    Manifest(manifest::ManifestArgs),
+    /// Print the JSON Schema of lb.toml, for editors
+    Schema(schema::SchemaArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -90,6 +128,9 @@ enum Command {
     Server(servers::ServerArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
+    /// Watch this node and its peer live, and give orders
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// Change to the program on disk without losing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// The process that starts programs for the keeper
@@ -120,15 +161,25 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match arguments.command {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Completions(arguments)) => {
+            completions::run(&arguments, Arguments::command()).into()
+        }
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
+        Some(Command::Explain(arguments)) => explain::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
+        Some(Command::Init(arguments)) => init::run(&arguments).into(),
+        Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
+        Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
+        Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
+        #[cfg(feature = "top")]
+        Some(Command::Top(arguments)) => top::run(&arguments).into(),
         Some(Command::Upgrade(arguments)) => upgrade::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
@@ -201,7 +252,6 @@ mod tests {
 
     #[test]
     fn the_grammar_is_consistent() {
-        use clap::CommandFactory;
         Arguments::command().debug_assert();
     }
 

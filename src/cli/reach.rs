@@ -5,15 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CONFIG_PATH, chain, run, talk};
+use super::{CONFIG_PATH, Exit, chain, run, talk};
 use crate::admin::protocol::AskError;
 
-/// Exit codes of sysexits.h.
-const UNREACHABLE: u8 = 69;
-const PERMISSION: u8 = 77;
-const CONFIG: u8 = 78;
 /// A run-time failure.
-pub(super) const FAILURE: u8 = 1;
+pub(super) const FAILURE: u8 = Exit::Failure.code();
 
 /// How the daemon is found.
 #[derive(Debug, Clone, Args)]
@@ -59,7 +55,7 @@ fn configured(path: &Path) -> Result<Option<PathBuf>, (String, u8)> {
     let text = run::read(path).map_err(|(why, exit)| (why, exit.code()))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let why = format!("{} is no TOML: {}", path.display(), error.message());
-        (why, CONFIG)
+        (why, Exit::Config.code())
     })?;
     let socket = table.get("admin").and_then(|admin| admin.get("socket"));
     Ok(socket.and_then(toml::Value::as_str).map(PathBuf::from))
@@ -69,8 +65,8 @@ fn configured(path: &Path) -> Result<Option<PathBuf>, (String, u8)> {
 pub(super) fn complain(who: &str, error: &AskError) -> u8 {
     talk(&format!("{who}: {}{}", chain(error), hint(error)));
     match error {
-        AskError::Unreachable { .. } | AskError::Broken { .. } => UNREACHABLE,
-        AskError::Permission(_) | AskError::Denied(_) => PERMISSION,
+        AskError::Unreachable { .. } | AskError::Broken { .. } => Exit::Unreachable.code(),
+        AskError::Permission(_) | AskError::Denied(_) => Exit::Permission.code(),
         AskError::Foreign { .. } | AskError::Refused(_) => FAILURE,
     }
 }

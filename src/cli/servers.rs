@@ -230,7 +230,7 @@ fn give(who: &str, order: Command, asked: &Asked) -> u8 {
 }
 
 /// A line for each server.
-fn render(done: &ServersDone) -> String {
+pub(super) fn render(done: &ServersDone) -> String {
     let lines = done.servers.iter().map(|change| {
         let connections = match (change.to.as_str(), change.connections) {
             ("drain" | "maint" | "absent", 0) => ", no connections left".to_owned(),

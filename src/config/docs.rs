@@ -18,7 +18,7 @@ digits, `-`, `_` and `.`. An unknown key refuses the file; so does one that is n
 
 ## `lbd check`
 
-`lbd check [FILE] [--as NODE] [--offline] [--strict] [--format text|json]` says every mistake of a
+`lbd check [FILE] [--as NODE] [--offline] [--strict] [-o text|json]` says every mistake of a
 file at once (default: /etc/lbd/lb.toml), on stdout. It looks at this machine's addresses,
 interfaces and files too, unless told to check for another node (`--as`, by name or address) or for
 none (`--offline`). It exits 0 when the file is accepted, with or without warnings, and 78 when it is
@@ -90,7 +90,8 @@ fn line(out: &mut String, cells: &[&str]) {
     }
 }
 
-fn values(kind: Kind) -> String {
+/// The values of a kind, in Markdown.
+pub(crate) fn values(kind: Kind) -> String {
     match kind {
         Kind::Bool => "`true`, `false`".to_owned(),
         Kind::Integer { min, max } => format!("integer {min} to {max}"),
@@ -120,7 +121,8 @@ fn choice(words: &[Word]) -> String {
     }
 }
 
-fn default(key: &Key) -> String {
+/// What holds when a key is left out, in Markdown.
+pub(crate) fn default(key: &Key) -> String {
     match key.default {
         Fallback::Required => "required".to_owned(),
         Fallback::Value(text) => format!("`{text}`"),

@@ -5,7 +5,7 @@
 //! types of `model`. `lint` adds what only the whole file can tell (E02xx, E03xx, W0xxx). `local`
 //! combines a configuration with facts about this machine: which node am I, which interface.
 //! `problem` is a mistake as a value, `diagnostics` renders problems in rustc's style, `docs`
-//! writes the reference. Everything here is pure: text and facts in, values out.
+//! writes the reference, `json_schema` the schema for editors. Everything here is pure: text and facts in, values out.
 
 mod auth;
 mod balance;
@@ -14,6 +14,7 @@ pub mod diagnostics;
 pub mod discovery;
 pub mod docs;
 mod guard;
+pub mod json_schema;
 mod lint;
 pub mod local;
 pub mod model;

@@ -90,17 +90,17 @@ impl Moody {
         if self.sulks.swap(true, Ordering::Relaxed) {
             return;
         }
-        loop {
+        // One that is late may have found room: only who fails twice found none.
+        let mut failed = 0;
+        while failed < 2 {
             let fill =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             fill.bind(&SocketAddr::new(FILLER, 0).into()).unwrap();
-            let full = fill
-                .connect_timeout(&self.addr.into(), Duration::from_millis(5))
-                .is_err();
-            if full {
-                return;
+            let filled = fill.connect_timeout(&self.addr.into(), Duration::from_millis(20));
+            match filled {
+                Ok(()) => fills.push(fill),
+                Err(_full) => failed += 1,
             }
-            fills.push(fill);
         }
     }
 
@@ -216,26 +216,31 @@ fn hedges(lab: &Lab) -> [u64; 2] {
 fn no_slot_leaks_no_limit_is_exceeded_and_no_client_reaches_two_servers_whatever_happens() {
     const CLIENTS: u64 = 24;
     const ROUNDS: u64 = 60;
-    const ROUNDS_MAX: u64 = 10 * ROUNDS;
     for workers in [1, 2] {
         let seen = Seen::default();
         let servers = [0, 1, 2].map(|_| Moody::start(&seen));
         let limit = u32::try_from(LIMIT).unwrap();
         let members = servers.iter().map(|s| limited(s.addr, limit)).collect();
         let lab = Arc::new(Lab::start(storm(members), workers));
+        // In the storm there is seldom room for a second connect: here there is.
+        servers[0].sulk();
+        let mut id = CLIENTS * ROUNDS;
+        wait_until("clients are led past a server that doesn't answer", || {
+            lab.farm.passed_check(0, clock::now());
+            lab.farm.passed_check(2, clock::now());
+            id += 1;
+            client(&lab, id, &mut Dice::new(id));
+            hedges(&lab).into_iter().all(|count| count > 5)
+        });
+        servers[0].cheer_up();
         let stayed = Arc::new(AtomicUsize::new(0));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let (lab, stayed) = (Arc::clone(&lab), Arc::clone(&stayed));
                 thread::spawn(move || {
                     let mut dice = Dice::new(number);
-                    // Where threads wait long for a core, few connects are hedged: then on until
-                    // there are enough to judge.
-                    let enough = |lab: &Lab| hedges(lab).into_iter().all(|count| count > 5);
-                    let rounds =
-                        (0..ROUNDS_MAX).take_while(|round| *round < ROUNDS || !enough(&lab));
-                    for round in rounds {
-                        let id = number * ROUNDS_MAX + round;
+                    for round in 0..ROUNDS {
+                        let id = number * ROUNDS + round;
                         let answered = usize::from(client(&lab, id, &mut dice));
                         stayed.fetch_add(answered, Ordering::Relaxed);
                     }
@@ -257,8 +262,6 @@ fn no_slot_leaks_no_limit_is_exceeded_and_no_client_reaches_two_servers_whatever
             let most = server.most.load(Ordering::Relaxed);
             assert!((1..=LIMIT).contains(&most), "{most}");
         }
-        let [hedged, won] = hedges(&lab);
-        assert!(hedged > 5 && won > 5, "{:?}", lab.stats());
         assert!(stayed.load(Ordering::Relaxed) > 800);
         let seen = seen.lock().unwrap();
         assert!(seen.values().all(|count| *count == 1));

@@ -139,7 +139,7 @@ fn a_client_that_rests_after_the_server_closed_gets_every_byte() {
 
 #[test]
 fn a_server_that_rests_gets_every_byte() {
-    let (done, verdict) = std::sync::mpsc::sync_channel(1);
+    let (done, verdict) = sync_channel(1);
     let backend = Backend::start(move |mut stream| {
         thread::sleep(4 * TIMEOUT);
         let mut request = Vec::new();

@@ -102,6 +102,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             node: changing.node.clone(),
+            name: gather::own_name(&self.config.vips, changing.vrrp.as_ref()),
             config_path: changing.config_path.clone(),
             generation: changing.generation,
             uptime_ms: millis(self.started),
@@ -206,9 +207,9 @@ impl Doors {
         };
         self.http = self.http.take().map(|door| match door {
             Door::Bound(listener) => {
-                let source = Arc::clone(source);
+                let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
                 let task = tokio::spawn(async move {
-                    if let Err(error) = http::serve(listener, source).await {
+                    if let Err(error) = http::serve(listener, source, feed).await {
                         tracing::error!(%error, "metrics listener cannot be served");
                     }
                 });
