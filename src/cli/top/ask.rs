@@ -131,6 +131,11 @@ fn of_keeper(outcome: &Outcome) -> Said {
                 good: vips.iter().all(|vip| is_good(vip.result)),
             }
         }
+        // Never ordered from here.
+        Outcome::Reload(_) => Said {
+            text: "answered with a reload".to_owned(),
+            good: false,
+        },
         Outcome::Refused(why) => Said {
             text: format!("refused: {why}"),
             good: false,

@@ -21,6 +21,7 @@ use crate::ipc::message::{
     ChannelStatus, HeldBack, NodeView, PeerStatus, RouterView, VipStatus, VrrpCounters, VrrpState,
     VrrpStatus,
 };
+use crate::ipc::reload::ReloadStatus;
 
 fn server(number: u64, state: ServerState, seconds: u64) -> ServerStatus {
     ServerStatus {
@@ -108,6 +109,7 @@ fn node(seconds: u64) -> Status {
         proxy_hung: 0,
         realtime: true,
         channel: Some(channel()),
+        reload: ReloadStatus::default(),
     };
     Status {
         process: ProcessStatus {
