@@ -136,6 +136,9 @@ fn status() -> Status {
             proxy_starved: 0,
             proxy_hung: 0,
             realtime: true,
+            keeper_version: "0.1.0".to_owned(),
+            draining: 0,
+            upgrade: None,
         }),
         proxies: vec![ProxyStatus {
             name: "kube-apiserver".to_owned(),

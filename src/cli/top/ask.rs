@@ -136,6 +136,10 @@ fn of_keeper(outcome: &Outcome) -> Said {
             text: "answered with a reload".to_owned(),
             good: false,
         },
+        Outcome::Upgrading(_) => Said {
+            text: "answered with an upgrade".to_owned(),
+            good: false,
+        },
         Outcome::Refused(why) => Said {
             text: format!("refused: {why}"),
             good: false,

@@ -108,6 +108,9 @@ fn node(seconds: u64) -> Status {
         proxy_starved: 0,
         proxy_hung: 0,
         realtime: true,
+        keeper_version: "0.1.0".to_owned(),
+        draining: 0,
+        upgrade: None,
         channel: Some(channel()),
         reload: ReloadStatus::default(),
     };
