@@ -75,6 +75,8 @@ pub enum ToKeeper {
         /// The reload's number.
         id: u64,
     },
+    /// Beside it: the table of limits that this process has; adoption only. See [`super::shares`].
+    Shares,
 }
 
 /// Client connections in one message.
@@ -145,6 +147,16 @@ pub enum ToProxy {
     Drain {
         /// Milliseconds.
         grace_ms: u32,
+    },
+    /// Beside it: the table of limits that proxy processes keep together. Before `ListenersDone`.
+    Shares {
+        /// This process's column.
+        column: u8,
+    },
+    /// Whether another process serves the same servers, too; before anybody said so, none does.
+    Share {
+        /// It does.
+        shared: bool,
     },
 }
 

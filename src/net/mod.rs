@@ -26,6 +26,7 @@ pub mod program;
 pub mod readiness;
 pub mod realtime;
 pub mod seqpacket;
+pub mod shm;
 pub mod signal;
 pub mod source;
 pub mod splice;

@@ -205,7 +205,7 @@ impl Worker {
         if !self.shared.gate.enter() {
             return false;
         }
-        if settings.farm.gate().enter() {
+        if settings.farm.gate().enter() || settings.farm.claim_place() {
             return true;
         }
         if self.shared.gate.leave() {

@@ -7,14 +7,14 @@ use nix::sys::signal::Signal;
 
 use super::link::{Link, Turn};
 use super::listeners::Listeners;
-use super::proxies::{Proxies, decode, pid_of};
+use super::proxies::{Proxies, decode, pid_of, send};
 use super::runtime_dir::ProxyMark;
 use super::start::KEPT_NAME;
 use super::succession::Cause;
 use super::watch::{Looks, kill};
 use super::{Keeper, KeeperError};
 use crate::daemon::supervise::{Input, LOOK_SPACING};
-use crate::ipc::message::{Hello, ToKeeper};
+use crate::ipc::message::{Hello, ToKeeper, ToProxy};
 use crate::net::process::{self, Process};
 use crate::net::tcp::ListenError;
 
@@ -285,6 +285,7 @@ impl Keeper {
                 Some(ToKeeper::ListenersDone) => return self.inherit(now),
                 Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
                 Some(ToKeeper::Notes(notes)) => self.proxies.notes = Some(notes),
+                Some(ToKeeper::Shares) => self.proxies.sharing.inherit(received.fds),
                 // None of these comes before the listeners.
                 Some(
                     ToKeeper::Hello(_)
@@ -333,6 +334,11 @@ impl Keeper {
                 pid = hello.pid,
                 "proxy serves another configuration: it drains once the next one serves"
             );
+            let mut link = link;
+            let shared = ToProxy::Share { shared: true };
+            if let Err(error) = send(&self.epoll, &mut link, &shared, &[]) {
+                tracing::debug!(%error, "the proxy of the last keeper was not reached");
+            }
             self.proxies.replaced = Some((link, now));
         }
         Ok(())

@@ -34,6 +34,7 @@ mod routers;
 mod runner_link;
 mod runtime_dir;
 mod scripts;
+mod sharing;
 mod start;
 mod stop;
 mod succession;

@@ -12,6 +12,7 @@ use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
 use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
+use super::sharing::Sharing;
 use super::succession::{Other, Succession};
 use super::watch::{Looks, kill};
 use super::welcome;
@@ -52,6 +53,7 @@ pub(super) struct Proxies {
     pub(super) leaving: Vec<Link>,
     /// The one that is to take over from the present one.
     pub(super) succession: Option<Succession>,
+    pub(super) sharing: Sharing,
     /// Listening sockets that the service manager, or this process's earlier program, kept.
     pub(super) kept: Vec<OwnedFd>,
     /// The process the runner started that hasn't connected yet.
@@ -117,6 +119,7 @@ impl Proxies {
             replaced: None,
             leaving: Vec::new(),
             succession: None,
+            sharing: Sharing::new(),
             kept: Vec::new(),
             starting: None,
             snapshot: None,
@@ -282,7 +285,7 @@ impl Keeper {
             let link = strangers.swap_remove(index);
             return self.read_hello(now, link);
         }
-        self.read_leaving(token, event);
+        self.read_leaving(now, token, event);
         Ok(())
     }
 
@@ -447,6 +450,7 @@ impl Keeper {
         let Some(listeners) = listeners else {
             return Ok(());
         };
+        self.give_column(link)?;
         for (group, fds) in listeners.messages() {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             send(&self.epoll, link, &ToProxy::Listeners(group), &fds)?;
@@ -498,7 +502,10 @@ impl Keeper {
             ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Prepared { id, answer } => self.on_prepared(now, id, answer),
             ToKeeper::Committed { id } => self.on_committed(now, id),
-            ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
+            ToKeeper::Hello(_)
+            | ToKeeper::Listeners(_)
+            | ToKeeper::ListenersDone
+            | ToKeeper::Shares => {
                 tracing::warn!("a message of the proxy came at the wrong time");
             }
         }
@@ -510,6 +517,7 @@ impl Keeper {
             return;
         };
         let pid = current.process.pid();
+        let gone = pid;
         kill(&current.process);
         if self.stopping.is_none() {
             tracing::warn!(pid, reason, "proxy lost");
@@ -519,7 +527,9 @@ impl Keeper {
         self.board.new_process();
         self.peers.forget_clients();
         self.commands.forget();
-        if self.hurry_succession(now) {
+        let hurried = self.hurry_succession(now);
+        self.free_column(now, gone);
+        if hurried {
             self.supervise(now, Input::Adopted);
             self.read_proxy(now);
         } else {
@@ -583,7 +593,8 @@ impl Keeper {
     }
 
     /// What a proxy on its way out says is of no interest, only that it goes.
-    fn read_leaving(&mut self, token: u64, event: Event) {
+    fn read_leaving(&mut self, now: Instant, token: u64, event: Event) {
+        let mut gone = None;
         let Self {
             proxies,
             epoll,
@@ -595,11 +606,23 @@ impl Keeper {
                 return true;
             }
             let flushed = !event.writable() || link.flush(epoll).is_ok();
-            flushed && link.discard(buffer).is_ok()
+            let stays = flushed && link.discard(buffer).is_ok();
+            if !stays {
+                gone = link.connection().peer().ok();
+            }
+            stays
         });
-        let replaced = proxies.replaced.take();
-        proxies.replaced =
-            replaced.filter(|(link, _)| link.token != token || link.receive(buffer).is_ok());
+        if let Some((link, since)) = proxies.replaced.take() {
+            if link.token != token || link.receive(buffer).is_ok() {
+                proxies.replaced = Some((link, since));
+            } else {
+                gone = link.connection().peer().ok();
+            }
+        }
+        if let Some(peer) = gone {
+            tracing::info!(pid = peer.pid, "a proxy that was succeeded has ended");
+            self.free_column(now, peer.pid);
+        }
     }
 }
 
@@ -619,7 +642,7 @@ pub(super) fn decode(buffer: &[u8], received: &Received) -> Option<ToKeeper> {
     ToKeeper::decode(buffer.get(..received.len)?).ok()
 }
 
-fn send(
+pub(super) fn send(
     epoll: &Epoll,
     link: &mut Link,
     message: &ToProxy,

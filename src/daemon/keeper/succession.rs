@@ -97,6 +97,8 @@ impl Keeper {
         if !self.order_successor(now, program.as_deref()) {
             return Err("nobody is there to start programs".to_owned());
         }
+        // From here on it claims what it takes of the limits.
+        self.tell_proxy(now, &ToProxy::Share { shared: true });
         tracing::info!(?cause, "another proxy process is to take over");
         self.proxies.succession = Some(Succession {
             cause,
@@ -269,6 +271,7 @@ impl Keeper {
         }
         let reason = format!("the new proxy process did not come up: {reason}");
         self.record(EventKind::Proxy, (None, None), None, &reason);
+        self.free_column(now, succession.pid.unwrap_or(0));
         self.succession_ended(now, succession.cause, Err(reason));
     }
 

@@ -25,6 +25,7 @@ use super::placement::Workers;
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::servers;
 use super::setup::{alarm, as_operators_left_it, first_verdicts_within, machines, restore};
+use super::sharing::SharedLimits;
 use super::shelf::{Shelf, Writer};
 use super::start::{Begin, hello, read_text};
 use super::watchers::Watchers;
@@ -113,6 +114,8 @@ pub(super) struct Control {
     shelf: Option<Writer>,
     /// The task that stops the engine, once somebody said stop.
     stopping: Option<JoinHandle<()>>,
+    /// Kept together with another process, while there is one.
+    limits: SharedLimits,
 }
 
 impl Control {
@@ -125,6 +128,8 @@ impl Control {
             listeners,
             vrrp,
             events,
+            column,
+            beside,
             config: _,
         } = plan.begin;
         plan.doors.feed().push(events);
@@ -136,6 +141,7 @@ impl Control {
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
+        let limits = SharedLimits::new(column, &farms, beside);
         let access = plan
             .access
             .map(|access| access.spawn(farms.clone()))
@@ -186,6 +192,7 @@ impl Control {
             shelf: memory.shelf.as_ref().map(Shelf::writer),
             memory,
             stopping: None,
+            limits,
         })
     }
 
@@ -289,6 +296,8 @@ impl Control {
         for farm in &self.shared.farms {
             farm.watch(now);
         }
+        self.limits
+            .settle(&self.shared.farms, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
         let heard = self.shared.changing().keeper_heard;
@@ -415,6 +424,9 @@ impl Control {
     fn on_message(&mut self, message: ToProxy, fds: Vec<OwnedFd>) {
         match message {
             ToProxy::Welcome(welcome) => self.on_adopted(welcome, fds),
+            // It has had its own from the beginning.
+            ToProxy::Shares { .. } => {}
+            ToProxy::Share { shared } => self.limits.set(&self.shared.farms, shared),
             // An adopted process has its sockets; these close.
             ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
             ToProxy::Events(events) => self.doors.feed().push(events),
@@ -466,6 +478,9 @@ impl Control {
         link.send(&hello, &[]).await?;
         let notes = ToKeeper::Notes(self.memory.all());
         link.send(&notes, &[]).await?;
+        if let Some(table) = self.limits.table() {
+            link.send(&ToKeeper::Shares, &[table]).await?;
+        }
         if let Some(engine) = self.shared.engine.get() {
             for (message, fds) in groups(&engine.listeners()) {
                 link.send(&message, &fds).await?;

@@ -24,6 +24,7 @@ mod placement;
 mod report;
 mod servers;
 mod setup;
+mod sharing;
 mod shelf;
 mod start;
 mod watchers;

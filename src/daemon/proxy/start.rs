@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ProxyError;
@@ -13,8 +14,10 @@ use crate::health::probe::Probe;
 use crate::health::tls::CLUSTER_CA;
 use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
+use crate::ipc::shares::Shares;
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
+use crate::proxy::farm::share::Column;
 use crate::proxy::pp;
 
 /// A proxy process that no keeper wants for this long ends.
@@ -32,6 +35,9 @@ pub(super) struct Begin {
     pub(super) vrrp: Option<VrrpStatus>,
     /// What happened before this process was there.
     pub(super) events: Vec<Event>,
+    /// The limits that it keeps together with other processes, and whether there are others now.
+    pub(super) column: Option<Column>,
+    pub(super) beside: bool,
 }
 
 /// Finds the keeper and takes over what it hands out.
@@ -73,6 +79,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut listeners = Listeners::new();
     let mut vrrp = None;
     let mut events = Vec::new();
+    let (mut column, mut beside) = (None, false);
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
@@ -98,9 +105,13 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     listeners,
                     vrrp,
                     events,
+                    column,
+                    beside,
                 });
             }
             ToProxy::Vrrp(status) => vrrp = Some(status),
+            ToProxy::Shares { column: own } => column = shares(own, fds)?,
+            ToProxy::Share { shared } => beside = shared,
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
@@ -113,6 +124,16 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
             }
         }
     }
+}
+
+/// The table of limits beside a message.
+fn shares(column: u8, fds: Vec<OwnedFd>) -> Result<Option<Column>, ProxyError> {
+    let table = fds.into_iter().next().map(Shares::open).transpose();
+    let table = table.map_err(ProxyError::KeeperLost)?;
+    Ok(table.map(|shares| Column {
+        shares: Arc::new(shares),
+        column,
+    }))
 }
 
 /// The text of lb.toml from the memory file beside a welcome.

@@ -33,6 +33,7 @@ use crate::config::model;
 use crate::net::clock;
 
 mod rebalance;
+pub mod share;
 mod verdicts;
 
 use self::verdicts::Suspects;
@@ -61,6 +62,7 @@ pub struct Farm {
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
+    sharing: share::Sharing,
 }
 
 /// The workers of the engine that serves this farm.
@@ -103,6 +105,7 @@ impl Farm {
                 before: vec![ServerTotals::default(); config.servers.len()],
             }),
             attached: OnceLock::new(),
+            sharing: share::Sharing::default(),
             config: config.clone(),
         }
     }
