@@ -4,7 +4,7 @@
 //! The components, each allowed to name only what stands left of it (`tests/tidy.rs` checks):
 //!
 //! ```text
-//! units ← config, net, ipc, metrics ← log ← health ← discovery ← proxy ← track ← vrrp ← peer ← admin ← daemon ← cli ← main
+//! units ← config ← import, net, ipc, metrics ← log ← health ← discovery ← proxy ← track ← vrrp ← peer ← admin ← daemon ← cli ← main
 //! ```
 
 pub mod admin;
@@ -13,6 +13,7 @@ pub mod config;
 pub mod daemon;
 pub mod discovery;
 pub mod health;
+pub mod import;
 pub mod ipc;
 pub mod log;
 pub mod metrics;

@@ -31,6 +31,8 @@ mod mixture;
 mod rebalancing;
 #[path = "proxy/relaying.rs"]
 mod relaying;
+#[path = "proxy/reload.rs"]
+mod reload;
 #[path = "proxy/resets.rs"]
 mod resets;
 #[path = "proxy/servers.rs"]

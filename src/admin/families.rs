@@ -4,9 +4,13 @@
 use crate::ipc::message::{
     ChannelStatus, RouteStatus, RouterView, TrackStatus, VipStatus, VrrpState, VrrpStatus,
 };
+use crate::metrics::spans::Spans;
 use crate::metrics::{Families, Family, Kind};
 
-use super::status::{DiscoveryStatus, ProxyStatus, ServerState, ServerStatus, Status};
+use super::compat;
+use super::status::{DiscoveryStatus, ProxyStatus, Status};
+
+mod server;
 
 macro_rules! families {
     ($($ident:ident = $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
@@ -21,6 +25,7 @@ macro_rules! families {
 families! {
     BUILD = Gauge "lbd_build_info" ["version"], "Always 1; the version is a label.";
     UPTIME = Gauge "lbd_process_uptime_seconds" [], "Time since the proxy process began.";
+    STARTED = Gauge "lbd_process_start_time_seconds" [], "When the proxy process began, seconds since 1970.";
     SERVING = Gauge "lbd_process_serving" [], "Whether the proxy process accepts connections.";
     READY = Gauge "lbd_process_ready" [], "Whether this node could serve clients (/readyz).";
     CONNECTIONS = Gauge "lbd_process_connections" [], "Client connections.";
@@ -48,6 +53,7 @@ families! {
     VRRP_LEFT = Counter "lbd_vrrp_left_active_total" ["vip"], "Times this node left Active.";
     VRRP_RESIGNS_SENT = Counter "lbd_vrrp_resigns_sent_total" ["vip"], "Priority-0 adverts sent.";
     VRRP_RESIGNS_RECEIVED = Counter "lbd_vrrp_resigns_received_total" ["vip"], "Priority-0 adverts accepted.";
+    VRRP_FAILOVER = Histogram "lbd_vrrp_failover_seconds" ["vip", "cause"], "From the last advert of a node that failed (silent) or gave up (resigned) until this node held its addresses.";
     VRRP_RESTORED = Counter "lbd_vrrp_addresses_restored_total" ["vip"], "Times the address vanished and was put back.";
     VRRP_ERRORS = Counter "lbd_vrrp_errors_total" ["vip"], "Errors of the kernel while sending or changing the address.";
     VRRP_HELD_BACK = Gauge "lbd_vrrp_held_back" ["vip"], "Whether this node preempts nobody after a failover by command.";
@@ -60,7 +66,8 @@ families! {
     PEER_AGE = Gauge "lbd_vrrp_peer_last_advert_age_seconds" ["vip", "peer"], "Time since the node's last accepted advert; absent: never.";
     PEER_PRIORITY = Gauge "lbd_vrrp_peer_priority" ["vip", "peer"], "Priority in the node's last advert.";
     PEER_ADVERTS = Counter "lbd_vrrp_peer_adverts_total" ["vip", "peer"], "Adverts accepted from the node.";
-    PEER_JITTER = Gauge "lbd_vrrp_peer_advert_jitter_seconds" ["vip", "peer", "quantile"], "Deviation of the node's adverts from their usual spacing, recent ones, at the quantiles 0.5 and 0.99.";
+    PEER_JITTER = Gauge "lbd_vrrp_peer_advert_jitter_seconds" ["vip", "peer", "percentile"], "Deviation of the node's adverts from their usual spacing, recent ones, at the percentiles 50 and 99.";
+    PEER_DEVIATION = Histogram "lbd_vrrp_peer_advert_deviation_seconds" ["vip", "peer"], "By how much each of the node's adverts deviated from their usual spacing.";
     PEER_REJECTED = Counter "lbd_vrrp_peer_packets_rejected_total" ["vip", "peer", "reason"], "The node's packets that were rejected, by reason.";
     WIRE_SILENT = Gauge "lbd_vrrp_wire_silent" ["vip"], "Whether the active node of a sync-group is heard on other wires but not on this one.";
     CONFLICT = Gauge "lbd_vrrp_address_conflict" ["vip"], "Whether another host answers by ARP for an address that this node holds.";
@@ -83,6 +90,8 @@ families! {
     VIEW_SILENCE = Gauge "lbd_peer_vip_silence_seconds" ["peer", "vip"], "Time for which the node has listened and heard no advert of this one.";
     VIEW_UNHEARD = Gauge "lbd_peer_vip_unheard" ["peer", "vip"], "Whether adverts of this node to that one are lost: this node is Active and not heard.";
     PROXY_CONNECTIONS = Gauge "lbd_proxy_connections" ["proxy"], "Client connections, queued ones included.";
+    PROXY_LIMIT = Gauge "lbd_proxy_connections_limit" ["proxy"], "The most client connections at once; absent: only the process's limit.";
+    PROXY_ABLE = Gauge "lbd_proxy_able_servers" ["proxy"], "Servers that could take connections, as far as checks and the operator say.";
     PROXY_USABLE = Gauge "lbd_proxy_usable_servers" ["proxy"], "Servers that may take new connections.";
     PROXY_PANIC = Gauge "lbd_proxy_panic" ["proxy"], "Whether servers are used that are held back, for want of others.";
     PROXY_PROBED = Gauge "lbd_proxy_probed" ["proxy"], "Whether every server has a verdict.";
@@ -92,13 +101,14 @@ families! {
     PROXY_FINISHED = Counter "lbd_proxy_finished_total" ["proxy"], "Connections that ended without any fault.";
     PROXY_FAILED = Counter "lbd_proxy_failed_total" ["proxy", "reason"], "Connections that ended with a fault, by what it was.";
     PROXY_QUEUED = Counter "lbd_proxy_queued_total" ["proxy"], "Connections that waited and got a server.";
-    PROXY_QUEUE_TIME = Counter "lbd_proxy_queue_seconds_total" ["proxy"], "Time those waited, in sum.";
+    PROXY_QUEUE_TIME = Histogram "lbd_proxy_queue_seconds" ["proxy"], "How long those waited.";
     PROXY_BYTES_IN = Counter "lbd_proxy_received_bytes_total" ["proxy"], "Bytes from clients.";
     PROXY_BYTES_OUT = Counter "lbd_proxy_sent_bytes_total" ["proxy"], "Bytes to clients.";
     PROXY_SPLICED = Counter "lbd_proxy_spliced_bytes_total" ["proxy"], "Bytes of both kinds that went through splice(2).";
     PROXY_HELPED = Counter "lbd_proxy_helped_total" ["proxy"], "Connections that a worker accepted for another one that was busy.";
     PROXY_HEADERS = Counter "lbd_proxy_headers_accepted_total" ["proxy"], "PROXY headers that were believed.";
     PROXY_LIMITED = Counter "lbd_proxy_limit_reached_total" ["proxy"], "Times listeners rested because a limit was reached.";
+    PROXY_LEAVING = Gauge "lbd_proxy_leaving_connections" ["proxy"], "Connections to servers that were removed.";
     PROXY_SOURCES = Gauge "lbd_proxy_sources" ["proxy"], "Client sources (IPv4 addresses, IPv6 /64 networks) that have a connection; absent without per-source.";
     PROXY_SOURCE_MAX = Gauge "lbd_proxy_source_connections_max" ["proxy"], "Connections of the source that has most; absent without per-source.";
     DISCOVERY_OK = Gauge "lbd_discovery_ok" ["proxy", "kind", "source"], "Whether the source's last word was a good one; absent: none yet.";
@@ -108,6 +118,11 @@ families! {
     SERVER_STATE = Gauge "lbd_server_state" ["proxy", "server", "state"], "1 for the state of the server, 0 for the others.";
     SERVER_STATE_AGE = Gauge "lbd_server_state_age_seconds" ["proxy", "server"], "Time since checks last changed their verdict.";
     SERVER_VERDICT = Gauge "lbd_server_verdict" ["proxy", "server", "verdict"], "1 for what the checks make of the server (ready, not-ready, unresponsive), 0 for the others; absent: no verdict yet.";
+    SERVER_USABLE = Gauge "lbd_server_usable" ["proxy", "server"], "Whether the server may take new connections.";
+    SERVER_BACKUP = Gauge "lbd_server_backup" ["proxy", "server"], "Whether the server is used only when no other one is usable.";
+    SERVER_DOWNS = Counter "lbd_server_downs_total" ["proxy", "server"], "Times the server went down.";
+    SERVER_DOWN_TIME = Counter "lbd_server_down_seconds_total" ["proxy", "server"], "How long the server was down, in sum.";
+    SERVER_SHARE = Gauge "lbd_server_weight_share_ratio" ["proxy", "server"], "Part of its weight that the server has; less than 1 during slowstart.";
     SERVER_EJECTED = Gauge "lbd_server_ejected" ["proxy", "server"], "Whether the server is out of service for what real traffic told.";
     SERVER_DAMPED = Gauge "lbd_server_damped" ["proxy", "server"], "Whether the server is up and not believed yet, after many outages.";
     SERVER_SUSPICIONS = Counter "lbd_server_suspicions_total" ["proxy", "server"], "Times real traffic made the server suspect.";
@@ -116,22 +131,33 @@ families! {
     SERVER_CONNECTIONS = Gauge "lbd_server_connections" ["proxy", "server"], "Connections to the server.";
     SERVER_LIMIT = Gauge "lbd_server_connections_limit" ["proxy", "server"], "The most connections at once, slowstart applied; absent: unlimited.";
     SERVER_CONNECTED = Counter "lbd_server_connected_total" ["proxy", "server"], "Connections the server has accepted.";
-    SERVER_CONNECT_TIME = Counter "lbd_server_connect_seconds_total" ["proxy", "server"], "Time those connects took, in sum.";
+    SERVER_CONNECT_TIME = Histogram "lbd_server_connect_seconds" ["proxy", "server"], "How long those connects took.";
+    SERVER_ATTEMPTS = Counter "lbd_server_connect_attempts_total" ["proxy", "server"], "Connects begun.";
     SERVER_CONNECT_FAILED = Counter "lbd_server_connect_failed_total" ["proxy", "server", "reason"], "Connects that failed, by reason (refused, timeout).";
+    SERVER_RETRIES = Counter "lbd_server_retries_total" ["proxy", "server"], "Failed connects after which the connection tried again.";
     SERVER_REDISPATCHED = Counter "lbd_server_redispatched_total" ["proxy", "server"], "Failed connects after which the connection went elsewhere.";
     SERVER_HEDGED = Counter "lbd_server_hedged_total" ["proxy", "server"], "Connects without an answer that got a second one beside them, on another server.";
     SERVER_HEDGES_WON = Counter "lbd_server_hedges_won_total" ["proxy", "server"], "Second connects that the server answered first.";
     SERVER_REBALANCED = Counter "lbd_rebalanced_connections_total" ["proxy", "server"], "Connections closed to be served elsewhere, because other servers have fewer than their share.";
+    SERVER_ASKED = Counter "lbd_server_asked_total" ["proxy", "server"], "Connections whose first bytes from the client were delivered.";
+    SERVER_ANSWERED = Counter "lbd_server_answered_total" ["proxy", "server"], "Connections that got a first byte from the server.";
+    SERVER_ANSWER_TIME = Counter "lbd_server_answer_seconds_total" ["proxy", "server"], "Time those had waited for it, in sum.";
+    SERVER_UNANSWERED = Counter "lbd_server_unanswered_total" ["proxy", "server"], "Connections that ended without a byte from the server after the client had asked.";
+    SERVER_ENDED = Counter "lbd_server_ended_total" ["proxy", "server"], "Connections that ended.";
+    SERVER_LIFE = Counter "lbd_server_connection_seconds_total" ["proxy", "server"], "How long those had lasted, in sum.";
+    SERVER_CLIENT_ABORTS = Counter "lbd_server_client_aborts_total" ["proxy", "server"], "Connections that clients broke off.";
     SERVER_ABORTS = Counter "lbd_server_aborts_total" ["proxy", "server"], "Connections the server broke off.";
     SERVER_BYTES_IN = Counter "lbd_server_sent_bytes_total" ["proxy", "server"], "Bytes to the server.";
     SERVER_BYTES_OUT = Counter "lbd_server_received_bytes_total" ["proxy", "server"], "Bytes from the server.";
     HEALTH_CHECKS = Counter "lbd_health_checks_total" ["proxy", "server"], "Probes finished.";
     HEALTH_FAILURES = Counter "lbd_health_check_failures_total" ["proxy", "server"], "Probes that were no success.";
     HEALTH_TRANSITIONS = Counter "lbd_health_transitions_total" ["proxy", "server"], "Changes of verdict.";
+    HEALTH_LAST = Gauge "lbd_health_last_check" ["proxy", "server", "verdict"], "1 for what the last probe found (ready, not-ready, unresponsive), 0 for the others; absent: none yet.";
+    HEALTH_TIME = Histogram "lbd_health_check_seconds" ["proxy", "server"], "How long probes took.";
     HEALTH_DURATION = Gauge "lbd_health_check_duration_seconds" ["proxy", "server"], "How long the last probe took.";
 }
 
-/// The text of `/metrics`.
+/// The text of `/metrics`, with the names of other exporters if the status says so.
 #[must_use]
 pub fn render(status: &Status) -> String {
     let mut out = Families::new();
@@ -145,6 +171,9 @@ pub fn render(status: &Status) -> String {
     for one in &status.proxies {
         proxy(&mut out, one);
     }
+    if status.process.measures.compat {
+        compat::add(&mut out, status);
+    }
     out.encode()
 }
 
@@ -152,6 +181,7 @@ fn process(out: &mut Families, status: &Status) {
     let process = &status.process;
     out.add(&BUILD, &[&process.version], 1.0);
     out.add(&UPTIME, &[], seconds_from_ms(process.uptime_ms));
+    out.add(&STARTED, &[], number(process.measures.started));
     out.add(&SERVING, &[], flag(process.serving));
     out.add(&READY, &[], flag(status.not_ready().is_none()));
     out.add(&CONNECTIONS, &[], number(process.connections));
@@ -284,6 +314,13 @@ fn virtual_router(out: &mut Families, vip: &VipStatus) {
     for (reason, count) in &counters.rejected {
         out.add(&VRRP_REJECTED, &[name, reason], number(*count));
     }
+    for (cause, told) in [
+        ("silent", &counters.after_silence),
+        ("resigned", &counters.after_resignation),
+    ] {
+        let spans = Spans::of(&told.counts, told.micros);
+        out.add_spans(&VRRP_FAILOVER, &[name, cause], &spans);
+    }
 }
 
 fn neighbours(out: &mut Families, vip: &VipStatus) {
@@ -299,12 +336,14 @@ fn neighbours(out: &mut Families, vip: &VipStatus) {
         out.add(&PEER_ADVERTS, &labels, number(peer.adverts));
         out.add(&PEER_ALIVE, &labels, flag(peer.alive_unheard));
         let [vip, peer_name] = labels;
-        for (quantile, jitter) in [("0.5", peer.jitter_p50_us), ("0.99", peer.jitter_p99_us)] {
+        for (percentile, jitter) in [("50", peer.jitter_p50_us), ("99", peer.jitter_p99_us)] {
             if let Some(jitter) = jitter {
-                let labels = [vip, peer_name, quantile];
+                let labels = [vip, peer_name, percentile];
                 out.add(&PEER_JITTER, &labels, seconds_from_micros(jitter));
             }
         }
+        let spans = Spans::of(&peer.deviations.counts, peer.deviations.micros);
+        out.add_spans(&PEER_DEVIATION, &labels, &spans);
         for (reason, count) in &peer.rejected {
             out.add(&PEER_REJECTED, &[vip, peer_name, reason], number(*count));
         }
@@ -325,6 +364,7 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
     let totals = &proxy.totals;
     let single = [
         (&PROXY_CONNECTIONS, number(proxy.connections)),
+        (&PROXY_ABLE, number(proxy.measures.able)),
         (&PROXY_USABLE, number(proxy.usable)),
         (&PROXY_PANIC, flag(proxy.panic)),
         (&PROXY_PROBED, flag(proxy.probed)),
@@ -333,7 +373,6 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
         (&PROXY_ACCEPTED, number(totals.accepted)),
         (&PROXY_FINISHED, number(totals.finished)),
         (&PROXY_QUEUED, number(totals.queued)),
-        (&PROXY_QUEUE_TIME, seconds_from_micros(totals.queue_micros)),
         (&PROXY_BYTES_IN, number(totals.bytes_in)),
         (&PROXY_BYTES_OUT, number(totals.bytes_out)),
         (&PROXY_SPLICED, number(totals.bytes_spliced)),
@@ -344,6 +383,12 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
     for (family, value) in single {
         out.add(family, &[name], value);
     }
+    if let Some(limit) = proxy.max_connections {
+        out.add(&PROXY_LIMIT, &[name], number(limit));
+    }
+    let leaving = proxy.leaving.iter().map(|server| server.connections).sum();
+    out.add(&PROXY_LEAVING, &[name], number(leaving));
+    out.add_spans(&PROXY_QUEUE_TIME, &[name], &proxy.measures.waits);
     if let Some(sources) = &proxy.sources {
         let most = sources.top.first().map_or(0, |talker| talker.connections);
         out.add(&PROXY_SOURCES, &[name], number(sources.connected));
@@ -353,7 +398,7 @@ fn proxy(out: &mut Families, proxy: &ProxyStatus) {
         out.add(&PROXY_FAILED, &[name, reason], number(*count));
     }
     for one in &proxy.servers {
-        server(out, name, one);
+        server::add(out, name, one);
     }
     for one in &proxy.discovery {
         source(out, name, one);
@@ -372,75 +417,19 @@ fn source(out: &mut Families, proxy: &str, source: &DiscoveryStatus) {
     out.add(&DISCOVERY_FAILURES, &labels, number(source.failures));
 }
 
-fn server(out: &mut Families, proxy: &str, server: &ServerStatus) {
-    let labels = [proxy, server.name.as_str()];
-    for state in ServerState::ALL {
-        let labels = [proxy, server.name.as_str(), state.word()];
-        out.add(&SERVER_STATE, &labels, flag(server.state == state));
-    }
-    let standing = &server.standing;
-    if let Some(verdict) = &standing.verdict {
-        for word in ["ready", "not-ready", "unresponsive"] {
-            let labels = [proxy, server.name.as_str(), word];
-            out.add(&SERVER_VERDICT, &labels, flag(verdict == word));
-        }
-    }
-    let single = [
-        (&SERVER_EJECTED, flag(standing.ejected_ms.is_some())),
-        (&SERVER_DAMPED, flag(standing.missing > 0)),
-        (&SERVER_SUSPICIONS, number(standing.suspicions)),
-        (&SERVER_EJECTIONS, number(standing.ejections)),
-        (&SERVER_STATE_AGE, seconds_from_ms(server.since_ms)),
-        (&SERVER_WEIGHT, number(server.weight)),
-        (&SERVER_CONNECTIONS, number(server.connections)),
-        (&SERVER_CONNECTED, number(server.connected)),
-        (
-            &SERVER_CONNECT_TIME,
-            seconds_from_micros(server.connect_micros),
-        ),
-        (&SERVER_REDISPATCHED, number(server.redispatches)),
-        (&SERVER_HEDGED, number(server.hedges)),
-        (&SERVER_HEDGES_WON, number(server.hedges_won)),
-        (&SERVER_REBALANCED, number(server.rebalanced)),
-        (&SERVER_ABORTS, number(server.aborts)),
-        (&SERVER_BYTES_IN, number(server.bytes_in)),
-        (&SERVER_BYTES_OUT, number(server.bytes_out)),
-        (&HEALTH_CHECKS, number(server.checks)),
-        (&HEALTH_FAILURES, number(server.check_failures)),
-        (&HEALTH_TRANSITIONS, number(server.transitions)),
-    ];
-    for (family, value) in single {
-        out.add(family, &labels, value);
-    }
-    if let Some(limit) = server.max_connections {
-        out.add(&SERVER_LIMIT, &labels, number(limit));
-    }
-    if let Some(micros) = server.check_micros {
-        out.add(&HEALTH_DURATION, &labels, seconds_from_micros(micros));
-    }
-    let failed = [
-        ("refused", server.connect_errors),
-        ("timeout", server.connect_timeouts),
-    ];
-    for (reason, count) in failed {
-        let labels = [proxy, server.name.as_str(), reason];
-        out.add(&SERVER_CONNECT_FAILED, &labels, number(count));
-    }
-}
-
-fn flag(value: bool) -> f64 {
+pub(super) fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
 /// Exact up to 2⁵³, as far as the text format goes.
-fn number(value: u64) -> f64 {
+pub(super) fn number(value: u64) -> f64 {
     value as f64
 }
 
-fn seconds_from_ms(ms: u64) -> f64 {
+pub(super) fn seconds_from_ms(ms: u64) -> f64 {
     std::time::Duration::from_millis(ms).as_secs_f64()
 }
 
-fn seconds_from_micros(micros: u64) -> f64 {
+pub(super) fn seconds_from_micros(micros: u64) -> f64 {
     std::time::Duration::from_micros(micros).as_secs_f64()
 }

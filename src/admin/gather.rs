@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::measures::{ProxyMeasures, ServerMeasures};
+use super::pace::{Pace, Paces};
 use super::status::{
     LeavingStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus,
     SourcesStatus, TalkerStatus,
@@ -10,6 +12,7 @@ use crate::config::model::{Node, Proxy, Vip};
 use crate::health::board::Health;
 use crate::health::probe::Verdict;
 use crate::ipc::message::VrrpStatus;
+use crate::metrics::spans::Spans;
 use crate::proxy::counters::ProxyTotals as Counters;
 use crate::proxy::farm::{FarmStats, LeavingStats, ServerStats, Standing};
 use crate::proxy::server::{AdminState, Operational};
@@ -22,6 +25,7 @@ pub fn proxy_status(
     stats: &FarmStats,
     health: &[Option<Health>],
     probed: bool,
+    paces: &Paces,
     now: Instant,
 ) -> ProxyStatus {
     let servers = stats.servers.iter();
@@ -39,11 +43,24 @@ pub fn proxy_status(
         sources: stats.sources.as_ref().map(sources),
         totals: totals(&stats.totals),
         servers: servers
-            .map(|(stats, health)| server_status(stats, health, now))
+            .map(|(server, health)| ServerStatus {
+                measures: ServerMeasures {
+                    pace: paces.of_server(&stats.name, server.place, &server.name, now),
+                    ..measures(server, health)
+                },
+                ..server_status(server, health, now)
+            })
             .collect(),
         discovery: Vec::new(),
         leaving: stats.leaving.iter().map(leaving).collect(),
         removed: Vec::new(),
+        measures: ProxyMeasures {
+            able: wide(stats.able),
+            connections_most: stats.connections_max.into(),
+            queue_most: wide(stats.queue_max),
+            waits: Spans::of(&stats.waits, stats.totals.queue_micros),
+            pace: paces.of_proxy(&stats.name, now),
+        },
     }
 }
 
@@ -177,6 +194,31 @@ fn server_status(stats: &ServerStats, health: &Health, now: Instant) -> ServerSt
         bytes_out: stats.totals.bytes_out,
         aborts: stats.totals.server_aborts,
         standing: standing(&stats.standing),
+        measures: ServerMeasures::default(),
+    }
+}
+
+fn measures(stats: &ServerStats, health: &Health) -> ServerMeasures {
+    let totals = &stats.totals;
+    ServerMeasures {
+        backup: stats.backup,
+        usable: stats.usable,
+        share_percent: stats.share_percent.into(),
+        connections_most: stats.connections_max.into(),
+        attempts: totals.attempts,
+        retries: totals.retries,
+        client_aborts: totals.client_aborts,
+        ended: totals.ended,
+        life_micros: totals.total_micros,
+        asked: totals.asked,
+        answered: totals.answered,
+        answer_micros: totals.answer_micros,
+        unanswered: totals.unanswered,
+        downs: stats.downs,
+        down_ms: stats.down_ms,
+        connects: Spans::of(&stats.connects, totals.connect_micros),
+        checks: health.spans.clone(),
+        pace: Pace::default(),
     }
 }
 

@@ -9,12 +9,15 @@
 //! those for the keeper on to it, by way of [`Orders`]. Whoever asks is bounded in number, size and time.
 
 mod channel;
+pub mod compat;
 pub mod discovery;
 pub mod events;
 pub mod families;
 pub mod gather;
 pub mod http;
 mod judge;
+pub mod measures;
+pub mod pace;
 mod page;
 pub mod protocol;
 pub mod servers;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::measures::{ProcessMeasures, ProxyMeasures, ServerMeasures};
 use crate::ipc::message::VrrpStatus;
 
 /// The version of the JSON form; it changes when a field changes its meaning or goes away.
@@ -67,6 +68,9 @@ pub struct ProcessStatus {
     pub log_dropped: u64,
     /// Access-log lines that could not be delivered.
     pub access_log_dropped: u64,
+    /// What only metrics show.
+    #[serde(skip)]
+    pub measures: ProcessMeasures,
 }
 
 /// One `[proxy.NAME]`.
@@ -107,6 +111,9 @@ pub struct ProxyStatus {
     /// Servers of the file that an operator removed.
     #[serde(default)]
     pub removed: Vec<String>,
+    /// What only metrics show.
+    #[serde(skip)]
+    pub measures: ProxyMeasures,
 }
 
 /// A server that was removed and has connections still.
@@ -283,6 +290,9 @@ pub struct ServerStatus {
     /// What stands behind its state, and beside it.
     #[serde(default)]
     pub standing: ServerStanding,
+    /// What only metrics show.
+    #[serde(skip)]
+    pub measures: ServerMeasures,
 }
 
 /// What checks in a row and real traffic have made of a server.

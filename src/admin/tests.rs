@@ -1,11 +1,15 @@
 //! Goldens of what users read, and the judgement behind them.
 
+use super::measures::{ProcessMeasures, ProxyMeasures, ServerMeasures};
+use super::pace::Pace;
 use super::status::*;
 use super::{families, protocol, table};
 use crate::ipc::message::{
     ChannelStatus, HeldBack, NodeView, PeerStatus, RouteCounters, RouteStatus, RouterView,
-    TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
+    SpanCounts, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
 };
+
+use crate::metrics::spans::Spans;
 
 type Change<'a> = &'a dyn Fn(&mut Status);
 
@@ -25,6 +29,24 @@ fn server(name: &str, state: ServerState) -> ServerStatus {
         max_connections: Some(250),
         connected: 3_400,
         connect_micros: 1_500_000,
+        measures: ServerMeasures {
+            usable: true,
+            share_percent: 100,
+            connections_most: 40,
+            attempts: 3_410,
+            downs: 1,
+            down_ms: 42_000,
+            connects: Spans::of(&[1, 1, 1, 0, 1], 1_500_000),
+            checks: Spans::of(&[900], 90_000),
+            pace: Pace {
+                rate: 5,
+                rate_max: 31,
+                last_ms: Some(2_900),
+                connect: 440,
+                ..Pace::default()
+            },
+            ..ServerMeasures::default()
+        },
         bytes_in: 1_000,
         bytes_out: 5_368_709_120,
         standing: ServerStanding {
@@ -91,6 +113,10 @@ fn vip(state: VrrpState) -> VipStatus {
             adverts: 182,
             jitter_p50_us: Some(180),
             jitter_p99_us: Some(2_303),
+            deviations: SpanCounts {
+                counts: vec![180, 1],
+                micros: 9_000,
+            },
             alive_unheard: false,
             rejected: vec![("interval".to_owned(), 2)],
         }],
@@ -103,6 +129,10 @@ fn vip(state: VrrpState) -> VipStatus {
             became_active: 1,
             left_active: 1,
             rejected: vec![("ttl".to_owned(), 3), ("checksum".to_owned(), 0)],
+            after_silence: SpanCounts {
+                counts: [[0; 15].as_slice(), &[1]].concat(),
+                micros: 3_610_000,
+            },
             ..VrrpCounters::default()
         },
     }
@@ -123,6 +153,10 @@ fn status() -> Status {
             max_connections: 4_000,
             workers: 2,
             worker_cpus: vec![0, 2],
+            measures: ProcessMeasures {
+                started: 1_795_000_000,
+                compat: false,
+            },
             shortages: vec![("files".to_owned(), 0), ("ports".to_owned(), 7)],
             ..ProcessStatus::default()
         },
@@ -147,6 +181,12 @@ fn status() -> Status {
             usable: 3,
             connections: 24,
             max_queue: 768,
+            measures: ProxyMeasures {
+                connections_most: 70,
+                queue_most: 3,
+                waits: Spans::of(&[2], 200),
+                ..ProxyMeasures::default()
+            },
             sources: Some(SourcesStatus {
                 known: 9,
                 connected: 4,
@@ -205,7 +245,7 @@ fn channel() -> ChannelStatus {
     }
 }
 
-fn ill() -> Status {
+pub(in crate::admin) fn ill() -> Status {
     let mut status = status();
     status.vrrp.as_mut().unwrap().channel = Some(channel());
     status.proxies[0].servers[2] = down();
@@ -505,7 +545,19 @@ fn the_json_form_reads_back() {
     let text = serde_json::to_string(&status).unwrap();
     assert!(text.starts_with("{\"v\":1,\"headline\":\"VIP 172.16.0.10 held by lb2"));
     assert!(text.contains("\"state\":\"backup\"") && text.contains("\"state\":\"down\""));
-    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), bare(status));
+}
+
+/// Without what only metrics show.
+fn bare(mut status: Status) -> Status {
+    status.process.measures = ProcessMeasures::default();
+    for proxy in &mut status.proxies {
+        proxy.measures = ProxyMeasures::default();
+        for server in &mut proxy.servers {
+            server.measures = ServerMeasures::default();
+        }
+    }
+    status
 }
 
 #[test]
@@ -576,7 +628,15 @@ fn metrics_follow_the_status() {
         "lbd_proxy_usable_servers{proxy=\"kube-apiserver\"} 2",
         "lbd_proxy_failed_total{proxy=\"kube-apiserver\",reason=\"client-abort\"} 7",
         "lbd_server_state{proxy=\"kube-apiserver\",server=\"kube-apiserver-3\",state=\"down\"} 1",
-        "lbd_server_connect_seconds_total{proxy=\"kube-apiserver\",server=\"kube-apiserver-1\"} 1.5",
+        "lbd_server_connect_seconds_bucket{proxy=\"kube-apiserver\",server=\"kube-apiserver-1\",le=\"0.000512\"} 3",
+        "lbd_server_connect_seconds_sum{proxy=\"kube-apiserver\",server=\"kube-apiserver-1\"} 1.5",
+        "lbd_server_connect_seconds_count{proxy=\"kube-apiserver\",server=\"kube-apiserver-1\"} 4",
+        "lbd_proxy_queue_seconds_count{proxy=\"kube-apiserver\"} 2",
+        "lbd_health_last_check{proxy=\"kube-apiserver\",server=\"kube-apiserver-3\",verdict=\"unresponsive\"} 1",
+        "lbd_vrrp_failover_seconds_bucket{vip=\"kube\",cause=\"silent\",le=\"4.194304\"} 1",
+        "lbd_vrrp_failover_seconds_sum{vip=\"kube\",cause=\"silent\"} 3.61",
+        "lbd_vrrp_failover_seconds_count{vip=\"kube\",cause=\"resigned\"} 0",
+        "lbd_vrrp_peer_advert_deviation_seconds_count{vip=\"kube\",peer=\"lb2\"} 181",
         "lbd_health_check_duration_seconds{proxy=\"kube-apiserver\",server=\"kube-apiserver-1\"} 0.00186",
     ] {
         assert!(
@@ -598,25 +658,28 @@ fn a_silent_keepers_last_word_is_no_measurement() {
 #[test]
 fn every_family_is_documented_and_every_documented_one_exists() {
     let document = include_str!("../../docs/metrics.md");
-    let documented: Vec<&str> = document
-        .lines()
-        .filter(|line| line.starts_with("| `lbd_"))
-        .collect();
-    let built: Vec<String> = families::ALL
-        .iter()
-        .map(|family| {
+    let documented = |prefixes: &[&str]| -> Vec<&str> {
+        let rows = document
+            .lines()
+            .filter(|line| line.matches(" | ").count() > 2);
+        rows.filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix)))
+            .collect()
+    };
+    let built = |all: &[crate::metrics::Family]| -> Vec<String> {
+        let rows = all.iter().map(|family| {
             let kind = format!("{:?}", family.kind).to_lowercase();
             let labels = family.labels.join(", ");
             format!(
                 "| `{}` | {kind} | {labels} | {} |",
                 family.name, family.help
             )
-        })
-        .collect();
-    assert_eq!(
-        documented, built,
-        "docs/metrics.md differs from families.rs"
-    );
+        });
+        rows.collect()
+    };
+    let differs = "docs/metrics.md differs from families.rs or compat";
+    assert_eq!(documented(&["| `lbd_"]), built(families::ALL), "{differs}");
+    let of_others = documented(&["| `haproxy_", "| `keepalived_"]);
+    assert_eq!(of_others, built(&super::compat::all()), "{differs}");
 }
 
 #[test]
@@ -656,6 +719,7 @@ fn every_family_but_those_of_nobody_appears_in_a_scrape() {
     let mut status = ill();
     let vrrp = status.vrrp.as_mut().unwrap();
     vrrp.routes.push(route(true, None));
+    status.proxies[0].max_connections = Some(1_000);
     status.proxies[0].discovery.push(DiscoveryStatus {
         heard_ms: Some(1),
         ..DiscoveryStatus::default()

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::{Exit, color, out, run::read, talk};
+use crate::config::local::HostFacts;
 use crate::config::model::Config;
 use crate::config::{Host, Parsed, Problem, View, examine, render, render_json};
 use crate::health::files;
@@ -127,16 +128,21 @@ fn look(arguments: &CheckArgs, text: &str) -> io::Result<Parsed> {
         return Ok(examine(text, View::Anywhere));
     }
     let facts = netlink::host_facts()?;
+    Ok(here(text, &facts, None))
+}
+
+/// As this machine, which is `node` where its addresses don't tell.
+pub(super) fn here(text: &str, facts: &HostFacts, node: Option<&str>) -> Parsed {
     let host = Host {
-        facts: &facts,
+        facts,
         file_exists: &|path| path.exists(),
         key_problem: &|path| keyfile::read(path).err().map(|error| error.to_string()),
         check_flaws: &files::flaws,
         trouble: &|path, user| program::prepare(path, user).err(),
         port_held: &tcp::is_held,
-        node: None,
+        node,
     };
-    Ok(examine(text, View::Here(host)))
+    examine(text, View::Here(host))
 }
 
 /// What is off, though nothing is wrong with that.

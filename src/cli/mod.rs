@@ -7,14 +7,17 @@
 mod check;
 mod completions;
 pub mod demo;
+mod doctor;
 mod events;
 mod explain;
 mod failover;
+mod import;
 mod init;
 mod man;
 mod manifest;
 mod processes;
 mod reach;
+mod reload;
 mod run;
 mod schema;
 mod servers;
@@ -102,6 +105,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Show a pair on this machine: it starts, loses its active node and heals
     Demo(demo::DemoArgs),
+    /// Look for what on this machine or its network would go wrong
+    Doctor(doctor::DoctorArgs),
     /// Say what happened on this node, and why
     Events(events::EventsArgs),
     /// Say what a code, a key, a metric or an exit code means
@@ -116,6 +121,8 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Print the JSON Schema of lb.toml, for editors
     Schema(schema::SchemaArgs),
+    /// Make lb.toml of haproxy.cfg and keepalived.conf
+    Import(import::ImportArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -126,6 +133,8 @@ enum Command {
     Weight(servers::WeightArgs),
     /// Add or remove a server
     Server(servers::ServerArgs),
+    /// Have the daemon read its configuration again
+    Reload(reload::ReloadArgs),
     /// Say what this node is doing
     Status(status::StatusArgs),
     /// Watch this node and its peer live, and give orders
@@ -165,6 +174,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             completions::run(&arguments, Arguments::command()).into()
         }
         Some(Command::Demo(arguments)) => demo::run(&arguments),
+        Some(Command::Doctor(arguments)) => doctor::run(&arguments).into(),
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Explain(arguments)) => explain::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
@@ -172,11 +182,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
         Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
         Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
+        Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
+        Some(Command::Reload(arguments)) => reload::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         #[cfg(feature = "top")]
         Some(Command::Top(arguments)) => top::run(&arguments).into(),

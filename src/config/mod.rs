@@ -5,12 +5,14 @@
 //! types of `model`. `lint` adds what only the whole file can tell (E02xx, E03xx, W0xxx). `local`
 //! combines a configuration with facts about this machine: which node am I, which interface.
 //! `problem` is a mistake as a value, `diagnostics` renders problems in rustc's style, `docs`
-//! writes the reference, `json_schema` the schema for editors. Everything here is pure: text and facts in, values out.
+//! writes the reference, `json_schema` the schema for editors, `diff` tells two files apart.
+//! Everything here is pure: text and facts in, values out.
 
 mod auth;
 mod balance;
 mod check;
 pub mod diagnostics;
+pub mod diff;
 pub mod discovery;
 pub mod docs;
 mod guard;

@@ -134,6 +134,8 @@ pub struct Admin {
 pub struct Metrics {
     /// `listen`, default 127.0.0.1:9633; `None` ("off") turns the HTTP listener off.
     pub listen: Option<SocketAddr>,
+    /// `compat`: names of other exporters too.
+    pub compat: bool,
 }
 
 /// `[limits]` of the whole process.

@@ -102,21 +102,57 @@ struct Of {
     sources: Vec<Source>,
     merged: Vec<Server>,
     settled: bool,
+    /// What was found before that is by sources that are gone.
+    since: Option<Instant>,
 }
 
 impl Known {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let proxies = config.proxies.iter().map(|proxy| Of {
-            fixed: proxy.servers.clone(),
-            sources: sources(proxy),
-            merged: Vec::new(),
-            settled: true,
-        });
         Self {
-            proxies: proxies.collect(),
+            proxies: config.proxies.iter().map(Of::new).collect(),
         }
+    }
+
+    /// Other sources from here on, or other servers that the proxy has anyway. What a source found
+    /// last stays known if it is there still; what was found before `now` by others is not heard.
+    /// Answers the servers of all of them together.
+    pub fn change(&mut self, at: usize, proxy: &Proxy, now: Instant) -> Update {
+        while self.proxies.len() <= at {
+            self.proxies.push(Of::nothing());
+        }
+        let mut next = Of::new(proxy);
+        next.since = Some(now);
+        if let Some(of) = self.proxies.get_mut(at) {
+            for source in &mut next.sources {
+                let same =
+                    |before: &&Source| before.kind == source.kind && before.label == source.label;
+                if let Some(before) = of.sources.iter().find(same) {
+                    *source = before.clone();
+                }
+            }
+            next.merged = next.merge();
+            *of = next;
+        }
+        Update {
+            proxy: at,
+            servers: self
+                .proxies
+                .get(at)
+                .map_or_else(Vec::new, |of| of.merged.clone()),
+        }
+    }
+
+    /// The same sources as before, but other servers that the proxy has anyway. Answers the servers
+    /// of all sources together.
+    pub fn change_fixed(&mut self, at: usize, proxy: &Proxy) -> Update {
+        let servers = self.proxies.get_mut(at).map_or_else(Vec::new, |of| {
+            of.fixed.clone_from(&proxy.servers);
+            of.merged = of.merge();
+            of.merged.clone()
+        });
+        Update { proxy: at, servers }
     }
 
     /// Notes a finding. Answers what is new about its source, and the proxy's set if that changed.
@@ -124,6 +160,9 @@ impl Known {
         let Some(of) = self.proxies.get_mut(finding.proxy) else {
             return (News::Nothing, None);
         };
+        if of.since.is_some_and(|since| finding.at < since) {
+            return (News::Nothing, None);
+        }
         let Some(source) = of.sources.get_mut(finding.source) else {
             return (News::Nothing, None);
         };
@@ -246,6 +285,24 @@ impl Source {
 }
 
 impl Of {
+    fn new(proxy: &Proxy) -> Self {
+        Self {
+            fixed: proxy.servers.clone(),
+            sources: sources(proxy),
+            ..Self::nothing()
+        }
+    }
+
+    const fn nothing() -> Self {
+        Self {
+            fixed: Vec::new(),
+            sources: Vec::new(),
+            merged: Vec::new(),
+            settled: true,
+            since: None,
+        }
+    }
+
     /// Each address once, and each name: the earlier source wins, and `backends` before all.
     fn merge(&self) -> Vec<Server> {
         let mut merged: Vec<Server> = Vec::new();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::known::Finding;
 use super::{dns, file, kubernetes};
@@ -45,38 +46,44 @@ impl Reporter {
     }
 }
 
-/// Starts every source of the file; `headers` are the PROXY headers with which connections of each
-/// proxy to its servers begin, by position.
-pub fn start(config: &Config, headers: &[&'static [u8]], findings: &mpsc::Sender<Finding>) {
-    for (at, proxy) in config.proxies.iter().enumerate() {
-        let mut number = 0..;
-        let mut reporter = || {
-            let source = number.next().unwrap_or(usize::MAX);
-            Reporter::new(at, source, findings.clone())
-        };
-        let discovery = &proxy.discovery;
-        if let Some(path) = &discovery.file {
-            let task = file::follow(path.clone(), discovery.template, reporter());
-            tokio::spawn(task);
-        }
-        for name in discovery.dns.iter().flat_map(|dns| &dns.names) {
-            let Some(settings) = discovery.dns.clone() else {
-                continue;
-            };
-            let question = dns::Question {
-                name: name.clone(),
-                settings,
-                template: discovery.template,
-                etc: PathBuf::from(ETC),
-            };
-            tokio::spawn(dns::follow(question, reporter()));
-        }
-        if let Some(service) = discovery.kubernetes.clone() {
-            let header = headers.get(at).copied().unwrap_or_default();
-            let cluster = cluster(proxy, service, header);
-            tokio::spawn(kubernetes::follow(cluster, reporter()));
-        }
+/// Starts every source of a proxy, the one in this slot; `header` is the PROXY header with which
+/// connections to its servers begin.
+pub fn start(
+    slot: usize,
+    proxy: &Proxy,
+    header: &'static [u8],
+    findings: &mpsc::Sender<Finding>,
+) -> Vec<AbortHandle> {
+    let mut tasks = Vec::new();
+    let mut number = 0..;
+    let mut reporter = || {
+        let source = number.next().unwrap_or(usize::MAX);
+        Reporter::new(slot, source, findings.clone())
+    };
+    let discovery = &proxy.discovery;
+    if let Some(path) = &discovery.file {
+        let task = file::follow(path.clone(), discovery.template, reporter());
+        tasks.push(tokio::spawn(task).abort_handle());
     }
+    for name in discovery.dns.iter().flat_map(|dns| &dns.names) {
+        let Some(settings) = discovery.dns.clone() else {
+            continue;
+        };
+        let question = dns::Question {
+            name: name.clone(),
+            settings,
+            template: discovery.template,
+            etc: PathBuf::from(ETC),
+        };
+        let task = dns::follow(question, reporter());
+        tasks.push(tokio::spawn(task).abort_handle());
+    }
+    if let Some(service) = discovery.kubernetes.clone() {
+        let cluster = cluster(proxy, service, header);
+        let task = kubernetes::follow(cluster, reporter());
+        tasks.push(tokio::spawn(task).abort_handle());
+    }
+    tasks
 }
 
 fn cluster(proxy: &Proxy, service: Kubernetes, header: &'static [u8]) -> kubernetes::Cluster {

@@ -6,6 +6,7 @@ use super::probe::Verdict;
 use super::task::Finding;
 use crate::config::model::Config;
 use crate::ipc::message::ServerSnapshot;
+use crate::metrics::spans::Spans;
 
 /// Verdicts of a previous process that are older than this are not believed.
 pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub struct Health {
     pub checked: Option<Instant>,
     /// How long the last probe took.
     pub took: Option<Duration>,
+    /// How long each of them took.
+    pub spans: Spans,
     /// Finished probes.
     pub checks: u64,
     /// Those that were no success.
@@ -89,6 +92,30 @@ impl Board {
         });
         Self {
             proxies: proxies.collect(),
+        }
+    }
+
+    /// A proxy comes, or comes back: its servers are added one by one, and it counts as probed once
+    /// [`Self::discovered`] was said and all of them were. `at` is the place of one that has gone,
+    /// or the next free number.
+    pub fn begin(&mut self, at: usize, name: &str) {
+        let board = ProxyBoard {
+            name: name.to_owned(),
+            servers: Vec::new(),
+            epoch: Epoch::default(),
+            probed: false,
+            undiscovered: true,
+        };
+        match self.proxies.get_mut(at) {
+            Some(gone) => *gone = board,
+            None => self.proxies.push(board),
+        }
+    }
+
+    /// A proxy has gone.
+    pub fn end(&mut self, at: usize) {
+        if let Some(proxy) = self.proxies.get_mut(at) {
+            proxy.servers.clear();
         }
     }
 
@@ -143,7 +170,9 @@ impl Board {
         };
         server.checks += 1;
         server.failures += u64::from(!ready);
-        server.took = Some(finding.finished.saturating_duration_since(finding.started));
+        let took = finding.finished.saturating_duration_since(finding.started);
+        server.took = Some(took);
+        server.spans.add(took);
         server.checked = Some(finding.finished);
         server.last = Some(finding.verdict.clone());
         server.counter = finding.counter;
@@ -250,6 +279,7 @@ impl Health {
             since: now,
             checked: None,
             took: None,
+            spans: Spans::default(),
             checks: 0,
             failures: 0,
             transitions: 0,

@@ -146,6 +146,12 @@ impl Machine {
         self.decide(Health::up_or_not(up));
     }
 
+    /// Takes over how the server is by other rules than these: that stands until checks by these
+    /// say otherwise.
+    pub fn resume(&mut self, health: Health) {
+        self.decide(health);
+    }
+
     fn decide(&mut self, health: Health) {
         self.state = State::Known(health);
         (self.health, self.lifeless) = match health {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Outcome};
+pub use super::counters::{SpanCounts, VrrpCounters};
 use super::event::Event;
 use super::note::ServerNote;
 use super::reload::{PrepareAnswer, ReloadStatus};
@@ -465,6 +466,9 @@ pub struct PeerStatus {
     pub jitter_p50_us: Option<u64>,
     /// The same for 99 of 100.
     pub jitter_p99_us: Option<u64>,
+    /// By how much each of its adverts deviated from their usual spacing.
+    #[serde(default)]
+    pub deviations: SpanCounts,
     /// Whether it was active, fell silent, and still answers by ARP.
     pub alive_unheard: bool,
     /// Its packets that were rejected, by reason.
@@ -480,31 +484,6 @@ pub struct TrackStatus {
     pub ok: Option<bool>,
     /// What it adds to the priority; `None` for one that decides alone.
     pub weight: Option<i16>,
-}
-
-/// Counters of one virtual router.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct VrrpCounters {
-    /// Adverts sent (one per destination).
-    pub adverts_sent: u64,
-    /// Adverts accepted.
-    pub adverts_received: u64,
-    /// Gratuitous ARP frames sent.
-    pub garps_sent: u64,
-    /// Times this node became Active.
-    pub became_active: u64,
-    /// Times it left Active.
-    pub left_active: u64,
-    /// Priority-0 adverts sent (one per destination).
-    pub resigns_sent: u64,
-    /// Priority-0 adverts accepted.
-    pub resigns_received: u64,
-    /// Times the address vanished and was put back.
-    pub restored: u64,
-    /// Errors of the kernel while sending or while changing the address.
-    pub errors: u64,
-    /// Rejected packets by reason; the reasons are constant words of the code.
-    pub rejected: Vec<(String, u64)>,
 }
 
 macro_rules! codec {

@@ -78,6 +78,15 @@ impl Notify {
         Ok(())
     }
 
+    /// A reload begins: `READY=1` says that it is over.
+    pub fn reloading(&self) {
+        let Ok(at) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) else {
+            return;
+        };
+        let at = Duration::from(at).as_micros();
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={at}"));
+    }
+
     /// Sends assignments such as `READY=1`, one a line.
     pub fn send(&self, text: &str) {
         let Some(socket) = &self.socket else {

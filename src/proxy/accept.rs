@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::conn::{Conn, Side, State};
 use super::counters::ProxyCount;
+use super::line::Listener;
 use super::shortage::Shortage;
 use super::termination::Cause;
 use super::worker::{Token, Worker};
@@ -16,6 +17,8 @@ use crate::net::{clock, tcp};
 
 /// Connections taken from one listener in one round, at most.
 const BATCH_MAX: u32 = 64;
+/// Connections taken from a listener that is given up, at most.
+const LAST_BATCH: u32 = 4096;
 /// A round with more events than this leaves other workers' listeners alone, and accepts before
 /// it does the rest.
 const FEW_EVENTS: usize = 8;
@@ -106,7 +109,7 @@ impl Worker {
     /// Whether a connection waits there. Cheaper than an accept in vain.
     fn has_waiting(&self, place: usize) -> bool {
         let listener = self.listeners.get(place);
-        let fd = listener.and_then(|listener| listener.fd(&self.shared));
+        let fd = listener.and_then(|listener| listener.fd());
         fd.is_some_and(|fd| tcp::is_readable(fd).unwrap_or(false))
     }
 
@@ -121,6 +124,9 @@ impl Worker {
         let Some(listener) = self.listeners.get(place) else {
             return Taken::None;
         };
+        if listener.is_gone() {
+            return Taken::None;
+        }
         let proxy = listener.proxy;
         let entered = self.enter(proxy) || (self.give_way(proxy) && self.enter(proxy));
         if !entered {
@@ -129,10 +135,9 @@ impl Worker {
         let Some(listener) = self.listeners.get(place) else {
             return Taken::None;
         };
-        let accepted = match listener.fd(&self.shared) {
-            Some(fd) => tcp::accept(fd),
-            None => return Taken::None,
-        };
+        // Without a socket, as with none that waits.
+        let nobody = || Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        let accepted = listener.fd().map_or_else(nobody, tcp::accept);
         match accepted {
             Ok((client, peer)) => {
                 let last = client.as_raw_fd() >= self.shared.placement.descriptors.accept_below;
@@ -240,6 +245,15 @@ impl Worker {
         }
         for place in 0..self.listeners.len() {
             self.look_after(place);
+        }
+    }
+
+    /// Takes all that waits at a listener that is about to be given up.
+    pub(super) fn accept_rest(&mut self, place: usize) {
+        let owned = self.listeners.get(place).is_some_and(Listener::is_owned);
+        let mut left = LAST_BATCH;
+        while owned && left > 0 && !self.short && matches!(self.accept_one(place), Taken::One) {
+            left -= 1;
         }
     }
 

@@ -138,9 +138,7 @@ impl Worker {
     pub(super) fn granted(&mut self, slot: u32, server: usize) {
         let now = self.now;
         if let Some((conn, settings)) = self.conn_and_settings(slot) {
-            settings.counters.add(ProxyCount::Queued, 1);
-            let waited = now.saturating_sub(conn.since);
-            settings.counters.add(ProxyCount::QueueMicros, waited);
+            settings.counters.waited(now.saturating_sub(conn.since));
         }
         if let Err(error) = self.connect(slot, server)
             && self.give_up_on(slot, Cause::Server, &error)
@@ -256,12 +254,7 @@ impl Worker {
         }
         self.track_records(slot);
         if let (Some(server), Some((_, settings))) = (server, self.conn_and_settings(slot)) {
-            settings
-                .counters
-                .add_server(server, ServerCount::Connected, 1);
-            settings
-                .counters
-                .add_server(server, ServerCount::ConnectMicros, took);
+            settings.counters.connected(server, took);
             let hedging = &settings.hedging;
             hedging.answered(took);
             settings.farm.doubts().answered(server, hedging.time(now));

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::metrics::spans::{self, BUCKETS, Counts};
+
 macro_rules! counters {
     ($(#[$meta:meta])* $name:ident, $totals:ident: $($(#[$doc:meta])* $variant:ident $field:ident,)*) => {
         $(#[$meta])*
@@ -174,6 +176,12 @@ impl<const N: usize> Cells<N> {
         }
     }
 
+    fn add_to(&self, sums: &mut [u64; N]) {
+        for (sum, cell) in sums.iter_mut().zip(&self.0) {
+            *sum += cell.load(Ordering::Relaxed);
+        }
+    }
+
     fn value(&self, index: usize) -> u64 {
         self.0
             .get(index)
@@ -186,6 +194,10 @@ impl<const N: usize> Cells<N> {
 pub struct WorkerCounters {
     proxy: Cells<{ ProxyCount::COUNT }>,
     servers: Vec<Cells<{ ServerCount::COUNT }>>,
+    /// Waits for a server that ended with one, by bucket.
+    waits: Cells<BUCKETS>,
+    /// Connects that servers accepted, by server and bucket.
+    connects: Vec<Cells<BUCKETS>>,
 }
 
 impl WorkerCounters {
@@ -195,6 +207,8 @@ impl WorkerCounters {
         Self {
             proxy: Cells::new(),
             servers: (0..servers).map(|_| Cells::new()).collect(),
+            waits: Cells::new(),
+            connects: (0..servers).map(|_| Cells::new()).collect(),
         }
     }
 
@@ -207,6 +221,22 @@ impl WorkerCounters {
     pub fn add_server(&self, server: usize, what: ServerCount, amount: u64) {
         if let Some(cells) = self.servers.get(server) {
             cells.add(what as usize, amount);
+        }
+    }
+
+    /// A wait for a server ended with one after so many microseconds. Only its worker may call this.
+    pub fn waited(&self, micros: u64) {
+        self.add(ProxyCount::Queued, 1);
+        self.add(ProxyCount::QueueMicros, micros);
+        self.waits.add(spans::bucket(micros), 1);
+    }
+
+    /// A server accepted after so many microseconds. Only its worker may call this.
+    pub fn connected(&self, server: usize, micros: u64) {
+        self.add_server(server, ServerCount::Connected, 1);
+        self.add_server(server, ServerCount::ConnectMicros, micros);
+        if let Some(cells) = self.connects.get(server) {
+            cells.add(spans::bucket(micros), 1);
         }
     }
 
@@ -227,6 +257,16 @@ impl WorkerCounters {
     }
 }
 
+impl WorkerCounters {
+    /// Adds the buckets of waits, and those of each server's connects, to sums.
+    pub fn sum_spans(&self, waits: &mut Counts, connects: &mut [Counts]) {
+        self.waits.add_to(waits);
+        for (counts, cells) in connects.iter_mut().zip(&self.connects) {
+            cells.add_to(counts);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +277,9 @@ mod tests {
         let mut owners = std::collections::HashMap::new();
         for (worker, counters) in workers.iter().enumerate() {
             let servers = counters.servers.iter().flat_map(|cells| &cells.0);
-            for cell in counters.proxy.0.iter().chain(servers) {
+            let spans = counters.connects.iter().flat_map(|cells| &cells.0);
+            let spans = spans.chain(&counters.waits.0);
+            for cell in counters.proxy.0.iter().chain(servers).chain(spans) {
                 let line = std::ptr::from_ref(cell).addr() / 64;
                 assert_eq!(*owners.entry(line).or_insert(worker), worker);
             }
@@ -257,5 +299,25 @@ mod tests {
         }
         assert_eq!(proxy.accepted, 5);
         assert_eq!((servers[0].bytes_out, servers[1].bytes_out), (0, 7));
+    }
+
+    #[test]
+    fn waits_and_connects_are_counted_by_how_long_they_took() {
+        let workers = [WorkerCounters::new(2), WorkerCounters::new(2)];
+        workers[0].waited(1_000);
+        workers[1].waited(1_024);
+        workers[1].connected(1, 128);
+        workers[0].connected(1, 129);
+        let (mut waits, mut connects) = (Counts::default(), [Counts::default(); 2]);
+        let (mut proxy, mut servers) = (ProxyTotals::default(), [ServerTotals::default(); 2]);
+        for worker in &workers {
+            worker.sum_spans(&mut waits, &mut connects);
+            worker.sum_into(&mut proxy, &mut servers);
+        }
+        assert_eq!((waits[3], waits.iter().sum::<u64>()), (2, 2));
+        assert_eq!(connects[0], Counts::default());
+        assert_eq!(connects[1][..3], [1, 1, 0]);
+        assert_eq!((proxy.queued, proxy.queue_micros), (2, 2_024));
+        assert_eq!((servers[1].connected, servers[1].connect_micros), (2, 257));
     }
 }

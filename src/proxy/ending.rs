@@ -116,7 +116,7 @@ impl Worker {
         if end == Termination::NORMAL {
             settings.counters.add(ProxyCount::Finished, 1);
         }
-        if let (Some(sink), Some(local)) = (&self.shared.access, local) {
+        if let (Some(sink), Some(local)) = (&self.access, local) {
             let counts = self.counts(settings, conn, srv_conn);
             sink.offer(record(conn, local, end, now, counts));
         }
@@ -149,7 +149,6 @@ impl Worker {
     fn close_client(&self, client: Option<OwnedFd>, leave: Leave) -> Option<SocketAddr> {
         let client = client?;
         let local = self
-            .shared
             .access
             .as_ref()
             .and_then(|_| tcp::local_addr(&client).ok());

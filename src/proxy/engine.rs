@@ -14,6 +14,7 @@ use super::census::Census;
 use super::farm::Farm;
 use super::gate::Gate;
 use super::mailbox::{Mailbox, Message};
+use super::reshape::Layout;
 use super::shortage::{Descriptors, Shortage, Shortages};
 use super::termination::AccessRecord;
 use super::worker::Worker;
@@ -158,12 +159,9 @@ impl Tick {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) started: Instant,
-    pub(super) farms: Vec<Arc<Farm>>,
-    pub(super) listeners: Arc<Listeners>,
     pub(super) gate: Gate,
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) ticks: Vec<Tick>,
-    pub(super) access: Option<AccessSink>,
     pub(super) placement: Placement,
     pub(super) shortages: Shortages,
     /// Workers that have carried out a [`Message::ResetLocal`], counted over all of them.
@@ -188,7 +186,8 @@ impl Shared {
 /// The data path of this process.
 #[derive(Debug)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) layout: Mutex<Layout>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     resets_asked: Mutex<u64>,
 }
@@ -232,48 +231,34 @@ impl Engine {
         which: Range<usize>,
     ) -> Result<Self, EngineError> {
         let count = options.workers.max(1);
-        for (proxy, groups) in config.proxies.iter().zip(&listeners) {
-            for socket in groups.iter().flatten() {
-                prepare(socket, proxy).map_err(|source| EngineError::Listener {
-                    proxy: proxy.name.clone(),
-                    source,
-                })?;
-            }
-        }
+        let layout = Layout::new(&config.proxies, listeners, options.access)?;
         let failed = |worker| move |source| EngineError::Worker { worker, source };
         let mailboxes = (0..count)
             .map(|worker| Mailbox::new().map(Arc::new).map_err(failed(worker)))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut counters = Vec::with_capacity(farms.len());
         for (index, farm) in farms.iter().enumerate() {
-            let attached = farm.attach(index, &mailboxes);
-            counters.push(attached.ok_or_else(|| EngineError::Served {
-                proxy: farm.name().to_owned(),
-            })?);
+            attach(index, farm, &mailboxes)?;
         }
         let shared = Arc::new(Shared {
             started: clock::now(),
-            farms: farms.to_vec(),
-            listeners: Arc::new(listeners),
             gate: Gate::new(options.max_connections),
             ticks: mailboxes.iter().map(|_| Tick::default()).collect(),
             mailboxes,
-            access: options.access,
             placement,
             shortages: Shortages::default(),
             resets_done: AtomicU64::new(0),
         });
+        let mut workers = Vec::with_capacity(count);
+        for number in which {
+            let worker = Worker::new(Arc::clone(&shared), number, farms, &layout);
+            workers.push((number, worker.map_err(failed(number))?));
+        }
         let engine = Self {
             shared: Arc::clone(&shared),
+            layout: Mutex::new(layout),
             threads: Mutex::new(Vec::with_capacity(count)),
             resets_asked: Mutex::new(0),
         };
-        let mut workers = Vec::with_capacity(count);
-        for number in which {
-            let mine = counters.iter().filter_map(|c| c.get(number).cloned());
-            let worker = Worker::new(Arc::clone(&shared), number, mine.collect());
-            workers.push((number, worker.map_err(failed(number))?));
-        }
         // All owners first, then their helpers in turn: the kernel asks in this order.
         for place in 0..count {
             for (number, worker) in &mut workers {
@@ -316,12 +301,6 @@ impl Engine {
     pub fn shortages(&self) -> [(Shortage, u64); Shortage::COUNT] {
         let met = self.shared.shortages.met();
         std::array::from_fn(|at| (Shortage::ALL[at], met[at]))
-    }
-
-    /// The listening sockets, `[proxy][listen][socket]`; they stay open after a stop.
-    #[must_use]
-    pub fn listeners(&self) -> Arc<Listeners> {
-        Arc::clone(&self.shared.listeners)
     }
 
     /// Sends RST to every client that is connected to one of these addresses. Returns when all
@@ -392,6 +371,20 @@ impl Drop for Engine {
     }
 }
 
+/// Has the workers serve `farm` as the proxy at position `index`.
+pub(super) fn attach(
+    index: usize,
+    farm: &Farm,
+    mailboxes: &[Arc<Mailbox>],
+) -> Result<(), EngineError> {
+    if farm.attach(index, mailboxes) {
+        return Ok(());
+    }
+    Err(EngineError::Served {
+        proxy: farm.name().to_owned(),
+    })
+}
+
 /// Puts the calling thread, a worker, on its CPU.
 fn settle(number: usize, placement: &Placement) {
     let Some(cpu) = placement.cpus.get(number).copied() else {
@@ -403,7 +396,7 @@ fn settle(number: usize, placement: &Placement) {
 }
 
 /// Sets what accepted sockets inherit. After listen(), which would reset TCP_QUICKACK.
-fn prepare(socket: &OwnedFd, proxy: &crate::config::model::Proxy) -> io::Result<()> {
+pub(super) fn prepare(socket: &OwnedFd, proxy: &crate::config::model::Proxy) -> io::Result<()> {
     tcp::set_options(
         socket,
         tcp::Options {

@@ -152,4 +152,22 @@ mod tests {
         assert!(gate.wanted() && gate.enter() && !gate.enter());
         assert_eq!((gate.inside(), gate.limit()), (3, 3));
     }
+
+    #[test]
+    fn those_inside_stay_when_the_limit_falls_and_nobody_enters_before_there_is_room() {
+        let gate = Gate::new(3);
+        assert!(gate.enter() && gate.enter() && gate.enter());
+        gate.set_limit(1);
+        assert_eq!(gate.inside(), 3);
+        assert!(!gate.enter());
+        assert!(gate.leave());
+        assert!(!gate.enter());
+        assert!(gate.leave());
+        assert!(!gate.enter());
+        assert!(gate.leave());
+        assert!(gate.enter());
+        gate.set_limit(2);
+        assert!(gate.enter());
+        assert_eq!(gate.inside(), 2);
+    }
 }

@@ -22,6 +22,8 @@ pub(super) struct Guard {
     /// `None`: anybody.
     allow: Option<AddressSet>,
     deny: AddressSet,
+    /// Whether sources are counted.
+    per_source: bool,
     /// When a refused client was last logged.
     said: Option<Instant>,
 }
@@ -58,8 +60,14 @@ impl Guard {
         Some(Box::new(Self {
             allow: (!config.allow.is_empty()).then(|| AddressSet::new(&config.allow)),
             deny: AddressSet::new(&config.deny),
+            per_source: config.per_source.is_some(),
             said: None,
         }))
+    }
+
+    /// Takes the place of `before`.
+    pub(super) const fn follow(&mut self, before: &Self) {
+        self.said = before.said;
     }
 }
 
@@ -91,7 +99,7 @@ impl Worker {
             .is_some_and(|allow| !allow.contains(ip))
         {
             Some(Refused::NotAllowed)
-        } else if let Some(sources) = settings.farm.sources() {
+        } else if let Some(sources) = settings.farm.sources().filter(|_| guard.per_source) {
             match sources.enter(ip, now) {
                 Ok(()) => {
                     if let Some(conn) = self.conn_mut(slot) {

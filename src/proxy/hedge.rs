@@ -61,6 +61,11 @@ impl Hedging {
         }
     }
 
+    /// Takes over what another one has measured.
+    pub(super) fn learn_from(&mut self, other: &Self) {
+        self.median.0.set(other.median.get());
+    }
+
     /// A connect was answered after so many microseconds.
     pub(super) fn answered(&self, took: u64) {
         self.median.note(took);

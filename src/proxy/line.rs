@@ -4,11 +4,12 @@
 //! an idle one at once. What is taken, and when there is no room, is `accept`'s business.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::accept::FULL_REST;
 use super::counters::ProxyCount;
-use super::engine::Shared;
+use super::reshape::Group;
 use super::worker::{Token, Worker};
 use crate::net::epoll::Interest;
 
@@ -36,8 +37,10 @@ enum Role {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) proxy: u16,
-    listen: usize,
-    socket: usize,
+    /// The group it is in.
+    pub(super) group: u64,
+    /// `None`: it was given up, and its place is free.
+    socket: Option<Arc<OwnedFd>>,
     /// The worker that is told of its connections.
     pub(super) owner: usize,
     role: Role,
@@ -56,32 +59,28 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Every listener there is, from the point of view of worker `number`.
-    pub(super) fn all(shared: &Shared, number: usize) -> Vec<Self> {
-        let workers = shared.mailboxes.len().max(1);
-        let mut all = Vec::new();
-        for (proxy, groups) in shared.listeners.iter().enumerate() {
-            for (listen, group) in groups.iter().enumerate() {
-                for socket in 0..group.len() {
-                    let owner = socket % workers;
-                    let role = role(group.len(), workers, socket, number);
-                    all.push(Self {
-                        proxy: u16::try_from(proxy).unwrap_or(u16::MAX),
-                        listen,
-                        socket,
-                        owner,
-                        role,
-                        exclusive: workers > 1 && group.len() >= workers,
-                        lined_up: 0,
-                        batch: 1,
-                        eager: 0,
-                        rests_until: None,
-                        aged: false,
-                    });
-                }
-            }
-        }
-        all
+    /// The listeners of a group, from the point of view of worker `number` of `workers`.
+    pub(super) fn all(group: &Group, workers: usize, number: usize) -> impl Iterator<Item = Self> {
+        let count = group.sockets.len();
+        let sockets = group.sockets.iter().enumerate();
+        sockets.map(move |(at, socket)| Self {
+            proxy: u16::try_from(group.proxy).unwrap_or(u16::MAX),
+            group: group.id,
+            socket: Some(Arc::clone(socket)),
+            owner: at % workers,
+            role: role(count, workers, at, number),
+            exclusive: workers > 1 && count >= workers,
+            lined_up: 0,
+            batch: 1,
+            eager: 0,
+            rests_until: None,
+            aged: false,
+        })
+    }
+
+    /// Whether its place is free.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.socket.is_none()
     }
 
     /// Its place in the line; `None`: it doesn't stand there.
@@ -105,9 +104,8 @@ impl Listener {
         matches!(self.role, Role::Owner)
     }
 
-    pub(super) fn fd<'a>(&self, shared: &'a Shared) -> Option<BorrowedFd<'a>> {
-        let groups = shared.listeners.get(usize::from(self.proxy))?;
-        Some(groups.get(self.listen)?.get(self.socket)?.as_fd())
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_ref()?.as_fd())
     }
 }
 
@@ -136,7 +134,7 @@ impl Worker {
             if listener.place_in_line() != Some(place_in_line) {
                 continue;
             }
-            if let Some(fd) = listener.fd(&self.shared) {
+            if let Some(fd) = listener.fd() {
                 let token = Token::Listener(u32::try_from(index).unwrap_or(u32::MAX));
                 self.epoll.add(fd, token.pack(), listener.interest())?;
             }
@@ -146,14 +144,53 @@ impl Worker {
 
     /// Stops watching for good.
     pub(super) fn close_listeners(&mut self) {
-        for listener in self.listeners.drain(..) {
-            let rests = listener.exclusive && listener.rests_until.is_some();
-            let watched = listener.place_in_line().is_some() && !rests;
-            if let Some(fd) = listener.fd(&self.shared).filter(|_| watched)
-                && let Err(error) = self.epoll.remove(fd)
-            {
-                tracing::debug!(%error, "listener was not watched");
+        for listener in std::mem::take(&mut self.listeners) {
+            self.forget_listener(&listener);
+        }
+    }
+
+    fn forget_listener(&self, listener: &Listener) {
+        let rests = listener.exclusive && listener.rests_until.is_some();
+        let watched = listener.place_in_line().is_some() && !rests;
+        if let Some(fd) = listener.fd().filter(|_| watched)
+            && let Err(error) = self.epoll.remove(fd)
+        {
+            tracing::debug!(%error, "listener was not watched");
+        }
+    }
+
+    /// Gives one listener up, and frees its place.
+    pub(super) fn close_listener(&mut self, place: usize) {
+        let Some(listener) = self.listeners.get(place) else {
+            return;
+        };
+        self.forget_listener(listener);
+        if let Some(listener) = self.listeners.get_mut(place) {
+            listener.socket = None;
+            listener.role = Role::Distant;
+            listener.rests_until = None;
+        }
+    }
+
+    /// Begins to watch a further listener. Helpers step into the line a little later: the owner is
+    /// before them then.
+    pub(super) fn open_listener(&mut self, listener: Listener) {
+        let free = self.listeners.iter().position(Listener::is_gone);
+        let place = free.unwrap_or(self.listeners.len());
+        let role = listener.role;
+        match self.listeners.get_mut(place) {
+            Some(gone) => *gone = listener,
+            None => self.listeners.push(listener),
+        }
+        match role {
+            Role::Owner => self.watch(place),
+            Role::Helper(_) => {
+                let later = self.now + HELPERS_LATER;
+                if let Some(listener) = self.listeners.get_mut(place) {
+                    listener.rests_until = Some(later);
+                }
             }
+            Role::Distant => {}
         }
     }
 
@@ -186,16 +223,25 @@ impl Worker {
         listener.lined_up = now;
         let listener = &*listener;
         let token = Token::Listener(u32::try_from(place).unwrap_or(u32::MAX)).pack();
-        let Some(fd) = listener.fd(&self.shared) else {
+        let Some(fd) = listener.fd() else {
             return;
         };
         let watched = if listener.exclusive {
             self.epoll.add(fd, token, listener.interest())
         } else {
-            self.epoll.modify(fd, token, listener.interest())
+            match self.epoll.modify(fd, token, listener.interest()) {
+                // It never was: this is its first time.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.epoll.add(fd, token, listener.interest())
+                }
+                outcome => outcome,
+            }
         };
         if let Err(error) = watched {
-            tracing::error!(%error, "listener can't be watched");
+            tracing::error!(%error, "listener can't be watched, will try again");
+            if let Some(listener) = self.listeners.get_mut(place) {
+                listener.rests_until = Some(now + FULL_REST);
+            }
         }
     }
 
@@ -205,7 +251,7 @@ impl Worker {
             return;
         };
         let token = Token::Listener(u32::try_from(place).unwrap_or(u32::MAX)).pack();
-        let Some(fd) = listener.fd(&self.shared) else {
+        let Some(fd) = listener.fd() else {
             return;
         };
         let outcome = if listener.exclusive {

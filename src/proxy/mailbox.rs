@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::census::Census;
 use super::dispatch::Notice;
+use super::reshape::Shape;
 use crate::net::eventfd::Bell;
 
 /// What a worker can be told.
@@ -43,6 +44,10 @@ pub enum Message {
     ResetLocal(Arc<[IpAddr]>),
     /// Say which clients are connected to certain addresses.
     Census(Arc<Census>),
+    /// Serve other proxies, or with other settings, from here on.
+    Reshape(Arc<Shape>),
+    /// Reset every client connection of a proxy.
+    EndProxy(usize),
     /// Stop accepting; reset what is left at this instant.
     Stop(Instant),
 }

@@ -12,7 +12,7 @@
 //! them off the listeners (`line` says who watches which), `connect` finds each a server, `hedge` a second one
 //! where the first does not answer ([`doubts`] says which do), `transfer` and `relay` move the bytes,
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
-//! ended, `closing` gives the connections of a dead server back to their clients, `retire` those that are
+//! ended, [`reshape`] gives running workers other settings, listeners and proxies, `closing` gives the connections of a dead server back to their clients, `retire` those that are
 //! old or too many ([`rebalance`]), `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
 //! address servers see, `conn` is what is known of one, [`census`] counts them, [`shortage`] is what
 //! they can run out of. Workers share nothing on the path of the bytes; they meet
@@ -36,6 +36,7 @@ pub mod pp;
 pub mod queue;
 pub mod rebalance;
 pub mod recurrence;
+pub mod reshape;
 pub mod roster;
 pub mod server;
 pub mod shortage;

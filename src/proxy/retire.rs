@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use super::conn::{Conn, State};
 use super::counters::{ProxyCount, ServerCount};
 use super::ending::Leave;
+use super::rebalance::Rebalancing;
 use super::rebalance::plan::Shed;
 use super::rebalance::records::Records;
 use super::settings::{Settings, micros};
@@ -89,7 +90,9 @@ impl Worker {
         if conn.state != State::Relaying || now < aging.due(conn) {
             return false;
         }
-        let inside = conn.rare().records.is_some_and(|records| records.inside());
+        // Of one that began before anybody wanted to know, nobody knows.
+        let records = conn.rare().records;
+        let inside = records.map_or(settings.tracks, |records| records.inside());
         let quiet = now.saturating_sub(conn.active) >= QUIET;
         let latest = aging.latest(conn);
         let delivered = conn.up.is_empty() && conn.down.is_empty();
@@ -178,7 +181,7 @@ impl Worker {
         let Some(settings) = self.proxies.get(proxy) else {
             return Vec::new();
         };
-        let quiet = settings.farm.rebalancing().map_or(0, |r| micros(r.quiet()));
+        let quiet = settings.farm.rebalancing().map_or(0, Rebalancing::quiet);
         let end = self.conns.capacity();
         let first = if self.shed_next < end {
             self.shed_next

@@ -65,6 +65,7 @@ impl Settings {
     /// `started`: what the worker's clock counts from.
     pub(super) fn new(farm: &Arc<Farm>, counters: Arc<WorkerCounters>, started: Instant) -> Self {
         let config = farm.config();
+        let config = &*config;
         Self {
             farm: Arc::clone(farm),
             counters,
@@ -93,6 +94,16 @@ impl Settings {
                     .fold(LOOK_EVERY, Duration::min),
             ),
         }
+    }
+
+    /// The same in place of `before`: what was learned so far stays.
+    pub(super) fn after(mut self, before: &Self) -> Self {
+        self.hedging.learn_from(&before.hedging);
+        self.origin.follow(&before.origin);
+        if let (Some(guard), Some(before)) = (&mut self.guard, &before.guard) {
+            guard.follow(before);
+        }
+        self
     }
 }
 

@@ -76,6 +76,27 @@ impl Sockets {
         }
     }
 
+    /// A further proxy, the next in number.
+    pub(super) fn grow(&mut self) {
+        self.pools.extend([Pool::default(), Pool::default()]);
+    }
+
+    /// Sockets of this proxy have other options from here on: those there are serve nobody again.
+    pub(super) fn renew(&mut self, proxy: u16) {
+        let old = 2 * proxy..2 * proxy + 2;
+        for pool in old.clone() {
+            let spare = self
+                .pool_mut(pool)
+                .map(|pool| std::mem::take(&mut pool.spare));
+            self.graves.extend(spare.into_iter().flatten());
+        }
+        for (_, sock) in &mut self.socks {
+            if old.contains(&sock.pool) {
+                sock.pool = NO_POOL;
+            }
+        }
+    }
+
     fn sock(&self, sock: u32) -> Option<&Sock> {
         self.socks.get(usize::try_from(sock).ok()?)
     }

@@ -13,15 +13,17 @@ use slab::Slab;
 use super::census::LocalEnds;
 use super::closing::Closing;
 use super::conn::{Conn, Side, State};
-use super::counters::{ProxyCount, WorkerCounters};
+use super::counters::ProxyCount;
 use super::dispatch::Notice;
 use super::ending::Leave;
-use super::engine::Shared;
+use super::engine::{AccessSink, Shared};
+use super::farm::Farm;
 use super::line::Listener;
 use super::mailbox::Message;
 use super::origin::Refused;
 use super::queue::Ticket;
 use super::relay::Kit;
+use super::reshape::Layout;
 use super::settings::{Settings, deadline, micros, next_look};
 use super::sockets::Sockets;
 use super::termination::{Cause, Termination};
@@ -77,6 +79,8 @@ pub(super) struct Worker {
     pub(super) conns: Slab<Conn>,
     pub(super) socks: Sockets,
     pub(super) listeners: Vec<Listener>,
+    /// Where records of ended connections go.
+    pub(super) access: Option<AccessSink>,
     /// Slot and serial of each client-first proxy's connections, oldest first; those that have
     /// spoken or ended are dropped when they come to the front.
     pub(super) silent: Vec<VecDeque<(u32, u32)>>,
@@ -111,28 +115,30 @@ impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
         number: usize,
-        counters: Vec<Arc<WorkerCounters>>,
+        farms: &[Arc<Farm>],
+        layout: &Layout,
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         if let Some(mailbox) = shared.mailboxes.get(number) {
             epoll.add(mailbox, Token::Bell.pack(), Interest::READ)?;
         }
-        let proxies = shared
-            .farms
-            .iter()
-            .zip(counters)
-            .map(|(farm, counters)| Settings::new(farm, counters, shared.started))
-            .collect();
-        let listeners = Listener::all(&shared, number);
+        let settings = |farm: &Arc<Farm>| {
+            let counters = farm.counters(number)?;
+            Some(Settings::new(farm, counters, shared.started))
+        };
+        let workers = shared.mailboxes.len().max(1);
+        let groups = layout.groups.iter();
+        let listeners = groups.flat_map(|group| Listener::all(group, workers, number));
         let descriptors = shared.placement.descriptors;
         Ok(Self {
             number: u16::try_from(number).unwrap_or(u16::MAX),
             epoll,
-            proxies,
+            proxies: farms.iter().filter_map(settings).collect(),
             conns: Slab::new(),
-            socks: Sockets::new(shared.farms.len(), descriptors.connect_below),
-            listeners,
-            silent: vec![VecDeque::new(); shared.farms.len()],
+            socks: Sockets::new(farms.len(), descriptors.connect_below),
+            listeners: listeners.collect(),
+            access: layout.access.clone(),
+            silent: vec![VecDeque::new(); farms.len()],
             kit: Kit::new(shared.mailboxes.len(), descriptors.accept_below),
             local_ends: LocalEnds::default(),
             wheel: Wheel::new(0),
@@ -331,6 +337,8 @@ impl Worker {
                 Message::Census(census) => {
                     self.local_ends.answer(&self.conns, self.now, &census);
                 }
+                Message::Reshape(shape) => self.reshape(&shape),
+                Message::EndProxy(proxy) => self.end_proxy(proxy),
                 Message::Stop(deadline) => self.stop(deadline),
             }
         }

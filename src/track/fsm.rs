@@ -78,6 +78,17 @@ impl Script {
         self.verdict
     }
 
+    /// How many runs were started.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.runs
+    }
+
+    /// Further runs count on from here, so that no end of an earlier one can be taken for theirs.
+    pub fn count_from(&mut self, runs: u64) {
+        self.runs = self.runs.max(runs);
+    }
+
     /// Whether a run is going on.
     #[must_use]
     pub fn is_running(&self) -> bool {

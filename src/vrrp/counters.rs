@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::packet::Reject;
-use crate::ipc::message::VrrpCounters;
+use crate::ipc::message::{SpanCounts, VrrpCounters};
 use crate::log::spacing::is_due;
+use crate::metrics::spans::Spans;
 
 /// At most one warning of a kind in this time.
 const WARNING_SPACING: Duration = Duration::from_secs(60);
@@ -23,7 +24,23 @@ pub struct Counters {
     pub ignored_resigns: u64,
     /// Signed adverts, accepted or not, whose sender's clock is noticeably apart from ours.
     pub skewed: u64,
+    /// From the last advert of a node that fell silent until this node held the addresses.
+    pub after_silence: Spans,
+    /// From the last advert of a node that resigned until this node held the addresses.
+    pub after_resignation: Spans,
     rejected: [u64; Reject::ALL.len()],
+}
+
+/// As they are told to others; nothing where there is nothing.
+#[must_use]
+pub fn told(spans: &Spans) -> SpanCounts {
+    if spans.total() == 0 {
+        return SpanCounts::default();
+    }
+    SpanCounts {
+        counts: spans.counts.to_vec(),
+        micros: spans.micros,
+    }
 }
 
 impl Counters {
@@ -60,6 +77,8 @@ impl Counters {
         }
         VrrpCounters {
             rejected,
+            after_silence: told(&self.after_silence),
+            after_resignation: told(&self.after_resignation),
             ..self.shown.clone()
         }
     }

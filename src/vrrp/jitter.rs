@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::metrics::spans::Spans;
+
 /// Up to this many microseconds each has a bucket of its own.
 const LINEAR: usize = 16;
 /// Buckets of each power of two above.
@@ -27,6 +29,8 @@ pub struct Jitter {
     usual: Option<u64>,
     samples: u32,
     counts: [u32; BUCKETS],
+    /// All of them since the keeper began.
+    all: Spans,
 }
 
 impl Default for Jitter {
@@ -36,6 +40,7 @@ impl Default for Jitter {
             usual: None,
             samples: 0,
             counts: [0; BUCKETS],
+            all: Spans::default(),
         }
     }
 }
@@ -54,12 +59,20 @@ impl Jitter {
             return;
         };
         self.usual = Some((usual * (MEMORY - 1) + spacing) / MEMORY);
-        self.count(usual.abs_diff(spacing));
+        let deviation = usual.abs_diff(spacing);
+        self.all.add(Duration::from_micros(deviation));
+        self.count(deviation);
     }
 
     /// The node fell silent by intent: the time until its next advert is no spacing.
     pub fn left(&mut self) {
         self.last = None;
+    }
+
+    /// Every deviation since the keeper began.
+    #[must_use]
+    pub const fn all(&self) -> &Spans {
+        &self.all
     }
 
     fn count(&mut self, deviation: u64) {
@@ -151,6 +164,7 @@ mod tests {
         spacings[30] = 150_000;
         spacings[70] = 150_000;
         let jitter = run(&spacings);
+        assert_eq!(jitter.all().total(), 99);
         // 50 ms is in the bucket that ends at 53,247 µs.
         assert_eq!(jitter.quantile(99), Some(Duration::from_micros(53_247)));
         assert!(jitter.quantile(50) < Some(Duration::from_millis(1)));

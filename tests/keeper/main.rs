@@ -6,4 +6,5 @@
 mod alone;
 mod node;
 mod pair;
+mod reload;
 mod upgrade;

@@ -13,14 +13,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
 /// Two nodes and a client on one segment, in network namespaces.
-struct Lab {
+pub(super) struct Lab {
     prefix: String,
     names: Vec<String>,
 }
 
 impl Lab {
     /// `None`, with the reason printed, where namespaces can't be made.
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !geteuid().is_root() {
             println!("skipped: network namespaces need root");
@@ -64,12 +64,12 @@ impl Lab {
         assert!(done.status.success(), "{}: ip {line}: {said}", self.prefix);
     }
 
-    fn name(&self, short: &str) -> String {
+    pub(super) fn name(&self, short: &str) -> String {
         format!("{}-{short}", self.prefix)
     }
 
     /// Whether the VIP is on that node's interface.
-    fn holds(&self, short: &str) -> bool {
+    pub(super) fn holds(&self, short: &str) -> bool {
         let name = self.name(short);
         let args = ["-n", &name, "-o", "addr", "show", "dev", "eth0"];
         let shown = Command::new("ip").args(args).output().unwrap();
@@ -98,7 +98,7 @@ impl Drop for Lab {
     }
 }
 
-const PAIR: &str = "
+pub(super) const PAIR: &str = "
 [log]
 target = \"stderr\"
 [metrics]
@@ -137,7 +137,7 @@ fn a_failing_track_script_hands_the_vip_over() {
 }
 
 /// lb1 holds the VIP, lb2 watches.
-fn pair_of(lab: &Lab, folder: &Folder, config: &str) -> (Node, Node) {
+pub(super) fn pair_of(lab: &Lab, folder: &Folder, config: &str) -> (Node, Node) {
     let lb1 = lab.node(folder, "lb1", config);
     wait_for("lb1 to hold the vip", SOON, || {
         lab.holds("lb1").then_some(())

@@ -23,6 +23,7 @@ mod operator;
 mod promises;
 mod routed;
 mod routed_lab;
+mod scrape;
 mod strangers;
 mod transparent;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         migration::CASES,
         operator::CASES,
         routed::CASES,
+        scrape::CASES,
         strangers::CASES,
         transparent::CASES,
     ]

@@ -198,6 +198,7 @@ pub struct Lab {
     pub engine: Engine,
     pub farm: Arc<Farm>,
     pub addr: SocketAddr,
+    pub sink: AccessSink,
     records: Mutex<Receiver<AccessRecord>>,
 }
 
@@ -215,10 +216,11 @@ impl Lab {
         let group = tcp::listener_group(proxy.listen[0], workers).unwrap();
         let addr = tcp::local_addr(&group[0]).unwrap();
         let (sink, records) = sync_channel(100_000);
+        let sink = AccessSink::new(sink);
         let options = EngineOptions {
             workers,
             max_connections,
-            access: Some(AccessSink::new(sink)),
+            access: Some(sink.clone()),
         };
         let config = config(proxy);
         let farms = [Arc::clone(&farm)];
@@ -227,6 +229,7 @@ impl Lab {
             engine,
             farm,
             addr,
+            sink,
             records: Mutex::new(records),
         }
     }
@@ -273,7 +276,10 @@ pub fn config(proxy: Proxy) -> Config {
         },
         access_log: None,
         admin: Admin { socket: None },
-        metrics: Metrics { listen: None },
+        metrics: Metrics {
+            listen: None,
+            compat: true,
+        },
         limits: Limits {
             max_connections: None,
             workers: None,

@@ -163,9 +163,6 @@ const fn event_text(kind: EventKind) -> &'static str {
         EventKind::Conflict => {
             "Another host answers by ARP for an address that this node holds. It has been configured by hand somewhere, or\nanother cluster uses it: the reason names the hardware address. `lbd doctor` looks for it too."
         }
-        EventKind::Reload => {
-            "Another configuration counts, or was refused and the old one serves on; the reason says which. `lbd reload`\nshows the plan and every mistake."
-        }
         EventKind::Failover => "A failover by command has ended; the reason says how.",
         EventKind::Peer => {
             "Another node says that it doesn't hear this one's adverts, or hears them again. While one way is lost, the\nnode that is unheard yields. Look for a firewall that drops IP protocol 112 in one direction."
@@ -184,6 +181,9 @@ const fn event_text(kind: EventKind) -> &'static str {
         }
         EventKind::Notify => {
             "A notify program failed or took too long: whom it tells has not been told. Its output is in the log."
+        }
+        EventKind::Reload => {
+            "Another configuration counts from here on, or was refused: then the old one goes on. `lbd reload` prints why."
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::admin::status::{
     ProcessStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus, Status,
 };
 use crate::ipc::command::{Failover, ReleaseHold};
+use crate::ipc::counters::SpanCounts;
 use crate::ipc::event::{Event, EventKind};
 use crate::ipc::message::{
     ChannelStatus, HeldBack, NodeView, PeerStatus, RouterView, VipStatus, VrrpCounters, VrrpState,
@@ -67,6 +68,7 @@ fn vip() -> VipStatus {
             adverts: 7_200,
             jitter_p50_us: None,
             jitter_p99_us: None,
+            deviations: SpanCounts::default(),
             alive_unheard: false,
             rejected: Vec::new(),
         }],

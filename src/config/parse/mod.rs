@@ -403,8 +403,9 @@ fn metrics(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Metrics {
         Some(given) if given.text == "off" => None,
         Some(given) => address::socket_addr(&given, sink),
     };
+    let compat = fields.flag("compat", sink);
     fields.finish(sink);
-    Metrics { listen }
+    Metrics { listen, compat }
 }
 
 fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {

@@ -192,7 +192,12 @@ pub(super) const METRICS: Section = Section {
             "Where it listens.",
         )
         .called(&["bind"]),
-        Key::later("compat", "Other exporters' metric names beside lbd's own."),
+        Key::new(
+            "compat",
+            Kind::Bool,
+            Fallback::Value("true"),
+            "Also answers by the metric names and labels of HAProxy's exporter and of keepalived-exporter, for their dashboards.",
+        ),
     ],
 };
 

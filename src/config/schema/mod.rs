@@ -203,17 +203,6 @@ impl Key {
         }
     }
 
-    const fn later(name: &'static str, doc: &'static str) -> Self {
-        Self {
-            name,
-            kind: Kind::Form("not supported yet"),
-            default: Fallback::Words(""),
-            doc,
-            support: Support::Later,
-            aliases: &[],
-        }
-    }
-
     const fn called(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
         self

@@ -324,7 +324,7 @@ impl Keeper {
             self.begin(now, link, &hello);
             self.read_proxy(now);
             if hello.version != env!("CARGO_PKG_VERSION") {
-                let begun = self.begin_succession(now, Cause::OtherVersion, None, None);
+                let begun = self.begin_succession(now, Cause::OtherVersion, None);
                 if let Err(reason) = begun {
                     tracing::warn!(reason, "a proxy of another version stays");
                 }

@@ -70,6 +70,23 @@ impl Commands {
         pending.into_iter().map(|pending| pending.id).collect()
     }
 
+    /// The routers have other positions; who waits for one that is gone has waited in vain.
+    pub(super) fn carry(&mut self, now: Instant, moved: &[Option<usize>], all: &Routers) {
+        for pending in &mut self.pending {
+            for (router, name) in std::mem::take(&mut pending.waiting) {
+                match moved.get(router).copied().flatten() {
+                    Some(index) => pending.waiting.push((index, name)),
+                    None => {
+                        let elapsed = now.saturating_duration_since(pending.began);
+                        let interrupted = VipResult::Interrupted;
+                        let done = outcome(&name, interrupted, None, elapsed, now, all);
+                        pending.done.push(done);
+                    }
+                }
+            }
+        }
+    }
+
     /// A failover of router `index` has ended.
     pub(super) fn failed_over(&mut self, now: Instant, index: usize, taken: bool, all: &Routers) {
         let result = if taken {

@@ -56,6 +56,11 @@ impl Record {
         self.next = self.next.max(next);
     }
 
+    /// The routes have other positions: what was noted of them.
+    pub(super) fn carry_routes(&mut self, announced: Vec<bool>) {
+        self.announced = announced;
+    }
+
     fn push(&mut self, event: Event) {
         if self.ring.len() >= EVENTS_MAX {
             self.ring.pop_front();

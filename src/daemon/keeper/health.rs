@@ -29,6 +29,17 @@ impl Board {
         }
     }
 
+    /// What is known of the proxies at their positions in another file.
+    pub(super) fn carry(&mut self, old: &Config, new: &Config) {
+        let mut before = std::mem::take(&mut self.proxies);
+        let known = |proxy: &crate::config::model::Proxy| {
+            let was = old.proxies.iter().position(|one| one.name == proxy.name);
+            let known = was.and_then(|was| before.get_mut(was));
+            known.map(std::mem::take).unwrap_or_default()
+        };
+        self.proxies = new.proxies.iter().map(known).collect();
+    }
+
     /// A new process counts its probes from the beginning.
     pub(super) fn new_process(&mut self) {
         for proxy in &mut self.proxies {

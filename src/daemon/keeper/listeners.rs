@@ -11,7 +11,7 @@ use crate::net::tcp::{self, ListenError};
 
 /// Groups of sockets by proxy and `listen` entry.
 #[derive(Debug, Default)]
-pub(super) struct Listeners(Vec<Vec<Vec<OwnedFd>>>);
+pub(super) struct Listeners(pub(super) Vec<Vec<Vec<OwnedFd>>>);
 
 impl Listeners {
     /// Opens what is not among `inherited` (sockets of an earlier keeper, in any order). Inherited

@@ -35,6 +35,7 @@ mod runner_link;
 mod runtime_dir;
 mod scripts;
 mod sharing;
+mod stamps;
 mod start;
 mod stop;
 mod succession;
@@ -188,6 +189,7 @@ const SOCKET: u64 = 1;
 const RUNNER: u64 = 2;
 const RUNNER_END: u64 = 3;
 const ROUTES: u64 = 4;
+const RELOAD: u64 = 7;
 /// The peer channel's sockets, so many at most.
 const PEERS: u64 = 8;
 const PEERS_MAX: usize = 8;
@@ -220,6 +222,7 @@ struct Keeper {
     commands: command::Commands,
     stopping: Option<stop::Stopping>,
     upgrade: upgrade::Upgrade,
+    reload: reload::Reload,
     notify: Notify,
     realtime: bool,
 }
@@ -260,6 +263,7 @@ impl Keeper {
             RUNNER_END => self.runner_ended(now),
             token if (PEERS..FIRST_FREE).contains(&token) => self.read_peers(token - PEERS, now),
             ROUTES => self.routes.on_readable(now),
+            RELOAD => self.file_was_read(now),
             token if token >= ROUTERS => self.routers.on_readable(token - ROUTERS, now),
             token => return self.on_connection(now, token, event),
         }
@@ -284,6 +288,7 @@ impl Keeper {
             self.proxies.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),
             self.upgrade.deadline(),
+            self.reload.deadline(),
             Some(self.published.deadline()),
         ];
         let latest = now + Duration::from_secs(1);
@@ -301,6 +306,7 @@ impl Keeper {
         }
         self.tick_stopping(now);
         self.tick_upgrade(now);
+        self.tick_reload(now);
         Ok(())
     }
 

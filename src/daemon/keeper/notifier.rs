@@ -73,6 +73,16 @@ impl<T> Default for Notifier<T> {
 }
 
 impl<T> Notifier<T> {
+    /// How many programs were started.
+    pub(super) fn runs(&self) -> u64 {
+        self.runs
+    }
+
+    /// Further programs count on from here.
+    pub(super) fn count_from(&mut self, runs: u64) {
+        self.runs = self.runs.max(runs);
+    }
+
     /// The state has changed; what was waiting to be told is out of date.
     pub(super) fn news(&mut self, state: Told, facts: T) {
         if self.last != Some(state) {

@@ -15,9 +15,9 @@ use crate::ipc::runner::{Job, Outcome, Program, Run, ToRunner};
 /// One notifier for each virtual router.
 #[derive(Debug)]
 pub(super) struct Notifiers {
-    all: Vec<Notifier<Facts>>,
+    pub(super) all: Vec<Notifier<Facts>>,
     /// This node as each virtual router calls it.
-    nodes: Vec<String>,
+    pub(super) nodes: Vec<String>,
 }
 
 /// What a program is told, beside the state.

@@ -14,7 +14,7 @@ use crate::net::epoll::Interest;
 use crate::peer::task::{Channel, Heard, Loss, Neighbour, RouterLook, Setup, View};
 
 /// The channel, if the file asks for it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Peers {
     channel: Option<Channel>,
     view: View,

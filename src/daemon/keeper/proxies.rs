@@ -13,7 +13,7 @@ use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
 use super::sharing::Sharing;
-use super::succession::{Other, Succession};
+use super::succession::Succession;
 use super::watch::{Looks, kill};
 use super::welcome;
 use super::{Keeper, KeeperError, SOCKET};
@@ -40,7 +40,7 @@ const SURPLUS_GRACE_MS: u32 = 10_000;
 /// All that is known of proxy processes.
 #[derive(Debug)]
 pub(super) struct Proxies {
-    config_fd: OwnedFd,
+    pub(super) config_fd: OwnedFd,
     pub(super) workers: usize,
     pub(super) phase: Phase,
     pub(super) current: Option<Current>,
@@ -66,9 +66,11 @@ pub(super) struct Proxies {
 /// The proxy that serves, or is about to.
 #[derive(Debug)]
 pub(super) struct Current {
-    link: Link,
+    pub(super) link: Link,
     pub(super) process: Process,
-    end_token: u64,
+    pub(super) end_token: u64,
+    /// It serves a file that counts no more: by position what it says of its proxies means nothing.
+    pub(super) outdated: bool,
 }
 
 impl Current {
@@ -77,6 +79,7 @@ impl Current {
             link,
             process,
             end_token,
+            outdated: false,
         }
     }
 
@@ -169,12 +172,6 @@ impl Proxies {
     pub(super) fn draining(&self) -> u32 {
         let all = self.leaving.len() + usize::from(self.replaced.is_some());
         u32::try_from(all).unwrap_or(u32::MAX)
-    }
-
-    /// Another file is served from here on.
-    pub(super) fn take_over_config(&mut self, config_fd: OwnedFd, listeners: Listeners) {
-        self.config_fd = config_fd;
-        self.phase = Phase::Settled(listeners);
     }
 
     /// The text of lb.toml, sealed.
@@ -385,11 +382,7 @@ impl Keeper {
         }
         self.proxies.starting = None;
         if let Some(link) = self.welcome(now, link, hello.serving) {
-            self.proxies.current = Some(Current {
-                link,
-                process,
-                end_token,
-            });
+            self.proxies.current = Some(Current::new(link, process, end_token));
             tracing::info!(pid = hello.pid, "proxy connected");
             let pid = hello.pid.to_string();
             self.record(EventKind::Proxy, (None, Some(&pid)), None, "connected");
@@ -412,22 +405,6 @@ impl Keeper {
             Phase::Settled(_) | Phase::Expecting { .. } | Phase::Inheriting { .. } => None,
         };
         let outcome = self.try_welcome(now, &mut link, config, listeners);
-        welcomed(link, outcome)
-    }
-
-    /// The same for a successor, which may get another file.
-    pub(super) fn welcome_with(
-        &self,
-        now: Instant,
-        mut link: Link,
-        other: Option<&Other>,
-    ) -> Option<Link> {
-        let (config, listeners) = match (other, &self.proxies.phase) {
-            (Some(other), _) => (other.config_fd.as_fd(), &other.listeners),
-            (None, Phase::Settled(listeners)) => (self.proxies.config_fd.as_fd(), listeners),
-            (None, Phase::Expecting { .. } | Phase::Inheriting { .. }) => return None,
-        };
-        let outcome = self.try_welcome(now, &mut link, config, Some(listeners));
         welcomed(link, outcome)
     }
 
@@ -488,7 +465,10 @@ impl Keeper {
             }
             ToKeeper::Serving(reports) => {
                 let settle = self.supervisor.is_overdue(now);
-                self.board.report(&reports, settle);
+                let current = self.proxies.current.as_ref();
+                if !current.is_some_and(|current| current.outdated) {
+                    self.board.report(&reports, settle);
+                }
                 if settle || reports.iter().all(|report| report.probed) {
                     self.supervise(now, Input::Served);
                 }
@@ -527,6 +507,7 @@ impl Keeper {
         self.board.new_process();
         self.peers.forget_clients();
         self.commands.forget();
+        self.proxy_gone_in_reload(now);
         let hurried = self.hurry_succession(now);
         self.free_column(now, gone);
         if hurried {

@@ -22,45 +22,49 @@ use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::{LinkEvent, LinkEvents};
 use crate::net::netlink::Netlink;
 use crate::vrrp::fsm::NodeHealth;
-use crate::vrrp::stamp::{HoldMark, Resume, Stamp};
-use crate::vrrp::task::{RouterEvent, VirtualRouter};
+use crate::vrrp::stamp::{Resume, Stamp};
+use crate::vrrp::task::{RouterEvent, SharedNetlink, VirtualRouter};
 
 /// Messages of the kernel read in one turn of the loop.
 const LINK_READS_MAX: usize = 64;
-/// Stamps of one advert, taken at different times, differ by less than this.
-const SAME_STAMP: Duration = Duration::from_millis(3);
-
-/// Between two looks for new stamps where there is no router to leave any.
-const STAMP_SPACING_MAX: Duration = Duration::from_secs(1);
-
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Routers {
-    boot_id: String,
-    routers: Vec<Router>,
+    pub(super) boot_id: String,
+    pub(super) routers: Vec<Router>,
+    /// Those that the file no longer has, until their addresses are gone.
+    pub(super) departing: Vec<VirtualRouter>,
     /// Descriptors by token: `ROUTERS` + position.
-    watched: Vec<Watched>,
-    links: Option<LinkEvents>,
+    pub(super) watched: Vec<Watched>,
+    pub(super) links: Option<LinkEvents>,
+    pub(super) netlink: Option<SharedNetlink>,
     /// What is tracked beside the routers' own.
     pub(super) interfaces: Interfaces,
 }
 
 /// One `[vip.NAME]`, or the sync-group of several.
 #[derive(Debug)]
-struct Router {
-    inner: VirtualRouter,
-    name: String,
+pub(super) struct Router {
+    pub(super) inner: VirtualRouter,
+    pub(super) name: String,
     /// Positions of its members in the file.
-    vips: Vec<usize>,
+    pub(super) vips: Vec<usize>,
     /// The first member with the tracks of all.
-    tracked: Vip,
-    told: Option<NodeHealth>,
+    pub(super) tracked: Vip,
+    pub(super) told: Option<NodeHealth>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Watched {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
     Links,
-    Router { index: usize, fd: RawFd },
+    Router {
+        index: usize,
+        fd: RawFd,
+    },
+    /// Of a router on its way out.
+    Departing(RawFd),
+    /// Free.
+    Nothing,
 }
 
 impl Routers {
@@ -77,8 +81,10 @@ impl Routers {
         let mut routers = Self {
             boot_id: boot_id(),
             routers: Vec::with_capacity(locals.len()),
+            departing: Vec::new(),
             watched: Vec::new(),
             links: None,
+            netlink: None,
             interfaces: Interfaces::default(),
         };
         if locals.is_empty() && config.track_interfaces.is_empty() {
@@ -99,6 +105,7 @@ impl Routers {
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
         let shared = Rc::clone(&netlink);
+        routers.netlink = Some(Rc::clone(&netlink));
         for vips in groups(locals) {
             let members: Vec<LocalVip> = vips
                 .iter()
@@ -147,7 +154,7 @@ impl Routers {
         })
     }
 
-    fn watch(
+    pub(super) fn watch(
         &mut self,
         inner: VirtualRouter,
         vips: Vec<usize>,
@@ -155,11 +162,15 @@ impl Routers {
         epoll: &Epoll,
     ) -> io::Result<()> {
         let index = self.routers.len();
-        for fd in inner.fds() {
-            let position = u64::try_from(self.watched.len()).map_err(io::Error::other)?;
+        let fds: Vec<_> = inner.fds().collect();
+        let first = self.free_places(fds.len());
+        for (place, fd) in (first..).zip(fds) {
+            let position = u64::try_from(place).map_err(io::Error::other)?;
             epoll.add(fd, ROUTERS + position, Interest::READ)?;
             let fd = fd.as_raw_fd();
-            self.watched.push(Watched::Router { index, fd });
+            if let Some(entry) = self.watched.get_mut(place) {
+                *entry = Watched::Router { index, fd };
+            }
         }
         self.routers.push(Router {
             inner,
@@ -196,13 +207,19 @@ impl Routers {
                     router.inner.on_readable(fd, now);
                 }
             }
-            None => {}
+            Some(Watched::Departing(fd)) => {
+                for router in &mut self.departing {
+                    router.on_readable(fd, now);
+                }
+            }
+            Some(Watched::Nothing) | None => {}
         }
     }
 
     fn read_links(&mut self, now: Instant) {
         let Self {
             routers,
+            departing,
             links,
             interfaces,
             ..
@@ -211,8 +228,9 @@ impl Routers {
         for _ in 0..LINK_READS_MAX {
             let take = |event: LinkEvent| {
                 interfaces.on_link(&event);
-                for router in routers.iter_mut() {
-                    router.inner.on_link(now, &event);
+                let present = routers.iter_mut().map(|router| &mut router.inner);
+                for router in present.chain(departing.iter_mut()) {
+                    router.on_link(now, &event);
                 }
             };
             match links.read(take) {
@@ -227,16 +245,19 @@ impl Routers {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let all = self.routers.iter();
-        all.filter_map(|router| router.inner.deadline()).min()
+        let present = self.routers.iter().map(|router| &router.inner);
+        let all = present.chain(&self.departing);
+        all.filter_map(VirtualRouter::deadline).min()
     }
 
     pub(super) fn on_deadlines(&mut self, now: Instant) {
-        for router in &mut self.routers {
-            if router.inner.deadline().is_some_and(|at| at <= now) {
-                router.inner.on_deadline(now);
+        let present = self.routers.iter_mut().map(|router| &mut router.inner);
+        for router in present.chain(&mut self.departing) {
+            if router.deadline().is_some_and(|at| at <= now) {
+                router.on_deadline(now);
             }
         }
+        self.see_off(now);
     }
 
     /// Tells a router what has changed since it was told last.
@@ -261,10 +282,10 @@ impl Routers {
 
     /// What others have to do, in order.
     pub(super) fn take_wishes(&mut self, epoll: &Epoll) -> Vec<Wish> {
+        let mut wishes = self.last_wishes();
         let Self {
             routers, watched, ..
         } = self;
-        let mut wishes = Vec::new();
         for (index, router) in routers.iter_mut().enumerate() {
             while let Some(event) = router.inner.pop_event() {
                 match event {
@@ -387,47 +408,6 @@ impl Routers {
         (status.active, node.and_then(|peer| peer.name.clone()))
     }
 
-    /// The stamps of those that are Active; `None` while they are those of `before`.
-    pub(super) fn news(&self, before: &[Stamp]) -> Option<Vec<Stamp>> {
-        let now = clock::now();
-        let boottime = clock::boottime();
-        let stamp = |router: &Router| router.inner.stamp(now, boottime, &self.boot_id);
-        let stamps: Vec<Stamp> = self.routers.iter().filter_map(stamp).collect();
-        let same = |(a, b): (&Stamp, &Stamp)| {
-            a.name == b.name && a.advertised_at.abs_diff(b.advertised_at) < SAME_STAMP
-        };
-        let unchanged = stamps.len() == before.len() && stamps.iter().zip(before).all(same);
-        (!unchanged).then_some(stamps)
-    }
-
-    /// Which routers preempt nobody after a failover; `None` while they are those of `before`.
-    pub(super) fn hold_news(&self, before: &[HoldMark]) -> Option<Vec<HoldMark>> {
-        let now = clock::now();
-        let boottime = clock::boottime();
-        let holds = self.routers.iter();
-        let holds: Vec<HoldMark> = holds
-            .filter_map(|router| router.inner.hold_mark(now, boottime))
-            .collect();
-        let same = |(a, b): (&HoldMark, &HoldMark)| {
-            let until = match (a.until, b.until) {
-                (Some(a), Some(b)) => a.abs_diff(b) < SAME_STAMP,
-                (a, b) => a == b,
-            };
-            a.name == b.name && until
-        };
-        let unchanged = holds.len() == before.len() && holds.iter().zip(before).all(same);
-        (!unchanged).then_some(holds)
-    }
-
-    /// How much older than the last advert a stamp may be: a part of what would be lost by it.
-    pub(super) fn stamp_spacing(&self) -> Duration {
-        let all = self.routers.iter();
-        let shortest = all
-            .map(|router| router.tracked.advert_interval.duration())
-            .min();
-        shortest.map_or(STAMP_SPACING_MAX, |interval| interval / 4)
-    }
-
     pub(super) fn resign(&mut self, now: Instant) {
         for router in &mut self.routers {
             router.inner.resign(now);
@@ -436,13 +416,17 @@ impl Routers {
 
     /// Leaves without waiting for anybody.
     pub(super) fn give_up(&mut self, now: Instant) {
-        for router in &mut self.routers {
-            router.inner.give_up(now);
+        let present = self.routers.iter_mut().map(|router| &mut router.inner);
+        for router in present.chain(&mut self.departing) {
+            router.give_up(now);
         }
     }
 
     pub(super) fn are_released(&self) -> bool {
-        self.routers.iter().all(|router| router.inner.is_released())
+        let present = self.routers.iter().map(|router| &router.inner);
+        present
+            .chain(&self.departing)
+            .all(VirtualRouter::is_released)
     }
 }
 

@@ -25,12 +25,12 @@ pub(super) struct Scripts {
     /// Runners that are on their way out, to be collected.
     ending: Vec<Process>,
     started_at: Instant,
-    machines: Vec<Script>,
+    pub(super) machines: Vec<Script>,
     /// Their verdicts, and how the last run of each ended.
-    verdicts: Vec<Option<bool>>,
-    reasons: Vec<String>,
+    pub(super) verdicts: Vec<Option<bool>>,
+    pub(super) reasons: Vec<String>,
     /// The runner was asked which programs can't be run.
-    examined: bool,
+    pub(super) examined: bool,
     /// A proxy shall be started as soon as there is a runner.
     pub(super) proxy_wanted: bool,
 }
@@ -88,7 +88,7 @@ impl Scripts {
 impl Keeper {
     pub(super) fn start_runner(&mut self, now: Instant) {
         self.scripts.started_at = now;
-        let started = RunnerLink::start(&self.epoll, RUNNER, self.args.config.has_client_source())
+        let started = RunnerLink::start(&self.epoll, RUNNER, self.reload.rights.client_source)
             .and_then(|runner| {
                 self.epoll
                     .add(&runner.process, RUNNER_END, Interest::READ)?;
@@ -101,12 +101,17 @@ impl Keeper {
         if self.scripts.proxy_wanted {
             self.order_proxy(now);
         }
+        self.order_examination(now);
+        self.order_files(now);
+    }
+
+    /// Has the runner say which programs of the file can't be run, once.
+    pub(super) fn order_examination(&mut self, now: Instant) {
         if !self.scripts.examined {
             let programs = notify::programs(&self.args.config);
             let asked = programs.is_empty() || self.tell_runner(now, &ToRunner::Examine(programs));
             self.scripts.examined = asked;
         }
-        self.order_files(now);
     }
 
     /// Has the runner start a proxy process.

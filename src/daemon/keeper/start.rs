@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{
     FIRST_FREE, Handover, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events,
-    health, notify, peers, proxies, publish, route, routers, runtime_dir::RuntimeDir, scripts,
-    tracks, upgrade,
+    health, notify, peers, proxies, publish, reload, route, routers, runtime_dir::RuntimeDir,
+    scripts, tracks, upgrade,
 };
+use crate::config::model::Config;
 use crate::config::{self, local};
 use crate::daemon::supervise::Supervisor;
 use crate::ipc::event::EventKind;
@@ -20,6 +21,12 @@ use crate::net::{clock, cpus, memfd, netlink, passed, realtime};
 
 /// The service manager keeps the listening sockets under this name while the service is restarted.
 pub(super) const KEPT_NAME: &str = "listen";
+
+/// Worker threads of a proxy.
+pub(super) fn workers(config: &Config) -> usize {
+    let workers = config.limits.workers;
+    workers.map_or_else(cpus::usable, |workers| usize::from(workers.get()))
+}
 
 /// Names the failed step.
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> KeeperError {
@@ -67,8 +74,9 @@ impl Keeper {
         let routes = route::Routes::open(&args.config, &epoll, clock::now())?;
         let text = memfd::sealed("lb.toml", args.config_text.as_bytes());
         let config_fd = text.map_err(system("memory file"))?;
-        let workers = args.config.limits.workers;
-        let workers = workers.map_or_else(cpus::usable, |workers| usize::from(workers.get()));
+        let workers = workers(&args.config);
+        let reload = reload::Reload::new(&args.config, locals.clone(), &epoll);
+        let reload = reload.map_err(system("event descriptor"))?;
         let mut keeper = Self {
             digest: config::digest(&args.config_text),
             began,
@@ -91,6 +99,7 @@ impl Keeper {
             commands: command::Commands::default(),
             stopping: None,
             upgrade: upgrade::Upgrade::new(began, None),
+            reload,
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
                 Notify::none()

@@ -57,7 +57,7 @@ impl Keeper {
                         tracing::warn!(reason, "no upgrade");
                     }
                 }
-                Ok(Some(Request::Reload)) => tracing::warn!("reload is not supported yet"),
+                Ok(Some(Request::Reload)) => self.on_hangup(now),
                 Ok(None) => return,
                 Err(error) => {
                     tracing::error!(%error, "signals cannot be read");

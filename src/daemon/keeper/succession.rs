@@ -3,14 +3,11 @@
 //! one stops accepting and lets its connections end. A successor that does not come up is killed, and
 //! the present one has noticed nothing.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Keeper;
-use super::adoption::Phase;
 use super::link::{Link, Turn};
-use super::listeners::Listeners;
 use super::proxies::{Current, decode, pid_of};
 use super::watch::kill;
 use crate::daemon::supervise::Input;
@@ -37,21 +34,11 @@ pub(super) enum Cause {
     Reload,
 }
 
-/// What a successor serves that the present process doesn't.
-#[derive(Debug)]
-pub(super) struct Other {
-    /// The text of lb.toml, sealed.
-    pub(super) config_fd: OwnedFd,
-    /// Its listening sockets, in the order of that file.
-    pub(super) listeners: Listeners,
-}
-
 /// A successor on its way.
 #[derive(Debug)]
 pub(super) struct Succession {
     cause: Cause,
     program: Option<PathBuf>,
-    other: Option<Other>,
     began: Instant,
     pid: Option<i32>,
     next: Option<Current>,
@@ -73,8 +60,8 @@ impl Succession {
 }
 
 impl Keeper {
-    /// Starts a successor of the present proxy: from `program` (`None`: the one that runs), with what
-    /// is `other`. How it ended goes to [`Self::succession_ended`].
+    /// Starts a successor of the present proxy, with the configuration that counts: from `program`
+    /// (`None`: the one that runs). How it ended goes to [`Self::succession_ended`].
     ///
     /// # Errors
     /// Why none is started.
@@ -83,7 +70,6 @@ impl Keeper {
         now: Instant,
         cause: Cause,
         program: Option<PathBuf>,
-        other: Option<Other>,
     ) -> Result<(), String> {
         if self.stopping.is_some() {
             return Err("this node is stopping".to_owned());
@@ -103,7 +89,6 @@ impl Keeper {
         self.proxies.succession = Some(Succession {
             cause,
             program,
-            other,
             began: now,
             pid: None,
             next: None,
@@ -143,7 +128,7 @@ impl Keeper {
             tracing::error!(%error, "the proxy's end cannot be watched");
         }
         self.supervisor.started = self.supervisor.started.saturating_add(1);
-        let welcomed = self.welcome_with(now, link, succession.other.as_ref());
+        let welcomed = self.welcome(now, link, false);
         let came = welcomed.is_some();
         succession.pid = Some(process.pid());
         succession.next = welcomed.map(|link| Current::new(link, process, end_token));
@@ -213,13 +198,6 @@ impl Keeper {
             "proxy process took over"
         );
         self.proxies.starting = None;
-        if let Some(Other {
-            config_fd,
-            listeners,
-        }) = succession.other
-        {
-            self.proxies.take_over_config(config_fd, listeners);
-        }
         self.forsake_orders(now);
         if let Some(old) = self.proxies.current.replace(next) {
             self.let_drain(old.into_link());
@@ -294,11 +272,6 @@ impl Keeper {
         let Some(succession) = &mut self.proxies.succession else {
             return false;
         };
-        // One with another configuration was not asked for yet.
-        if succession.other.is_some() || !matches!(self.proxies.phase, Phase::Settled(_)) {
-            self.give_up_succession(now, "the present one ended first");
-            return false;
-        }
         let Some(next) = succession.next.take() else {
             self.give_up_succession(now, "the present one ended first");
             return false;
@@ -314,7 +287,12 @@ impl Keeper {
         match cause {
             Cause::Upgrade => self.upgrade_proxy_ended(now, outcome),
             // Nobody waits for the end of it; it was said.
-            Cause::OtherVersion | Cause::Reload => {}
+            Cause::OtherVersion => {}
+            Cause::Reload => {
+                if outcome.is_err() && self.stopping.is_none() {
+                    self.replace_outright(now);
+                }
+            }
         }
     }
 }

@@ -16,13 +16,13 @@ use crate::track::verdict::Found;
 /// What is known of them.
 #[derive(Debug)]
 pub(super) struct Tracks {
-    files: Vec<Option<Found>>,
+    pub(super) files: Vec<Option<Found>>,
     /// What was found in each, in words.
-    contents: Vec<String>,
+    pub(super) contents: Vec<String>,
     /// One per virtual router; a sync-group is one.
     servers: Vec<Counted>,
     /// The verdict of each track of each virtual router that was noted last.
-    noted: Vec<Vec<Option<bool>>>,
+    pub(super) noted: Vec<Vec<Option<bool>>>,
 }
 
 #[derive(Debug)]

@@ -51,7 +51,7 @@ impl Upgrade {
         self.status.as_ref().map(|status| status.stage)
     }
 
-    fn is_under_way(&self) -> bool {
+    pub(super) fn is_under_way(&self) -> bool {
         match self.stage() {
             Some(UpgradeStage::Proxy | UpgradeStage::HandOver | UpgradeStage::Keeper) => true,
             Some(UpgradeStage::Done | UpgradeStage::Failed) | None => false,
@@ -94,8 +94,11 @@ impl Keeper {
         if self.upgrade.is_under_way() {
             return Err("an upgrade is under way".to_owned());
         }
+        if self.reload_status().busy {
+            return Err("a reload is under way".to_owned());
+        }
         let program = self.upgrade.program.clone();
-        self.begin_succession(now, Cause::Upgrade, Some(program.clone()), None)?;
+        self.begin_succession(now, Cause::Upgrade, Some(program.clone()))?;
         tracing::info!(program = %program.display(), "upgrade begun");
         self.record(EventKind::Keeper, (None, None), None, "upgrade begun");
         let wall = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,11 +1,13 @@
 //! The access log: a thread that turns the data path's records into lines.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::model::{AccessLog, Config};
+use arc_swap::ArcSwap;
+
+use crate::config::model::{self, Config};
 use crate::log::access::AccessLine;
 use crate::log::{AccessWriter, LogError};
 use crate::net::localtime;
@@ -25,13 +27,70 @@ const ROUND: Duration = Duration::from_millis(25);
 /// The end of a process waits no longer for its access log.
 const DRAIN_WITHIN: Duration = Duration::from_millis(500);
 
+/// All farms, by slot; replaced as a whole.
+pub(super) type Farms = Arc<ArcSwap<Vec<Arc<Farm>>>>;
+
+/// The access log of this process: on or off, perhaps by turns.
+#[derive(Debug)]
+pub(super) struct AccessLog {
+    /// For the names in its lines.
+    pub(super) farms: Farms,
+    running: Mutex<Option<Arc<Running>>>,
+    /// Lines that those before the present one dropped.
+    dropped_before: AtomicU64,
+}
+
+impl AccessLog {
+    /// Turns it on, if there is one.
+    pub(super) fn new(access: Option<Access>, farms: Vec<Arc<Farm>>) -> std::io::Result<Self> {
+        let farms: Farms = Arc::new(ArcSwap::from_pointee(farms));
+        let running = access.map(|access| access.spawn(Arc::clone(&farms)));
+        Ok(Self {
+            farms,
+            running: Mutex::new(running.transpose()?.map(Arc::new)),
+            dropped_before: AtomicU64::new(0),
+        })
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Arc<Running>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where records go; `None`: it is off.
+    pub(super) fn sink(&self) -> Option<AccessSink> {
+        self.running().as_ref().map(|running| running.sink.clone())
+    }
+
+    /// Lines dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        let now = self.running().as_ref().map_or(0, |r| r.sink.dropped());
+        now + self.dropped_before.load(Ordering::Relaxed)
+    }
+
+    /// Goes on with another one, or none. The present one ends when the last worker has let go of
+    /// its sink; what that drops then is not counted.
+    pub(super) fn replace(&self, next: Option<Running>) {
+        let before = std::mem::replace(&mut *self.running(), next.map(Arc::new));
+        let dropped = before.map_or(0, |running| running.sink.dropped());
+        self.dropped_before.fetch_add(dropped, Ordering::Relaxed);
+    }
+
+    /// Waits until every record offered so far is written, for a limited time.
+    pub(super) async fn drain(&self) {
+        let running = self.running().clone();
+        if let Some(running) = running {
+            running.drain().await;
+        }
+    }
+}
+
 /// Where the data path puts its records, and the thread that will take them.
 #[derive(Debug)]
 pub(super) struct Access {
-    pub(super) sink: AccessSink,
+    sink: AccessSink,
     records: Receiver<AccessRecord>,
     writer: AccessWriter,
-    settings: AccessLog,
+    settings: model::AccessLog,
 }
 
 /// Opens the access log's target; `None` when it is off.
@@ -51,13 +110,13 @@ pub(super) fn start(config: &Config) -> Result<Option<Access>, LogError> {
 /// The running access log, as the control thread sees it.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) sink: AccessSink,
+    sink: AccessSink,
     rounds: Arc<AtomicU64>,
 }
 
 impl Access {
     /// Starts the thread; it ends with the last sink.
-    pub(super) fn spawn(self, farms: Vec<Arc<Farm>>) -> std::io::Result<Running> {
+    pub(super) fn spawn(self, farms: Farms) -> std::io::Result<Running> {
         let Self {
             sink,
             records,
@@ -73,7 +132,10 @@ impl Access {
         };
         let work = move || loop {
             match records.try_recv() {
-                Ok(record) => dropped(write(&record, &farms, &settings, &mut writer)),
+                Ok(record) => {
+                    let farms = farms.load();
+                    dropped(write(&record, &farms, &settings, &mut writer));
+                }
                 Err(TryRecvError::Empty) => {
                     dropped(writer.flush());
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -93,6 +155,11 @@ impl Access {
 }
 
 impl Running {
+    /// Where records go.
+    pub(super) fn sink(&self) -> AccessSink {
+        self.sink.clone()
+    }
+
     /// Waits until every record offered so far is written, at most [`DRAIN_WITHIN`]: a round that
     /// begins after this call leaves none of them, and the second one to end from here did.
     pub(super) async fn drain(&self) {
@@ -112,7 +179,7 @@ impl Running {
 fn write(
     record: &AccessRecord,
     farms: &[Arc<Farm>],
-    settings: &AccessLog,
+    settings: &model::AccessLog,
     writer: &mut AccessWriter,
 ) -> u64 {
     if settings.skip_empty && record.bytes_in == 0 {
@@ -121,7 +188,11 @@ fn write(
     render(record, farms, settings).map_or(0, |line| writer.write(&line))
 }
 
-fn render(record: &AccessRecord, farms: &[Arc<Farm>], settings: &AccessLog) -> Option<String> {
+fn render(
+    record: &AccessRecord,
+    farms: &[Arc<Farm>],
+    settings: &model::AccessLog,
+) -> Option<String> {
     let farm = farms.get(record.proxy)?;
     let server = record.server.and_then(|place| farm.member(place));
     let code = record.end.to_string();

@@ -13,15 +13,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ProxyError;
-use super::access::Access;
+use super::access::{Access, AccessLog};
 use super::clients::Clients;
 use super::discoveries;
 use super::limits::Limits;
 use super::link::{Event, Link, Tie};
 use super::memory::Memory;
 use super::news::{News, groups};
-use super::orders::{OUTSTANDING_MAX, Outstanding, cannot_reload, reply};
+use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
 use super::placement::Workers;
+use super::reload::{Reload, Sandbox};
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::servers;
 use super::setup::{alarm, as_operators_left_it, first_verdicts_within, machines, restore};
@@ -66,6 +67,7 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     pub(super) workers: Workers,
     pub(super) memory: Memory,
+    pub(super) sandbox: Sandbox,
 }
 
 /// The signals that mean something here.
@@ -91,31 +93,37 @@ impl Signals {
 /// The control thread's state.
 #[derive(Debug)]
 pub(super) struct Control {
-    shared: Arc<Shared>,
-    digest: u64,
+    pub(super) shared: Arc<Shared>,
+    pub(super) digest: u64,
     keeper_socket: PathBuf,
-    keeper: Tie,
+    pub(super) keeper: Tie,
     /// Until serving begins; then the engine has them.
-    listeners: Option<Listeners>,
-    doors: Doors,
+    pub(super) listeners: Option<Listeners>,
+    pub(super) doors: Doors,
     findings: mpsc::Receiver<Finding>,
-    watchers: Watchers,
+    pub(super) watchers: Watchers,
+    pub(super) discoveries: discoveries::Discoveries,
     discovered: mpsc::Receiver<discoveries::Finding>,
     /// A server is to be checked at once.
-    alarm: Arc<Notify>,
+    pub(super) alarm: Arc<Notify>,
     serve_by: Instant,
-    news: News,
-    clients: Clients,
+    pub(super) news: News,
+    pub(super) clients: Clients,
     /// From the admin socket, and what it sends them with.
     orders: mpsc::Receiver<Order>,
     orders_sender: Orders,
     outstanding: Outstanding,
-    memory: Memory,
-    shelf: Option<Writer>,
+    pub(super) memory: Memory,
+    pub(super) shelf: Option<Writer>,
     /// The task that stops the engine, once somebody said stop.
-    stopping: Option<JoinHandle<()>>,
+    pub(super) stopping: Option<JoinHandle<()>>,
+    /// What the sandbox lets this process use.
+    pub(super) sandbox: Sandbox,
+    pub(super) reload: Reload,
+    /// Slots of farms whose members are not those of the file yet.
+    pub(super) unsettled: Vec<usize>,
     /// Kept together with another process, while there is one.
-    limits: SharedLimits,
+    pub(super) limits: SharedLimits,
 }
 
 impl Control {
@@ -142,15 +150,11 @@ impl Control {
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
         let limits = SharedLimits::new(column, &farms, beside);
-        let access = plan
-            .access
-            .map(|access| access.spawn(farms.clone()))
-            .transpose()
-            .map_err(ProxyError::Setup)?;
+        let access = AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?;
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
         let clients = Clients::new(&config);
-        let (discovered, known) = discoveries::start(&config);
+        let (discoveries, discovered, known) = discoveries::start(&config);
         let alarm = alarm(&farms);
         let fixed = Fixed {
             workers: plan.workers,
@@ -170,6 +174,7 @@ impl Control {
             config_path: welcome.config_path,
             serving: false,
             removed: memory.removed(),
+            paces: crate::admin::pace::Paces::default(),
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
@@ -182,6 +187,7 @@ impl Control {
             doors: plan.doors,
             findings,
             watchers,
+            discoveries,
             discovered,
             alarm,
             news: News::default(),
@@ -193,6 +199,9 @@ impl Control {
             memory,
             stopping: None,
             limits,
+            sandbox: plan.sandbox,
+            reload: Reload::default(),
+            unsettled: Vec::new(),
         })
     }
 
@@ -209,6 +218,7 @@ impl Control {
                 Some(finding) = self.findings.recv() => self.on_finding(&finding)?,
                 Some(found) = self.discovered.recv() => self.on_discovery(found)?,
                 Some(order) = self.orders.recv() => self.on_order(order),
+                checks = self.reload.checked() => self.on_checked(checks),
                 () = self.alarm.notified() => self.on_suspicion(clock::now()),
                 _ = beat.tick() => self.on_beat(clock::now())?,
                 _ = tick.tick() => self.on_tick(clock::now(), &source),
@@ -216,16 +226,14 @@ impl Control {
                 () = stopped(&mut self.stopping) => break,
             }
         }
-        if let Some(access) = &self.shared.access {
-            access.drain().await;
-        }
+        self.shared.access.drain().await;
         self.doors.close();
         tracing::info!("proxy stopped");
         Ok(())
     }
 
-    fn on_finding(&mut self, finding: &Finding) -> Result<(), ProxyError> {
-        if let Some(farm) = self.shared.farms.get(finding.proxy) {
+    pub(super) fn on_finding(&mut self, finding: &Finding) -> Result<(), ProxyError> {
+        if let Some(farm) = self.shared.in_force().farms.get(finding.proxy) {
             let checked = Checked {
                 health: finding.health,
                 found: finding.verdict.health(),
@@ -293,11 +301,12 @@ impl Control {
     /// Begins to serve when that is possible, and tells the keeper what it should know.
     fn on_beat(&mut self, now: Instant) -> Result<(), ProxyError> {
         self.try_begin(now)?;
-        for farm in &self.shared.farms {
+        self.try_prepare();
+        for farm in &self.shared.in_force().farms {
             farm.watch(now);
         }
         self.limits
-            .settle(&self.shared.farms, self.stopping.is_none());
+            .settle(&self.shared.in_force().farms, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
         let heard = self.shared.changing().keeper_heard;
@@ -313,8 +322,12 @@ impl Control {
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
         discoveries::again(&self.shared);
+        self.settle_again();
         self.follow_rosters(now);
-        self.shared.farms.iter().for_each(|farm| farm.tick(now));
+        let in_force = self.shared.in_force();
+        in_force.farms.iter().for_each(|farm| farm.tick(now));
+        self.see_leavers_off(now);
+        self.shared.look(now);
         self.doors.serve(source, &self.orders_sender, now);
         if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
             && let Err(error) = self.clients.tick(engine, link, now)
@@ -324,13 +337,14 @@ impl Control {
     }
 
     /// Health checks begin and end with their servers; those that come are as operators left them.
-    fn follow_rosters(&mut self, now: Instant) {
-        self.memory.apply(&self.shared.farms, now);
+    pub(super) fn follow_rosters(&mut self, now: Instant) {
+        let in_force = self.shared.in_force();
+        self.memory.apply(&in_force.farms, now);
         let mut changing = self.shared.changing();
-        let proxies = self.shared.config.proxies.iter().zip(&self.shared.farms);
-        for (at, (config, farm)) in proxies.enumerate() {
+        for (slot, farm) in in_force.watched() {
             let board = &mut changing.board;
-            self.watchers.follow(at, config, farm, board, now);
+            self.watchers
+                .follow(slot, &farm.config(), &farm, board, now);
         }
     }
 
@@ -344,17 +358,18 @@ impl Control {
             return Ok(());
         };
         let shared = &self.shared;
-        if !shared.farms.is_empty() {
+        let in_force = shared.in_force();
+        if !in_force.farms.is_empty() {
             let options = EngineOptions {
                 workers: shared.workers.count,
-                max_connections: shared.limits.max_connections,
-                access: shared.access.as_ref().map(|access| access.sink.clone()),
+                max_connections: in_force.limits.max_connections,
+                access: shared.access.sink(),
             };
             let placement = Placement {
                 cpus: shared.workers.cpus.clone(),
-                descriptors: shared.limits.descriptors,
+                descriptors: in_force.limits.descriptors,
             };
-            let (config, farms) = (&shared.config, &shared.farms);
+            let (config, farms) = (&in_force.config, &in_force.farms);
             let engine = Engine::start_placed(config, farms, listeners, options, placement)
                 .map_err(ProxyError::Engine)?;
             if shared.engine.set(Arc::new(engine)).is_err() {
@@ -374,7 +389,7 @@ impl Control {
     /// Not right after its last check, as checks follow each other in transition: more haste would
     /// take a server down for a shorter fault than its check was set up for.
     fn on_suspicion(&self, now: Instant) {
-        for (proxy, farm) in self.shared.farms.iter().enumerate() {
+        for (proxy, farm) in self.shared.in_force().farms.iter().enumerate() {
             let pause = farm.config().check.fast_interval.min(SUSPICION_PAUSE_MAX);
             for (place, _) in farm.roster().present() {
                 if !farm.is_suspect(place) {
@@ -398,6 +413,7 @@ impl Control {
             Event::Lost(error) => {
                 self.keeper = Tie::Lost;
                 self.outstanding.keeper_lost();
+                self.drop_reload();
                 self.shared.changing().keeper_heard = None;
                 if self.listeners.is_some() {
                     return Err(ProxyError::KeeperLost(error));
@@ -424,11 +440,12 @@ impl Control {
     fn on_message(&mut self, message: ToProxy, fds: Vec<OwnedFd>) {
         match message {
             ToProxy::Welcome(welcome) => self.on_adopted(welcome, fds),
+            // An adopted process has its sockets; these close, unless a reload waits for them.
+            ToProxy::Listeners(group) => self.on_fresh(group, fds),
+            ToProxy::ListenersDone => self.on_fresh_done(),
             // It has had its own from the beginning.
             ToProxy::Shares { .. } => {}
-            ToProxy::Share { shared } => self.limits.set(&self.shared.farms, shared),
-            // An adopted process has its sockets; these close.
-            ToProxy::Listeners(_) | ToProxy::ListenersDone => {}
+            ToProxy::Share { shared } => self.limits.set(&self.shared.in_force().farms, shared),
             ToProxy::Events(events) => self.doors.feed().push(events),
             ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
             ToProxy::ResetLocal(addresses) => {
@@ -440,8 +457,9 @@ impl Control {
                 self.watchers.hurry_all();
             }
             ToProxy::Outcome { id, outcome } => self.outstanding.settle(id, outcome),
-            ToProxy::Prepare { id } => cannot_reload(&self.keeper, id),
-            ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}
+            ToProxy::Prepare { id } => self.on_prepare(id, fds),
+            ToProxy::Commit { id } => self.on_commit(id),
+            ToProxy::Abort { id } => self.on_abort(id),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }

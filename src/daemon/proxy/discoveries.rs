@@ -2,12 +2,17 @@
 //! set of a proxy goes into its farm, and what is new is said in the log.
 
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::report::Shared;
-use crate::config::{self, model::Config};
+use crate::config::{
+    self,
+    model::{Config, Proxy},
+};
 pub(super) use crate::discovery::known::Finding;
-use crate::discovery::known::{Known, News, Source};
+use crate::discovery::known::{Known, News, Source, Update};
 use crate::discovery::task::{self, FINDINGS_MAX};
+use crate::proxy::farm::Farm;
 use crate::proxy::farm::table::Reconciled;
 use crate::proxy::pp;
 use crate::proxy::roster::{Origin, ServerSpec};
@@ -18,25 +23,57 @@ const ITSELF: &str = "it is this load balancer itself";
 const ITSELF_ALONE: &str = "it names this load balancer itself and no other";
 
 /// Starts the sources of the file.
-pub(super) fn start(config: &Config) -> (mpsc::Receiver<Finding>, Known) {
+pub(super) fn start(config: &Config) -> (Discoveries, mpsc::Receiver<Finding>, Known) {
     let (sender, findings) = mpsc::channel(FINDINGS_MAX);
-    let send = config.proxies.iter().map(|proxy| {
-        let send = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
-        send.map_or(&[] as &[u8], pp::own)
-    });
-    let headers: Vec<&'static [u8]> = send.collect();
-    task::start(config, &headers, &sender);
-    (findings, Known::new(config))
+    let mut discoveries = Discoveries {
+        sender,
+        tasks: Vec::new(),
+    };
+    for (at, proxy) in config.proxies.iter().enumerate() {
+        discoveries.follow(at, Some(proxy));
+    }
+    (discoveries, findings, Known::new(config))
+}
+
+/// The tasks behind the sources, by slot of their proxy.
+#[derive(Debug)]
+pub(super) struct Discoveries {
+    sender: mpsc::Sender<Finding>,
+    tasks: Vec<Vec<AbortHandle>>,
+}
+
+impl Discoveries {
+    /// Asks the sources of this proxy from here on, and those that it had no more.
+    pub(super) fn follow(&mut self, slot: usize, proxy: Option<&Proxy>) {
+        if self.tasks.len() <= slot {
+            self.tasks.resize_with(slot + 1, Vec::new);
+        }
+        let Some(tasks) = self.tasks.get_mut(slot) else {
+            return;
+        };
+        for task in tasks.drain(..) {
+            task.abort();
+        }
+        if let Some(proxy) = proxy {
+            let send = proxy.proxy_protocol.as_ref().and_then(|pp| pp.send);
+            let header = send.map_or(&[] as &[u8], pp::own);
+            *tasks = task::start(slot, proxy, header, &self.sender);
+        }
+    }
 }
 
 /// Takes one finding in.
 pub(super) fn take_in(shared: &Shared, finding: Finding) {
     let (at, source) = (finding.proxy, finding.source);
+    let in_force = shared.in_force();
+    let Some(placed) = in_force.proxy(at) else {
+        return;
+    };
+    let (config, farm) = (placed.config, placed.farm);
     let mut changing = shared.changing();
-    let config = shared.config.proxies.get(at);
-    let (finding, own) = without_itself(&shared.config, finding);
+    let (finding, own) = without_itself(&in_force.config, config, finding);
     let (news, update) = changing.known.record(finding);
-    if let (Some(config), Some(source)) = (config, changing.known.source(at, source)) {
+    if let Some(source) = changing.known.source(at, source) {
         say(&config.name, source, news);
         if news == News::Changed {
             for server in &own {
@@ -46,27 +83,37 @@ pub(super) fn take_in(shared: &Shared, finding: Finding) {
         }
     }
     drop(changing);
-    if let (Some(update), Some(config), Some(farm)) = (update, config, shared.farms.get(at)) {
-        let done = farm.reconcile(Origin::Discovered, &update.servers);
-        shared.changing().known.settle(at, done.is_settled());
-        tell(&config.name, &done);
-        for server in &done.held {
-            let (proxy, reason) = (&config.name, "no other is ready");
-            tracing::warn!(proxy, server, reason, "server no longer discovered stays");
-        }
-        for (server, error) in &done.refused {
-            let proxy = &config.name;
-            tracing::warn!(proxy, server, %error, "server cannot be added");
-        }
+    if let Some(update) = update {
+        reconcile(shared, farm, &update);
+    }
+}
+
+/// Makes the discovered servers of a proxy those of `update`.
+pub(super) fn reconcile(shared: &Shared, farm: &Farm, update: &Update) {
+    let name = farm.name();
+    let done = farm.reconcile(Origin::Discovered, &update.servers);
+    shared
+        .changing()
+        .known
+        .settle(update.proxy, done.is_settled());
+    tell(name, &done);
+    for server in &done.held {
+        let (proxy, reason) = (name, "no other is ready");
+        tracing::warn!(proxy, server, reason, "server no longer discovered stays");
+    }
+    for (server, error) in &done.refused {
+        let proxy = name;
+        tracing::warn!(proxy, server, %error, "server cannot be added");
     }
 }
 
 /// Tries again what could not be done yet, with less to say about it.
 pub(super) fn again(shared: &Shared) {
+    let in_force = shared.in_force();
     let unsettled = shared.changing().known.unsettled();
     for update in unsettled {
-        let (config, farm) = (&shared.config.proxies, &shared.farms);
-        if let (Some(config), Some(farm)) = (config.get(update.proxy), farm.get(update.proxy)) {
+        if let Some(placed) = in_force.proxy(update.proxy) {
+            let (config, farm) = (placed.config, placed.farm);
             let done = farm.reconcile(Origin::Discovered, &update.servers);
             shared
                 .changing()
@@ -79,8 +126,8 @@ pub(super) fn again(shared: &Shared) {
 
 /// Leaves out servers that are this load balancer itself: each connection to one would make
 /// another, without end.
-fn without_itself(config: &Config, finding: Finding) -> (Finding, Vec<String>) {
-    let (Some(proxy), Ok(servers)) = (config.proxies.get(finding.proxy), &finding.outcome) else {
+fn without_itself(config: &Config, proxy: &Proxy, finding: Finding) -> (Finding, Vec<String>) {
+    let Ok(servers) = &finding.outcome else {
         return (finding, Vec::new());
     };
     let own = |server: &&ServerSpec| config::comes_back(config, proxy, server.address);
@@ -165,7 +212,7 @@ mod tests {
             outcome: Ok(servers.collect()),
             at: clock::now(),
         };
-        let (finding, own) = without_itself(&config, finding);
+        let (finding, own) = without_itself(&config, &config.proxies[0], finding);
         let names = |servers: Vec<ServerSpec>| servers.into_iter().map(|s| s.name).collect();
         (finding.outcome.map(names), own)
     }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::shelf::Shelf;
-use crate::config::{self, model::Config};
+use crate::config::{
+    self,
+    model::{Config, Proxy},
+};
 use crate::ipc::note::{AddedServer, AdminWord, NOTES_MAX, ServerNote};
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::{Member, Origin, ServerSpec};
@@ -71,6 +74,36 @@ impl Memory {
         self.untold = true;
     }
 
+    /// What is kept of this server.
+    pub(super) fn note_of(&self, proxy: &str, server: &str) -> Option<&ServerNote> {
+        self.notes.get(&(proxy.to_owned(), server.to_owned()))
+    }
+
+    /// The file has changed: a server that was added and is in the file now is the file's, and one
+    /// that was removed and is no longer in the file is nobody's. What concerns proxies that the
+    /// file doesn't have stays: they may come back.
+    pub(super) fn follow(&mut self, config: &Config) {
+        let mut idle = Vec::new();
+        for (proxy, server) in self.notes.keys() {
+            let known = config.proxies.iter().find(|known| known.name == *proxy);
+            if let Some(known) = known {
+                let listed = known.servers.iter().any(|spec| spec.name == *server);
+                idle.push((proxy.clone(), server.clone(), listed));
+            }
+        }
+        for (proxy, server, listed) in idle {
+            let note = self.note_of(&proxy, &server);
+            let stale =
+                note.is_some_and(|note| listed && note.added.is_some() || !listed && note.removed);
+            if stale {
+                self.note(&proxy, &server, |note| {
+                    note.added = note.added.filter(|_| !listed);
+                    note.removed &= listed;
+                });
+            }
+        }
+    }
+
     /// The file's servers that operators removed, by names of proxy and server.
     pub(super) fn removed(&self) -> Vec<(String, String)> {
         let notes = self.notes.values().filter(|note| note.removed);
@@ -80,6 +113,13 @@ impl Memory {
     /// At the start: members that were added are there again, removed ones are not.
     pub(super) fn restore(&self, config: &Config, farms: &[Arc<Farm>]) {
         for (proxy, farm) in config.proxies.iter().zip(farms) {
+            self.restore_one(config, proxy, farm);
+        }
+    }
+
+    /// The same for one proxy.
+    pub(super) fn restore_one(&self, config: &Config, proxy: &Proxy, farm: &Farm) {
+        {
             let of_farm = self.notes.values().filter(|note| note.proxy == farm.name());
             for note in of_farm {
                 if let Some(added) = &note.added {

@@ -7,7 +7,8 @@
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it, `watchers` are the health
 //! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
-//! outlasts a reboot; `discoveries` takes in those that are found at run time). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! outlasts a reboot; `discoveries` takes in those that are found at run time; `force` is the configuration in force,
+//! `reload` replaces it). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -15,12 +16,14 @@ mod access;
 mod clients;
 mod control;
 mod discoveries;
+mod force;
 mod limits;
 mod link;
 mod memory;
 mod news;
 mod orders;
 mod placement;
+mod reload;
 mod report;
 mod servers;
 mod setup;
@@ -36,12 +39,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::Config;
-use crate::discovery::task;
-use crate::health::files;
 use crate::health::tls::TlsSetupError;
 use crate::log::{self, LogError};
 use crate::net::clock;
-use crate::net::privileges::{ProxyNeeds, ProxyPaths, confine_proxy, replaceable};
+use crate::net::privileges::{ProxyNeeds, ProxyPaths, confine_proxy};
 use crate::net::source;
 use crate::proxy::engine::EngineError;
 
@@ -142,7 +143,7 @@ async fn serve(
     let state_dir = state_dir(&config, &args.runtime_dir);
     let shelf = state_dir.as_deref().map(shelf::Shelf::new);
     let memory = memory::Memory::new(begin.welcome.notes.clone(), shelf);
-    confine(&config, &args.runtime_dir, state_dir.as_deref())?;
+    let sandbox = confine(&config, &args.runtime_dir, state_dir.as_deref())?;
     let plan = control::Plan {
         keeper_socket: args.keeper_socket,
         begin,
@@ -152,6 +153,7 @@ async fn serve(
         limits,
         workers,
         memory,
+        sandbox,
     };
     let control = control::Control::new(config, plan, clock::now())?;
     control.run(signals).await
@@ -179,11 +181,8 @@ fn confine(
     config: &Config,
     runtime_dir: &Path,
     state_dir: Option<&Path>,
-) -> Result<(), ProxyError> {
-    let of_checks = config.proxies.iter();
-    let of_checks = of_checks.flat_map(|proxy| files::of_check(&proxy.check));
-    let of_sources = task::files(config);
-    let replaceable = replaceable(of_checks.chain(of_sources.iter().map(PathBuf::as_path)));
+) -> Result<reload::Sandbox, ProxyError> {
+    let replaceable = reload::needed(config);
     let read: Vec<&Path> = replaceable.iter().map(PathBuf::as_path).collect();
     let mut write = vec![runtime_dir];
     write.extend(state_dir);
@@ -202,7 +201,11 @@ fn confine(
     );
     tracing::info!(rights = %report, "privileges given up");
     match needs {
-        ProxyNeeds::Nothing => Ok(()),
-        ProxyNeeds::ClientSource => source::try_foreign().map_err(ProxyError::ClientSource),
+        ProxyNeeds::Nothing => {}
+        ProxyNeeds::ClientSource => source::try_foreign().map_err(ProxyError::ClientSource)?,
     }
+    Ok(reload::Sandbox {
+        read: replaceable,
+        client_source: needs == ProxyNeeds::ClientSource,
+    })
 }

@@ -2,7 +2,8 @@
 //! know. All of it is said again soon, so a keeper that doesn't read costs nothing.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
@@ -12,7 +13,6 @@ use crate::ipc::message::{
     Heartbeat, ListenerGroup, ProxyServing, ServerEvent, ServerSnapshot, ToKeeper,
 };
 use crate::net::seqpacket;
-use crate::proxy::engine::Listeners;
 use crate::proxy::farm::FarmStats;
 
 /// Between two snapshots, at least.
@@ -32,6 +32,12 @@ pub(super) struct News {
 }
 
 impl News {
+    /// The proxies are others than before: what was said of them by position is said anew.
+    pub(super) fn reloaded(&mut self) {
+        self.serving = None;
+        self.snapshot_due = true;
+    }
+
     /// A new keeper has heard nothing yet.
     pub(super) fn start_over(&mut self) {
         *self = Self {
@@ -102,20 +108,23 @@ fn arrived(sent: io::Result<()>) -> io::Result<bool> {
 }
 
 fn serving(shared: &Shared) -> Vec<ProxyServing> {
+    let in_force = shared.in_force();
     let changing = shared.changing();
-    let farms = shared.farms.iter().enumerate();
-    farms
-        .map(|(at, farm)| ProxyServing {
-            probed: changing.board.is_probed(at),
+    in_force
+        .proxies()
+        .map(|placed| ProxyServing {
+            probed: changing.board.is_probed(placed.slot),
             // Not what traffic says: that is this moment's, and the address does not move for it.
-            usable: u16::try_from(farm.able()).unwrap_or(u16::MAX),
-            probe_epoch: changing.board.probe_epoch(at),
+            usable: u16::try_from(placed.farm.able()).unwrap_or(u16::MAX),
+            probe_epoch: changing.board.probe_epoch(placed.slot),
         })
         .collect()
 }
 
 fn snapshot(shared: &Shared, now: Instant) -> Vec<ServerSnapshot> {
-    let stats: Vec<FarmStats> = shared.farms.iter().map(|farm| farm.stats(now)).collect();
+    let in_force = shared.in_force();
+    let farms = in_force.farms.iter();
+    let stats: Vec<FarmStats> = farms.map(|farm| farm.stats(now)).collect();
     shared.changing().board.snapshot(now, |proxy, server| {
         let mut servers = stats.get(proxy)?.servers.iter();
         let server = servers.find(|stats| stats.place == server)?;
@@ -124,7 +133,7 @@ fn snapshot(shared: &Shared, now: Instant) -> Vec<ServerSnapshot> {
 }
 
 /// Messages that carry every listening socket.
-pub(super) fn groups(listeners: &Listeners) -> Vec<(ToKeeper, Vec<BorrowedFd<'_>>)> {
+pub(super) fn groups(listeners: &[Vec<Vec<Arc<OwnedFd>>>]) -> Vec<(ToKeeper, Vec<BorrowedFd<'_>>)> {
     let mut messages = Vec::new();
     for (proxy, of_proxy) in listeners.iter().enumerate() {
         for (listen, sockets) in of_proxy.iter().enumerate() {

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::link::{Link, Tie};
+use super::link::Link;
 use crate::ipc::command::{Command, Outcome};
 use crate::ipc::message::ToKeeper;
-use crate::ipc::reload::PrepareAnswer;
 
 /// Orders that wait for their outcome; a further one is refused. Fewer than the admin socket serves
 /// askers at once, so that a status can always be had.
@@ -90,17 +89,5 @@ impl Outstanding {
 pub(super) fn reply<T>(answer: oneshot::Sender<T>, outcome: T) {
     if answer.send(outcome).is_err() {
         tracing::debug!("whoever gave an order does not wait for its outcome");
-    }
-}
-
-/// The keeper has another configuration: it takes another process.
-pub(super) fn cannot_reload(keeper: &Tie, id: u64) {
-    let Tie::Connected(link) = keeper else {
-        return;
-    };
-    let why = "this process keeps the configuration it began with".to_owned();
-    let answer = PrepareAnswer::NeedsNewProcess { why };
-    if let Err(error) = link.send_now(&ToKeeper::Prepared { id, answer }) {
-        tracing::debug!(%error, "keeper cannot be told");
     }
 }

@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::task::AbortHandle;
 
-use super::access::Running;
+use super::access::AccessLog;
+use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
 use crate::admin::events::Feed;
+use crate::admin::measures::ProcessMeasures;
+use crate::admin::pace::Paces;
 use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
 use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
@@ -27,13 +31,13 @@ use crate::proxy::farm::Farm;
 /// State that both the control loop and the answering tasks see.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) config: Arc<Config>,
-    pub(super) farms: Vec<Arc<Farm>>,
+    in_force: ArcSwap<InForce>,
     /// Set when serving begins; stays empty in a file without `[proxy]`.
     pub(super) engine: OnceLock<Arc<Engine>>,
-    pub(super) access: Option<Running>,
+    pub(super) access: AccessLog,
     pub(super) started: Instant,
-    pub(super) limits: Limits,
+    /// The same, seconds since 1970.
+    began: u64,
     pub(super) workers: Workers,
     changing: Mutex<Changing>,
 }
@@ -53,6 +57,8 @@ pub(super) struct Changing {
     pub(super) serving: bool,
     /// Servers of the file that operators removed: names of proxy and server.
     pub(super) removed: Vec<(String, String)>,
+    /// Rates and averages.
+    pub(super) paces: Paces,
 }
 
 /// What a [`Shared`] is made of.
@@ -60,7 +66,7 @@ pub(super) struct Changing {
 pub(super) struct Fixed {
     pub(super) config: Arc<Config>,
     pub(super) farms: Vec<Arc<Farm>>,
-    pub(super) access: Option<Running>,
+    pub(super) access: AccessLog,
     pub(super) started: Instant,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
@@ -69,23 +75,44 @@ pub(super) struct Fixed {
 impl Shared {
     pub(super) fn new(fixed: Fixed, changing: Changing) -> Self {
         Self {
-            config: fixed.config,
-            farms: fixed.farms,
+            in_force: ArcSwap::from_pointee(InForce::new(fixed.config, fixed.farms, fixed.limits)),
             engine: OnceLock::new(),
             access: fixed.access,
             started: fixed.started,
-            limits: fixed.limits,
+            began: clock::unix_time().as_secs(),
             workers: fixed.workers,
             changing: Mutex::new(changing),
         }
+    }
+
+    /// The configuration in force, and its farms.
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Puts another one in force.
+    pub(super) fn put_in_force(&self, next: InForce) {
+        self.in_force.store(Arc::new(next));
     }
 
     pub(super) fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Once a second: what rates are made of.
+    pub(super) fn look(&self, now: Instant) {
+        let in_force = self.in_force();
+        if !in_force.config.metrics.compat || !self.changing().paces.is_due(now) {
+            return;
+        }
+        let farms = in_force.proxies().map(|placed| placed.farm);
+        let all: Vec<_> = farms.map(|farm| farm.stats(now)).collect();
+        self.changing().paces.look(&all, now);
+    }
+
     /// Everything, at `now`.
     pub(super) fn status(&self, now: Instant) -> Status {
+        let in_force = self.in_force();
         let changing = self.changing();
         let millis = |since: Instant| {
             let age = now.saturating_duration_since(since).as_millis();
@@ -102,27 +129,30 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             node: changing.node.clone(),
-            name: gather::own_name(&self.config.vips, changing.vrrp.as_ref()),
+            name: gather::own_name(&in_force.config.vips, changing.vrrp.as_ref()),
             config_path: changing.config_path.clone(),
             generation: changing.generation,
             uptime_ms: millis(self.started),
             serving: changing.serving,
             keeper_heard_ms: changing.keeper_heard.map(millis),
             connections: wide(connections),
-            max_connections: self.limits.max_connections.into(),
+            max_connections: in_force.limits.max_connections.into(),
             workers: wide(self.workers.count),
             worker_cpus: self.workers.cpus.iter().copied().map(wide).collect(),
             shortages,
             log_dropped: log::dropped(),
-            access_log_dropped: self
-                .access
-                .as_ref()
-                .map_or(0, |access| access.sink.dropped()),
+            access_log_dropped: self.access.dropped(),
+            measures: ProcessMeasures {
+                started: self.began,
+                compat: in_force.config.metrics.compat,
+            },
         };
-        let proxies = self.farms.iter().zip(&self.config.proxies).enumerate();
-        let proxies = proxies.map(|(at, (farm, config))| {
+        let proxies = in_force.proxies().map(|placed| {
+            let (at, config, farm) = (placed.slot, placed.config, placed.farm);
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
-            let status = gather::proxy_status(config, &farm.stats(now), health, probed, now);
+            let paces = &changing.paces;
+            let stats = farm.stats(now);
+            let status = gather::proxy_status(config, &stats, health, probed, paces, now);
             let removed = changing.removed.iter();
             let removed = removed.filter(|(proxy, _)| *proxy == config.name);
             ProxyStatus {
@@ -236,6 +266,19 @@ impl Doors {
         }
     }
 
+    /// Has questions over HTTP answered there and no longer here.
+    pub(super) fn move_http(&mut self, to: HttpDoor) {
+        let door = match to {
+            HttpDoor::Same => return,
+            HttpDoor::Off => None,
+            HttpDoor::Blocked(address) => Some(Door::Blocked(address)),
+            HttpDoor::Bound(listener) => Some(Door::Bound(listener)),
+        };
+        if let Some(Door::Served(task)) = std::mem::replace(&mut self.http, door) {
+            task.abort();
+        }
+    }
+
     fn bind(&mut self, first: bool) {
         if let Door::Blocked(path) = &self.admin {
             match socket::bind(path) {
@@ -248,6 +291,39 @@ impl Doors {
                 Ok(listener) => self.http = Some(Door::Bound(listener)),
                 Err(error) => complain(first, &address.to_string(), &error),
             }
+        }
+    }
+}
+
+/// Where questions over HTTP are to be answered.
+#[derive(Debug)]
+pub(super) enum HttpDoor {
+    /// Where they are.
+    Same,
+    /// Nowhere.
+    Off,
+    /// Here, once the present door is closed.
+    Blocked(SocketAddr),
+    /// Here.
+    Bound(TcpListener),
+}
+
+impl HttpDoor {
+    /// Opens what `to` asks for beside the door at `from`.
+    pub(super) fn open(from: Option<SocketAddr>, to: Option<SocketAddr>) -> std::io::Result<Self> {
+        let Some(address) = to.filter(|_| from != to) else {
+            return Ok(if from == to { Self::Same } else { Self::Off });
+        };
+        match http::bind(address) {
+            Ok(listener) => Ok(Self::Bound(listener)),
+            // In its own way, as far as one can tell: the same port of another address.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && from.is_some_and(|from| from.port() == address.port()) =>
+            {
+                Ok(Self::Blocked(address))
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -385,10 +385,11 @@ pub(super) fn carry_out(
     command: ServerCommand,
     (uid, now): (u32, Instant),
 ) -> Result<(ServersDone, Vec<ServerEvent>), String> {
+    let in_force = shared.in_force();
     let mut desk = Desk {
-        config: &shared.config,
-        proxies: &shared.config.proxies,
-        farms: &shared.farms,
+        config: &in_force.config,
+        proxies: &in_force.config.proxies,
+        farms: &in_force.present(),
         memory,
         now,
     };

@@ -40,10 +40,15 @@ pub(super) fn machines(config: &Config, now: Instant) -> Vec<Vec<Machine>> {
 pub(super) fn alarm(farms: &[Arc<Farm>]) -> Arc<Notify> {
     let alarm = Arc::new(Notify::new());
     for farm in farms {
-        let alarm = Arc::clone(&alarm);
-        farm.set_alarm(Arc::new(move || alarm.notify_one()));
+        rings(farm, &alarm);
     }
     alarm
+}
+
+/// Has this farm wake the control loop, too.
+pub(super) fn rings(farm: &Farm, alarm: &Arc<Notify>) {
+    let alarm = Arc::clone(alarm);
+    farm.set_alarm(Arc::new(move || alarm.notify_one()));
 }
 
 /// Has the board know of servers that operators added, removed, or took out of service.

@@ -54,8 +54,13 @@ impl SharedLimits {
     /// Gives back what is not used, and claims what is waited for. `stays`: whether this process goes on
     /// accepting.
     pub(super) fn settle(&self, farms: &[Arc<Farm>], stays: bool) {
-        if self.shared {
-            farms.iter().for_each(|farm| farm.settle_sharing(stays));
+        let Some(column) = self.column.as_ref().filter(|_| self.shared) else {
+            return;
+        };
+        for farm in farms {
+            // One that came meanwhile.
+            farm.share(column);
+            farm.settle_sharing(stays);
         }
     }
 }

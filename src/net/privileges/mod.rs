@@ -148,6 +148,14 @@ const READ_ALWAYS: [&str; 7] = [
     "/sys/fs/cgroup",
 ];
 
+/// Whether a proxy process that was given `given` to read may read `path`, too.
+#[must_use]
+pub fn is_readable(given: &[PathBuf], path: &Path) -> bool {
+    let always = READ_ALWAYS.iter().map(Path::new);
+    let mut given = given.iter().map(PathBuf::as_path).chain(always);
+    given.any(|given| path.starts_with(given))
+}
+
 /// What the proxy process goes on needing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyNeeds {

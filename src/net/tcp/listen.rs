@@ -38,6 +38,18 @@ pub enum ListenError {
 /// # Errors
 /// [`ListenError`].
 pub fn listener_group(listen: Listen, count: usize) -> Result<Vec<OwnedFd>, ListenError> {
+    group(listen, count, false)
+}
+
+/// The same beside sockets of this user on the same port at other addresses, of such a group, too.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn listener_group_beside(listen: Listen, count: usize) -> Result<Vec<OwnedFd>, ListenError> {
+    group(listen, count, true)
+}
+
+fn group(listen: Listen, count: usize, beside: bool) -> Result<Vec<OwnedFd>, ListenError> {
     let failed = |source: io::Error| {
         if source.kind() == io::ErrorKind::AddrInUse {
             ListenError::InUse { listen }
@@ -46,8 +58,8 @@ pub fn listener_group(listen: Listen, count: usize) -> Result<Vec<OwnedFd>, List
         }
     };
     let (addr, first) = match listen {
-        Listen::Addr(addr) => (addr, bound(addr, false).map_err(failed)?),
-        Listen::Any(port) => any(port).map_err(failed)?,
+        Listen::Addr(addr) => (addr, bound(addr, beside).map_err(failed)?),
+        Listen::Any(port) => any(port, beside).map_err(failed)?,
     };
     let mut group = Vec::with_capacity(count.max(1));
     // Before listen(): the kernel forms the group there.
@@ -72,19 +84,19 @@ pub fn listener_group(listen: Listen, count: usize) -> Result<Vec<OwnedFd>, List
 pub fn is_held(listen: Listen) -> bool {
     let tried = match listen {
         Listen::Addr(addr) => bound(addr, false).map(drop),
-        Listen::Any(port) => any(port).map(drop),
+        Listen::Any(port) => any(port, false).map(drop),
     };
     tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// One dual-stack socket, or IPv4 alone where the kernel has no IPv6.
-fn any(port: u16) -> io::Result<(SocketAddr, Socket)> {
+fn any(port: u16, beside: bool) -> io::Result<(SocketAddr, Socket)> {
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    match bound(v6, false) {
+    match bound(v6, beside) {
         Ok(socket) => Ok((v6, socket)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-        Err(_) => Ok((v4, bound(v4, false)?)),
+        Err(_) => Ok((v4, bound(v4, beside)?)),
     }
 }
 

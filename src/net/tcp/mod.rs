@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 mod listen;
 
-pub use listen::{ListenError, is_held, listener_group};
+pub use listen::{ListenError, is_held, listener_group, listener_group_beside};
 
 /// Unanswered keepalive probes before a peer counts as dead.
 const KEEPALIVE_PROBES: u32 = 3;

@@ -2,11 +2,28 @@
 
 use std::time::Instant;
 
-use super::Dispatch;
+use super::{Dispatch, Outlook};
 use crate::config::model;
 use crate::proxy::server::Server;
 
 impl Dispatch {
+    /// Other settings of the proxy from here on; its servers stay as they are. Whoever waits goes on
+    /// waiting, also where fewer may.
+    pub fn set_config(&mut self, before: &model::Proxy, config: &model::Proxy) {
+        self.max_queue = config.max_queue;
+        self.slowstart = config.slowstart;
+        self.verdicts.set_config(config);
+        if before.queue_timeout != config.queue_timeout {
+            self.outlook = Outlook::new(config.queue_timeout);
+        }
+        if before.balance != config.balance {
+            self.balance = config.balance;
+            // Makes the plan anew, although no weight has changed.
+            self.weights.clear();
+        }
+        self.after_change(true);
+    }
+
     /// A server comes, unprobed, to a place that nobody has.
     pub fn add(&mut self, place: usize, server: &model::Server) {
         while self.servers.len() <= place {

@@ -70,7 +70,10 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
         },
         access_log: None,
         admin: model::Admin { socket: None },
-        metrics: model::Metrics { listen: None },
+        metrics: model::Metrics {
+            listen: None,
+            compat: true,
+        },
         limits: model::Limits {
             max_connections: None,
             workers: None,

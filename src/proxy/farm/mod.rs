@@ -30,9 +30,11 @@ use super::server::{AdminState, Operational};
 use super::slowstart;
 use super::sources::{Overview, Sources};
 use crate::config::model;
+use crate::metrics::spans::Counts;
 use crate::net::clock;
 
 mod rebalance;
+mod reload;
 pub mod share;
 mod verdicts;
 
@@ -45,14 +47,18 @@ const TALKERS_MAX: usize = 10;
 /// A proxy's shared state.
 #[derive(Debug)]
 pub struct Farm {
-    config: model::Proxy,
+    name: String,
+    /// Replaced by a reload.
+    config: Swap<model::Proxy>,
     board: Arc<Board>,
     /// By place.
     addresses: Box<[Address]>,
     dispatch: Mutex<Dispatch>,
     gate: Gate,
-    sources: Option<Sources>,
-    rebalancing: Option<Box<Rebalancing>>,
+    /// Made when the file first asks for it, and kept from then on.
+    sources: OnceLock<Sources>,
+    /// The same.
+    rebalancing: OnceLock<Box<Rebalancing>>,
     /// When somebody who waits for a paced server is to be served, microseconds since `began`;
     /// the highest number: nobody.
     wake: AtomicU64,
@@ -90,10 +96,12 @@ impl Farm {
             board: Arc::clone(dispatch.board()),
             dispatch: Mutex::new(dispatch),
             gate: Gate::new(limit),
-            sources: config.guard.per_source.as_ref().map(Sources::new),
-            rebalancing: config
-                .rebalance
-                .map(|rebalance| Box::new(Rebalancing::new(&rebalance, places))),
+            sources: once(config.guard.per_source.as_ref().map(Sources::new)),
+            rebalancing: once(
+                config
+                    .rebalance
+                    .map(|rebalance| Box::new(Rebalancing::new(&rebalance, places))),
+            ),
             doubts: Doubts::new(places, clock::now()),
             suspects: Suspects::new(places),
             addresses: addresses.map(Address::new).collect(),
@@ -103,23 +111,25 @@ impl Farm {
             seats: Mutex::new(Seats {
                 table,
                 before: vec![ServerTotals::default(); config.servers.len()],
+                connects_before: vec![Counts::default(); config.servers.len()],
             }),
             attached: OnceLock::new(),
             sharing: share::Sharing::default(),
-            config: config.clone(),
+            name: config.name.clone(),
+            config: Swap::from_pointee(config.clone()),
         }
     }
 
     /// The proxy's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.config.name
+        &self.name
     }
 
     /// The proxy's configuration.
     #[must_use]
-    pub const fn config(&self) -> &model::Proxy {
-        &self.config
+    pub fn config(&self) -> Arc<model::Proxy> {
+        self.config.load_full()
     }
 
     /// What the previous process knew of a server.
@@ -219,26 +229,22 @@ impl Farm {
         }
     }
 
-    /// Connects the farm to an engine's workers; answers their counters, or `None` when it is
-    /// served already.
-    pub(super) fn attach(
-        &self,
-        proxy: usize,
-        mailboxes: &[Arc<Mailbox>],
-    ) -> Option<Vec<Arc<WorkerCounters>>> {
+    /// Connects the farm to an engine's workers; `false`: it is served already.
+    pub(super) fn attach(&self, proxy: usize, mailboxes: &[Arc<Mailbox>]) -> bool {
         let servers = self.addresses.len();
-        let counters: Vec<_> = mailboxes
-            .iter()
-            .map(|_| Arc::new(WorkerCounters::new(servers)))
-            .collect();
-        self.attached
-            .set(Attached {
-                proxy,
-                mailboxes: mailboxes.to_vec(),
-                counters: counters.clone(),
-            })
-            .ok()?;
-        Some(counters)
+        let counters = mailboxes.iter();
+        let counters = counters.map(|_| Arc::new(WorkerCounters::new(servers)));
+        let attached = Attached {
+            proxy,
+            mailboxes: mailboxes.to_vec(),
+            counters: counters.collect(),
+        };
+        self.attached.set(attached).is_ok()
+    }
+
+    /// The counters of a worker, where an engine serves this farm.
+    pub(super) fn counters(&self, worker: usize) -> Option<Arc<WorkerCounters>> {
+        self.attached.get()?.counters.get(worker).cloned()
     }
 
     /// The gate of `max-connections`.
@@ -246,9 +252,10 @@ impl Farm {
         &self.gate
     }
 
-    /// What each source has of this proxy; `None`: nobody counts.
-    pub(super) const fn sources(&self) -> Option<&Sources> {
-        self.sources.as_ref()
+    /// What each source has of this proxy; `None`: nobody ever counted. Whether it is asked before
+    /// a connection begins is for the guard to say.
+    pub(super) fn sources(&self) -> Option<&Sources> {
+        self.sources.get()
     }
 
     /// Finds a server for a connection, or a place to wait. Takes the lock at a limit and for
@@ -256,7 +263,7 @@ impl Farm {
     /// `key` names the client to strategies that ask for it.
     pub fn admit(&self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
         if tried.is_empty() {
-            if let Some(rebalancing) = &self.rebalancing
+            if let Some(rebalancing) = self.rebalancing.get()
                 && let Some(server) = rebalancing.redeem(|allowed| self.take_beside(allowed))
             {
                 return Admission::Server(server);
@@ -307,29 +314,37 @@ impl Farm {
     #[must_use]
     pub fn stats(&self, now: Instant) -> FarmStats {
         let (totals, server_totals) = self.totals();
+        let (waits, connects) = self.spans();
         let roster = self.roster();
-        let sources = self.sources.as_ref().map(|s| s.overview(TALKERS_MAX));
+        let config = self.config();
+        let counted = self
+            .sources
+            .get()
+            .filter(|_| config.guard.per_source.is_some());
+        let sources = counted.map(|sources| sources.overview(TALKERS_MAX));
         let dispatch = self.dispatch();
         let servers = roster
             .present()
             .filter_map(|(place, member)| {
                 let totals = server_totals.get(place).copied().unwrap_or_default();
-                ServerStats::new(&dispatch, place, member, totals, now)
+                let connects = connects.get(place).copied().unwrap_or_default();
+                ServerStats::new(&dispatch, place, member, (totals, connects), now)
             })
             .collect();
         FarmStats {
-            name: self.config.name.clone(),
+            name: self.name.clone(),
             usable: dispatch.usable(),
             able: dispatch.able(),
             panic: dispatch.panics(),
             connections: self.gate.inside(),
             connections_max: self.gate.most(),
-            connections_limit: self.config.max_connections.map(NonZeroU32::get),
+            connections_limit: config.max_connections.map(NonZeroU32::get),
             queue: dispatch.queue().len(),
             queue_max: dispatch.queue().longest(),
             queue_limit: dispatch.queue_limit(),
             sources,
             totals,
+            waits,
             servers,
             leaving: self.leaving(&roster),
         }
@@ -363,6 +378,8 @@ pub struct FarmStats {
     pub sources: Option<Overview>,
     /// Counters since the engine began.
     pub totals: ProxyTotals,
+    /// Waits that ended with a server, by how long they took.
+    pub waits: Counts,
     /// The servers, in the order of their places.
     pub servers: Vec<ServerStats>,
     /// Servers that were removed and have connections still.
@@ -391,6 +408,8 @@ pub struct ServerStats {
     pub address: SocketAddr,
     /// Who made it a member.
     pub origin: Origin,
+    /// Whether it is used only when no other server is usable.
+    pub backup: bool,
     /// The weight it came with, where an operator's stands before it.
     pub own_weight: Option<u32>,
     /// What the health checks say.
@@ -421,6 +440,8 @@ pub struct ServerStats {
     pub down_ms: u64,
     /// Counters since the engine began.
     pub totals: ServerTotals,
+    /// Connects it accepted, by how long they took.
+    pub connects: Counts,
 }
 
 impl ServerStats {
@@ -428,7 +449,7 @@ impl ServerStats {
         dispatch: &Dispatch,
         place: usize,
         member: &Member,
-        totals: ServerTotals,
+        (totals, connects): (ServerTotals, Counts),
         now: Instant,
     ) -> Option<Self> {
         let server = dispatch.server(place)?;
@@ -438,6 +459,7 @@ impl ServerStats {
             name: member.name.clone(),
             address: member.address,
             origin: member.origin,
+            backup: member.backup,
             own_weight: member.own_weight().map(|weight| weight.get().into()),
             operational: server.operational(),
             standing: Standing::new(server, now),
@@ -455,8 +477,13 @@ impl ServerStats {
             downs: server.downs(),
             down_ms: millis(server.down_time(now)),
             totals,
+            connects,
         })
     }
+}
+
+fn once<T>(value: Option<T>) -> OnceLock<T> {
+    value.map_or_else(OnceLock::new, OnceLock::from)
 }
 
 fn millis(duration: Duration) -> u64 {

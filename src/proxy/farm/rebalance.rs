@@ -10,12 +10,13 @@ use crate::proxy::rebalance::plan::News;
 impl Farm {
     /// What the threads share of it; `None`: it is off.
     pub(in crate::proxy) fn rebalancing(&self) -> Option<&Rebalancing> {
-        self.rebalancing.as_deref()
+        self.rebalancing.get().map(AsRef::as_ref)
     }
 
     /// Plans the next step.
     pub(super) fn rebalance(&self, now: Instant) {
-        let (Some(rebalancing), Some(attached)) = (&self.rebalancing, self.attached.get()) else {
+        let (Some(rebalancing), Some(attached)) = (self.rebalancing.get(), self.attached.get())
+        else {
             return;
         };
         let seats = self.dispatch().seats();

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -72,8 +73,8 @@ pub(super) struct Sharing {
 #[derive(Debug)]
 struct Present {
     lines: Arc<Lines>,
-    /// Places claimed for the proxy's own limit.
-    places: u32,
+    /// Places claimed for the proxy's own limit; `None`: it has none.
+    places: Option<u32>,
 }
 
 impl Sharing {
@@ -90,17 +91,17 @@ impl Farm {
             return;
         }
         let mut hasher = DefaultHasher::new();
-        self.config.name.hash(&mut hasher);
+        self.name.hash(&mut hasher);
         let lines = Arc::new(Lines {
             of: of.clone(),
             proxy: hasher.finish(),
         });
-        let mut places = 0;
-        if self.config.max_connections.is_some() {
-            places = self.gate.lower(self.gate.inside());
+        let places = self.config().max_connections.map(|_| {
+            let places = self.gate.lower(self.gate.inside());
             lines.declare(OWN, places);
             self.gate.set_limit(places);
-        }
+            places
+        });
         *present = Some(Present {
             lines: Arc::clone(&lines),
             places,
@@ -115,22 +116,49 @@ impl Farm {
         if !self.sharing.on.load(Ordering::Relaxed) {
             return false;
         }
+        let limit = self.config().max_connections;
         let mut present = self.sharing.present();
-        let (Some(present), Some(limit)) = (present.as_mut(), self.config.max_connections) else {
+        let Some(Present { lines, places }) = present.as_mut() else {
             return false;
         };
-        if present.lines.claim(OWN, limit.get()) {
-            present.places += 1;
-            self.gate.set_limit(present.places);
+        let (Some(places), Some(limit)) = (places, limit) else {
+            return false;
+        };
+        if lines.claim(OWN, limit.get()) {
+            *places += 1;
+            self.gate.set_limit(*places);
         }
         self.gate.enter()
+    }
+
+    /// The proxy has another limit, or none.
+    pub(super) fn set_own_limit(&self, limit: Option<NonZeroU32>) {
+        let mut present = self.sharing.present();
+        let Some(Present { lines, places }) = present.as_mut() else {
+            return self.gate.set_limit(limit.map_or(u32::MAX, NonZeroU32::get));
+        };
+        match (*places, limit) {
+            // What is claimed stays; further claims go by the new limit.
+            (Some(_), Some(_)) | (None, None) => {}
+            (Some(claimed), None) => {
+                lines.give(OWN, claimed);
+                *places = None;
+                self.gate.set_limit(u32::MAX);
+            }
+            (None, Some(_)) => {
+                let inside = self.gate.lower(self.gate.inside());
+                lines.declare(OWN, inside);
+                self.gate.set_limit(inside);
+                *places = Some(inside);
+            }
+        }
     }
 
     /// This process is alone.
     pub fn end_sharing(&self) {
         self.sharing.on.store(false, Ordering::Relaxed);
         let before = self.sharing.present().take();
-        if let (Some(_), Some(limit)) = (before, self.config.max_connections) {
+        if let (Some(_), Some(limit)) = (before, self.config().max_connections) {
             self.gate.set_limit(limit.get());
             self.tell_of_room();
         }
@@ -142,22 +170,26 @@ impl Farm {
     pub fn settle_sharing(&self, stays: bool) {
         let spare = if stays { 2 } else { 0 };
         self.change(|dispatch| dispatch.settle_sharing(spare));
+        let limit = self.config().max_connections;
         let mut present = self.sharing.present();
-        let (Some(present), Some(limit)) = (present.as_mut(), self.config.max_connections) else {
+        let Some(Present { lines, places }) = present.as_mut() else {
+            return;
+        };
+        let (Some(places), Some(limit)) = (places, limit) else {
             return;
         };
         let least = self.gate.inside().saturating_add(spare);
-        if present.places > least {
-            let keep = self.gate.lower(least).min(present.places);
-            present.lines.give(OWN, present.places - keep);
-            present.places = keep;
+        if *places > least {
+            let keep = self.gate.lower(least).min(*places);
+            lines.give(OWN, *places - keep);
+            *places = keep;
             self.gate.set_limit(keep);
         }
         if stays && self.gate.wanted() {
-            let more = (0..PLACES_AT_ONCE).take_while(|_| present.lines.claim(OWN, limit.get()));
-            present.places += u32::try_from(more.count()).unwrap_or(0);
-            self.gate.set_limit(present.places);
-            if present.places > self.gate.inside() {
+            let more = (0..PLACES_AT_ONCE).take_while(|_| lines.claim(OWN, limit.get()));
+            *places += u32::try_from(more.count()).unwrap_or(0);
+            self.gate.set_limit(*places);
+            if *places > self.gate.inside() {
                 self.tell_of_room();
             }
         }

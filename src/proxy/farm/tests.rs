@@ -36,7 +36,7 @@ fn farm_that(
     let mailboxes: Vec<_> = (0..THREADS)
         .map(|_| Arc::new(Mailbox::new().unwrap()))
         .collect();
-    assert!(farm.attach(0, &mailboxes).is_some());
+    assert!(farm.attach(0, &mailboxes));
     (farm, mailboxes)
 }
 

@@ -205,7 +205,7 @@ impl Farm {
     }
 
     /// Runs `change` under the lock, and tells what follows from it outside of it.
-    fn judge<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
+    pub(super) fn judge<T>(&self, change: impl FnOnce(&mut Dispatch) -> T) -> T {
         let (outcome, news) = self.change(|dispatch| {
             let outcome = change(dispatch);
             (outcome, dispatch.take_news())

@@ -12,17 +12,20 @@ pub mod records;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::plan::{News, Plan, Shed};
 use super::dispatch::seats::Seat;
+use super::settings::micros;
 use crate::config::model;
 
 /// What the threads share of one proxy's rebalancing.
 #[derive(Debug)]
 pub struct Rebalancing {
-    quiet: Duration,
-    plan: Mutex<Plan>,
+    /// Microseconds.
+    quiet: AtomicU64,
+    /// `None`: it was turned off.
+    plan: Mutex<Option<Plan>>,
     /// By worker; replaced as a whole, so that none is carried out late.
     orders: Mutex<Vec<Vec<Shed>>>,
     /// Newcomers that may be led to the server at each place.
@@ -37,8 +40,8 @@ impl Rebalancing {
     /// For so many places.
     pub(super) fn new(config: &model::Rebalance, places: usize) -> Self {
         Self {
-            quiet: config.quiet,
-            plan: Mutex::new(Plan::new(config)),
+            quiet: AtomicU64::new(micros(config.quiet)),
+            plan: Mutex::new(Some(Plan::new(config))),
             orders: Mutex::default(),
             credits: (0..places).map(|_| AtomicU32::new(0)).collect(),
             owed: AtomicU32::new(0),
@@ -47,9 +50,20 @@ impl Rebalancing {
         }
     }
 
-    /// For how long both directions must have been without a byte.
-    pub(super) const fn quiet(&self) -> Duration {
-        self.quiet
+    /// Begins anew with other settings; `None`: nothing is moved from here on, and nobody is owed.
+    pub(super) fn set(&self, config: Option<&model::Rebalance>) {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        *plan = config.map(Plan::new);
+        if let Some(config) = config {
+            self.quiet.store(micros(config.quiet), Ordering::Relaxed);
+        }
+        self.owe(&[]);
+        self.orders().clear();
+    }
+
+    /// For how long both directions must have been without a byte, microseconds.
+    pub(super) fn quiet(&self) -> u64 {
+        self.quiet.load(Ordering::Relaxed)
     }
 
     /// Plans the next step. `seats`: `None` while nothing may be moved.
@@ -64,17 +78,22 @@ impl Rebalancing {
             self.closed.load(Ordering::Relaxed),
             self.redeemed.load(Ordering::Relaxed),
         );
+        let plan = plan.as_mut()?;
         let step = plan.step(seats, (closed, redeemed), now);
+        self.owe(&step.credits);
+        *self.orders() = plan.split(&step.sheds, workers);
+        step.news
+    }
+
+    fn owe(&self, credits: &[(usize, u32)]) {
         let mut owed = 0;
         for (place, credit) in self.credits.iter().enumerate() {
-            let given = step.credits.iter().find(|(to, _)| *to == place);
+            let given = credits.iter().find(|(to, _)| *to == place);
             let given = given.map_or(0, |(_, count)| *count);
             credit.store(given, Ordering::Relaxed);
             owed += given;
         }
         self.owed.store(owed, Ordering::Relaxed);
-        *self.orders() = plan.split(&step.sheds, workers);
-        step.news
     }
 
     fn orders(&self) -> MutexGuard<'_, Vec<Vec<Shed>>> {

@@ -25,12 +25,17 @@ pub type ServerSpec = model::Server;
 /// How many places a proxy has.
 #[must_use]
 pub const fn places(config: &model::Proxy) -> usize {
-    let discovered = if config.discovery.is_off() {
+    config.servers.len() + SPARE_PLACES + places_for_discovery(config)
+}
+
+/// How many of them are for servers that are discovered.
+#[must_use]
+pub const fn places_for_discovery(config: &model::Proxy) -> usize {
+    if config.discovery.is_off() {
         0
     } else {
         FOUND_MAX
-    };
-    config.servers.len() + SPARE_PLACES + discovered
+    }
 }
 
 /// Who made a server a member.
@@ -84,6 +89,14 @@ impl Member {
     #[must_use]
     pub fn own_weight(&self) -> Option<Weight> {
         self.pinned.map(|_| self.own_weight)
+    }
+
+    /// Whether it is the server that this names: the same name at the same addresses.
+    #[must_use]
+    pub fn is_at(&self, wanted: &ServerSpec) -> bool {
+        self.name == wanted.name
+            && self.address == wanted.address
+            && self.check_address == wanted.check_address
     }
 
     /// Whether it is as this wants it, an operator's weight apart.
@@ -222,6 +235,31 @@ impl Table {
         Ok(seated)
     }
 
+    /// Gives a server a place, and lets the member at `before` go, whose name it may have.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing has changed then.
+    pub fn succeed(
+        &mut self,
+        before: Option<usize>,
+        spec: ServerSpec,
+        origin: Origin,
+    ) -> Result<Seated, AddError> {
+        let named = self.roster.place(&spec.name);
+        if named.is_some() && named != before {
+            return Err(AddError::NameTaken);
+        }
+        let seated = match self.leaver_like(&spec) {
+            Some(place) => Seated::Again(place),
+            None => Seated::Fresh(self.free_place()?),
+        };
+        if let Some(before) = before {
+            self.remove(before);
+        }
+        self.seat(seated.place(), spec, origin);
+        Ok(seated)
+    }
+
     /// Lets a member go; `false`: there is none here, or it is leaving already.
     pub fn remove(&mut self, place: usize) -> bool {
         let removed = self.change(place, |member| member.leaving = true);
@@ -243,6 +281,11 @@ impl Table {
             member.spec.name = name;
             (member.spec.address, member.spec.check_address) = (address, check_address);
         })
+    }
+
+    /// From here on the file is why it is a member.
+    pub fn adopt(&mut self, place: usize) -> bool {
+        self.change(place, |member| member.origin = Origin::File)
     }
 
     /// Gives a member an operator's weight, or its own one back.

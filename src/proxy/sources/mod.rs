@@ -11,9 +11,10 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use serde::{Serialize, Serializer};
 
 use super::acl::AddressSet;
@@ -95,9 +96,25 @@ struct Part {
 pub struct Sources {
     parts: Vec<Mutex<Part>>,
     hasher: RandomState,
+    rules: ArcSwap<Rules>,
+}
+
+/// What one source may take.
+#[derive(Debug)]
+struct Rules {
     max_connections: u32,
     rate: Option<Rate>,
     exempt: AddressSet,
+}
+
+impl Rules {
+    fn new(config: &PerSource) -> Self {
+        Self {
+            max_connections: config.max_connections.map_or(u32::MAX, NonZeroU32::get),
+            rate: config.connections_per_second,
+            exempt: AddressSet::new(&config.exempt),
+        }
+    }
 }
 
 impl Serialize for Source {
@@ -137,10 +154,13 @@ impl Sources {
         Self {
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            max_connections: config.max_connections.map_or(u32::MAX, NonZeroU32::get),
-            rate: config.connections_per_second,
-            exempt: AddressSet::new(&config.exempt),
+            rules: ArcSwap::from_pointee(Rules::new(config)),
         }
+    }
+
+    /// Other rules from here on; what each source has counts on.
+    pub fn set_rules(&self, config: &PerSource) {
+        self.rules.store(Arc::new(Rules::new(config)));
     }
 
     /// A connection of `client` begins.
@@ -149,7 +169,8 @@ impl Sources {
     /// [`Excess`]; it then has cost the source nothing, and is not to be given back.
     pub fn enter(&self, client: IpAddr, now: Instant) -> Result<(), Excess> {
         let source = Source::of(client);
-        let exempt = !self.exempt.is_empty() && self.exempt.contains(client);
+        let rules = self.rules.load();
+        let exempt = !rules.exempt.is_empty() && rules.exempt.contains(client);
         let Some(mut part) = self.part(source) else {
             return Ok(());
         };
@@ -157,10 +178,10 @@ impl Sources {
         entry.fresh = entry.listed;
         let admitted = if exempt {
             Ok(())
-        } else if entry.connections >= self.max_connections {
+        } else if entry.connections >= rules.max_connections {
             Err(Excess::Connections)
         } else {
-            self.rate.map_or(Ok(()), |rate| entry.take_turn(rate, now))
+            rules.rate.map_or(Ok(()), |rate| entry.take_turn(rate, now))
         };
         match admitted {
             Ok(()) => {

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::doubt::PROBE_PRIORITY;
-use super::{Action, Actions, FELL_SILENT, Heard, Machine, NodeHealth, STARTUP_GRACE, State};
+use super::{
+    Action, Actions, FELL_SILENT, Heard, Machine, NodeHealth, RESIGNED, STARTUP_GRACE, State,
+};
 use crate::config::model::Preempt;
 use crate::units::Priority;
 use crate::vrrp::timing;
@@ -135,7 +137,7 @@ impl Machine {
             return;
         }
         let reason = match (backup.wait, self.heard) {
-            (Wait::Skew, _) => "the active node resigned or cannot serve",
+            (Wait::Skew, _) => RESIGNED,
             (Wait::ActiveDown, None) => "no active node was heard",
             (Wait::ActiveDown, Some(heard)) => {
                 if now.saturating_duration_since(heard.at) < 2 * interval {

@@ -32,6 +32,8 @@ use crate::units::{AdvertInterval, Priority};
 
 /// The reason of a take-over that nobody announced.
 pub const FELL_SILENT: &str = "the active node fell silent";
+/// The reason of a take-over that the Active asked for.
+pub const RESIGNED: &str = "the active node resigned or cannot serve";
 /// Between two renewals of the address's lifetime.
 pub const RENEWAL: Duration = Duration::from_millis(500);
 /// A renewal that the kernel was too busy for is tried again after this.
@@ -248,6 +250,16 @@ impl Machine {
     /// Says what the next [`Input::Down`] means, in a few constant words.
     pub fn set_cut_off(&mut self, reason: &'static str) {
         self.cut_off = reason;
+    }
+
+    /// Takes over other settings, all but what decides on the wire: interval, version, lease and
+    /// whether there are others must be as before.
+    pub fn adjust(&mut self, settings: Settings) {
+        let recovery_delay = self.settings.recovery_delay;
+        self.settings = Settings {
+            recovery_delay,
+            ..settings
+        };
     }
 
     /// Changes how much later than a holder a Backup counts its own recovery.

@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::member::Member;
 use super::{Action, Actions, EVENTS_MAX, Input, RELEASE_DELAY, RouterEvent, VirtualRouter};
 use crate::ipc::message::VrrpState;
-use crate::net::netlink;
+use crate::net::{clock, netlink};
+use crate::vrrp::fsm::{FELL_SILENT, RESIGNED};
 
 impl VirtualRouter {
     pub(super) fn run(&mut self, now: Instant, input: Input) {
@@ -50,6 +51,9 @@ impl VirtualRouter {
         self.since = now;
         let reason = self.machine.reason();
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        if to == VrrpState::Active {
+            self.time_take_over(reason);
+        }
         let before = self.others.iter().position(|other| Some(*other) == before);
         for member in &mut self.members {
             match to {
@@ -72,6 +76,22 @@ impl VirtualRouter {
             );
         }
         self.tell(RouterEvent::Changed { from, to, reason });
+    }
+
+    /// The addresses are held: for how long was nobody heard who did?
+    fn time_take_over(&mut self, reason: &str) {
+        let now = clock::now();
+        for member in &mut self.members {
+            let heard = member.peers.iter().filter_map(|peer| peer.last).max();
+            let Some(last) = heard else { continue };
+            let took = now.saturating_duration_since(last);
+            match reason {
+                FELL_SILENT => member.counters.after_silence.add(took),
+                RESIGNED => member.counters.after_resignation.add(took),
+                // Nobody failed.
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn tell(&mut self, event: RouterEvent) {

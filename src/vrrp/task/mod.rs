@@ -10,6 +10,7 @@ mod event;
 mod link;
 mod member;
 mod receive;
+mod reload;
 mod status;
 mod watch;
 mod wire;
@@ -91,13 +92,24 @@ impl VirtualRouter {
         now: Instant,
         resume: Option<Resume>,
     ) -> Result<Self, OpenError> {
+        let mut router = Self::opened(members, netlink, now)?;
+        router.begin(now, resume.as_ref());
+        Ok(router)
+    }
+
+    /// With its sockets, before it takes part.
+    fn opened(
+        members: &[LocalVip],
+        netlink: SharedNetlink,
+        now: Instant,
+    ) -> Result<Self, OpenError> {
         let first = same_nodes(members)?;
         let machine = Machine::new(settings(first), now);
         let opened = members
             .iter()
             .map(|local| Member::open(local, Rc::clone(&netlink)));
         let members = opened.collect::<Result<Vec<_>, _>>()?;
-        let mut router = Self {
+        Ok(Self {
             others: others(&members),
             usable: members
                 .iter()
@@ -110,9 +122,7 @@ impl VirtualRouter {
             round: None,
             not_renewed: false,
             events: VecDeque::with_capacity(EVENTS_MAX),
-        };
-        router.begin(now, resume.as_ref());
-        Ok(router)
+        })
     }
 
     fn begin(&mut self, now: Instant, resume: Option<&Resume>) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::VirtualRouter;
 use super::member::Member;
 use crate::ipc::message::{HeldBack, PeerStatus, VipStatus, VrrpState};
+use crate::vrrp::counters::told;
 use crate::vrrp::fsm::StandDown;
 use crate::vrrp::stamp::{HoldMark, Stamp};
 
@@ -143,6 +144,7 @@ fn peers(member: &Member, now: Instant) -> Vec<PeerStatus> {
         adverts: heard.adverts,
         jitter_p50_us: heard.jitter.quantile(50).map(us),
         jitter_p99_us: heard.jitter.quantile(99).map(us),
+        deviations: told(heard.jitter.all()),
         alive_unheard: member.alive == Some(place),
         rejected: heard
             .refused

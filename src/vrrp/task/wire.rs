@@ -281,6 +281,16 @@ impl Wire {
         released.and(lowered)
     }
 
+    /// Removes some of the addresses.
+    pub(super) fn release_some(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        let mut netlink = self.netlink.borrow_mut();
+        self.leases
+            .iter_mut()
+            .filter(|lease| addresses.contains(&lease.address().ip))
+            .map(|lease| lease.release(&mut netlink))
+            .fold(Ok(()), Result::and)
+    }
+
     /// Announces at `mac` from here on; says whether that is news.
     pub(super) fn set_mac(&mut self, mac: [u8; 6]) -> io::Result<bool> {
         if let Some(watcher) = &mut self.watcher {

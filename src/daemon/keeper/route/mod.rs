@@ -33,8 +33,9 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// All of this node.
 #[derive(Debug)]
 pub(super) struct Routes {
-    routes: Vec<Route>,
-    kernel: Option<Kernel>,
+    /// In the order of the file; behind them those that the file no longer has.
+    pub(super) routes: Vec<Route>,
+    pub(super) kernel: Option<Kernel>,
     /// Addresses whose connections are to be reset.
     resets: Vec<Vec<IpAddr>>,
     /// Counts what others may want to hear of.
@@ -42,15 +43,17 @@ pub(super) struct Routes {
 }
 
 #[derive(Debug)]
-struct Kernel {
-    netlink: Netlink,
-    links: LinkEvents,
-    loopback: u32,
+pub(super) struct Kernel {
+    pub(super) netlink: Netlink,
+    pub(super) links: LinkEvents,
+    pub(super) loopback: u32,
 }
 
 #[derive(Debug)]
-struct Route {
-    config: RouteVip,
+pub(super) struct Route {
+    pub(super) config: RouteVip,
+    /// The file no longer has it.
+    pub(super) leaves: bool,
     interface: u32,
     leases: Vec<Lease>,
     local: Vec<LocalRoute>,
@@ -153,6 +156,17 @@ impl Routes {
 
     pub(super) fn on_deadlines(&mut self, now: Instant) {
         self.each(now, |decision| decision.step(now));
+        self.routes
+            .retain(|route| !route.leaves || !route.decision.is_silent());
+    }
+
+    /// Withdraws one that the file no longer has, make before break.
+    pub(super) fn withdraw_for_good(&mut self, now: Instant, index: usize) {
+        if let Some((route, _)) = self.one(index) {
+            route.leaves = true;
+            let acts = route.decision.stop(now);
+            self.carry_out(now, index, acts);
+        }
     }
 
     /// Withdraws everything, make before break.
@@ -278,13 +292,14 @@ impl Drop for Routes {
 }
 
 impl Route {
-    fn new(config: RouteVip, interface: u32, loopback: u32, now: Instant) -> Self {
+    pub(super) fn new(config: RouteVip, interface: u32, loopback: u32, now: Instant) -> Self {
         let settings = Settings {
             lease: config.lease,
             grace: config.grace,
         };
         let mut route = Self {
             config,
+            leaves: false,
             interface,
             leases: Vec::new(),
             local: Vec::new(),

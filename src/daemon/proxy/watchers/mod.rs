@@ -1,6 +1,7 @@
 //! The health checks of all servers, one task each: those of the file from the start, those of
 //! servers that come and go as the farms' rosters say.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::config::model::{Config, Proxy};
 use crate::health::board::Board;
 use crate::health::fsm::Machine;
 use crate::health::probe::Probe;
-use crate::health::task::{Finding, Target, watch};
+use crate::health::task::{Finding, Target, stagger, watch};
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::Member;
 use crate::proxy::server::AdminState;
@@ -25,6 +26,22 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Watchers {
     findings: mpsc::Sender<Finding>,
     proxies: Vec<Vec<Option<Watcher>>>,
+    /// Made before their servers were members.
+    prepared: Vec<Prepared>,
+}
+
+/// A check that is ready to begin when its server is a member.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The farm that the server is to be in.
+    pub(super) slot: usize,
+    /// The server's name.
+    pub(super) server: String,
+    /// Where it is checked.
+    pub(super) address: SocketAddr,
+    pub(super) probe: Probe,
+    /// What is known already.
+    pub(super) machine: Machine,
 }
 
 /// The check of one member.
@@ -66,6 +83,7 @@ impl Watchers {
         let mut watchers = Self {
             findings,
             proxies: Vec::with_capacity(farms.len()),
+            prepared: Vec::new(),
         };
         let proxies = config.proxies.iter().zip(farms).enumerate();
         let prepared = probes.into_iter().zip(machines);
@@ -87,6 +105,47 @@ impl Watchers {
             watchers.proxies.push(of_proxy);
         }
         watchers
+    }
+
+    /// Has these checks at hand for [`Self::follow`] and [`Self::renew`]; those that were not used
+    /// before are dropped.
+    pub(super) fn prepare(&mut self, prepared: Vec<Prepared>) {
+        self.prepared = prepared;
+    }
+
+    /// Checks the servers of one proxy by other rules from here on; their verdicts stay.
+    pub(super) fn renew(&mut self, proxy: usize, config: &Proxy, farm: &Farm, now: Instant) {
+        let roster = farm.roster();
+        let total = roster.present().count();
+        for (number, (place, member)) in roster.present().enumerate() {
+            let Some(known) = self.watcher_at(proxy, place) else {
+                continue;
+            };
+            if known.member != member.id || matches!(known.state, State::Off) {
+                continue;
+            }
+            self.end(proxy, place);
+            let seat = Seat {
+                proxy,
+                config,
+                place,
+                member,
+                in_service: true,
+            };
+            let earlier = stagger(config.check.interval, number, total);
+            let mut machine = Machine::new(&config.check, now).staggered(earlier);
+            if let Some(health) = farm.health(place) {
+                machine.resume(health);
+            }
+            self.start(seat, Some(machine), now);
+        }
+    }
+
+    /// Nobody of this proxy is checked any more.
+    pub(super) fn end_all(&mut self, proxy: usize) {
+        for place in 0..self.proxies.get(proxy).map_or(0, Vec::len) {
+            self.end(proxy, place);
+        }
     }
 
     /// Has the checks of one proxy follow its roster, and `board` know of it.
@@ -125,7 +184,7 @@ impl Watchers {
                 member,
                 in_service,
             };
-            self.start(seat, now);
+            self.start(seat, None, now);
         }
     }
 
@@ -156,9 +215,22 @@ impl Watchers {
         }
     }
 
-    fn start(&mut self, seat: Seat<'_>, now: Instant) {
-        let watcher = match start::probe(seat.config, seat.member) {
-            Ok(probe) => self.watcher(seat, probe, Machine::new(&seat.config.check, now)),
+    /// Begins the check of a server, with what is known of it.
+    fn start(&mut self, seat: Seat<'_>, known: Option<Machine>, now: Instant) {
+        let is_it = |prepared: &mut Prepared| {
+            prepared.slot == seat.proxy
+                && prepared.server == seat.member.name
+                && prepared.address == seat.member.check_address
+        };
+        let prepared = self.prepared.extract_if(.., is_it).next();
+        let (probe, machine) = match prepared {
+            Some(prepared) => (Ok(prepared.probe), Some(prepared.machine)),
+            None => (start::probe(seat.config, seat.member), None),
+        };
+        let new = || Machine::new(&seat.config.check, now);
+        let machine = known.or(machine).unwrap_or_else(new);
+        let watcher = match probe {
+            Ok(probe) => self.watcher(seat, probe, machine),
             Err(error) => {
                 let (proxy, server) = (&seat.config.name, &seat.member.name);
                 tracing::warn!(proxy, server, %error, "check cannot be set up, will try again");
@@ -169,6 +241,9 @@ impl Watchers {
                 }
             }
         };
+        while self.proxies.len() <= seat.proxy {
+            self.proxies.push(Vec::new());
+        }
         let Some(of_proxy) = self.proxies.get_mut(seat.proxy) else {
             return;
         };

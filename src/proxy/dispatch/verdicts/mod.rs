@@ -77,6 +77,14 @@ impl Verdicts {
         }
     }
 
+    /// Other rules from here on.
+    pub(super) fn set_config(&mut self, config: &model::Proxy) {
+        self.on_unresponsive = config.on_unresponsive;
+        self.on_not_ready = config.on_not_ready;
+        self.ejected_max = usize::from(config.max_ejected);
+        self.rise = config.check.rise.get().into();
+    }
+
     /// Whether a server that is so gives its connections up.
     fn gives_up(&self, server: &Server) -> bool {
         match server.health() {

@@ -7,7 +7,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::{Farm, LeavingStats};
+use crate::metrics::spans::Counts;
 use crate::proxy::counters::{ProxyTotals, ServerTotals};
+use crate::proxy::dispatch::Dispatch;
 use crate::proxy::dispatch::slots::Slots;
 use crate::proxy::roster::{AddError, Member, Origin, Roster, Seated, ServerSpec, Table};
 use crate::proxy::server::{AdminState, Server};
@@ -18,6 +20,7 @@ use crate::units::Weight;
 pub(super) struct Seats {
     pub(super) table: Table,
     pub(super) before: Vec<ServerTotals>,
+    pub(super) connects_before: Vec<Counts>,
 }
 
 /// What [`Farm::reconcile`] did.
@@ -81,6 +84,38 @@ impl Farm {
         Ok(place)
     }
 
+    /// Makes a server a member in place of the one at `before`, with what is known of it. No moment
+    /// is without both.
+    pub(super) fn succeed(
+        &self,
+        before: Option<usize>,
+        spec: &ServerSpec,
+        origin: Origin,
+        known: impl FnOnce(&mut Dispatch, usize),
+    ) -> Result<usize, AddError> {
+        let mut seats = self.seats();
+        let seated = seats.table.succeed(before, spec.clone(), origin)?;
+        let place = seated.place();
+        match seated {
+            Seated::Fresh(_) => self.prepare(&mut seats, place, spec.address),
+            Seated::Again(_) => {}
+        }
+        self.publish(&seats);
+        self.judge(|dispatch| {
+            dispatch.add(place, spec);
+            known(dispatch, place);
+            if let Some(before) = before {
+                dispatch.remove(before);
+            }
+        });
+        drop(seats);
+        if let Some(before) = before {
+            self.doubts.clear(before);
+            self.tell_server_down(before);
+        }
+        Ok(place)
+    }
+
     /// Removes a server: no new connections; those it has go on, and those in flight go elsewhere.
     /// Its place is free again once its last connection has ended. `false`: there is none here.
     pub fn remove(&self, place: usize) -> bool {
@@ -119,13 +154,7 @@ impl Farm {
     pub fn reconcile(&self, origin: Origin, wanted: &[ServerSpec]) -> Reconciled {
         let mut done = Reconciled::default();
         let roster = self.roster();
-        let wants = |member: &Member| {
-            wanted.iter().find(|spec| {
-                spec.name == member.name
-                    && spec.address == member.address
-                    && spec.check_address == member.check_address
-            })
-        };
+        let wants = |member: &Member| wanted.iter().find(|spec| member.is_at(spec));
         let stays = |member: &Member| member.origin != origin || wants(member).is_some();
         // Those that are new have not been probed: the former serve until one of them is ready.
         let bare = {
@@ -181,6 +210,17 @@ impl Farm {
         done
     }
 
+    /// A member that is as the file names it, and is one for somebody else's sake, becomes the
+    /// file's.
+    pub(super) fn adopt(&self, spec: &ServerSpec) {
+        let roster = self.roster();
+        let mut present = roster.present();
+        let found = present.find(|(_, m)| m.origin != Origin::File && m.is_at(spec));
+        if let Some((place, _)) = found {
+            self.alter(place, |table| table.adopt(place));
+        }
+    }
+
     fn is_usable(&self, place: usize) -> bool {
         self.dispatch().server(place).is_some_and(Server::usable)
     }
@@ -214,6 +254,19 @@ impl Farm {
         (proxy, servers)
     }
 
+    /// By how long they took: waits for a server, and each place's connects since its present user
+    /// came.
+    pub(super) fn spans(&self) -> (Counts, Vec<Counts>) {
+        let seats = self.seats();
+        let (waits, mut connects) = self.span_sums(seats.connects_before.len());
+        for (counts, before) in connects.iter_mut().zip(&seats.connects_before) {
+            for (count, before) in counts.iter_mut().zip(before) {
+                *count = count.wrapping_sub(*before);
+            }
+        }
+        (waits, connects)
+    }
+
     fn update(&self, place: usize, change: impl FnOnce(&mut ServerSpec)) -> bool {
         self.alter(place, |table| table.update(place, change))
     }
@@ -234,9 +287,15 @@ impl Farm {
     fn prepare(&self, seats: &mut Seats, place: usize, address: SocketAddr) {
         if seats.before.len() <= place {
             seats.before.resize(place + 1, ServerTotals::default());
+            seats.connects_before.resize(place + 1, Counts::default());
         }
         let (_, sums) = self.sums(seats.before.len());
         if let (Some(before), Some(sum)) = (seats.before.get_mut(place), sums.get(place)) {
+            *before = *sum;
+        }
+        let (_, spans) = self.span_sums(seats.connects_before.len());
+        if let (Some(before), Some(sum)) = (seats.connects_before.get_mut(place), spans.get(place))
+        {
             *before = *sum;
         }
         if let Some(present) = self.addresses.get(place) {
@@ -256,6 +315,17 @@ impl Farm {
             }
         }
         (proxy, totals)
+    }
+
+    fn span_sums(&self, servers: usize) -> (Counts, Vec<Counts>) {
+        let mut waits = Counts::default();
+        let mut connects = vec![Counts::default(); servers];
+        if let Some(attached) = self.attached.get() {
+            for counters in &attached.counters {
+                counters.sum_spans(&mut waits, &mut connects);
+            }
+        }
+        (waits, connects)
     }
 
     fn publish(&self, seats: &Seats) {

@@ -1,0 +1,109 @@
+//! What the keeper knows by positions of the old file, put at those of the new one. What has no
+//! place any more is forgotten; what is new begins without a verdict.
+
+use std::time::Instant;
+
+use crate::config::local::LocalVip;
+use crate::config::model::{self, Config, Node, TrackTarget};
+use crate::daemon::keeper::health::Names;
+use crate::daemon::keeper::notify::Notifiers;
+use crate::daemon::keeper::routers::Routers;
+use crate::daemon::keeper::scripts::Scripts;
+use crate::daemon::keeper::tracks::Tracks;
+use crate::track::fsm::{Input, Script};
+
+impl Scripts {
+    /// Scripts that stay go on; one with another command or rhythm keeps its verdict until its first
+    /// result.
+    pub(super) fn carry(&mut self, now: Instant, old: &[model::Script], new: &[model::Script]) {
+        if old == new {
+            return;
+        }
+        let runs = self.machines.iter().map(Script::runs).max().unwrap_or(0);
+        let mut machines: Vec<Option<Script>> = std::mem::take(&mut self.machines)
+            .into_iter()
+            .map(Some)
+            .collect();
+        let verdicts = std::mem::take(&mut self.verdicts);
+        let reasons = std::mem::take(&mut self.reasons);
+        for (at, config) in new.iter().enumerate() {
+            let was = old.iter().position(|one| one.name == config.name);
+            let same = was.filter(|was| old.get(*was) == Some(config));
+            let kept = same.and_then(|was| machines.get_mut(was)?.take());
+            let mut machine = kept.unwrap_or_else(|| Script::new(now, config));
+            if same != Some(at) {
+                // The end of its run would come under another position.
+                machine.handle(now, Input::Lost);
+                machine.count_from(runs);
+            }
+            self.machines.push(machine);
+            let verdict = was.and_then(|was| verdicts.get(was).copied().flatten());
+            self.verdicts.push(verdict);
+            let reason = was.and_then(|was| reasons.get(was).cloned());
+            self.reasons.push(reason.unwrap_or_default());
+        }
+        self.examined = false;
+    }
+}
+
+impl Tracks {
+    /// Files and verdicts that were noted; how servers count begins anew.
+    pub(super) fn carry(&mut self, old: &Config, new: &Config, routers: &Routers) {
+        let before = std::mem::replace(self, Self::new(new, routers));
+        for (at, file) in new.track_files.iter().enumerate() {
+            let Some(was) = old.track_files.iter().position(|one| one == file) else {
+                continue;
+            };
+            copy(&before.files, was, &mut self.files, at);
+            copy(&before.contents, was, &mut self.contents, at);
+        }
+        let name = |config: &Config, target: TrackTarget| Names::of(config).of_track(target);
+        for (vip, noted) in new.vips.iter().zip(&mut self.noted) {
+            let Some(was) = old.vips.iter().position(|one| one.name == vip.name) else {
+                continue;
+            };
+            let (Some(tracks), Some(known)) = (old.vips.get(was), before.noted.get(was)) else {
+                continue;
+            };
+            for (track, noted) in vip.track.iter().zip(noted) {
+                let wanted = name(new, track.target);
+                let mut known = tracks.track.iter().zip(known);
+                let same = known.find(|(track, _)| name(old, track.target) == wanted);
+                *noted = same.and_then(|(_, known)| *known);
+            }
+        }
+    }
+}
+
+fn copy<T: Clone>(from: &[T], was: usize, to: &mut [T], at: usize) {
+    if let (Some(known), Some(place)) = (from.get(was), to.get_mut(at)) {
+        *place = known.clone();
+    }
+}
+
+impl Notifiers {
+    /// Each `[vip.NAME]` keeps what was told of it.
+    pub(super) fn carry(&mut self, old: &Config, new: &Config, locals: &[LocalVip]) {
+        let runs = self.all.iter().map(|one| one.runs()).max().unwrap_or(0);
+        let mut before: Vec<_> = std::mem::take(&mut self.all)
+            .into_iter()
+            .map(Some)
+            .collect();
+        for (at, vip) in new.vips.iter().enumerate() {
+            let was = old.vips.iter().position(|one| one.name == vip.name);
+            let kept = was.and_then(|was| before.get_mut(was)?.take());
+            let mut notifier = kept.unwrap_or_default();
+            if was != Some(at) {
+                // The end of its program would come under another position.
+                notifier.lost();
+                notifier.count_from(runs);
+            }
+            self.all.push(notifier);
+        }
+        let node = |local: &LocalVip| {
+            let node = local.vip.nodes.get(local.me);
+            node.map_or_else(String::new, Node::label)
+        };
+        self.nodes = locals.iter().map(node).collect();
+    }
+}

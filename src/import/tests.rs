@@ -1,0 +1,3 @@
+//! Single facts about the translation; whole files are in tests/import.rs.
+
+use super::*;

@@ -1,0 +1,164 @@
+//! What becomes of a virtual router when its configuration changes: some of it is changed in place,
+//! for the rest a router with the new configuration takes over from the one with the old, as a new
+//! keeper does from one that died: the addresses stay where they are.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::member::Member;
+use super::{OpenError, RouterEvent, SharedNetlink, VirtualRouter, settings};
+use crate::config::local::LocalVip;
+use crate::net::clock;
+use crate::net::link::LinkEvent;
+use crate::units::Priority;
+use crate::vrrp::stamp::Resume;
+use crate::vrrp::validate::Rules;
+
+impl VirtualRouter {
+    /// Whether these members differ from the present ones only in what can be changed in place:
+    /// priorities, preemption, announcements, tracks, programs.
+    #[must_use]
+    pub fn can_adjust(&self, members: &[LocalVip]) -> bool {
+        let own = self.members.iter().map(|member| &member.local);
+        let owner = |local: &LocalVip| base(local) == Some(Priority::OWNER);
+        members.len() == self.members.len()
+            && own.zip(members).all(|(old, new)| {
+                let touched = base(old) != base(new) && (owner(old) || owner(new));
+                !touched && fixed(old) == fixed(new)
+            })
+    }
+
+    /// Takes over what [`can_adjust`](Self::can_adjust) allows.
+    pub fn adjust(&mut self, members: &[LocalVip]) {
+        for (member, local) in self.members.iter_mut().zip(members) {
+            member.local = local.clone();
+            if let Ok(rules) = Rules::new(local) {
+                member.rules = rules;
+            }
+        }
+        if let Some(first) = members.first() {
+            self.machine.adjust(settings(first));
+        }
+    }
+
+    /// The names of its members.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.members.iter();
+        all.map(|member| member.local.vip.name.as_str())
+    }
+
+    /// Opens what `members` need and does nothing with it yet.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn prepare(
+        members: &[LocalVip],
+        netlink: SharedNetlink,
+        now: Instant,
+    ) -> Result<Self, OpenError> {
+        Self::opened(members, netlink, now)
+    }
+
+    /// Begins in the place of routers that had some of its addresses or names; they are used up.
+    /// While one of them was Active it goes on as such. Addresses that they had and this one hasn't leave.
+    pub fn succeed(&mut self, now: Instant, mut before: Vec<Self>, boot_id: &str) {
+        let boottime = clock::boottime();
+        let stamp = before
+            .iter()
+            .find_map(|router| router.stamp(now, boottime, boot_id));
+        let resume = stamp.map(|stamp| Resume {
+            stamp,
+            boot_id: boot_id.to_owned(),
+            boottime,
+        });
+        if let Some(hold) = before.iter().find_map(|router| router.machine.hold_until()) {
+            self.machine.hold_back(hold);
+        }
+        self.begin(now, resume.as_ref());
+        for router in &before {
+            self.inherit(router);
+        }
+        for router in &mut before {
+            self.leave_unwanted(now, router);
+        }
+        // What happened between its opening and here.
+        self.on_link(now, &LinkEvent::Lost);
+    }
+
+    /// Begins where there was no such router.
+    pub fn begin_anew(&mut self, now: Instant) {
+        self.begin(now, None);
+    }
+
+    /// What was heard and counted so far stays known.
+    fn inherit(&mut self, before: &Self) {
+        if self.machine.state() == before.machine.state() {
+            let is_news = |event: &RouterEvent| !matches!(event, RouterEvent::Changed { .. });
+            self.events.retain(is_news);
+            self.since = before.since;
+        }
+        for member in &mut self.members {
+            let name = &member.local.vip.name;
+            let same = |old: &&Member| old.local.vip.name == *name;
+            let Some(old) = before.members.iter().find(same) else {
+                continue;
+            };
+            let renewed = member.counters.shown.clone();
+            member.counters = old.counters.clone();
+            member.counters.shown.adverts_sent += renewed.adverts_sent;
+            member.counters.shown.garps_sent += renewed.garps_sent;
+            member.counters.shown.errors += renewed.errors;
+            for (peer, heard) in member.rules.peers.iter().zip(&mut member.peers) {
+                let mut known = old.rules.peers.iter().zip(&old.peers);
+                if let Some((_, known)) = known.find(|(one, _)| one.address == peer.address) {
+                    *heard = known.clone();
+                }
+            }
+        }
+    }
+
+    fn leave_unwanted(&mut self, now: Instant, before: &mut Self) {
+        let own: Vec<IpAddr> = self.members.iter().flat_map(Member::addresses).collect();
+        let held = before.holds();
+        let mut left = Vec::new();
+        for member in &mut before.members {
+            let unwanted: Vec<IpAddr> = member.addresses().filter(|ip| !own.contains(ip)).collect();
+            if unwanted.is_empty() || !held {
+                continue;
+            }
+            if let Err(error) = member.wire.release_some(&unwanted) {
+                member.kernel_error(now, "remove the address", &error);
+            }
+            left.extend(unwanted);
+        }
+        if !left.is_empty() {
+            self.tell(RouterEvent::Releasing(left));
+        }
+    }
+}
+
+fn base(local: &LocalVip) -> Option<Priority> {
+    let node = local.vip.nodes.get(local.me);
+    node.map(|node| node.priority)
+}
+
+/// The same without what can be changed in place.
+fn fixed(local: &LocalVip) -> LocalVip {
+    let mut local = local.clone();
+    let vip = &mut local.vip;
+    vip.track.clear();
+    vip.notify = None;
+    vip.per_server_weight = 0;
+    vip.preempt = crate::config::model::Preempt::Never;
+    vip.garp = crate::config::model::Garp {
+        repeat: 1,
+        delay: std::time::Duration::ZERO,
+        refresh: std::time::Duration::ZERO,
+        interval: std::time::Duration::ZERO,
+    };
+    for node in &mut vip.nodes {
+        node.priority = Priority::LOWEST;
+        node.name = None;
+    }
+    local
+}

@@ -1,0 +1,247 @@
+//! Another configuration while clients are served: nobody is refused, no VIP moves, and what is not
+//! accepted changes nothing.
+
+use super::node::{Client, Folder, Node, SOON, ask, echo, enter, wait_for};
+use super::pair::{Lab, PAIR, pair_of};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output};
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+fn lbd(node: &Node, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
+    command.args(arguments).arg("--socket");
+    command
+        .arg(node.runtime.join("admin.sock"))
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Writes the file and has it reloaded; what was printed.
+fn reload(node: &Node, config: &str) -> String {
+    fs::write(&node.config, config).unwrap();
+    // While one proxy process takes over from another nobody answers for a moment.
+    let done = wait_for("somebody to take the order", SOON, || {
+        let done = lbd(node, &["reload"]);
+        (done.status.code() != Some(69)).then_some(done)
+    });
+    let said = text(&done.stdout) + &text(&done.stderr);
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    said
+}
+
+fn free() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
+
+/// A proxy on a free port with one echo server.
+fn single(name: &str) -> (SocketAddr, String) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = server.local_addr().unwrap();
+    echo(server);
+    let address = free();
+    let proxy = format!(
+        "[proxy.{name}]\nlisten = \"{address}\"\nbackends = [\"{backend}\"]\n\
+         check = {{ type = \"tcp\", interval = \"200ms\" }}\n"
+    );
+    (address, proxy)
+}
+
+const GENERAL: &str =
+    "[log]\ntarget = \"stderr\"\n[metrics]\nlisten = \"off\"\n[limits]\nworkers = 2\n";
+
+#[test]
+fn a_broken_file_is_refused_with_78_and_its_mistakes_and_the_old_one_serves() {
+    let folder = Folder::new("reload-broken");
+    let (address, proxy) = single("p");
+    let node = Node::start(&folder, "lb", &(GENERAL.to_owned() + &proxy), None);
+    wait_for("an answer", SOON, || ask(address).ok());
+    let proxy_pid = node.proxy();
+    let broken = format!("{GENERAL}{proxy}idle-timeout = 5\n");
+    fs::write(&node.config, &broken).unwrap();
+    let done = lbd(&node, &["reload"]);
+    assert_eq!(done.status.code(), Some(78));
+    let said = text(&done.stderr);
+    assert!(said.contains("error[E0103]"), "{said}");
+    assert!(said.contains("idle-timeout = 5"), "{said}");
+    assert!(text(&done.stdout).contains("refused, the old configuration counts"));
+    // By signal the same, said in the log.
+    node.signal_keeper(Signal::SIGHUP);
+    wait_for("two refusals", SOON, || {
+        let log = node.log();
+        (log.matches("new configuration refused").count() == 2).then_some(())
+    });
+    ask(address).unwrap();
+    assert_eq!(node.proxy(), proxy_pid);
+    fs::remove_file(&node.config).unwrap();
+    let done = lbd(&node, &["reload"]);
+    assert_eq!(done.status.code(), Some(78));
+    ask(address).unwrap();
+}
+
+#[test]
+fn a_dry_run_tells_what_would_change_and_changes_nothing() {
+    let folder = Folder::new("reload-dry");
+    let (address, proxy) = single("p");
+    let (other, more) = single("q");
+    let node = Node::start(&folder, "lb", &(GENERAL.to_owned() + &proxy), None);
+    wait_for("an answer", SOON, || ask(address).ok());
+    fs::write(&node.config, format!("{GENERAL}{proxy}{more}")).unwrap();
+    let done = lbd(&node, &["reload", "--dry-run"]);
+    let said = text(&done.stdout);
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    assert!(said.contains(&format!("+ proxy.q: {other}")), "{said}");
+    assert!(
+        said.contains("would be applied, nothing was done"),
+        "{said}"
+    );
+    assert!(ask(other).is_err());
+    let said = reload(&node, &format!("{GENERAL}{proxy}{more}"));
+    assert!(said.contains(": applied in "), "{said}");
+    wait_for("an answer of the new proxy", SOON, || ask(other).ok());
+    ask(address).unwrap();
+}
+
+#[test]
+fn a_port_that_another_process_has_keeps_the_old_file_in_force() {
+    let folder = Folder::new("reload-port");
+    let (address, proxy) = single("p");
+    let (_, more) = single("q");
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    let node = Node::start(&folder, "lb", &(GENERAL.to_owned() + &proxy), None);
+    wait_for("an answer", SOON, || ask(address).ok());
+    let more: Vec<String> = more
+        .lines()
+        .map(|line| match line.starts_with("listen") {
+            true => format!("listen = \"{taken}\"\n"),
+            false => format!("{line}\n"),
+        })
+        .collect();
+    fs::write(&node.config, format!("{GENERAL}{proxy}{}", more.concat())).unwrap();
+    let done = lbd(&node, &["reload"]);
+    assert_eq!(done.status.code(), Some(1));
+    let said = text(&done.stdout);
+    assert!(said.contains(&format!("! {taken} is held by another process")));
+    ask(address).unwrap();
+}
+
+#[test]
+fn a_proxy_that_gets_another_name_keeps_its_sockets() {
+    let folder = Folder::new("reload-renamed");
+    let (address, proxy) = single("p");
+    let node = Node::start(&folder, "lb", &(GENERAL.to_owned() + &proxy), None);
+    wait_for("an answer", SOON, || ask(address).ok());
+    let client = Client::start(address);
+    client.wait_answers(20);
+    reload(
+        &node,
+        &(GENERAL.to_owned() + &proxy.replace("proxy.p", "proxy.renamed")),
+    );
+    wait_for("the new name", SOON, || {
+        node.status().contains("\"name\":\"renamed\"").then_some(())
+    });
+    client.wait_answers(20);
+    let outcome = client.finish();
+    assert_eq!(outcome.failed, [""; 0]);
+}
+
+/// A client of the VIP, in the clients' namespace.
+fn client_of_vip(lab: &Lab) -> Client {
+    let namespace = lab.name("cl");
+    let started = thread::spawn(move || {
+        enter(&namespace);
+        Client::start("10.9.0.100:6443".parse().unwrap())
+    });
+    started.join().unwrap()
+}
+
+fn has(lab: &Lab, short: &str, address: &str) -> bool {
+    let name = lab.name(short);
+    let args = ["-n", &name, "-o", "addr", "show", "dev", "eth0"];
+    let shown = Command::new("ip").args(args).output().unwrap();
+    text(&shown.stdout).contains(address)
+}
+
+#[test]
+fn changes_of_a_virtual_router_move_no_vip_and_lose_no_client() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("reload-vip");
+    let (lb1, lb2) = pair_of(&lab, &folder, PAIR);
+    let client = client_of_vip(&lab);
+    client.wait_answers(20);
+    let became = lb2.log().matches("to=Active").count();
+    // In place: what is decided alone.
+    let quiet = PAIR.replace("preempt = false", "preempt = \"5s\"\ngarp = { repeat = 2 }");
+    let said = reload(&lb1, &quiet);
+    assert!(said.contains("~ vip.v.preempt: false → 5s"), "{said}");
+    client.wait_answers(20);
+    // A further address, and another interval: new sockets, the address stays.
+    let wider = quiet
+        .replace(
+            "\"10.9.0.100/24\"",
+            "[\"10.9.0.100/24\", \"10.9.0.101/24\"]",
+        )
+        .replace("advert-interval = \"100ms\"", "advert-interval = \"150ms\"");
+    reload(&lb1, &wider);
+    wait_for("the second address", SOON, || {
+        has(&lab, "lb1", "10.9.0.101/").then_some(())
+    });
+    client.wait_answers(20);
+    // A further virtual router, and back to the first file.
+    let two = format!(
+        "{wider}[vip.w]\naddress = \"10.9.0.102/24\"\nvrid = 78\n\
+         nodes = [\"10.9.0.1\", \"10.9.0.2\"]\nadvert-interval = \"100ms\"\n"
+    );
+    reload(&lb1, &two);
+    wait_for("the further vip", SOON, || {
+        has(&lab, "lb1", "10.9.0.102/").then_some(())
+    });
+    reload(&lb1, PAIR);
+    wait_for("the further addresses to go", SOON, || {
+        let left = has(&lab, "lb1", "10.9.0.101/") || has(&lab, "lb1", "10.9.0.102/");
+        (!left).then_some(())
+    });
+    client.wait_answers(20);
+    assert!(lab.holds("lb1"));
+    assert_eq!(lb2.log().matches("to=Active").count(), became);
+    wait_for("a count of one take-over", SOON, || {
+        let said = lb1.status();
+        said.contains("\"became_active\":1,\"left_active\":0")
+            .then_some(())
+    });
+    let outcome = client.finish();
+    assert_eq!(outcome.failed, [""; 0]);
+}
+
+#[test]
+fn a_vip_that_leaves_the_file_is_handed_over_first() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("reload-leave");
+    let (lb1, lb2) = pair_of(&lab, &folder, PAIR);
+    let without: String = {
+        let from = PAIR.find("[vip.v]").unwrap();
+        let to = PAIR.find("[proxy.p]").unwrap();
+        PAIR[..from].to_owned() + &PAIR[to..]
+    };
+    let said = reload(&lb1, &without);
+    assert!(said.contains("- vip.v: 10.9.0.100/24"), "{said}");
+    wait_for("lb2 to take over", SOON, || {
+        (lab.holds("lb2") && !lab.holds("lb1")).then_some(())
+    });
+    // Heard by the other node before the address went.
+    lb2.wait_log("to=Active");
+    lb1.wait_log("to=Leaving");
+    // The rights are still there: it can come back.
+    reload(&lb1, PAIR);
+    wait_for("lb1 to take part again", SOON, || {
+        lb1.status().contains("\"state\":\"backup\"").then_some(())
+    });
+}
