@@ -192,3 +192,54 @@ fn sigusr2_upgrades_too_and_a_drained_process_is_told_apart_from_a_new_one() {
     });
     wait_served(address);
 }
+
+/// Three connections are allowed; two live on in the process that was succeeded.
+fn keeps_limit_over_an_upgrade(name: &str, limit: &str) {
+    let folder = Folder::new(name);
+    let (address, config) = single();
+    let mut node = Node::prepare(&folder, "lb", &format!("{config}{limit}\n"), None);
+    node.restart();
+    wait_served(address);
+    let mut old = vec![Stream::open(address), Stream::open(address)];
+    let before = node.proxy();
+    let output = upgrade(&node);
+    assert!(output.status.success(), "{output:?}\n{}", node.log());
+    let mut third = Stream::open(address);
+    let mut fourth = TcpStream::connect(address).unwrap();
+    fourth.write_all(b"x").unwrap();
+    fourth
+        .set_read_timeout(Some(Duration::from_millis(700)))
+        .unwrap();
+    // It waits: for the limit, not for want of a server.
+    let early = fourth.read(&mut [0]).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock, "{early}");
+    third.ask();
+    old.iter_mut().for_each(Stream::ask);
+    assert_eq!(node.proxies().len(), 2);
+    // One less there is one more here.
+    old.pop();
+    fourth
+        .set_read_timeout(Some(Duration::from_secs(3)))
+        .unwrap();
+    fourth.read_exact(&mut [0]).unwrap();
+    // What a process had that died is free, too.
+    let mut fifth = TcpStream::connect(address).unwrap();
+    fifth.write_all(b"x").unwrap();
+    kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+    fifth
+        .set_read_timeout(Some(Duration::from_secs(3)))
+        .unwrap();
+    fifth.read_exact(&mut [0]).unwrap();
+    node.wait_log("limits are kept together with another process shared=false");
+}
+
+#[test]
+fn a_servers_limit_is_exact_over_two_processes() {
+    let limit = "backend-defaults = { max-connections = 3, max-queue = 8 }";
+    keeps_limit_over_an_upgrade("server-limit", limit);
+}
+
+#[test]
+fn a_proxys_limit_is_exact_over_two_processes() {
+    keeps_limit_over_an_upgrade("proxy-limit", "max-connections = 3");
+}
