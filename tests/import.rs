@@ -69,7 +69,8 @@ const CASES: &[Case] = &[
         haproxy: true,
         keepalived: &["master-0.conf", "master-1.conf", "master-2.conf"],
         nodes: &[],
-        lost: 0,
+        // The password of the statistics, which are on the listener for health now.
+        lost: 1,
     },
 ];
 

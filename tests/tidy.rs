@@ -107,6 +107,7 @@ const PURE: &[&str] = &[
     "src/cli/demo/plan.rs",
     "src/cli/doctor/adverts.rs",
     "src/cli/doctor/answers.rs",
+    "src/cli/doctor/peers.rs",
     "src/cli/doctor/report.rs",
     "src/cli/top/draw.rs",
     "src/cli/top/panels.rs",

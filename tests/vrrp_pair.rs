@@ -705,6 +705,12 @@ fn a_moment_without_its_own_address_moves_nothing_and_costs_a_node_nothing() {
         }
         a.order(Order::Resign);
         one_holder("lb2 succeeds", &b, &a, secs(2.0));
+        within("the take-over is timed", secs(2.0), || {
+            let seen = b.seen.lock().unwrap();
+            let counters = &seen.status.as_ref().unwrap().counters;
+            let resigned: u64 = counters.after_resignation.counts.iter().sum();
+            resigned == 1 && counters.after_silence.counts.is_empty()
+        });
         // Its own address went with the virtual one if that was the primary one of the subnet.
         a.run("ip", "route get 10.99.0.3 from 10.99.0.2");
     }

@@ -205,6 +205,7 @@ fn measures(stats: &ServerStats, health: &Health) -> ServerMeasures {
         usable: stats.usable,
         share_percent: stats.share_percent.into(),
         connections_most: stats.connections_max.into(),
+        connects_per_second: stats.connects_per_second.map(Into::into),
         attempts: totals.attempts,
         retries: totals.retries,
         client_aborts: totals.client_aborts,

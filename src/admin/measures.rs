@@ -38,6 +38,8 @@ pub struct ServerMeasures {
     pub share_percent: u64,
     /// The most connections at once.
     pub connections_most: u64,
+    /// The most new connections in a second; `None`: as they come.
+    pub connects_per_second: Option<u64>,
     /// Connects begun.
     pub attempts: u64,
     /// Failed connects after which the connection tried again.

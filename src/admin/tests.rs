@@ -33,6 +33,7 @@ fn server(name: &str, state: ServerState) -> ServerStatus {
             usable: true,
             share_percent: 100,
             connections_most: 40,
+            connects_per_second: Some(500),
             attempts: 3_410,
             downs: 1,
             down_ms: 42_000,

@@ -177,9 +177,10 @@ fn store(path: &Path, text: &str, force: bool) -> Result<(), Exit> {
         if error.kind() == io::ErrorKind::AlreadyExists {
             talk("help: --force overwrites it");
         }
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Exit::Permission,
-            _other => Exit::Failure,
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Exit::Permission
+        } else {
+            Exit::Failure
         }
     };
     if !force {

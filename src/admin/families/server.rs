@@ -89,6 +89,9 @@ fn measured(out: &mut Families, labels: &[&str; 2], server: &ServerStatus) {
     for (family, value) in single {
         out.add(family, labels, value);
     }
+    if let Some(limit) = measures.connects_per_second {
+        out.add(&SERVER_RATE_LIMIT, labels, number(limit));
+    }
     out.add_spans(&SERVER_CONNECT_TIME, labels, &measures.connects);
     out.add_spans(&HEALTH_TIME, labels, &measures.checks);
 }

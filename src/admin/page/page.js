@@ -138,8 +138,10 @@
     const vrrp = status.vrrp;
     if (!vrrp || vrrp.vips.length + vrrp.routes.length === 0) return index;
     const host = section("vips", index, "Virtual IPs");
-    const old = (status.process.keeper_heard_ms === null || status.process.keeper_heard_ms >= 2000);
-    write(host.querySelector(".about"), old ? "Last known: the keeper is silent." : "");
+    const old = status.process.keeper_heard_ms === null || status.process.keeper_heard_ms >= 2000;
+    const held = vrrp.vips.some((vip) => vip.held_back !== null);
+    write(host.querySelector(".about"), old ? "Last known: the keeper is silent."
+      : held ? "Held back after a failover, until it is over or lbd failover --cancel." : "");
     const rows = vrrp.vips.map((vip) => [vip.name, [
       vip.name, vip.addresses.join(", "), state(vip.state), holder(vip), span(vip.since_ms), vip.reason,
       vip.effective_priority + (vip.effective_priority === vip.base_priority ? "" : " of " + vip.base_priority),

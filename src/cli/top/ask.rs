@@ -131,9 +131,8 @@ fn of_keeper(outcome: &Outcome) -> Said {
                 good: vips.iter().all(|vip| is_good(vip.result)),
             }
         }
-        // Never ordered from here.
         Outcome::Reload(_) => Said {
-            text: "answered with a reload".to_owned(),
+            text: "the daemon answers another question".to_owned(),
             good: false,
         },
         Outcome::Upgrading(_) => Said {

@@ -93,11 +93,15 @@ pub(super) fn vips(frame: &mut Frame<'_>, area: Rect, top: &Top, looks: &Looks) 
     if area.height == 0 {
         return;
     }
-    let about = match &top.status.vrrp {
-        Some(_) if top.status.keeper_speaks() => String::new(),
-        Some(_) | None => "last known: the keeper is silent".to_owned(),
+    let held_back = top.vips().iter().any(|vip| vip.held_back.is_some());
+    let about = if !top.status.keeper_speaks() {
+        "last known: the keeper is silent"
+    } else if held_back {
+        "held back after a failover: c ends that"
+    } else {
+        ""
     };
-    let inside = panel(frame, area, ("VIPs", Some(Panel::Vips)), &about, top);
+    let inside = panel(frame, area, ("VIPs", Some(Panel::Vips)), about, top);
     let mut rows = Vec::new();
     for (at, vip) in top.vips().iter().enumerate() {
         let has_focus = top.panel == Panel::Vips && at == top.chosen_vip();
@@ -105,16 +109,12 @@ pub(super) fn vips(frame: &mut Frame<'_>, area: Rect, top: &Top, looks: &Looks) 
             (true, _) | (false, Some(_)) => looks.strong,
             (false, None) => looks.bad,
         });
-        let held_back = match vip.held_back {
-            Some(_) => " (held back after a failover)",
-            None => "",
-        };
         let row = Row::new(vec![
             Cell::from(escape(&vip.name)),
             Cell::from(vip.addresses.join(", ")),
             holder,
             Cell::from(short_time(vip.since_ms)),
-            Cell::from(format!("{}{held_back}", escape(&vip.reason))),
+            Cell::from(escape(&vip.reason)),
         ]);
         rows.push(if has_focus {
             row.style(looks.chosen)
@@ -142,12 +142,16 @@ pub(super) fn vips(frame: &mut Frame<'_>, area: Rect, top: &Top, looks: &Looks) 
     }
     let shown = usize::from(inside.height).saturating_sub(1);
     let hidden = skipped(top.chosen_vip(), rows.len(), shown);
+    let addresses = top.vips().iter().map(|vip| vip.addresses.join(", "));
+    let longest = addresses.map(|text| text.chars().count()).max();
+    let longest = u16::try_from(longest.unwrap_or(18)).unwrap_or(u16::MAX);
+    let widest = (area.width / 4).max(18);
     let table = Table::new(
         rows.into_iter().skip(hidden).collect::<Vec<_>>(),
         [
             Constraint::Length(14),
-            Constraint::Length(18),
-            Constraint::Length(12),
+            Constraint::Length(longest.clamp(7, widest)),
+            Constraint::Length(10),
             Constraint::Length(6),
             Constraint::Fill(1),
         ],

@@ -154,3 +154,67 @@ pub(super) fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
     thread::Builder::new().name("signals".into()).spawn(wait)?;
     Ok(ended)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use nix::fcntl::{OFlag, open};
+    use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+    use nix::sys::stat::Mode;
+    use nix::sys::termios::tcgetattr;
+
+    use super::*;
+
+    #[test]
+    #[ignore = "the next test runs it, on a terminal of its own"]
+    fn a_program_that_panics() {
+        let _screen = Screen::take().unwrap();
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_speaks() {
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname_r(&master).unwrap();
+        let slave = open(
+            name.as_str(),
+            OFlag::O_RDWR | OFlag::O_NOCTTY,
+            Mode::empty(),
+        )
+        .unwrap();
+        let before = tcgetattr(&slave).unwrap();
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture"])
+            .arg("cli::top::terminal::tests::a_program_that_panics")
+            .env("RUST_BACKTRACE", "0")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let mut output = File::from(OwnedFd::from(master));
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            // It ends with an error when nobody has the other end any more.
+            output.read_to_end(&mut all).unwrap_or_default();
+            String::from_utf8_lossy(&all).into_owned()
+        });
+        assert!(!child.wait().unwrap().success());
+        let after = tcgetattr(&slave).unwrap();
+        drop(slave);
+        let said = reader.join().unwrap();
+        assert_eq!(after.local_flags, before.local_flags);
+        assert_eq!(after.output_flags, before.output_flags);
+        let taken = said.find("\x1b[?1049h").expect("it was taken");
+        let back = said.find("\x1b[?1049l").expect("it was given back");
+        let spoken = said.find("on purpose").expect("it spoke");
+        assert!(taken < back && back < spoken, "{said:?}");
+    }
+}

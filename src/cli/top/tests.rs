@@ -22,7 +22,6 @@ use crate::ipc::message::{
     ChannelStatus, HeldBack, NodeView, PeerStatus, RouterView, VipStatus, VrrpCounters, VrrpState,
     VrrpStatus,
 };
-use crate::ipc::reload::ReloadStatus;
 
 fn server(number: u64, state: ServerState, seconds: u64) -> ServerStatus {
     ServerStatus {
@@ -104,17 +103,14 @@ fn channel() -> ChannelStatus {
 fn node(seconds: u64) -> Status {
     let vrrp = VrrpStatus {
         vips: vec![vip()],
-        routes: Vec::new(),
         keeper_pid: 5,
         proxy_starts: 1,
-        proxy_starved: 0,
-        proxy_hung: 0,
         realtime: true,
         keeper_version: "0.1.0".to_owned(),
         draining: 0,
         upgrade: None,
         channel: Some(channel()),
-        reload: ReloadStatus::default(),
+        ..VrrpStatus::default()
     };
     Status {
         process: ProcessStatus {

@@ -183,7 +183,7 @@ pub(super) const ADMIN: Section = Section {
 
 pub(super) const METRICS: Section = Section {
     path: "metrics",
-    doc: "The HTTP listener for /metrics, /livez, /readyz and /status.json.",
+    doc: "The HTTP listener for /metrics, /livez, /readyz, the status page at / and /status.json.",
     keys: &[
         Key::new(
             "listen",

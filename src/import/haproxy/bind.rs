@@ -66,7 +66,7 @@ fn extras(parameters: &[&str], id: Id, binds: &mut Binds, work: &mut Work) {
         match word {
             "v4v6" | "v6only" | "defer-accept" | "transparent" => {}
             "name" | "id" | "process" | "thread" | "nbconn" | "shards" | "guid" => {
-                drop(rest.next())
+                rest.next();
             }
             "backlog" => {
                 rest.next();

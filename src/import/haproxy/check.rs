@@ -271,7 +271,9 @@ fn http_rules(view: &View<'_>, http: &mut Http, work: &mut Work) {
                         "ssl" => http.tls = true,
                         "sni" => http.sni = rest.next().map(str::to_owned),
                         "default" | "linger" => {}
-                        "alpn" => drop(rest.next()),
+                        "alpn" => {
+                            rest.next();
+                        }
                         other => {
                             work.ledger.mark(
                                 id,
@@ -291,7 +293,7 @@ fn http_rules(view: &View<'_>, http: &mut Http, work: &mut Work) {
                         "meth" if value == "GET" => {}
                         "meth" => {
                             work.ledger
-                                .mark(id, Fate::Changed, format!("GET instead of {value}"))
+                                .mark(id, Fate::Changed, format!("GET instead of {value}"));
                         }
                         "uri" => path(http, value, id, work),
                         "ver" => {}
@@ -371,11 +373,11 @@ fn transport(params: &Params, sni: Option<&str>, check: &mut Check, work: &mut W
     match (params.value("verify"), file) {
         (Some("none"), _) | (_, None) => {
             check.put("verify", "false".to_owned(), params.id("verify"));
-            if params.value("verify") == Some("required") {
-                if let Some(id) = params.id("verify") {
-                    work.ledger
-                        .mark(id, Fate::Changed, "without a ca-file nothing is verified");
-                }
+            if params.value("verify") == Some("required")
+                && let Some(id) = params.id("verify")
+            {
+                work.ledger
+                    .mark(id, Fate::Changed, "without a ca-file nothing is verified");
             }
             work.trap(
                 "unverified-check",

@@ -181,8 +181,8 @@ pub(super) fn certificate_base(sections: &[Section]) -> Option<String> {
     sections
         .iter()
         .filter(|s| s.kind == "global")
-        .filter_map(of)
-        .last()
+        .rev()
+        .find_map(of)
 }
 
 /// The tables about the process.
@@ -338,10 +338,11 @@ fn target(directive: &Directive, table: &mut Table, work: &mut Work) {
         work.ledger
             .mark(id, Fate::Changed, format!("`{option}` has no meaning here"));
     }
-    if let Some(facility) = rest.first() {
-        if FACILITIES.contains(facility) && target == "syslog" {
-            put(table, "facility", &string(facility), &[id], work);
-        }
+    if let Some(facility) = rest.first()
+        && FACILITIES.contains(facility)
+        && target == "syslog"
+    {
+        put(table, "facility", &string(facility), &[id], work);
     }
     let level = match rest.get(1).copied() {
         Some("emerg" | "alert" | "crit" | "err") => Some("error"),

@@ -1,6 +1,7 @@
 //! haproxy.cfg: `lex` makes sections of it, `view` says which line counts, `global` and `proxy`
-//! translate, with `server`, `check` and `bind` for their parts; `known` lists what needs no key.
+//! translate, with `server`, `backends`, `check` and `bind` for their parts; `known` lists what needs no key.
 
+mod backends;
 mod bind;
 mod check;
 mod global;

@@ -28,13 +28,13 @@ pub(super) fn read(node: &lex::Node, globals: &mut Globals, work: &mut Work) {
             }
             "notification_email" => all(inner, Fate::Changed, MAIL, work),
             "vrrp_version" => {
-                globals.version = inner.word(1).parse().ok().map(|v| Said::new(v, id))
+                globals.version = inner.word(1).parse().ok().map(|v| Said::new(v, id));
             }
             "default_interface" => {
-                globals.interface = Some(Said::new(inner.word(1).to_owned(), id))
+                globals.interface = Some(Said::new(inner.word(1).to_owned(), id));
             }
             "vrrp_mcast_group4" if inner.word(1) == "224.0.0.18" => {
-                work.ledger.mark(id, Fate::Default, "")
+                work.ledger.mark(id, Fate::Default, "");
             }
             name => match garp_key(name.strip_prefix("vrrp_").unwrap_or(name)) {
                 Some(key) => garp(key, inner, &mut globals.garp, work),

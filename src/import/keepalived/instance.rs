@@ -151,7 +151,7 @@ fn line(node: &lex::Node, found: &mut Instance, work: &mut Work) {
             );
         }
         "notify_master" | "notify_backup" | "notify_fault" | "notify_stop" | "notify" => {
-            notify(node, found, work)
+            notify(node, found, work);
         }
         name => match (global::garp_key(name), known(name)) {
             (Some(key), _) => global::garp(key, node, &mut found.garp, work),
@@ -268,31 +268,8 @@ fn addresses(node: &lex::Node, found: &mut Instance, work: &mut Work) {
             continue;
         };
         work.ledger.mark(inner.id, Fate::Exact, "");
-        let mut rest = inner.words.iter().skip(1).map(String::as_str);
-        while let Some(word) = rest.next() {
-            match word {
-                "dev" => {
-                    let device = rest.next().unwrap_or("");
-                    if found
-                        .interface
-                        .as_ref()
-                        .is_some_and(|own| own.value != device)
-                    {
-                        work.ledger.mark(
-                            inner.id,
-                            Fate::Lost,
-                            format!("an address on {device}: lbd holds all on `interface`"),
-                        );
-                    }
-                }
-                "brd" | "broadcast" | "scope" | "label" => {
-                    let value = rest.next().unwrap_or("");
-                    work.ledger
-                        .mark(inner.id, Fate::Changed, format!("without `{word} {value}`"));
-                }
-                "no_track" => {}
-                other => work.ledger.mark(inner.id, Fate::Lost, format!("`{other}`")),
-            }
+        if elsewhere(inner, found, work) {
+            continue;
         }
         found.addresses.push(Said::new(
             Address {
@@ -302,6 +279,35 @@ fn addresses(node: &lex::Node, found: &mut Instance, work: &mut Work) {
             inner.id,
         ));
     }
+}
+
+/// Whether an address is for another interface; the other words behind it are entered.
+fn elsewhere(node: &lex::Node, found: &Instance, work: &mut Work) -> bool {
+    let mut rest = node.words.iter().skip(1).map(String::as_str);
+    while let Some(word) = rest.next() {
+        match word {
+            "dev" => {
+                let device = rest.next().unwrap_or("");
+                if found
+                    .interface
+                    .as_ref()
+                    .is_some_and(|own| own.value != device)
+                {
+                    let why = format!("an address on {device}: write a [vip] of its own");
+                    work.ledger.mark(node.id, Fate::Lost, why);
+                    return true;
+                }
+            }
+            "brd" | "broadcast" | "scope" | "label" => {
+                let value = rest.next().unwrap_or("");
+                work.ledger
+                    .mark(node.id, Fate::Changed, format!("without `{word} {value}`"));
+            }
+            "no_track" => {}
+            other => work.ledger.mark(node.id, Fate::Lost, format!("`{other}`")),
+        }
+    }
+    false
 }
 
 fn tracked(node: &lex::Node, found: &mut Vec<Said<(String, Option<i64>)>>, work: &mut Work) {

@@ -13,7 +13,7 @@ pub(super) struct Node {
     pub(super) id: Id,
     pub(super) words: Vec<String>,
     /// What stands between its braces.
-    pub(super) block: Option<Vec<Node>>,
+    pub(super) block: Option<Vec<Self>>,
 }
 
 impl Node {

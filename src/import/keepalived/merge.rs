@@ -1,36 +1,24 @@
 //! The nodes' halves of each virtual router as one `[vip.NAME]`.
 
-use std::net::IpAddr;
-
 use super::super::Work;
 use super::super::ledger::{Fate, Id};
 use super::super::toml::{Table, comment, key, list, string};
 use super::super::{haproxy, words};
+use super::behaviour::{garp, notify, preempt, sync_group};
 use super::instance::{Address, Auth, Instance};
+use super::nodes::{hosts, nodes, own_interface, rank, usable_interface};
 use super::traps::{self, Rank};
 use super::{File, Said, track};
 
 /// lbd's limits.
 const ADDRESSES_MAX: usize = 20;
-const NODES_MAX: usize = 16;
 /// keepalived's priority where a file has none.
-const PRIORITY: u64 = 100;
+pub(super) const PRIORITY: u64 = 100;
 
 /// The halves of one virtual router, each with its file.
 pub(super) struct Group<'a> {
     pub(super) name: String,
     pub(super) members: Vec<(&'a File, &'a Instance)>,
-}
-
-/// A node as it will stand in the file.
-#[derive(Debug, Clone)]
-struct Host {
-    address: IpAddr,
-    name: Option<String>,
-    priority: u64,
-    interface: Option<String>,
-    min_ttl: Option<u64>,
-    about: String,
 }
 
 /// All tables about virtual routers and what they track.
@@ -100,7 +88,7 @@ fn groups<'a>(files: &'a [File], work: &mut Work) -> Vec<Group<'a>> {
 }
 
 /// What all nodes must say alike: the first one's word, and every line that says it.
-fn agree<T: Clone + PartialEq>(
+pub(super) fn agree<T: Clone + PartialEq>(
     vip: &str,
     what: &str,
     given: &[Option<&Said<T>>],
@@ -128,7 +116,7 @@ fn agree<T: Clone + PartialEq>(
     Some((first.value.clone(), ids))
 }
 
-fn put(table: &mut Table, key: &str, value: &str, ids: &[Id], work: &Work) {
+pub(super) fn put(table: &mut Table, key: &str, value: &str, ids: &[Id], work: &Work) {
     table.put(key, value, comment(&work.ledger, ids));
 }
 
@@ -192,16 +180,6 @@ fn vip(
     std::iter::once(table).chain(notify).collect()
 }
 
-fn rank(host: &Host) -> Rank {
-    Rank {
-        label: host
-            .name
-            .clone()
-            .unwrap_or_else(|| host.address.to_string()),
-        priority: i64::try_from(host.priority).unwrap_or(0),
-    }
-}
-
 /// The virtual addresses, of the family of the first; whether that is IPv6.
 fn addresses(group: &Group<'_>, table: &mut Table, work: &mut Work) -> Option<bool> {
     let all: Vec<&Said<Address>> = group
@@ -256,13 +234,6 @@ fn addresses(group: &Group<'_>, table: &mut Table, work: &mut Work) -> Option<bo
     Some(v6)
 }
 
-fn usable_interface(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
-}
-
 /// The interface, where it is the same on every node.
 fn interface(group: &Group<'_>, table: &mut Table, work: &mut Work) -> bool {
     let given: Vec<Option<&Said<String>>> = group
@@ -295,13 +266,6 @@ fn interface(group: &Group<'_>, table: &mut Table, work: &mut Work) -> bool {
     let ids: Vec<Id> = given.iter().flatten().map(|said| said.id).collect();
     put(table, "interface", &string(first), &ids, work);
     true
-}
-
-fn own_interface<'a>(file: &'a File, instance: &'a Instance) -> Option<&'a Said<String>> {
-    instance
-        .interface
-        .as_ref()
-        .or(file.globals.interface.as_ref())
 }
 
 fn vrid(group: &Group<'_>, table: &mut Table, work: &mut Work) {
@@ -445,344 +409,4 @@ fn authentication(group: &Group<'_>, version: u64, table: &mut Table, work: &mut
             put(table, "auth", &value, &ids, work);
         }
     }
-}
-
-/// A node's address: as somebody said, as its file says, or the one that the others' files leave.
-fn address_of(member: usize, group: &Group<'_>) -> Option<IpAddr> {
-    let said = |(file, i): &(&File, &Instance)| file.address.or(i.source.as_ref().map(|s| s.value));
-    let (own_file, own) = group.members.get(member)?;
-    if let Some(address) = said(&(*own_file, *own)) {
-        return Some(address);
-    }
-    let known: Vec<IpAddr> = group.members.iter().filter_map(said).collect();
-    let own_peers: Vec<IpAddr> = own.peers.iter().flatten().map(|p| p.value).collect();
-    let peers = group
-        .members
-        .iter()
-        .flat_map(|(_, i)| i.peers.iter().flatten().map(|p| p.value));
-    let mut left: Vec<IpAddr> = peers
-        .filter(|p| !known.contains(p) && !own_peers.contains(p))
-        .collect();
-    left.sort();
-    left.dedup();
-    match left.as_slice() {
-        [only] => Some(*only),
-        _ => None,
-    }
-}
-
-fn hosts(
-    group: &Group<'_>,
-    files: &[File],
-    (multicast, v6, shared): (bool, bool, bool),
-    work: &mut Work,
-) -> Vec<Host> {
-    let mut found: Vec<Host> = Vec::new();
-    for (index, (file, instance)) in group.members.iter().enumerate() {
-        let priority = instance
-            .priority
-            .as_ref()
-            .map_or(PRIORITY, |said| said.value);
-        if let Some(said) = &instance.priority {
-            let fits = (2..=255).contains(&said.value);
-            work.ledger.mark(
-                said.id,
-                if fits { Fate::Exact } else { Fate::Changed },
-                if fits { "" } else { "lbd's are 2 to 255" },
-            );
-        }
-        let Some(address) = address_of(index, group).filter(|ip| ip.is_ipv6() == v6) else {
-            let example = if files.len() == 2 {
-                "lb1=ADDRESS,lb2=ADDRESS"
-            } else {
-                "NAME=ADDRESS, one for each file"
-            };
-            work.needs.push(format!(
-                "{} doesn't say which address its node has: add --nodes {example}",
-                work.ledger.place(instance.id)
-            ));
-            continue;
-        };
-        let used = instance
-            .source
-            .as_ref()
-            .filter(|said| said.value == address);
-        if let Some(said) = &instance.source {
-            let fate = if used.is_some() {
-                Fate::Exact
-            } else {
-                Fate::Changed
-            };
-            work.ledger.mark(
-                said.id,
-                fate,
-                if used.is_some() {
-                    ""
-                } else {
-                    "--nodes says otherwise"
-                },
-            );
-        }
-        let ids = [
-            used.map(|said| said.id),
-            instance.priority.as_ref().map(|said| said.id),
-        ];
-        let interface =
-            own_interface(file, instance).filter(|said| !shared && usable_interface(&said.value));
-        found.push(Host {
-            address,
-            name: file.node.clone(),
-            priority: priority.clamp(2, 255),
-            interface: interface.map(|said| said.value.clone()),
-            min_ttl: min_ttl(instance, multicast, v6, work),
-            about: comment(&work.ledger, &ids.into_iter().flatten().collect::<Vec<_>>()),
-        });
-    }
-    strangers(group, &mut found, (v6, multicast), work);
-    found.dedup_by_key(|host| host.address);
-    found.truncate(NODES_MAX);
-    found
-}
-
-fn min_ttl(instance: &Instance, multicast: bool, v6: bool, work: &mut Work) -> Option<u64> {
-    if let Some(said) = &instance.ttl {
-        let fate = if multicast {
-            Fate::NotNeeded
-        } else {
-            Fate::Exact
-        };
-        work.ledger.mark(said.id, fate, "");
-    }
-    let given = instance.ttl.as_ref().map(|said| said.value.clamp(1, 255));
-    // keepalived sends IPv6 by unicast with the kernel's hop limit.
-    given
-        .or(v6.then_some(64))
-        .filter(|ttl| !multicast && *ttl != 255)
-}
-
-/// Peers whose own files nobody gave.
-fn strangers(
-    group: &Group<'_>,
-    found: &mut Vec<Host>,
-    (v6, multicast): (bool, bool),
-    work: &mut Work,
-) {
-    if multicast {
-        return;
-    }
-    for (_, instance) in &group.members {
-        for peer in instance.peers.iter().flatten() {
-            if found.iter().any(|host| host.address == peer.value) {
-                continue;
-            }
-            if peer.value.is_ipv6() != v6 || found.len() >= NODES_MAX {
-                work.ledger.mark(
-                    peer.id,
-                    Fate::Lost,
-                    format!("lbd has {NODES_MAX} nodes at most, of the addresses' family"),
-                );
-                continue;
-            }
-            let own = instance
-                .priority
-                .as_ref()
-                .map_or(PRIORITY, |said| said.value)
-                .clamp(2, 255);
-            let master = instance
-                .state
-                .as_ref()
-                .is_some_and(|said| said.value == "MASTER");
-            let priority = if master {
-                own.saturating_sub(10).max(2)
-            } else {
-                own
-            };
-            traps::guessed(
-                &group.name,
-                &peer.value.to_string(),
-                i64::try_from(priority).unwrap_or(0),
-                work,
-            );
-            work.ledger
-                .mark(peer.id, Fate::Changed, "its priority is a guess");
-            found.push(Host {
-                address: peer.value,
-                name: None,
-                priority,
-                interface: None,
-                min_ttl: v6.then_some(64),
-                about: format!("{}; its priority is a guess", work.ledger.origin(peer.id)),
-            });
-        }
-    }
-}
-
-fn nodes(hosts: &[Host], table: &mut Table) {
-    table.row("nodes = [".to_owned(), String::new());
-    let mut names: Vec<&str> = Vec::new();
-    for host in hosts {
-        let mut fields = Vec::new();
-        if let Some(name) = host.name.as_deref().filter(|name| !names.contains(name)) {
-            names.push(name);
-            fields.push(format!("name = {}", string(name)));
-        }
-        fields.push(format!("address = \"{}\"", host.address));
-        fields.push(format!("priority = {}", host.priority));
-        fields.extend(
-            host.interface
-                .iter()
-                .map(|name| format!("interface = {}", string(name))),
-        );
-        fields.extend(host.min_ttl.iter().map(|ttl| format!("min-ttl = {ttl}")));
-        table.row(
-            format!("  {{ {} }},", fields.join(", ")),
-            host.about.clone(),
-        );
-    }
-    table.row("]".to_owned(), String::new());
-}
-
-fn preempt(group: &Group<'_>, table: &mut Table, work: &mut Work) {
-    let mut never: Vec<Id> = Vec::new();
-    for (file, instance) in &group.members {
-        let Some(id) = instance.nopreempt else {
-            continue;
-        };
-        if instance
-            .state
-            .as_ref()
-            .is_some_and(|said| said.value == "MASTER")
-        {
-            let label = file
-                .node
-                .clone()
-                .unwrap_or_else(|| work.ledger.place(instance.id));
-            work.ledger.mark(
-                id,
-                Fate::NotNeeded,
-                "keepalived ignores it with `state MASTER`",
-            );
-            traps::nopreempt_master(&group.name, &label, work);
-        } else {
-            work.ledger.mark(id, Fate::Exact, "");
-            never.push(id);
-        }
-    }
-    if !never.is_empty() && never.len() < group.members.len() {
-        for id in &never {
-            work.ledger
-                .mark(*id, Fate::Changed, "it holds for every node");
-        }
-    }
-    let given: Vec<_> = group
-        .members
-        .iter()
-        .map(|(_, i)| i.preempt_delay.as_ref())
-        .collect();
-    let delay = agree(&group.name, "preempt_delay", &given, work);
-    if !never.is_empty() {
-        for id in delay.iter().flat_map(|(_, ids)| ids) {
-            work.ledger
-                .mark(*id, Fate::NotNeeded, "with `nopreempt` nothing is delayed");
-        }
-        put(table, "preempt", "false", &never, work);
-    } else if let Some((ms, ids)) = delay {
-        let value = if ms == 0 {
-            "true".to_owned()
-        } else {
-            words::duration(ms.clamp(1_000, 1_000_000))
-        };
-        put(table, "preempt", &value, &ids, work);
-    }
-}
-
-fn garp(group: &Group<'_>, table: &mut Table, work: &mut Work) {
-    let mut fields = Vec::new();
-    let mut ids: Vec<Id> = Vec::new();
-    for name in ["repeat", "delay", "refresh", "interval"] {
-        let said = |(file, i): &(&'_ File, &'_ Instance)| {
-            let own = i.garp.iter().rfind(|(key, _)| *key == name);
-            own.or_else(|| file.globals.garp.iter().rfind(|(key, _)| *key == name))
-                .map(|(_, said)| said.clone())
-        };
-        let given: Vec<Option<Said<String>>> = group.members.iter().map(said).collect();
-        let first = given.iter().flatten().next();
-        if let Some(first) = first {
-            fields.push(format!("{name} = {}", first.value));
-            for other in given.iter().flatten() {
-                if other.value == first.value {
-                    ids.push(other.id);
-                } else {
-                    work.ledger.mark(
-                        other.id,
-                        Fate::Changed,
-                        format!("{} counts", work.ledger.place(first.id)),
-                    );
-                }
-            }
-        }
-    }
-    if !fields.is_empty() {
-        put(
-            table,
-            "garp",
-            &format!("{{ {} }}", fields.join(", ")),
-            &ids,
-            work,
-        );
-    }
-}
-
-fn sync_group(group: &Group<'_>, table: &mut Table, work: &Work) {
-    for (file, instance) in &group.members {
-        for (name, members, id) in &file.groups {
-            if let Some(member) = members.iter().find(|said| said.value == instance.name)
-                && members.len() > 1
-            {
-                put(
-                    table,
-                    "sync-group",
-                    &string(&words::name(name)),
-                    &[*id, member.id],
-                    work,
-                );
-                return;
-            }
-        }
-    }
-}
-
-fn notify(group: &Group<'_>, work: &mut Work) -> Option<Table> {
-    let mut table = Table::new(format!("[vip.{}.notify]", key(&group.name)), String::new());
-    for name in ["active", "backup", "fault", "stop", "any"] {
-        let given: Vec<Option<&Said<Vec<String>>>> = group
-            .members
-            .iter()
-            .map(|(_, i)| {
-                i.notify
-                    .iter()
-                    .rfind(|(key, _)| *key == name)
-                    .map(|(_, said)| said)
-            })
-            .collect();
-        let Some((argv, ids)) = agree(&group.name, "a notify program", &given, work) else {
-            continue;
-        };
-        let argv: Vec<String> = argv.iter().map(|word| string(word)).collect();
-        put(
-            &mut table,
-            name,
-            &format!("[{}]", argv.join(", ")),
-            &ids,
-            work,
-        );
-        if name == "any" {
-            table.put(
-                "keepalived-arguments",
-                "true",
-                "INSTANCE, name, state and priority, as keepalived gives them".to_owned(),
-            );
-        }
-    }
-    (!table.is_empty()).then_some(table)
 }

@@ -1,11 +1,13 @@
 //! keepalived.conf of every node, as one: `lex` makes a tree of each, `instance` and `script` read
 //! it, `global` has what holds for a file, `merge` makes one `[vip.NAME]` of the instances that are
-//! the same virtual router, `traps` says what would not have worked.
+//! the same virtual router, with `nodes`, `track` and `behaviour` for its parts, `traps` says what would not have worked.
 
+mod behaviour;
 mod global;
 mod instance;
 mod lex;
 mod merge;
+mod nodes;
 mod script;
 mod track;
 mod traps;
@@ -162,6 +164,14 @@ fn all(node: &lex::Node, fate: Fate, why: &str, work: &mut Work) {
 }
 
 fn group(node: &lex::Node, file: &mut File, work: &mut Work) {
+    if work.alone {
+        lost(
+            node,
+            "its members differ in what decides elections: lbd moves them one by one",
+            work,
+        );
+        return;
+    }
     work.ledger.mark(node.id, Fate::Exact, "");
     let mut members = Vec::new();
     for inner in node.inside() {

@@ -432,6 +432,8 @@ pub struct ServerStats {
     pub connections_max: u32,
     /// `max-connections` as it applies now; `None`: unlimited.
     pub connections_limit: Option<u32>,
+    /// `connects-per-second`; `None`: as they come.
+    pub connects_per_second: Option<u32>,
     /// Milliseconds since its operational state changed; `None`: no verdict yet.
     pub since_ms: Option<u64>,
     /// How often it went down.
@@ -471,6 +473,7 @@ impl ServerStats {
             connections: slots.used(),
             connections_max: slots.most(),
             connections_limit: dispatch.limit(place),
+            connects_per_second: member.connects_per_second.map(NonZeroU32::get),
             since_ms: server
                 .changed()
                 .map(|changed| millis(now.saturating_duration_since(changed))),

@@ -219,7 +219,10 @@ impl Keeper {
                 found,
                 ..
             } if ours == id => self.answered(now, (asked, id), found, answer),
-            other => {
+            other @ (Phase::Idle
+            | Phase::Reading { .. }
+            | Phase::Preparing { .. }
+            | Phase::Committing { .. }) => {
                 tracing::debug!(id, "answer to a reload that nobody waits for");
                 self.reload.phase = other;
             }
@@ -235,7 +238,10 @@ impl Keeper {
                 report,
                 ..
             } if ours == id => self.end_reload(now, asked, *report),
-            other => self.reload.phase = other,
+            other @ (Phase::Idle
+            | Phase::Reading { .. }
+            | Phase::Preparing { .. }
+            | Phase::Committing { .. }) => self.reload.phase = other,
         }
     }
 

@@ -83,6 +83,9 @@ pub(super) enum Kind {
     Same,
 }
 
+/// The proxies of the new file, checks of new servers, and new checks of servers that stay.
+type Proxies = (Vec<Planned>, Vec<Candidate>, Vec<watchers::Prepared>);
+
 /// What becomes of the access log.
 #[derive(Debug)]
 pub(super) enum AccessPlan {
@@ -206,7 +209,7 @@ impl Control {
     fn plan_proxies(
         &self,
         config: &Config,
-    ) -> Result<(Vec<Planned>, Vec<Candidate>, Vec<watchers::Prepared>), Hindrance> {
+    ) -> Result<Proxies, Hindrance> {
         let in_force = self.shared.in_force();
         let mut problems = Vec::new();
         let (mut planned, mut candidates, mut renewed) = (Vec::new(), Vec::new(), Vec::new());
@@ -263,7 +266,7 @@ impl Control {
         Err(Hindrance::Refused(problems))
     }
 
-    /// Whether a server that comes with the file is to serve at once.
+    /// Whether a server that comes with the file is to take connections at once.
     fn is_in_service(&self, proxy: &Proxy, spec: &ServerSpec) -> bool {
         let note = self.memory.note_of(&proxy.name, &spec.name);
         let word = note.and_then(|note| note.admin);
@@ -273,7 +276,7 @@ impl Control {
             AdminWord::Ready
         };
         let removed = note.is_some_and(|note| note.removed);
-        !removed && word.unwrap_or(start) != AdminWord::Maint
+        !removed && word.unwrap_or(start) == AdminWord::Ready
     }
 
     fn plan_access(&self, old: &Config, new: &Config) -> Result<AccessPlan, Hindrance> {
@@ -453,7 +456,7 @@ mod tests {
         let changed = |checks, sources| Kind::Changed { checks, sources };
         assert_eq!(kind("idle-timeout = \"1m\""), changed(false, false));
         assert_eq!(kind("balance = \"first\""), changed(false, false));
-        assert_eq!(kind("check = \"tls\""), changed(true, false));
+        assert_eq!(kind("check = { interval = \"3s\" }"), changed(true, false));
         assert_eq!(kind("source = \"10.0.0.9\""), changed(true, false));
         assert_eq!(
             kind("proxy-protocol = { send = \"v2\" }"),

@@ -98,6 +98,7 @@ fn the_next_user_of_a_place_begins_with_nothing() {
     assert_eq!(taken(&farm, 4), [0, 0, 1, 1]);
     counters.add_server(0, ServerCount::Connected, 5);
     counters.add_server(1, ServerCount::Connected, 6);
+    counters.connected(0, 100);
     farm.suspect(0);
     farm.remove(0);
     farm.tick(now + Duration::from_secs(5));
@@ -107,7 +108,7 @@ fn the_next_user_of_a_place_begins_with_nothing() {
     farm.tick(now + Duration::from_secs(6));
     farm.tick(now + Duration::from_secs(7));
     assert_eq!(farm.add(&spec("d", 4), Origin::Operator), Ok(0));
-    counters.add_server(0, ServerCount::Connected, 1);
+    counters.connected(0, 200);
     assert!(!farm.take_suspect(0));
     let stats = farm.stats(now);
     let seen: Vec<_> = stats
@@ -116,6 +117,7 @@ fn the_next_user_of_a_place_begins_with_nothing() {
         .map(|s| (s.name.as_str(), s.connections_max, s.totals.connected))
         .collect();
     assert_eq!(seen, [("d", 0, 1), ("b", 2, 6), ("c", 0, 0)]);
+    assert_eq!(stats.servers[0].connects[..3], [0, 1, 0]);
     assert_eq!(farm.address(0), Some("127.0.0.1:4".parse().unwrap()));
 }
 

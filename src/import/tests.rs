@@ -1,3 +1,0 @@
-//! Single facts about the translation; whole files are in tests/import.rs.
-
-use super::*;
