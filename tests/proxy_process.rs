@@ -275,7 +275,7 @@ fn a_proxy_serves_beats_reports_and_stops_on_the_keepers_word() {
     assert_eq!(status.proxies[0].servers[0].state, ServerState::Up);
     assert_eq!(status.headline, "p 1 of 1 servers up");
 
-    keeper.send(&ToProxy::Vrrp(VrrpStatus::default()), &[]);
+    keeper.send(&ToProxy::Vrrp(Box::default()), &[]);
     wait_for("vrrp status", || keeper.status().vrrp);
 
     keeper.send(&ToProxy::Stop { grace_ms: 0 }, &[]);

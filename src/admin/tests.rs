@@ -162,18 +162,13 @@ fn status() -> Status {
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
-            reload: crate::ipc::reload::ReloadStatus::default(),
-            channel: None,
-            routes: Vec::new(),
             vips: vec![vip(VrrpState::Backup)],
             keeper_pid: 4_242,
             proxy_starts: 1,
             proxy_starved: 0,
             proxy_hung: 0,
             realtime: true,
-            keeper_version: "0.1.0".to_owned(),
-            draining: 0,
-            upgrade: None,
+            ..VrrpStatus::default()
         }),
         proxies: vec![ProxyStatus {
             name: "kube-apiserver".to_owned(),

@@ -108,7 +108,7 @@ pub enum ToProxy {
     /// All listeners were sent: start serving.
     ListenersDone,
     /// State of every virtual router; on change and each 500 ms.
-    Vrrp(VrrpStatus),
+    Vrrp(Box<VrrpStatus>),
     /// The VIP leaves this node: reset (RST) every client connection to these addresses.
     ResetLocal(Vec<IpAddr>),
     /// Probe every server at once: whether this node takes the VIP over waits for it.

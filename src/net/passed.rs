@@ -145,12 +145,13 @@ fn try_run_instead(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::IntoRawFd;
 
     #[test]
     fn a_descriptor_is_taken_once_and_only_if_it_is_open() {
         let held = std::fs::File::open("/dev/null").unwrap();
-        let number = leave_open(held.as_fd()).unwrap();
-        std::mem::forget(held);
+        leave_open(held.as_fd()).unwrap();
+        let number = held.into_raw_fd();
         let taken = take(number).unwrap();
         assert_eq!(
             take(number).unwrap_err().kind(),

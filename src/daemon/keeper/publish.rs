@@ -102,7 +102,7 @@ impl Keeper {
             self.note_routes(&status.routes);
             self.notify_manager(now, standing, &status);
             if self.proxy_reads() {
-                self.tell_proxy(now, &ToProxy::Vrrp(status));
+                self.tell_proxy(now, &ToProxy::Vrrp(Box::new(status)));
             }
         }
         self.feed_watchdog(now);

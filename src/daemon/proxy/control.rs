@@ -136,20 +136,18 @@ impl Control {
             listeners,
             vrrp,
             events,
-            column,
-            beside,
+            table,
             config: _,
         } = plan.begin;
         plan.doors.feed().push(events);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
-        let mut board = Board::new(&config, now);
-        let mut machines = machines(&config, now);
+        let (mut board, mut machines) = (Board::new(&config, now), machines(&config, now));
         let mut memory = plan.memory;
         memory.restore(&config, &farms);
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
-        let limits = SharedLimits::new(column, &farms, beside);
+        let limits = SharedLimits::new(table, &farms);
         let access = AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?;
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
@@ -447,7 +445,7 @@ impl Control {
             ToProxy::Shares { .. } => {}
             ToProxy::Share { shared } => self.limits.set(&self.shared.in_force().farms, shared),
             ToProxy::Events(events) => self.doors.feed().push(events),
-            ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
+            ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(*status),
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {
                     tokio::task::spawn_blocking(move || engine.reset_local(&addresses));

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::start::Table;
 use crate::proxy::farm::Farm;
 use crate::proxy::farm::share::Column;
 
@@ -14,13 +15,13 @@ pub(super) struct SharedLimits {
 }
 
 impl SharedLimits {
-    /// Before anything is served. `beside`: another process serves already.
-    pub(super) fn new(column: Option<Column>, farms: &[Arc<Farm>], beside: bool) -> Self {
+    /// Before anything is served.
+    pub(super) fn new(table: Table, farms: &[Arc<Farm>]) -> Self {
         let mut limits = Self {
-            column,
+            column: table.column,
             shared: false,
         };
-        if beside {
+        if table.beside {
             limits.set(farms, true);
         } else if let Some(Column { shares, column }) = &limits.column {
             shares.be_alone(*column);

@@ -23,6 +23,15 @@ use crate::proxy::pp;
 /// A proxy process that no keeper wants for this long ends.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);
 
+/// The table of limits, as the keeper handed it over.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// This process's part of it.
+    pub(super) column: Option<Column>,
+    /// Other processes have theirs.
+    pub(super) beside: bool,
+}
+
 /// Everything the keeper handed over.
 #[derive(Debug)]
 pub(super) struct Begin {
@@ -35,9 +44,8 @@ pub(super) struct Begin {
     pub(super) vrrp: Option<VrrpStatus>,
     /// What happened before this process was there.
     pub(super) events: Vec<Event>,
-    /// The limits that it keeps together with other processes, and whether there are others now.
-    pub(super) column: Option<Column>,
-    pub(super) beside: bool,
+    /// The limits that it keeps together with other processes.
+    pub(super) table: Table,
 }
 
 /// Finds the keeper and takes over what it hands out.
@@ -79,7 +87,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut listeners = Listeners::new();
     let mut vrrp = None;
     let mut events = Vec::new();
-    let (mut column, mut beside) = (None, false);
+    let mut table = Table::default();
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
@@ -105,13 +113,12 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     listeners,
                     vrrp,
                     events,
-                    column,
-                    beside,
+                    table,
                 });
             }
-            ToProxy::Vrrp(status) => vrrp = Some(status),
-            ToProxy::Shares { column: own } => column = shares(own, fds)?,
-            ToProxy::Share { shared } => beside = shared,
+            ToProxy::Vrrp(status) => vrrp = Some(*status),
+            ToProxy::Shares { column: own } => table.column = shares(own, fds)?,
+            ToProxy::Share { shared } => table.beside = shared,
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
