@@ -374,6 +374,8 @@ impl Keeper {
                     workers.iter().map(|tick| (tick.tid, tick.age_ms)).collect();
                 self.supervise(now, Input::Heartbeat(&ticks));
             }
+            // In the order of the file that counts no longer.
+            ToKeeper::Serving(_) if self.reload.is_half_done() => {}
             ToKeeper::Serving(reports) => {
                 let settle = self.supervisor.is_overdue(now);
                 self.board.report(&reports, settle);

@@ -396,7 +396,7 @@ impl Control {
         match event {
             Event::Message(message, fds) => {
                 self.shared.changing().keeper_heard = Some(clock::now());
-                self.on_message(message, fds);
+                self.on_message(*message, fds);
             }
             Event::Lost(error) => {
                 self.keeper = Tie::Lost;

@@ -115,6 +115,11 @@ impl Reload {
         }
     }
 
+    /// Whether the keeper has changed over, and the proxy has not said so yet.
+    pub(super) const fn is_half_done(&self) -> bool {
+        matches!(self.phase, Phase::Committing { .. })
+    }
+
     const fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
     }
