@@ -206,10 +206,7 @@ impl Control {
     }
 
     /// A farm for each proxy, and the checks of servers that need a new one.
-    fn plan_proxies(
-        &self,
-        config: &Config,
-    ) -> Result<Proxies, Hindrance> {
+    fn plan_proxies(&self, config: &Config) -> Result<Proxies, Hindrance> {
         let in_force = self.shared.in_force();
         let mut problems = Vec::new();
         let (mut planned, mut candidates, mut renewed) = (Vec::new(), Vec::new(), Vec::new());
