@@ -370,3 +370,51 @@ fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     });
     assert!(accepted >= answered, "{accepted} of {answered}");
 }
+
+#[test]
+fn tracks_scripts_and_routes_come_and_go() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("reload-tracks");
+    let (lb1, _lb2) = pair_of(&lab, &folder, PAIR);
+    let script = |name: &str, command: &str| {
+        format!("[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\n")
+    };
+    let tracked = |scripts: &str| {
+        let all = format!("track = [\"proxy:p\", {scripts}]\npreempt = false");
+        PAIR.replace("preempt = false", &all)
+    };
+    let one = tracked("\"script:good\"") + &script("good", "/bin/true");
+    reload(&lb1, &one);
+    lb1.wait_log("track script succeeds script=good");
+    // Before the other in the file: each keeps its own verdict.
+    let two = tracked("\"script:bad\", \"script:good\"")
+        + &script("bad", "/bin/false")
+        + &script("good", "/bin/true");
+    reload(&lb1, &two);
+    lb1.wait_log("track script fails script=bad");
+    wait_for("lb2 to take over", SOON, || {
+        (lab.holds("lb2") && !lab.holds("lb1")).then_some(())
+    });
+    assert!(!lb1.log().contains("track script fails script=good"));
+    let route =
+        "[vip.any]\nannounce = \"route\"\naddress = \"10.1.1.10\"\nwithdraw-grace = \"off\"\n";
+    reload(&lb1, &(PAIR.to_owned() + route));
+    wait_for("lb1 to be fit again", SOON, || {
+        lb1.status()
+            .contains("\"effective_priority\":200")
+            .then_some(())
+    });
+    let on_lo = || {
+        let name = lab.name("lb1");
+        let args = ["-n", &name, "-o", "addr", "show", "dev", "lo"];
+        let shown = Command::new("ip").args(args).output().unwrap();
+        text(&shown.stdout).contains("10.1.1.10/")
+    };
+    wait_for("the route", SOON, || on_lo().then_some(()));
+    reload(&lb1, PAIR);
+    wait_for("the route to go", SOON, || (!on_lo()).then_some(()));
+    // Nothing of it is left in what the node tells.
+    wait_for("no route in the status", SOON, || {
+        lb1.status().contains("\"routes\":[]").then_some(())
+    });
+}
