@@ -61,6 +61,7 @@ mod retire;
 mod settings;
 mod sockets;
 mod stall;
+mod token;
 mod transfer;
 mod wake;
 mod worker;

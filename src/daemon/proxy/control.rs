@@ -17,9 +17,9 @@ use super::access::{Access, AccessLog};
 use super::clients::Clients;
 use super::discoveries;
 use super::limits::Limits;
-use super::link::{Event, Link, Tie};
+use super::link::{Event, Tie};
 use super::memory::Memory;
-use super::news::{News, groups};
+use super::news::News;
 use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
 use super::placement::Workers;
 use super::reload::{Reload, Sandbox};
@@ -27,16 +27,15 @@ use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::servers;
 use super::setup::{alarm, as_operators_left_it, first_verdicts_within, machines, restore};
 use super::shelf::{Shelf, Writer};
-use super::start::{Begin, hello, read_text};
+use super::start::Begin;
 use super::watchers::Watchers;
 use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::admin::{Order, Orders, Source};
-use crate::config;
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::health::probe::Probe;
 use crate::health::task::Finding;
-use crate::ipc::message::{ToKeeper, ToProxy, Welcome};
+use crate::ipc::message::ToProxy;
 use crate::net::clock;
 use crate::proxy::dispatch::verdicts::Checked;
 use crate::proxy::engine::{Engine, EngineOptions, Listeners, Placement};
@@ -50,8 +49,6 @@ const TICK: Duration = Duration::from_millis(250);
 const SUSPICION_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// SIGTERM to this process alone.
 const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
-/// A new keeper serves another configuration.
-const GRACE_ON_OTHER_CONFIG: Duration = Duration::from_secs(10);
 /// Findings on their way to this loop; the health tasks wait when it is full.
 const FINDINGS_MAX: usize = 64;
 
@@ -454,42 +451,9 @@ impl Control {
         }
     }
 
-    /// A new keeper has taken this process over; one with another file wants another process.
-    fn on_adopted(&mut self, welcome: Welcome, fds: Vec<OwnedFd>) {
-        match read_text(fds) {
-            Ok(text) if config::digest(&text) == self.digest => {
-                tracing::info!("taken over by a new keeper");
-            }
-            Ok(_) => {
-                tracing::info!("configuration of the new keeper differs");
-                self.stop(GRACE_ON_OTHER_CONFIG, "other configuration");
-            }
-            Err(error) => tracing::warn!(%error, "configuration of the new keeper is unreadable"),
-        }
-        let mut changing = self.shared.changing();
-        changing.generation = welcome.generation;
-        changing.node = welcome.node;
-        changing.config_path = welcome.config_path;
-    }
-
-    /// Hello, and the listening sockets back.
-    async fn offer_adoption(&self, link: &Link) -> io::Result<()> {
-        let serving = self.stopping.is_none();
-        let hello = ToKeeper::Hello(hello(self.digest, serving));
-        link.send(&hello, &[]).await?;
-        let notes = ToKeeper::Notes(self.memory.all());
-        link.send(&notes, &[]).await?;
-        if let Some(engine) = self.shared.engine.get() {
-            for (message, fds) in groups(&engine.listeners()) {
-                link.send(&message, &fds).await?;
-            }
-        }
-        link.send(&ToKeeper::ListenersDone, &[]).await
-    }
-
     /// Stops accepting, lets connections finish, then ends the loop. A second call can only
     /// shorten the first one's grace.
-    fn stop(&mut self, grace: Duration, reason: &'static str) {
+    pub(super) fn stop(&mut self, grace: Duration, reason: &'static str) {
         let elapsed_ms = grace.as_millis();
         tracing::info!(reason, elapsed_ms, "stopping");
         self.shared.changing().serving = false;

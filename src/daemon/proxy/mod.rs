@@ -8,11 +8,12 @@
 //! operators' commands on their way to it, `watchers` are the health
 //! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
 //! outlasts a reboot; `discoveries` takes in those that are found at run time; `force` is the configuration in force,
-//! `reload` replaces it). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! `reload` replaces it; `adoption` is what a process does that outlived its keeper). `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
+mod adoption;
 mod clients;
 mod control;
 mod discoveries;
