@@ -228,6 +228,9 @@ mod tests {
         script.handle(at(base, 600), done);
         assert_eq!(script.handle(at(base, 700), Input::Lost), [None, None]);
         assert_eq!(script.deadline(), at(base, 2_510));
+        // Nor is anything begun that nobody is there for, even when it is due.
+        assert_eq!(script.handle(at(base, 2_600), Input::Lost), [None, None]);
+        assert!(!script.is_running());
     }
 
     #[test]
