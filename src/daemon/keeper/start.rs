@@ -28,6 +28,15 @@ pub(super) fn workers(config: &Config) -> usize {
     workers.map_or_else(cpus::usable, |workers| usize::from(workers.get()))
 }
 
+/// This node's part of each VIP.
+fn locals(args: &KeeperArgs) -> Result<Vec<local::LocalVip>, KeeperError> {
+    if args.config.vips.is_empty() {
+        return Ok(Vec::new());
+    }
+    let facts = netlink::host_facts().map_err(KeeperError::Facts)?;
+    local::resolve(&args.config, &facts, args.node.as_deref()).map_err(KeeperError::Local)
+}
+
 /// Names the failed step.
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> KeeperError {
     move |source| KeeperError::System { what, source }
@@ -62,13 +71,7 @@ impl Keeper {
                 .map_err(system("epoll instance"))?;
         }
         let state = dir.read().unwrap_or_default();
-        let locals = if args.config.vips.is_empty() {
-            Vec::new()
-        } else {
-            let facts = netlink::host_facts().map_err(KeeperError::Facts)?;
-            local::resolve(&args.config, &facts, args.node.as_deref())
-                .map_err(KeeperError::Local)?
-        };
+        let locals = locals(&args)?;
         let routers = routers::Routers::open(&locals, &state, &epoll, &args.config)?;
         let peers = peers::Peers::open(&args.config, &locals, &routers, clock::now());
         let routes = route::Routes::open(&args.config, &epoll, clock::now())?;

@@ -146,16 +146,9 @@ impl Control {
             limits: plan.limits,
         };
         let changing = Changing {
-            board,
-            known,
             vrrp,
-            keeper_heard: Some(now),
-            generation: welcome.generation,
-            node: welcome.node,
-            config_path: welcome.config_path,
-            serving: false,
             removed: memory.removed(),
-            paces: crate::admin::pace::Paces::default(),
+            ..Changing::new(board, known, welcome, now)
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {

@@ -22,7 +22,7 @@ use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
 use crate::discovery::known::Known;
 use crate::health::board::Board;
-use crate::ipc::message::VrrpStatus;
+use crate::ipc::message::{VrrpStatus, Welcome};
 use crate::log;
 use crate::net::clock;
 use crate::proxy::engine::Engine;
@@ -59,6 +59,24 @@ pub(super) struct Changing {
     pub(super) removed: Vec<(String, String)>,
     /// Rates and averages.
     pub(super) paces: Paces,
+}
+
+impl Changing {
+    /// At the start, the keeper having said `welcome` just now.
+    pub(super) fn new(board: Board, known: Known, welcome: Welcome, now: Instant) -> Self {
+        Self {
+            board,
+            known,
+            vrrp: None,
+            keeper_heard: Some(now),
+            generation: welcome.generation,
+            node: welcome.node,
+            config_path: welcome.config_path,
+            serving: false,
+            removed: Vec::new(),
+            paces: Paces::default(),
+        }
+    }
 }
 
 /// What a [`Shared`] is made of.
