@@ -15,12 +15,14 @@
 
 mod adoption;
 mod command;
+mod door;
 mod events;
 mod forgotten;
 mod groups;
 mod handover;
 mod health;
 mod interfaces;
+mod leaving;
 mod link;
 mod listeners;
 mod notifier;
