@@ -149,7 +149,9 @@ fn unknown_name(names: &[String], vrrp: &VrrpStatus) -> Option<String> {
 fn render(outcome: &Outcome, args: &FailoverArgs) -> String {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Reload(_) => return "the daemon answers another question\n".to_owned(),
+        Outcome::Reload(_) | Outcome::Log(_) => {
+            return "the daemon answers another question\n".to_owned();
+        }
         Outcome::Refused(why) => return format!("refused: {}\n", escape(why)),
         Outcome::Unknown(why) => {
             return format!("nobody knows how it ended: {}\n", escape(why));
@@ -206,7 +208,11 @@ pub(super) fn line(vip: &VipOutcome) -> String {
 fn verdict(outcome: &Outcome, all: bool) -> u8 {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Refused(_) | Outcome::Unknown(_) | Outcome::Reload(_) | Outcome::Upgrading(_) => {
+        Outcome::Refused(_)
+        | Outcome::Unknown(_)
+        | Outcome::Reload(_)
+        | Outcome::Log(_)
+        | Outcome::Upgrading(_) => {
             return FAILURE;
         }
     };
