@@ -171,8 +171,8 @@ fn the_dashboard_is_whole() {
     strings(&dashboard, "expr", &mut expressions);
     for expression in expressions {
         for used in expression.split('$').skip(1) {
-            let end = used.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-            let name = &used[..end.unwrap_or(used.len())];
+            let mut parts = used.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            let name = parts.next().unwrap();
             assert!(variables.contains(&name), "{name} in {expression}");
         }
     }

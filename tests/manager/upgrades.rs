@@ -129,9 +129,9 @@ fn restarted() {
 
 fn restarted_alone() {
     let text = lab::config(SEED);
-    let vip = text.find("[vip.").expect("a VIP");
-    let proxy = text.find("[proxy.").expect("a proxy");
-    let config = format!("{}{}", &text[..vip], &text[proxy..]);
+    let (before, rest) = text.split_once("[vip.").expect("a VIP");
+    let (_, proxy) = rest.split_once("[proxy.").expect("a proxy");
+    let config = format!("{before}[proxy.{proxy}");
     let pair = Pair::new();
     let began = clock::now();
     let node = &pair.lab.nodes[LB2];
