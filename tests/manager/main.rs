@@ -18,6 +18,7 @@ mod lab;
 
 mod faults;
 mod manners;
+mod measured;
 mod service;
 mod unit;
 mod upgrades;
@@ -27,6 +28,12 @@ use std::process::ExitCode;
 use lab::cases::Case;
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [manners::CASES, faults::CASES, upgrades::CASES].concat();
+    let cases: Vec<Case> = [
+        manners::CASES,
+        faults::CASES,
+        upgrades::CASES,
+        measured::CASES,
+    ]
+    .concat();
     lab::cases::run("manager", &cases)
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -152,6 +152,20 @@ impl Service {
         }
     }
 
+    /// `systemctl reload` with this lb.toml: what the unit's command answers.
+    pub fn reload(&self, config: &str) -> Output {
+        let unit = Unit::shipped();
+        let mut words = unit.required("ExecReload").split(' ');
+        assert_eq!(words.next(), Some("/usr/bin/lbd"));
+        let mut command = Command::new(PROGRAM);
+        command.args(words);
+        let done = self.host.run(|| {
+            fs::write(CONFIG, config)?;
+            command.output()
+        });
+        done.expect("the host can be entered").expect("it runs")
+    }
+
     /// Puts another program in the place of the unit's, as a package manager does: the new file takes
     /// the old one's name.
     pub fn install(&self, program: &Path) {
@@ -230,7 +244,7 @@ fn prepare(unit: &Unit, config: &str) -> Connection {
     fs::create_dir("/run/bin").expect("/run can be written");
     let (none, room) = (MsFlags::empty(), Some("mode=755,size=512m"));
     mount(Some("tmpfs"), "/run/bin", Some("tmpfs"), none, room).expect("root may mount");
-    install(Path::new(env!("CARGO_BIN_EXE_lbd")));
+    install(&super::lab::lbd());
     let socket = UnixDatagram::bind(NOTIFY).expect("/run can be written");
     fs::set_permissions(NOTIFY, fs::Permissions::from_mode(0o666)).expect("it is ours");
     setsockopt(&socket, sockopt::PassCred, &true).expect("the kernel names senders");

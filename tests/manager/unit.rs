@@ -10,6 +10,7 @@ pub const OBEYED: &[&str] = &[
     "Type",
     "NotifyAccess",
     "ExecStart",
+    "ExecReload",
     "KillMode",
     "Restart",
     "RestartSec",
