@@ -91,7 +91,10 @@ fn strings<'a>(value: &'a serde_json::Value, key: &str, found: &mut Vec<&'a str>
         serde_json::Value::Array(list) => {
             list.iter().for_each(|value| strings(value, key, found));
         }
-        _ => {}
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
     }
 }
 

@@ -94,6 +94,7 @@ impl Drop for Scratch {
 
 /// Why `value` does not fit `schema`. Every word of the schema must be known here, so that none is
 /// passed over.
+#[expect(clippy::too_many_lines, reason = "one arm per word of JSON Schema")]
 fn misfit(root: &Value, schema: &Value, value: &Value) -> Option<String> {
     let rules = schema.as_object().unwrap();
     rules.iter().find_map(|(rule, given)| {
@@ -167,9 +168,10 @@ fn misfit(root: &Value, schema: &Value, value: &Value) -> Option<String> {
                 let mut others = value.as_object()?.iter().filter(|(name, _)| {
                     known.is_none_or(|known| known.get(name.as_str()).is_none())
                 });
-                match given {
-                    Value::Bool(false) => others.next().map(|(name, _)| format!("no key {name}")),
-                    schema => others.find_map(|(_, value)| misfit(root, schema, value)),
+                if *given == Value::Bool(false) {
+                    others.next().map(|(name, _)| format!("no key {name}"))
+                } else {
+                    others.find_map(|(_, value)| misfit(root, given, value))
                 }
             }
             "propertyNames" => {
@@ -470,4 +472,91 @@ fn the_version_says_what_this_build_is() {
     assert!(long.starts_with("lbd 0.1.0\ntarget:    "), "{long}");
     assert!(long.contains("\ncommit:    "), "{long}");
     assert_eq!(printed(&["-V"]), "lbd 0.1.0\n");
+}
+
+// --- doctor, and the exit code of a daemon that isn't there ----------------------------------------
+
+#[test]
+fn whoever_asks_a_daemon_that_is_not_there_ends_with_69() {
+    let nobody = "/nonexistent/admin.sock";
+    for arguments in [
+        ["status", "--socket", nobody, "", ""],
+        ["events", "--socket", nobody, "", ""],
+        ["failover", "--socket", nobody, "", ""],
+        ["drain", "--socket", nobody, "kube/a", ""],
+        ["ready", "--socket", nobody, "kube/a", ""],
+        ["maint", "--socket", nobody, "kube/a", ""],
+        ["weight", "--socket", nobody, "kube/a", "5"],
+    ] {
+        let arguments: Vec<&str> = arguments
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect();
+        let output = lbd(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(69), "{arguments:?}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn doctor_works_without_a_daemon_and_its_exit_code_says_whether_something_failed() {
+    let scratch = Scratch::new("doctor");
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = held.local_addr().unwrap();
+    let write = |name: &str, text: String| {
+        let path = scratch.0.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let told = |path: &str| {
+        let socket = scratch.0.join("admin.sock");
+        let socket = socket.to_str().unwrap();
+        let output = lbd(&["doctor", path, "--socket", socket, "-o", "json"]);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document)
+    };
+    let has = |document: &Value, check: &str, state: &str, words: &str| {
+        let mut checks = document["checks"].as_array().unwrap().iter();
+        checks.any(|one| {
+            let found = one["found"].as_str().unwrap();
+            one["check"] == check && one["state"] == state && found.contains(words)
+        })
+    };
+    let proxy = |listen: &str| {
+        format!(
+            "[metrics]\nlisten = \"off\"\n[proxy.a]\nlisten = \"{listen}\"\nbackends = [\"{server}\"]\n"
+        )
+    };
+    // Port 0 can't be written; one that was just free will do.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (exit, well) = told(&write("well.toml", proxy(&free.to_string())));
+    assert_eq!(
+        (exit, &well["ok"]),
+        (Some(0), &Value::Bool(true)),
+        "{well:#}"
+    );
+    assert!(has(&well, "server", "ok", "ready"), "{well:#}");
+    assert!(has(&well, "port", "ok", "free"), "{well:#}");
+    assert!(
+        has(&well, "daemon", "not-checked", "no lbd answers"),
+        "{well:#}"
+    );
+
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = other.local_addr().map(|addr| (other, addr)).unwrap();
+    let (exit, taken) = told(&write("taken.toml", proxy(&other.1.to_string())));
+    assert_eq!(exit, Some(1));
+    let me = format!("(pid {})", std::process::id());
+    assert!(has(&taken, "port", "failed", &me), "{taken:#}");
+
+    let (exit, broken) = told(&write("broken.toml", "[proxy.a\n".to_owned()));
+    assert_eq!(exit, Some(1));
+    assert!(has(&broken, "config", "failed", "E0001"), "{broken:#}");
+    let (exit, none) = told("/nonexistent/lb.toml");
+    assert_eq!(exit, Some(1));
+    assert!(has(&none, "config", "failed", "cannot read"), "{none:#}");
 }

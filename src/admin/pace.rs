@@ -91,9 +91,11 @@ impl Sum {
         else {
             return average;
         };
+        if fresh == 0 {
+            return average;
+        }
         let whole = self.0.min(AVERAGED);
         match whole.checked_sub(fresh) {
-            _ if fresh == 0 => average,
             None | Some(0) => micros / fresh,
             Some(rest) => (average.saturating_mul(rest).saturating_add(micros)) / whole,
         }

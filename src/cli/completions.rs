@@ -29,14 +29,14 @@ enum Shell {
 }
 
 /// Prints them.
-pub(super) fn run(args: &CompletionsArgs, grammar: Command) -> u8 {
+pub(super) fn run(args: &CompletionsArgs, grammar: &Command) -> u8 {
     match out(&text(args.shell, grammar)) {
         Ok(()) => Exit::Success.code(),
         Err(_closed) => FAILURE,
     }
 }
 
-fn text(shell: Shell, grammar: Command) -> String {
+fn text(shell: Shell, grammar: &Command) -> String {
     let known = match shell {
         Shell::Bash => Known::Bash,
         Shell::Zsh => Known::Zsh,

@@ -41,8 +41,8 @@ struct Page {
 }
 
 /// Prints a page, or writes all.
-pub(super) fn run(args: &ManArgs, grammar: Command) -> u8 {
-    let pages = pages(visible(grammar));
+pub(super) fn run(args: &ManArgs, grammar: &Command) -> u8 {
+    let pages = pages(&visible(grammar));
     if let Some(directory) = &args.directory {
         return match write(&pages, directory) {
             Ok(()) => Exit::Success.code(),
@@ -70,7 +70,7 @@ pub(super) fn run(args: &ManArgs, grammar: Command) -> u8 {
 }
 
 /// The grammar without what only lbd itself uses.
-pub(super) fn visible(grammar: Command) -> Command {
+pub(super) fn visible(grammar: &Command) -> Command {
     let kept: Vec<Command> = grammar
         .get_subcommands()
         .filter(|command| !command.is_hide_set())
@@ -91,7 +91,7 @@ pub(super) fn visible(grammar: Command) -> Command {
         .subcommands(kept)
 }
 
-fn pages(grammar: Command) -> Vec<Page> {
+fn pages(grammar: &Command) -> Vec<Page> {
     let mut all = vec![Page {
         name: "lb.toml".to_owned(),
         section: 5,

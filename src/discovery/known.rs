@@ -461,4 +461,32 @@ mod tests {
         let mut scene = Scene::new();
         assert_eq!(scene.found(9, &[1]), (News::Nothing, None));
     }
+
+    #[test]
+    fn sources_that_stay_keep_what_they_found_and_late_words_of_those_that_left_are_not_heard() {
+        let mut scene = Scene::new();
+        scene.found(0, &[2]);
+        scene.found(1, &[3]);
+        let text = TEXT.replace("backends-file = \"/etc/lbd/b.json\"\n", "");
+        let after = load(&text).unwrap();
+        scene.now += Duration::from_secs(1);
+        let late = scene.now;
+        scene.now += Duration::from_secs(1);
+        let update = scene.known.change(0, &after.proxies[0], scene.now);
+        let named = |servers: Vec<Server>| servers.into_iter().map(|s| s.name).collect();
+        assert_eq!(Some(named(update.servers)), names(&[3]));
+        // The file was number 0, which now is x.example.
+        let word = Finding {
+            proxy: 0,
+            source: 0,
+            outcome: Ok(servers(&[9])),
+            at: late,
+        };
+        assert_eq!(scene.known.record(word), (News::Nothing, None));
+        assert_eq!(scene.found(0, &[4]), (News::Changed, names(&[4])));
+        // An address that `backends` has from here on is no discovered server any more.
+        let mut fixed = after.proxies[0].clone();
+        fixed.servers = servers(&[4]);
+        assert_eq!(scene.known.change_fixed(0, &fixed).servers, []);
+    }
 }

@@ -27,7 +27,7 @@ pub fn bucket(micros: u64) -> usize {
 
 /// The bounds, in seconds, ascending.
 pub fn bounds() -> impl Iterator<Item = f64> {
-    (0..BOUNDS).map(|place| Duration::from_micros(1 << (place + FIRST_BIT as usize)).as_secs_f64())
+    (0..BOUNDS).map(|place| Duration::from_micros((1 << FIRST_BIT) << place).as_secs_f64())
 }
 
 /// Spans, counted.
@@ -95,12 +95,11 @@ mod tests {
 
     #[test]
     fn the_bounds_are_those_that_buckets_are_found_by() {
-        let bounds: Vec<f64> = bounds().collect();
+        let micros = |bound| u64::try_from(Duration::from_secs_f64(bound).as_micros()).unwrap();
+        let bounds: Vec<u64> = bounds().map(micros).collect();
         assert_eq!(bounds.len(), 18);
-        assert!((bounds[0] - 0.000_128).abs() < 1e-12);
-        assert!((bounds[17] - 16.777_216).abs() < 1e-12);
-        for (place, bound) in bounds.iter().enumerate() {
-            let micros = (bound * 1e6).round() as u64;
+        assert_eq!((bounds[0], bounds[17]), (128, 16_777_216));
+        for (place, micros) in bounds.into_iter().enumerate() {
             assert_eq!((bucket(micros), bucket(micros + 1)), (place, place + 1));
         }
     }

@@ -28,6 +28,7 @@ use super::settings::{Settings, deadline, micros, next_look};
 use super::sockets::Sockets;
 use super::termination::{Cause, Termination};
 use super::timer::{Due, Entry, Wheel};
+pub(super) use super::token::Token;
 use crate::net::epoll::{Epoll, Event, Events, Interest};
 use crate::net::{clock, tcp};
 
@@ -37,37 +38,6 @@ const TICK: u64 = 50_000;
 const EVENTS: usize = 256;
 /// log2 of a timer tick in microseconds: about 4 ms.
 const TIMER_SHIFT: u32 = 12;
-
-/// What an event's token names: the upper half says which table, the lower half the place in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
-    Client(u32),
-    Server(u32),
-    Listener(u32),
-    Bell,
-}
-
-impl Token {
-    pub(super) fn pack(self) -> u64 {
-        match self {
-            Self::Client(slot) => u64::from(slot),
-            Self::Server(sock) => 1 << 32 | u64::from(sock),
-            Self::Listener(index) => 2 << 32 | u64::from(index),
-            Self::Bell => 3 << 32,
-        }
-    }
-
-    pub(super) fn unpack(token: u64) -> Option<Self> {
-        let place = u32::try_from(token & u64::from(u32::MAX)).ok()?;
-        match token >> 32 {
-            0 => Some(Self::Client(place)),
-            1 => Some(Self::Server(place)),
-            2 => Some(Self::Listener(place)),
-            3 => Some(Self::Bell),
-            _ => None,
-        }
-    }
-}
 
 /// One worker's world.
 #[derive(Debug)]
@@ -337,6 +307,7 @@ impl Worker {
                 Message::Census(census) => {
                     self.local_ends.answer(&self.conns, self.now, &census);
                 }
+                Message::Lookup(lookup, from) => self.look_up(&lookup, from),
                 Message::Reshape(shape) => self.reshape(&shape),
                 Message::EndProxy(proxy) => self.end_proxy(proxy),
                 Message::Stop(deadline) => self.stop(deadline),
@@ -484,14 +455,6 @@ impl Worker {
     pub(super) fn conn_and_settings(&self, slot: u32) -> Option<(&Conn, &Settings)> {
         let conn = self.conn(slot)?;
         Some((conn, self.proxies.get(usize::from(conn.proxy))?))
-    }
-
-    pub(super) fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
-        self.conns
-            .iter()
-            .filter(|(_, conn)| conn.state != State::Dead && wanted(conn))
-            .filter_map(|(slot, _)| u32::try_from(slot).ok())
-            .collect()
     }
 }
 

@@ -131,7 +131,7 @@ fn sigterm_ends_every_process_and_a_second_keeper_is_refused() {
     assert!(node.log().contains("another lbd runs"));
     wait_served(address);
     node.signal_keeper(Signal::SIGHUP);
-    node.wait_log("reload is not supported yet");
+    node.wait_log("configuration reloaded result=unchanged");
     node.signal_keeper(Signal::SIGTERM);
     assert_eq!(node.exit_code(), Some(0));
     assert!(node.proxies().is_empty());

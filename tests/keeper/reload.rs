@@ -4,10 +4,15 @@
 use super::node::{Client, Folder, Node, SOON, ask, echo, enter, wait_for};
 use super::pair::{Lab, PAIR, pair_of};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use lbd::net::clock;
 use nix::sys::signal::Signal;
 
 fn lbd(node: &Node, arguments: &[&str]) -> Output {
@@ -244,4 +249,124 @@ fn a_vip_that_leaves_the_file_is_handed_over_first() {
     wait_for("lb1 to take part again", SOON, || {
         lb1.status().contains("\"state\":\"backup\"").then_some(())
     });
+}
+
+/// One connection that stays: words go out and come back, in order, until it is told to stop.
+fn stream(address: SocketAddr, stop: &AtomicBool) -> std::io::Result<u64> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut words = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(&words.to_be_bytes())?;
+        let mut back = [0; 8];
+        stream.read_exact(&mut back)?;
+        if u64::from_be_bytes(back) != words {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        words += 1;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(words)
+}
+
+/// Further connections at this pace until it is told to stop: answered, and what went wrong.
+fn paced(address: SocketAddr, every: Duration, stop: &AtomicBool) -> (u32, Vec<String>) {
+    let (mut answered, mut failed) = (0, Vec::new());
+    let mut next = clock::now();
+    while !stop.load(Ordering::Relaxed) {
+        match ask(address) {
+            Ok(()) => answered += 1,
+            Err(error) => failed.push(error.to_string()),
+        }
+        next += every;
+        thread::sleep(next.saturating_duration_since(clock::now()));
+    }
+    (answered, failed)
+}
+
+const VIP: &str = "10.9.0.100:6443";
+const RELOADS: u32 = 20;
+const STREAMS: usize = 50;
+/// Each of three clients, so 300 connections a second in all.
+const PACE: Duration = Duration::from_millis(10);
+
+#[test]
+fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("reload-load");
+    let (lb1, lb2) = pair_of(&lab, &folder, PAIR);
+    let inside = lab.name("lb1");
+    let second = thread::spawn(move || {
+        enter(&inside);
+        TcpListener::bind("127.0.0.1:7444").unwrap()
+    });
+    echo(second.join().unwrap());
+    let proxy = lb1.proxy();
+    let became = lb2.log().matches("to=Active").count();
+    let ups = lb1.log().matches("server up").count();
+    let stop = Arc::new(AtomicBool::new(false));
+    let namespace = lab.name("cl");
+    let stopped = Arc::clone(&stop);
+    let clients = thread::spawn(move || {
+        enter(&namespace);
+        let address: SocketAddr = VIP.parse().unwrap();
+        let streams: Vec<_> = (0..STREAMS)
+            .map(|_| {
+                let stop = Arc::clone(&stopped);
+                thread::spawn(move || stream(address, &stop))
+            })
+            .collect();
+        let paced: Vec<_> = (0..3)
+            .map(|_| {
+                let stop = Arc::clone(&stopped);
+                thread::spawn(move || paced(address, PACE, &stop))
+            })
+            .collect();
+        (streams, paced)
+    });
+    let (streams, paced) = clients.join().unwrap();
+    for round in 0..RELOADS {
+        let changed = match round % 4 {
+            0 => PAIR.replace(
+                "\"127.0.0.1:7443\"]",
+                "\"127.0.0.1:7443\", \"127.0.0.1:7444\"]",
+            ),
+            1 => PAIR.replace(
+                "backends",
+                "idle-timeout = \"30m\"\nslowstart = \"1s\"\nbackends",
+            ),
+            2 => PAIR.replace("preempt = false", "preempt = \"9s\"\ngarp = { repeat = 2 }"),
+            _ => PAIR.to_owned(),
+        };
+        let said = reload(&lb1, &changed);
+        assert!(said.contains(": applied in "), "{said}");
+        thread::sleep(Duration::from_millis(150));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for stream in streams {
+        assert!(stream.join().unwrap().unwrap() > 50);
+    }
+    let mut answered = 0;
+    for client in paced {
+        let (good, failed) = client.join().unwrap();
+        answered += good;
+        assert_eq!(failed, [""; 0]);
+    }
+    println!("{answered} connections answered during {RELOADS} reloads");
+    assert!(answered > 300, "{answered}");
+    // In the process that was there: with its connections, counters and verdicts.
+    assert_eq!(lb1.proxy(), proxy);
+    let log = lb1.log();
+    let further = u32::try_from(log.matches("server up").count() - ups).unwrap();
+    assert!(further <= RELOADS / 4, "the added server alone: {further}");
+    assert_eq!(log.matches("server down").count(), 0);
+    assert!(lab.holds("lb1"));
+    assert_eq!(lb2.log().matches("to=Active").count(), became);
+    let accepted = wait_for("the count of connections", SOON, || {
+        let status = lb1.status();
+        let rest = status.split("\"accepted\":").nth(1)?.to_owned();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().ok()
+    });
+    assert!(accepted >= answered, "{accepted} of {answered}");
 }

@@ -16,6 +16,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod doctor;
 mod imported;
 mod lbd_pair;
 mod migration;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         scrape::CASES,
         strangers::CASES,
         transparent::CASES,
+        doctor::CASES,
     ]
     .concat();
     lab::cases::run("netns", &cases)

@@ -14,6 +14,7 @@ use lbd::net::{clock, tcp};
 use lbd::proxy::dispatch::verdicts::Checked;
 use lbd::proxy::farm::Farm;
 use lbd::proxy::reshape::{Group, Shape};
+use lbd::proxy::roster::Origin;
 use lbd::proxy::server::AdminState;
 
 use super::lab::{
@@ -166,6 +167,49 @@ fn servers_come_and_go_and_those_that_stay_keep_health_counters_and_orders() {
         got[usize::from(greeted(lab.addr).0)] += 1;
     }
     assert!(got[0] >= 1 && got[1] == 0, "{got:?}");
+}
+
+#[test]
+fn a_server_that_an_operator_added_becomes_the_files_when_the_file_names_it() {
+    let backends = [Backend::echo(0), Backend::echo(1)];
+    let lab = Lab::start(proxy(vec![server(backends[0].addr)]), 1);
+    let place = lab.farm.add(&server(backends[1].addr), Origin::Operator);
+    let place = place.unwrap();
+    lab.farm.set_up(place, true, clock::now());
+    for _ in 0..6 {
+        greeted(lab.addr);
+    }
+    lab.settle();
+    let id = lab.farm.member(place).unwrap().id;
+    reload(&lab, |p| p.servers.push(weighted(backends[1].addr, 2)));
+    let member = lab.farm.member(place).unwrap();
+    assert_eq!((member.id, member.origin), (id, Origin::File));
+    let stats = lab.stats();
+    let own = stats.servers.iter().find(|s| s.place == place).unwrap();
+    assert_eq!((own.weight, own.totals.connected), (2, 3));
+    // And goes with the file.
+    reload(&lab, |p| p.servers.truncate(1));
+    assert_eq!(lab.stats().servers.len(), 1);
+    for _ in 0..4 {
+        assert_eq!(greeted(lab.addr).0, 0);
+    }
+}
+
+#[test]
+fn the_last_server_that_serves_stays_until_another_one_is_ready() {
+    let backends = [Backend::echo(0), Backend::echo(1)];
+    let lab = Lab::start(proxy(vec![server(backends[0].addr)]), 1);
+    let mut config = Proxy::clone(&lab.farm.config());
+    config.servers = vec![server(backends[1].addr)];
+    lab.farm.set_config(&Arc::new(config.clone()));
+    let done = lab.farm.reconcile_file(&config.servers);
+    assert_eq!(done.held, [backends[0].addr.to_string()]);
+    assert_eq!(greeted(lab.addr).0, 0);
+    lab.farm.set_up(1, true, clock::now());
+    let done = lab.farm.reconcile_file(&config.servers);
+    assert_eq!(done.removed, [backends[0].addr.to_string()]);
+    assert!(done.is_settled());
+    assert_eq!(greeted(lab.addr).0, 1);
 }
 
 #[test]

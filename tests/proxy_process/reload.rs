@@ -268,6 +268,51 @@ fn orders_of_operators_stand_through_a_reload_and_the_access_log_comes_on() {
 }
 
 #[test]
+fn sources_of_servers_come_and_go_with_the_file() {
+    let (a, b) = (echo(), echo());
+    let mut keeper = Keeper::start("sources");
+    let found = keeper.dir.join("found.json");
+    std::fs::write(&found, format!("[{{\"targets\": [\"{b}\"]}}]")).unwrap();
+    let (listener, address) = front();
+    let file = format!("backends-file = \"{}\"", found.display());
+    let with = format!(
+        "{HEAD}{}",
+        proxy("p", address, &format!("a = \"{a}\""), &file)
+    );
+    let without = format!("{HEAD}{}", proxy("p", address, &format!("a = \"{a}\""), ""));
+    keeper.bring_up(&with, listener);
+    let names = |keeper: &Keeper| -> Vec<String> {
+        let status = keeper.status();
+        let up = |s: &&lbd::admin::status::ServerStatus| s.state == ServerState::Up;
+        let servers = status.proxies[0].servers.iter().filter(up);
+        servers.map(|s| s.name.clone()).collect()
+    };
+    let (one, both) = (["a".to_owned()], ["a".to_owned(), b.to_string()]);
+    wait_for("discovery", || (names(&keeper) == both).then_some(()));
+    keeper.reload(1, &without, Vec::new());
+    assert_eq!(names(&keeper), one);
+    assert!(keeper.status().proxies[0].discovery.is_empty());
+    keeper.reload(2, &with, Vec::new());
+    wait_for("discovery", || (names(&keeper) == both).then_some(()));
+    // The file names it itself: it is the same server as before.
+    let named = proxy(
+        "p",
+        address,
+        &format!("a = \"{a}\"\n\"{b}\" = \"{b}\""),
+        &file,
+    );
+    keeper.reload(3, &format!("{HEAD}{named}"), Vec::new());
+    let status = keeper.status();
+    let server = &status.proxies[0].servers[1];
+    assert_eq!(
+        (server.name.as_str(), server.origin.as_str()),
+        (b.to_string().as_str(), "file")
+    );
+    assert_eq!(server.state, ServerState::Up);
+    assert_eq!(server.transitions, 0);
+}
+
+#[test]
 fn a_check_by_other_rules_keeps_the_verdict_until_it_says_otherwise() {
     let a = echo();
     let mut keeper = Keeper::start("rules");

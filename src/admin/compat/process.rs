@@ -21,7 +21,7 @@ rows! { ROWS of Status, [];
     Gauge "haproxy_process_max_session_rate" "The most connections accepted in a second by one proxy." rate_max;
     Gauge "haproxy_process_limit_session_rate" "0: no limit." none;
     Gauge "haproxy_process_listeners" "Addresses that proxies listen at." listeners;
-    Gauge "haproxy_process_jobs" "Client connections and addresses listened at." |s| number(s.process.connections) + listeners(s);
+    Gauge "haproxy_process_jobs" "Client connections and addresses listened at." jobs;
     Counter "haproxy_process_dropped_logs_total" "Log lines that could not be delivered." |s| number(s.process.log_dropped.saturating_add(s.process.access_log_dropped));
     Counter "haproxy_process_bytes_out_total" "Bytes to clients." bytes_out;
     Gauge "haproxy_process_max_memory_bytes" "0: no limit of lbd's own." none;
@@ -97,6 +97,14 @@ fn rate_max(status: &Status) -> f64 {
 }
 
 fn listeners(status: &Status) -> f64 {
+    number(addresses(status))
+}
+
+fn jobs(status: &Status) -> f64 {
+    number(status.process.connections.saturating_add(addresses(status)))
+}
+
+fn addresses(status: &Status) -> u64 {
     let all: usize = status.proxies.iter().map(|proxy| proxy.listen.len()).sum();
-    number(u64::try_from(all).unwrap_or(u64::MAX))
+    u64::try_from(all).unwrap_or(u64::MAX)
 }

@@ -72,7 +72,7 @@ fn measured(out: &mut Families, labels: &[&str; 2], server: &ServerStatus) {
         (&SERVER_BACKUP, flag(measures.backup)),
         (&SERVER_DOWNS, number(measures.downs)),
         (&SERVER_DOWN_TIME, seconds_from_ms(measures.down_ms)),
-        (&SERVER_SHARE, number(measures.share_percent) / 100.0),
+        (&SERVER_SHARE, ratio(measures.share_percent)),
         (&SERVER_ATTEMPTS, number(measures.attempts)),
         (&SERVER_RETRIES, number(measures.retries)),
         (&SERVER_ASKED, number(measures.asked)),
@@ -94,4 +94,9 @@ fn measured(out: &mut Families, labels: &[&str; 2], server: &ServerStatus) {
     }
     out.add_spans(&SERVER_CONNECT_TIME, labels, &measures.connects);
     out.add_spans(&HEALTH_TIME, labels, &measures.checks);
+}
+
+#[expect(clippy::float_arithmetic, reason = "Prometheus has no percents")]
+fn ratio(percent: u64) -> f64 {
+    number(percent) / 100.0
 }

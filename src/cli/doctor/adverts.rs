@@ -289,7 +289,7 @@ fn split_ipv6(packet: &[u8]) -> Option<Datagram<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::cli::doctor::report::State;
@@ -333,7 +333,7 @@ mod tests {
 
     fn clock() -> Clock {
         Clock {
-            at: Instant::now(),
+            at: crate::net::clock::now(),
             wall: Duration::from_secs(1_800_000_000),
         }
     }

@@ -2,13 +2,14 @@
 //! with and without a running daemon, and changes nothing. Each check ends as ok, warning, failed or
 //! not checked, with what it comes from and what helps.
 //!
-//! `report` tells, `adverts` and `answers` judge what the LAN says (all pure); `host`, `ports`,
+//! `report` tells, `adverts`, `answers` and `peers` judge what is heard (all pure); `host`, `ports`,
 //! `sandbox`, `lan` and `servers` look. No policy of the daemon lives here.
 
 mod adverts;
 mod answers;
 mod host;
 mod lan;
+mod peers;
 mod ports;
 mod report;
 mod sandbox;
@@ -25,7 +26,7 @@ use super::explain::Output;
 use super::reach::{FAILURE, Reach};
 use super::{CONFIG_PATH, Exit, check, color, out, run::read, talk};
 use crate::admin::protocol::{AskError, ask_status};
-use crate::admin::status::Status;
+use crate::admin::status::{Status, short_time};
 use crate::config::local::{self, HostFacts, LocalVip};
 use crate::config::model::Config;
 use crate::config::{self, Problem};
@@ -97,6 +98,15 @@ impl Facts {
         let vrrp = self.status.as_ref()?.vrrp.as_ref()?;
         vrrp.vips.iter().find(|vip| vip.name == name)
     }
+
+    /// The process ids of the running daemon, as it says.
+    fn processes(&self) -> Vec<u32> {
+        let Some(status) = &self.status else {
+            return Vec::new();
+        };
+        let keeper = status.vrrp.as_ref().map(|vrrp| vrrp.keeper_pid);
+        keeper.into_iter().chain([status.process.pid]).collect()
+    }
 }
 
 /// Looks, tells, and says with which code to exit.
@@ -113,7 +123,8 @@ pub(super) fn run(args: &DoctorArgs) -> u8 {
     };
     let time = args.listen.unwrap_or_else(|| lan::patience(&facts));
     if args.output == Output::Text && !facts.locals.is_empty() {
-        talk(&format!("listening for {} ms …", time.as_millis()));
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        talk(&format!("listening for {} …", short_time(ms)));
     }
     // The LAN takes its time, the servers theirs.
     let (heard, asked) = thread::scope(|scope| {
@@ -147,13 +158,20 @@ fn gather(args: &DoctorArgs, findings: &mut Vec<Finding>) -> io::Result<Facts> {
     let path = args.file.clone().unwrap_or_else(|| CONFIG_PATH.into());
     let host = netlink::host_facts()?;
     let links = Netlink::open()?.links()?;
-    let config = configuration(&path, args.node.as_deref(), &host, findings);
+    let mut of_daemon = Vec::new();
+    let status = daemon(args, &path, &mut of_daemon);
+    let of_status = status
+        .as_ref()
+        .and_then(|status| status.process.node.clone());
+    let node = args.node.clone().or(of_status);
+    let config = configuration(&path, node.as_deref(), &host, findings);
+    findings.extend(of_daemon);
     let locals = config.iter().flat_map(|config| &config.vips);
     let locals = locals
-        .filter_map(|vip| local::one(vip, &host, args.node.as_deref()).ok())
+        .filter_map(|vip| local::one(vip, &host, node.as_deref()).ok())
         .collect();
     Ok(Facts {
-        status: daemon(args, &path, config.is_some(), findings),
+        status,
         path,
         config,
         host,
@@ -181,13 +199,19 @@ fn configuration(
         }
     };
     let parsed = check::here(&text, host, node);
-    for problem in &parsed.problems {
-        findings.push(of_problem(&shown, problem));
-    }
-    if parsed.problems.is_empty() {
+    // Who holds a port is a check of its own.
+    let problems = || {
+        parsed
+            .problems
+            .iter()
+            .filter(|problem| problem.code != "W0309")
+    };
+    findings.extend(problems().map(|problem| of_problem(&shown, problem)));
+    if problems().next().is_none() {
         findings.push(Finding::ok("config", &shown, "accepted without a word"));
     }
-    parsed.config
+    // What only this machine has against it doesn't keep its ports and servers from being looked at.
+    parsed.config.or_else(|| config::parse(&text).config)
 }
 
 fn of_problem(path: &str, problem: &Problem) -> Finding {
@@ -212,12 +236,8 @@ fn of_problem(path: &str, problem: &Problem) -> Finding {
 }
 
 /// What the running daemon says of itself.
-fn daemon(
-    args: &DoctorArgs,
-    path: &Path,
-    readable: bool,
-    findings: &mut Vec<Finding>,
-) -> Option<Status> {
+fn daemon(args: &DoctorArgs, path: &Path, findings: &mut Vec<Finding>) -> Option<Status> {
+    let readable = read(path).is_ok_and(|text| text.parse::<toml::Table>().is_ok());
     let reach = Reach::new(args.socket.clone(), readable.then(|| path.to_owned()));
     let socket = reach.socket().ok()?;
     let shown = socket.display().to_string();
@@ -230,6 +250,10 @@ fn daemon(
                 Finding::warning("daemon", &shown, problem.clone())
                     .remedy("`lbd status` and `lbd events` say more")
             }));
+            let channel = status.vrrp.as_ref().and_then(|vrrp| vrrp.channel.as_ref());
+            if let Some(channel) = channel {
+                findings.extend(peers::findings(channel, &status.process.version));
+            }
             Some(status)
         }
         Err(error @ AskError::Unreachable { .. }) => {

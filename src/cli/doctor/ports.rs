@@ -52,7 +52,10 @@ fn one(facts: &Facts, listen: Listen) -> Finding {
         .map(|(name, pid)| format!("{name} (pid {pid})"))
         .collect();
     let list = list.join(", ");
-    let lbd = holders.iter().any(|(name, _)| name == "lbd");
+    let own = facts.processes();
+    let lbd = holders
+        .iter()
+        .any(|(name, pid)| name == "lbd" || own.contains(pid));
     match (runs, list.as_str()) {
         (true, "") => Finding::ok(CHECK, &subject, "taken, by lbd as it seems"),
         (true, _) if lbd => Finding::ok(CHECK, &subject, format!("held by {list}")),
@@ -88,11 +91,26 @@ fn holders(port: u16) -> BTreeSet<(String, u32)> {
         if let Some(pid) = pid
             && has_one_of(&process.path(), &inodes)
         {
-            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            holders.insert((name.trim().to_owned(), pid));
+            holders.insert((program(&process.path()), pid));
         }
     }
     holders
+}
+
+/// What a process runs: its program's file, or what it calls itself.
+pub(super) fn program(process: &Path) -> String {
+    let file = fs::read_link(process.join("exe")).ok();
+    let file = file
+        .as_deref()
+        .and_then(Path::file_name)
+        .and_then(|name| name.to_str());
+    match file {
+        Some(name) => name.trim_end_matches(" (deleted)").to_owned(),
+        None => {
+            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            name.trim().to_owned()
+        }
+    }
 }
 
 /// Whether a process has one of these sockets open.

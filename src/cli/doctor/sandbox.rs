@@ -1,8 +1,10 @@
 //! Which rights the running processes really have, as the kernel tells in /proc/PID/status.
 
 use std::fs;
+use std::path::Path;
 
 use super::Facts;
+use super::ports::program;
 use super::report::Finding;
 
 const CHECK: &str = "sandbox";
@@ -50,8 +52,9 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 fn rights(pid: u32) -> Result<Rights, String> {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
     let text = read("status").map_err(|error| format!("/proc/{pid} can't be read: {error}"))?;
-    let name = read("comm").unwrap_or_default();
-    if name.trim() != "lbd" {
+    let name = program(Path::new(&format!("/proc/{pid}")));
+    // The proxy calls itself by how it was started: through /proc/self/exe.
+    if name != "lbd" && name != "exe" {
         return Err(format!(
             "process {pid} is not lbd here: it runs in a container"
         ));
@@ -89,10 +92,15 @@ fn judge(who: &str, rights: Result<Rights, String>, permitted: u64, filtered: bo
             .cause("it holds more rights than it needs: they could not be dropped")
             .remedy("run it by the unit as shipped; its log says at the start what could not be dropped");
     }
-    if !rights.no_new_privs || (filtered && rights.seccomp != 2) {
+    if filtered && (!rights.no_new_privs || rights.seccomp != 2) {
         return Finding::warning(CHECK, who, text)
             .cause("this kernel or container doesn't offer all of the sandbox")
             .remedy("a kernel with CONFIG_SECCOMP_FILTER; a container that permits seccomp(2)");
+    }
+    if !rights.no_new_privs {
+        return Finding::warning(CHECK, who, text)
+            .cause("it was not started by the unit as shipped, which sets NoNewPrivileges")
+            .remedy("systemd/lbd.service; in a container `allowPrivilegeEscalation: false`");
     }
     Finding::ok(CHECK, who, text)
 }

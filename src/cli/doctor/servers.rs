@@ -38,7 +38,7 @@ async fn all(config: &Config) -> Vec<Finding> {
         .iter()
         .flat_map(|proxy| proxy.servers.iter().map(move |server| (proxy, server)));
     for (place, (proxy, server)) in servers.enumerate() {
-        let subject = format!("{} {} ({})", proxy.name, server.name, server.check_address);
+        let subject = subject(proxy, server);
         if server.disabled {
             let why = "`disabled` in the file";
             findings.push((place, Finding::not_checked(CHECK, &subject, why)));
@@ -62,8 +62,17 @@ async fn all(config: &Config) -> Vec<Finding> {
     findings.into_iter().map(|(_, finding)| finding).collect()
 }
 
+/// Proxy and server, with the address unless that is its name.
+fn subject(proxy: &Proxy, server: &Server) -> String {
+    let address = server.check_address.to_string();
+    if server.name == address {
+        return format!("{} {address}", proxy.name);
+    }
+    format!("{} {} ({address})", proxy.name, server.name)
+}
+
 fn probe(proxy: &Proxy, server: &Server) -> Result<Probe, Box<Finding>> {
-    let subject = format!("{} {}", proxy.name, server.name);
+    let subject = subject(proxy, server);
     let probe = Probe::new(&proxy.check, server.check_address, Path::new(CLUSTER_CA));
     let probe = probe.map_err(|error| {
         let text = crate::cli::chain(&error);
@@ -98,11 +107,15 @@ fn told(subject: &str, report: &Report, unverified: bool) -> Finding {
                 .cause("it answers, and says that it takes no clients, or can't be trusted")
                 .remedy("see its log; for an API server: `kubectl get --raw /readyz?verbose` there")
         }
-        Verdict::Unresponsive(reason) => {
-            Finding::failed(CHECK, subject, format!("no sign of life: {reason}"))
-                .cause("it is down, listens elsewhere, or a firewall stands between")
-                .remedy("from here: `nc -vz ADDRESS PORT`; there: `ss -ltn`")
-        }
+        Verdict::Unresponsive(reason) => Finding::failed(
+            CHECK,
+            subject,
+            format!("no sign of life: {reason}"),
+        )
+        .cause("it is down, listens elsewhere, or a firewall stands between")
+        .remedy(
+            "see whether its process runs and listens (`ss -ltn` there), and what firewalls do",
+        ),
     }
 }
 

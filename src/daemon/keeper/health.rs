@@ -352,4 +352,33 @@ mod tests {
         board.report(&report(false, 0, 1), false);
         assert_eq!(board.usable_servers(&vip), Some(3));
     }
+
+    #[test]
+    fn what_is_known_of_a_proxy_follows_it_to_its_place_in_another_file() {
+        let proxy = |name: &str| {
+            format!(
+                "[proxy.{name}]\nlisten = \"127.0.0.1:{}\"\nbackends = [\"127.0.0.1:1\"]\n",
+                name.len() + 7_000
+            )
+        };
+        let file = |names: &[&str]| {
+            let text: String = names.iter().map(|name| proxy(name)).collect();
+            crate::config::load(&text).unwrap()
+        };
+        let (old, new) = (file(&["a", "bb", "ccc"]), file(&["dddd", "ccc", "a"]));
+        let mut board = Board::new(3);
+        let report = |usable, probe_epoch| ProxyServing {
+            probed: true,
+            usable,
+            probe_epoch,
+        };
+        board.report(&[report(1, 7), report(0, 8), report(3, 9)], false);
+        board.carry(&old, &new);
+        let known: Vec<_> = board
+            .proxies
+            .iter()
+            .map(|one| (one.usable, one.epoch))
+            .collect();
+        assert_eq!(known, [(None, 0), (Some(3), 9), (Some(1), 7)]);
+    }
 }

@@ -374,6 +374,8 @@ impl Keeper {
                     workers.iter().map(|tick| (tick.tid, tick.age_ms)).collect();
                 self.supervise(now, Input::Heartbeat(&ticks));
             }
+            // In the order of the file that counts no longer.
+            ToKeeper::Serving(_) if self.reload.is_half_done() => {}
             ToKeeper::Serving(reports) => {
                 let settle = self.supervisor.is_overdue(now);
                 self.board.report(&reports, settle);
@@ -383,7 +385,7 @@ impl Keeper {
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
             ToKeeper::Notes(notes) => self.proxies.notes = Some(notes),
-            ToKeeper::Note(event) => self.note_server(&event),
+            ToKeeper::Note(event) => self.note_happening(&event),
             ToKeeper::Clients { first, last, flows } => {
                 self.peers.set_clients(first, last, &flows);
             }

@@ -111,7 +111,7 @@ pub(super) enum Tie {
 
 /// What came from the tie.
 pub(super) enum Event {
-    Message(ToProxy, Vec<OwnedFd>),
+    Message(Box<ToProxy>, Vec<OwnedFd>),
     Lost(io::Error),
     Found(Link),
 }
@@ -120,7 +120,7 @@ impl Tie {
     pub(super) async fn next(&mut self, path: &Path) -> Event {
         match self {
             Self::Connected(link) => match link.receive().await {
-                Ok((message, fds)) => Event::Message(message, fds),
+                Ok((message, fds)) => Event::Message(Box::new(message), fds),
                 Err(error) => Event::Lost(error),
             },
             Self::Lost => loop {

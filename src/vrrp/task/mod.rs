@@ -92,7 +92,7 @@ impl VirtualRouter {
         now: Instant,
         resume: Option<Resume>,
     ) -> Result<Self, OpenError> {
-        let mut router = Self::opened(members, netlink, now)?;
+        let mut router = Self::opened(members, &netlink, now)?;
         router.begin(now, resume.as_ref());
         Ok(router)
     }
@@ -100,14 +100,14 @@ impl VirtualRouter {
     /// With its sockets, before it takes part.
     fn opened(
         members: &[LocalVip],
-        netlink: SharedNetlink,
+        netlink: &SharedNetlink,
         now: Instant,
     ) -> Result<Self, OpenError> {
         let first = same_nodes(members)?;
         let machine = Machine::new(settings(first), now);
         let opened = members
             .iter()
-            .map(|local| Member::open(local, Rc::clone(&netlink)));
+            .map(|local| Member::open(local, Rc::clone(netlink)));
         let members = opened.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             others: others(&members),

@@ -53,7 +53,7 @@ impl VirtualRouter {
     /// [`OpenError`].
     pub fn prepare(
         members: &[LocalVip],
-        netlink: SharedNetlink,
+        netlink: &SharedNetlink,
         now: Instant,
     ) -> Result<Self, OpenError> {
         Self::opened(members, netlink, now)

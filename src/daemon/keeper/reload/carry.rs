@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::config::local::LocalVip;
 use crate::config::model::{self, Config, Node, TrackTarget};
 use crate::daemon::keeper::health::Names;
+use crate::daemon::keeper::notifier::Notifier;
 use crate::daemon::keeper::notify::Notifiers;
 use crate::daemon::keeper::routers::Routers;
 use crate::daemon::keeper::scripts::Scripts;
@@ -84,7 +85,7 @@ fn copy<T: Clone>(from: &[T], was: usize, to: &mut [T], at: usize) {
 impl Notifiers {
     /// Each `[vip.NAME]` keeps what was told of it.
     pub(super) fn carry(&mut self, old: &Config, new: &Config, locals: &[LocalVip]) {
-        let runs = self.all.iter().map(|one| one.runs()).max().unwrap_or(0);
+        let runs = self.all.iter().map(Notifier::runs).max().unwrap_or(0);
         let mut before: Vec<_> = std::mem::take(&mut self.all)
             .into_iter()
             .map(Some)

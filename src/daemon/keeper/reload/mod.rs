@@ -115,6 +115,11 @@ impl Reload {
         }
     }
 
+    /// Whether the keeper has changed over, and the proxy has not said so yet.
+    pub(super) const fn is_half_done(&self) -> bool {
+        matches!(self.phase, Phase::Committing { .. })
+    }
+
     const fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
     }
@@ -216,7 +221,10 @@ impl Keeper {
                 found,
                 ..
             } if ours == id => self.answered(now, (asked, id), found, answer),
-            other => {
+            other @ (Phase::Idle
+            | Phase::Reading { .. }
+            | Phase::Preparing { .. }
+            | Phase::Committing { .. }) => {
                 tracing::debug!(id, "answer to a reload that nobody waits for");
                 self.reload.phase = other;
             }
@@ -232,7 +240,10 @@ impl Keeper {
                 report,
                 ..
             } if ours == id => self.end_reload(now, asked, *report),
-            other => self.reload.phase = other,
+            other @ (Phase::Idle
+            | Phase::Reading { .. }
+            | Phase::Preparing { .. }
+            | Phase::Committing { .. }) => self.reload.phase = other,
         }
     }
 

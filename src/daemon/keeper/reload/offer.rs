@@ -32,7 +32,7 @@ impl Keeper {
         self.reload.last += 1;
         let id = self.reload.last;
         if !self.proxies.is_connected() {
-            return self.decide(now, asked, found, Way::Next);
+            return self.decide(now, asked, found, &Way::Next);
         }
         match self.send_offer(id, &found) {
             Ok(()) => {
@@ -94,10 +94,10 @@ impl Keeper {
         answer: PrepareAnswer,
     ) {
         match answer {
-            PrepareAnswer::Ready => self.decide(now, asked, found, Way::InPlace(id)),
+            PrepareAnswer::Ready => self.decide(now, asked, found, &Way::InPlace(id)),
             PrepareAnswer::NeedsNewProcess { why } => {
                 self.abort(now, id);
-                self.decide(now, asked, found, Way::Successor(why));
+                self.decide(now, asked, found, &Way::Successor(why));
             }
             PrepareAnswer::Refused { problems } => {
                 self.abort(now, id);
@@ -118,9 +118,9 @@ impl Keeper {
     }
 
     /// Everybody could: now, or never if this was a dry run.
-    fn decide(&mut self, now: Instant, asked: Asked, found: Box<Found>, way: Way) {
+    fn decide(&mut self, now: Instant, asked: Asked, found: Box<Found>, way: &Way) {
         let ready = self.ready(now, &found);
-        let problems = match &way {
+        let problems = match way {
             Way::Successor(why) => vec![format!("takes a new proxy process: {why}")],
             Way::InPlace(_) | Way::Next => Vec::new(),
         };
@@ -128,7 +128,7 @@ impl Keeper {
             Ok(ready) if !asked.dry_run => ready,
             other => {
                 if let Way::InPlace(id) = way {
-                    self.abort(now, id);
+                    self.abort(now, *id);
                 }
                 // What routers that will not be had made for themselves.
                 let other = other.map(drop);
@@ -146,7 +146,7 @@ impl Keeper {
                 return self.end_reload(now, asked, report);
             }
         };
-        let id = match &way {
+        let id = match way {
             Way::InPlace(id) => Some(*id),
             Way::Successor(_) | Way::Next => None,
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::config::diff::{self, Change, Rights};
-use crate::config::local::{self, LocalVip};
+use crate::config::local::{self, HostFacts, LocalVip};
 use crate::config::model::{Config, Listen, Proxy};
 use crate::config::{self, Host, View};
 use crate::health::files;
@@ -119,63 +119,33 @@ fn look(question: Question) -> Result<Box<Found>, Unfit> {
     if text == old_text {
         return Err(Unfit::Same);
     }
-    let failed = |problem: String| Unfit::Failed {
-        changes: Vec::new(),
-        problem,
-    };
+    let failed = |changes, problem| Unfit::Failed { changes, problem };
     let facts = netlink::host_facts().map_err(|error| {
-        failed(format!(
-            "this machine's addresses cannot be listed: {error}"
-        ))
+        let problem = format!("this machine's addresses cannot be listed: {error}");
+        failed(Vec::new(), problem)
     })?;
-    let ours: BTreeSet<u16> = listens(&old).map(|listen| port(*listen)).collect();
-    let host = Host {
-        facts: &facts,
-        file_exists: &Path::exists,
-        key_problem: &|path| keyfile::read(path).err().map(|error| error.to_string()),
-        check_flaws: &files::flaws,
-        trouble: &|path, user| program::prepare(path, user).err(),
-        port_held: &|listen| !ours.contains(&port(listen)) && tcp::is_held(listen),
-        node: node.as_deref(),
-    };
-    let parsed = config::examine(&text, View::Here(host));
-    let shown = path.to_string_lossy();
-    let mut diagnostics = config::render(&parsed.problems, &shown, &text, false);
-    cut(&mut diagnostics, DIAGNOSTICS_MAX);
-    let Some(config) = parsed.config else {
-        return Err(Unfit::Refused {
-            changes: Vec::new(),
-            problems: Vec::new(),
-            diagnostics,
-        });
-    };
+    let (config, diagnostics) = check(&path, &text, &old, (&facts, node.as_deref()))?;
     let changes = diff::diff(&old_text, &text);
-    let obstacles = diff::obstacles(rights, &config);
-    if !obstacles.is_empty() {
+    let mut problems = diff::obstacles(rights, &config);
+    let locals = local::resolve(&config, &facts, node.as_deref()).unwrap_or_else(|errors| {
+        problems.extend(errors.iter().map(ToString::to_string));
+        Vec::new()
+    });
+    if !problems.is_empty() {
         return Err(Unfit::Refused {
             changes,
-            problems: obstacles,
+            problems,
             diagnostics,
         });
     }
-    let locals = local::resolve(&config, &facts, node.as_deref());
-    let locals = match locals {
-        Ok(locals) => locals,
-        Err(errors) => {
-            let problems = errors.iter().map(ToString::to_string).collect();
-            return Err(Unfit::Refused {
-                changes,
-                problems,
-                diagnostics,
-            });
-        }
-    };
     let listeners = match places(&old, &config, workers) {
         Ok(listeners) => listeners,
-        Err(problem) => return Err(Unfit::Failed { changes, problem }),
+        Err(problem) => return Err(failed(changes, problem)),
     };
-    let config_fd = memfd::sealed("lb.toml", text.as_bytes());
-    let config_fd = config_fd.map_err(|error| failed(format!("memory file: {error}")))?;
+    let config_fd = match memfd::sealed("lb.toml", text.as_bytes()) {
+        Ok(config_fd) => config_fd,
+        Err(error) => return Err(failed(changes, format!("memory file: {error}"))),
+    };
     Ok(Box::new(Found {
         text,
         config,
@@ -185,6 +155,36 @@ fn look(question: Question) -> Result<Box<Found>, Unfit> {
         diagnostics,
         listeners,
     }))
+}
+
+/// As `lbd check` does it here, but for ports that are this node's own.
+fn check(
+    path: &Path,
+    text: &str,
+    old: &Config,
+    (facts, node): (&HostFacts, Option<&str>),
+) -> Result<(Config, String), Unfit> {
+    let ours: BTreeSet<u16> = listens(old).map(|listen| port(*listen)).collect();
+    let host = Host {
+        facts,
+        file_exists: &Path::exists,
+        key_problem: &|path| keyfile::read(path).err().map(|error| error.to_string()),
+        check_flaws: &files::flaws,
+        trouble: &|path, user| program::prepare(path, user).err(),
+        port_held: &|listen| !ours.contains(&port(listen)) && tcp::is_held(listen),
+        node,
+    };
+    let parsed = config::examine(text, View::Here(host));
+    let mut diagnostics = config::render(&parsed.problems, &path.to_string_lossy(), text, false);
+    cut(&mut diagnostics, DIAGNOSTICS_MAX);
+    match parsed.config {
+        Some(config) => Ok((config, diagnostics)),
+        None => Err(Unfit::Refused {
+            changes: Vec::new(),
+            problems: Vec::new(),
+            diagnostics,
+        }),
+    }
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -126,7 +126,7 @@ impl Routers {
                 ));
             }
         }
-        let opened = VirtualRouter::prepare(members, Rc::clone(netlink), now);
+        let opened = VirtualRouter::prepare(members, netlink, now);
         let opened = opened.map_err(|error| refused(&error).to_string())?;
         Ok(Origin::Successor(Box::new(opened), before))
     }
@@ -167,7 +167,7 @@ impl Routers {
                     router.tracked = tracked;
                     self.routers.push(router);
                 }
-                Origin::Successor(mut inner, from) => {
+                Origin::Successor(inner, from) => {
                     remade = true;
                     let mut before = Vec::new();
                     for from in from {
@@ -176,12 +176,8 @@ impl Routers {
                         note(&mut moved, from, index);
                         self.forget_places(from);
                     }
-                    if before.is_empty() {
-                        inner.begin_anew(now);
-                    } else {
-                        inner.succeed(now, before, &self.boot_id);
-                    }
-                    if let Err(error) = self.watch(*inner, vips, tracked, epoll) {
+                    let inner = self.begun(now, *inner, before);
+                    if let Err(error) = self.watch(inner, vips, tracked, epoll) {
                         tracing::error!(%error, "adverts cannot be waited for");
                     }
                 }
@@ -199,6 +195,21 @@ impl Routers {
             self.remove_unused_devices();
         }
         moved
+    }
+
+    /// A new one in its place.
+    fn begun(
+        &self,
+        now: Instant,
+        mut inner: VirtualRouter,
+        before: Vec<VirtualRouter>,
+    ) -> VirtualRouter {
+        if before.is_empty() {
+            inner.begin_anew(now);
+        } else {
+            inner.succeed(now, before, &self.boot_id);
+        }
+        inner
     }
 
     /// Those that nobody took over from leave.

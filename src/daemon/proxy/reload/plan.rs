@@ -83,6 +83,9 @@ pub(super) enum Kind {
     Same,
 }
 
+/// The proxies of the new file, checks of new servers, and new checks of servers that stay.
+type Proxies = (Vec<Planned>, Vec<Candidate>, Vec<watchers::Prepared>);
+
 /// What becomes of the access log.
 #[derive(Debug)]
 pub(super) enum AccessPlan {
@@ -203,10 +206,7 @@ impl Control {
     }
 
     /// A farm for each proxy, and the checks of servers that need a new one.
-    fn plan_proxies(
-        &self,
-        config: &Config,
-    ) -> Result<(Vec<Planned>, Vec<Candidate>, Vec<watchers::Prepared>), Hindrance> {
+    fn plan_proxies(&self, config: &Config) -> Result<Proxies, Hindrance> {
         let in_force = self.shared.in_force();
         let mut problems = Vec::new();
         let (mut planned, mut candidates, mut renewed) = (Vec::new(), Vec::new(), Vec::new());
@@ -263,7 +263,7 @@ impl Control {
         Err(Hindrance::Refused(problems))
     }
 
-    /// Whether a server that comes with the file is to serve at once.
+    /// Whether a server that comes with the file is to take connections at once.
     fn is_in_service(&self, proxy: &Proxy, spec: &ServerSpec) -> bool {
         let note = self.memory.note_of(&proxy.name, &spec.name);
         let word = note.and_then(|note| note.admin);
@@ -273,7 +273,7 @@ impl Control {
             AdminWord::Ready
         };
         let removed = note.is_some_and(|note| note.removed);
-        !removed && word.unwrap_or(start) != AdminWord::Maint
+        !removed && word.unwrap_or(start) == AdminWord::Ready
     }
 
     fn plan_access(&self, old: &Config, new: &Config) -> Result<AccessPlan, Hindrance> {

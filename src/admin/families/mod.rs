@@ -38,6 +38,9 @@ families! {
     PROXY_STARTS = Counter "lbd_keeper_proxy_starts_total" [], "Proxy processes started by this keeper.";
     PROXY_STARVED = Counter "lbd_keeper_proxy_starved_total" [], "Times this keeper found the proxy runnable but without CPU.";
     PROXY_HUNG = Counter "lbd_keeper_proxy_hung_total" [], "Times this keeper found the proxy hung.";
+    CONFIG_RELOADS = Counter "lbd_config_reloads_total" ["result"], "Reloads of the configuration, by what came of them (applied, refused, failed).";
+    CONFIG_SUCCESS = Gauge "lbd_config_last_reload_success_timestamp_seconds" [], "When the configuration that counts was taken, seconds since 1970.";
+    CONFIG_INFO = Gauge "lbd_config_info" ["hash"], "Always 1; the digest of the configuration's text is a label, the same on every node with the same file.";
     LOG_DROPPED = Counter "lbd_log_lines_dropped_total" ["log"], "Log lines that could not be delivered, by log (messages, access).";
     VRRP_STATE = Gauge "lbd_vrrp_state" ["vip", "state"], "1 for the state of the virtual router, 0 for the others.";
     VRRP_HOLDS = Gauge "lbd_vrrp_holds_address" ["vip"], "Whether the addresses are on this node's interface.";
@@ -206,6 +209,17 @@ fn keeper(out: &mut Families, vrrp: &VrrpStatus) {
     out.add(&PROXY_STARTS, &[], f64::from(vrrp.proxy_starts));
     out.add(&PROXY_STARVED, &[], number(vrrp.proxy_starved));
     out.add(&PROXY_HUNG, &[], number(vrrp.proxy_hung));
+    let reload = &vrrp.reload;
+    for (result, count) in [
+        ("applied", reload.applied),
+        ("refused", reload.refused),
+        ("failed", reload.failed),
+    ] {
+        out.add(&CONFIG_RELOADS, &[result], number(count));
+    }
+    let seconds = number(reload.success_at_ms / 1_000);
+    out.add(&CONFIG_SUCCESS, &[], seconds);
+    out.add(&CONFIG_INFO, &[&format!("{:016x}", reload.digest)], 1.0);
     for vip in &vrrp.vips {
         virtual_router(out, vip);
         neighbours(out, vip);
