@@ -274,7 +274,7 @@ fn note(path: &[String], kind: ChangeKind) -> Option<&'static str> {
             _,
         ) => Some(AGREE),
         (["vip", _, "nodes", _], _) => Some(AGREE),
-        (["admin", "socket"] | ["state-dir"] | ["limits", "workers" | "pin-workers"], _) => {
+        (["admin", "socket"] | ["state-dir"] | ["user"] | ["limits", "workers" | "pin-workers"], _) => {
             Some(PROCESS)
         }
         (["log", ..], _) => Some(LOG),

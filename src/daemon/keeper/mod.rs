@@ -39,6 +39,7 @@ mod stamps;
 mod start;
 mod stop;
 mod tracks;
+mod user;
 mod watch;
 mod welcome;
 mod wish;
@@ -112,6 +113,12 @@ pub enum KeeperError {
         /// Whether rights are what is missing.
         permission: bool,
     },
+    /// `user` names nobody.
+    #[error("there is no user {name}: make one, or set `user = \"root\"` to stay root")]
+    User {
+        /// As in the file.
+        name: String,
+    },
     /// The kernel refused something the loop needs.
     #[error("the keeper's {what} failed")]
     System {
@@ -137,6 +144,7 @@ impl KeeperError {
         let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         match self {
             Self::Local(errors) if !errors.iter().all(LocalError::may_pass) => 78,
+            Self::User { .. } => 78,
             Self::Router { permission, .. } if *permission => 77,
             Self::RuntimeDir { source, .. } if denied(source) => 77,
             Self::Listen(ListenError::Kernel { source, .. }) if denied(source) => 77,
@@ -157,7 +165,9 @@ impl KeeperError {
 /// # Errors
 /// [`KeeperError`].
 pub fn run(args: KeeperArgs) -> Result<(), KeeperError> {
+    let became = user::leave_root(&args)?;
     crate::log::init(&args.config.log, "keeper").map_err(KeeperError::Log)?;
+    became.say();
     let mut keeper = Keeper::start(args)?;
     let outcome = keeper.serve();
     keeper.close();
