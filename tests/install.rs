@@ -116,6 +116,9 @@ impl Root {
     /// Runs a script inside, with a /proc and a network of its own that is gone with it.
     fn run(&self, script: &str) -> Output {
         let outside = "ip link set lo up\n\
+                       ip link add lan0 type veth peer name lan1\n\
+                       ip addr add 10.9.9.2/24 dev lan0\n\
+                       ip link set lan0 up; ip link set lan1 up\n\
                        mount -t proc proc \"$0/proc\"\n\
                        mount --bind /dev \"$0/dev\"\n\
                        exec chroot \"$0\" /bin/bash -ec \"$1\"";
@@ -204,6 +207,43 @@ kill -TERM $daemon
 wait $daemon
 "#;
 
+/// Started as root, without a service manager: with an address to take, and a port below 1024.
+const AS_ROOT: &str = r#"
+cat >/etc/lbd/lb.toml <<'END'
+[vip.kube]
+address   = "10.9.9.10/24"
+nodes     = ["10.9.9.2", "10.9.9.3"]
+
+[proxy.web]
+listen   = ":443"
+backends = ["127.0.0.1:7001"]
+END
+rm -rf /run/lbd /var/lib/lbd; mkdir -p /var/lib/lbd; touch /var/lib/lbd/of-root
+lbd --config /etc/lbd/lb.toml 2>/tmp/log &
+daemon=$!
+holds() { lbd status 2>/dev/null | grep -q 'ACTIVE\|active (MASTER)\|Active'; }
+until_it_holds() { for _ in $(seq 300); do if holds; then break; fi; sleep 0.05; done; holds; }
+until_it_holds
+cat /tmp/log; lbd status
+# Keeper, runner and proxy.
+ours() { for p in /proc/[0-9]*; do case "$(tr '\0' ' ' 2>/dev/null <$p/cmdline)" in lbd\ *) stat -c %U $p ;; esac; done; }
+[ "$(ours | sort | uniq -c | tr -s ' ')" = " 3 lbd" ]
+grep -q '^CapEff:.*0000003000$' /proc/$daemon/status
+grep -q '^NoNewPrivs:.*1$' /proc/$daemon/status
+grep -q 'goes on as user' /tmp/log
+[ "$(stat -c %U /var/lib/lbd/of-root)" = lbd ]
+exec 5<>/dev/tcp/10.9.9.10/443
+exec 5>&-
+# Who becomes another user must still be able to become another program.
+lbd upgrade
+[ "$(stat -c %U /proc/$daemon)" = lbd ]
+exec 5<>/dev/tcp/10.9.9.10/443
+exec 5>&-
+until_it_holds
+kill -TERM $daemon
+wait $daemon
+"#;
+
 #[test]
 fn the_debian_package_installs_runs_upgrades_and_leaves_nothing_but_what_people_wrote() {
     if !nix::unistd::geteuid().is_root() {
@@ -251,6 +291,7 @@ fn the_debian_package_installs_runs_upgrades_and_leaves_nothing_but_what_people_
     // Every file as it was packed.
     assert_eq!(root.must("dpkg -V lbd"), "");
     root.must(SERVE);
+    println!("{}", root.must(AS_ROOT));
 
     // An upgrade leaves what people changed, and tells the service manager.
     root.pretend_systemd();
@@ -280,7 +321,7 @@ fn the_debian_package_installs_runs_upgrades_and_leaves_nothing_but_what_people_
         ["--no-reload disable --now lbd.service", "daemon-reload"]
     );
     assert!(!root.exists("/usr/bin/lbd"));
-    assert!(root.exists("/var/lib/lbd/log"));
+    assert!(root.exists("/var/lib/lbd/of-root"));
     let said = root.must("dpkg -P lbd");
     assert!(said.contains("they stay"), "{said}");
     root.must("rm -rf /lbd.deb /run/systemd /usr/bin/systemctl /systemctl.log");
@@ -339,6 +380,7 @@ fn the_rpm_package_installs_verifies_and_leaves() {
             "/run/lbd/keeper.lock",
             "/run/lbd/keeper.state",
             "/var/lib/lbd",
+            "/var/lib/lbd/events.jsonl",
             "/var/lib/lbd/log"
         ]
     );

@@ -18,6 +18,7 @@ mod lab;
 
 mod faults;
 mod manners;
+mod sandbox;
 mod service;
 mod unit;
 mod upgrades;
@@ -27,6 +28,9 @@ use std::process::ExitCode;
 use lab::cases::Case;
 
 fn main() -> ExitCode {
+    if let Some(code) = sandbox::wrapped() {
+        return code;
+    }
     let cases: Vec<Case> = [manners::CASES, faults::CASES, upgrades::CASES].concat();
     lab::cases::run("manager", &cases)
 }
