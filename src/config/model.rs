@@ -34,6 +34,8 @@ pub struct Config {
     pub peer: Option<Peer>,
     /// `state-dir`; `None`: the service manager's, or the usual one if it is there.
     pub state_dir: Option<PathBuf>,
+    /// `user`: whom to go on as when started as root; `None`: lbd, where there is such a user.
+    pub user: Option<RunAs>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.

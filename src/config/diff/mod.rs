@@ -274,9 +274,10 @@ fn note(path: &[String], kind: ChangeKind) -> Option<&'static str> {
             _,
         ) => Some(AGREE),
         (["vip", _, "nodes", _], _) => Some(AGREE),
-        (["admin", "socket"] | ["state-dir"] | ["limits", "workers" | "pin-workers"], _) => {
-            Some(PROCESS)
-        }
+        (
+            ["admin", "socket"] | ["state-dir"] | ["user"] | ["limits", "workers" | "pin-workers"],
+            _,
+        ) => Some(PROCESS),
         (["log", "target" | "format" | "facility"], _) => Some(LOG),
         (_, ChangeKind::Added | ChangeKind::Changed | ChangeKind::Removed) => None,
     }

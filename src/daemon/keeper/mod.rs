@@ -46,6 +46,7 @@ mod stop;
 mod succession;
 mod tracks;
 mod upgrade;
+mod user;
 mod watch;
 mod welcome;
 mod wish;
@@ -122,6 +123,12 @@ pub enum KeeperError {
         /// Whether rights are what is missing.
         permission: bool,
     },
+    /// `user` names nobody.
+    #[error("there is no user {name}: make one, or set `user = \"root\"` to stay root")]
+    User {
+        /// As in the file.
+        name: String,
+    },
     /// The kernel refused something the loop needs.
     #[error("the keeper's {what} failed")]
     System {
@@ -147,6 +154,7 @@ impl KeeperError {
         let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         match self {
             Self::Local(errors) if !errors.iter().all(LocalError::may_pass) => 78,
+            Self::User { .. } => 78,
             Self::Router { permission, .. } if *permission => 77,
             Self::RuntimeDir { source, .. } if denied(source) => 77,
             Self::Listen(ListenError::Kernel { source, .. }) if denied(source) => 77,
@@ -183,7 +191,13 @@ pub fn run(mut args: KeeperArgs) -> Result<(), KeeperError> {
 }
 
 fn begin(args: KeeperArgs, handover: Option<&Handover>) -> Result<Keeper, KeeperError> {
+    // Who takes over goes on as whom it was started as: that must be able to go back.
+    let became = handover.is_none().then(|| user::leave_root(&args));
+    let became = became.transpose()?;
     crate::log::init(&args.config.log, "keeper").map_err(KeeperError::Log)?;
+    if let Some(became) = became {
+        became.say();
+    }
     Keeper::start(args, handover)
 }
 
