@@ -149,7 +149,9 @@ fn unknown_name(names: &[String], vrrp: &VrrpStatus) -> Option<String> {
 fn render(outcome: &Outcome, args: &FailoverArgs) -> String {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Reload(_) => return "the daemon answers another question\n".to_owned(),
+        Outcome::Reload(_) | Outcome::Log(_) => {
+            return "the daemon answers another question\n".to_owned();
+        }
         Outcome::Refused(why) => return format!("refused: {}\n", escape(why)),
         Outcome::Unknown(why) => {
             return format!("nobody knows how it ended: {}\n", escape(why));
@@ -205,7 +207,9 @@ pub(super) fn line(vip: &VipOutcome) -> String {
 fn verdict(outcome: &Outcome, all: bool) -> u8 {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Refused(_) | Outcome::Unknown(_) | Outcome::Reload(_) => return FAILURE,
+        Outcome::Refused(_) | Outcome::Unknown(_) | Outcome::Reload(_) | Outcome::Log(_) => {
+            return FAILURE;
+        }
     };
     let mut exit = 0;
     for vip in shown(vips, all) {

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, Outcome};
+use super::command::{Command, LogState, Outcome};
 pub use super::counters::{SpanCounts, VrrpCounters};
-use super::event::Event;
+use super::event::{Event, Happening};
 use super::note::ServerNote;
 use super::reload::{PrepareAnswer, ReloadStatus};
 pub use super::route::{RouteCounters, RouteStatus};
@@ -44,8 +44,8 @@ pub enum ToKeeper {
     Snapshot(Vec<ServerSnapshot>),
     /// What operators changed about servers, all of it; on change.
     Notes(Vec<ServerNote>),
-    /// An operator changed a server: for the record.
-    Note(ServerEvent),
+    /// Something happened here: for the record.
+    Note(Happening),
     /// An operator's order. The answer is a [`ToProxy::Outcome`] with the same number, once it is
     /// known.
     Command {
@@ -171,19 +171,6 @@ pub struct Welcome {
     pub notes: Option<Vec<ServerNote>>,
 }
 
-/// A change of a server by an operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerEvent {
-    /// `PROXY/SERVER`.
-    pub server: String,
-    /// Before.
-    pub from: String,
-    /// After.
-    pub to: String,
-    /// Whose order it was.
-    pub reason: String,
-}
-
 /// Which `listen` entry the descriptors beside a message belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerGroup {
@@ -260,6 +247,9 @@ pub struct VrrpStatus {
     pub realtime: bool,
     /// The channel between nodes; `None`: no `[peer]` in the file.
     pub channel: Option<ChannelStatus>,
+    /// What is logged, where an operator changed that.
+    #[serde(default)]
+    pub log: Option<LogState>,
     /// Reloads of the configuration.
     #[serde(default)]
     pub reload: ReloadStatus,

@@ -131,7 +131,7 @@ fn of_keeper(outcome: &Outcome) -> Said {
                 good: vips.iter().all(|vip| is_good(vip.result)),
             }
         }
-        Outcome::Reload(_) => Said {
+        Outcome::Reload(_) | Outcome::Log(_) => Said {
             text: "the daemon answers another question".to_owned(),
             good: false,
         },

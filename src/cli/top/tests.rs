@@ -150,6 +150,7 @@ fn event(seq: u64, kind: EventKind, from: &str, to: &str, reason: &str) -> Event
         from: Some(from.to_owned()).filter(|word| !word.is_empty()),
         to: Some(to.to_owned()).filter(|word| !word.is_empty()),
         reason: reason.into(),
+        cause: None,
     }
 }
 

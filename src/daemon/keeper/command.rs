@@ -154,6 +154,10 @@ impl Keeper {
                 let pending = self.fail_over(now, id, named, hold);
                 self.commands.pending.push(pending);
             }
+            Command::Log(order) => {
+                let outcome = self.set_log(now, order);
+                self.answer(now, id, outcome);
+            }
             Command::Reload(order) => self.on_reload_order(now, id, order),
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");

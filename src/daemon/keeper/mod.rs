@@ -7,12 +7,14 @@
 //! what others learn of it (health to the routers, state to proxy, next keeper and service
 //! manager), `command` what operators order, `stop` how it leaves. `health` reduces what is
 //! known to what a router needs, `tracks` and `interfaces` know files and interfaces, `notify`
-//! and `notifier` tell programs, `events` keeps the record.
+//! and `notifier` tell programs, `events` keeps the record and `cause` what
+//! led to a move, `log_level` is what operators want logged.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
 mod adoption;
+mod cause;
 mod command;
 mod events;
 mod forgotten;
@@ -21,6 +23,7 @@ mod health;
 mod interfaces;
 mod link;
 mod listeners;
+mod log_level;
 mod notifier;
 mod notify;
 mod peers;
@@ -197,6 +200,7 @@ struct Keeper {
     tracks: tracks::Tracks,
     notifiers: notify::Notifiers,
     record: events::Record,
+    log_override: log_level::LogOverride,
     published: publish::Published,
     commands: command::Commands,
     stopping: Option<stop::Stopping>,

@@ -385,7 +385,7 @@ impl Keeper {
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
             ToKeeper::Notes(notes) => self.proxies.notes = Some(notes),
-            ToKeeper::Note(event) => self.note_server(&event),
+            ToKeeper::Note(event) => self.note_happening(&event),
             ToKeeper::Clients { first, last, flows } => {
                 self.peers.set_clients(first, last, &flows);
             }

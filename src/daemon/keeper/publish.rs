@@ -28,7 +28,7 @@ pub(super) struct Published {
     boot_id: String,
     /// The routers' states at the last status.
     states: Vec<(VrrpState, bool)>,
-    /// The count of changes of routes then.
+    /// The count of changes of routes and of the log level then.
     changes: u64,
     proxy: Option<ProxyMark>,
     /// The process id that `proxy` is the mark of.
@@ -88,10 +88,11 @@ impl Keeper {
             self.grant(now, wish);
         }
         self.tick_commands(now);
+        self.tick_log(now);
         self.drive_notify(now);
         self.tell_events(now);
         let states = self.routers.states();
-        let changes = self.routes.changes();
+        let changes = self.routes.changes() + self.log_override.changes();
         let news = states != self.published.states || changes != self.published.changes;
         self.save_state(now, news);
         if news || now >= self.published.status_at {
@@ -186,6 +187,7 @@ impl Keeper {
             proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
             channel: self.peers.status(now),
+            log: self.log_override.state(now),
             reload: self.reload_status(),
         }
     }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events, health, notify,
-    peers, proxies, publish, reload, route, routers, runtime_dir::RuntimeDir, scripts, tracks,
+    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events, health,
+    log_level, notify, peers, proxies, publish, reload, route, routers, runtime_dir::RuntimeDir,
+    scripts, tracks,
 };
 use crate::config::model::Config;
 use crate::config::{self, local};
@@ -84,6 +85,7 @@ impl Keeper {
             scripts: scripts::Scripts::new(&args.config.scripts, began),
             notifiers: notify::Notifiers::new(&locals),
             record: events::Record::new(),
+            log_override: log_level::LogOverride::default(),
             published: publish::Published::new(state.stamps, state.holds, began),
             commands: command::Commands::default(),
             stopping: None,

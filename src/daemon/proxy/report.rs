@@ -213,8 +213,8 @@ impl Doors {
     }
 
     /// The events that the admin socket tells of.
-    pub(super) fn feed(&self) -> &Feed {
-        &self.feed
+    pub(super) fn feed(&self) -> Arc<Feed> {
+        Arc::clone(&self.feed)
     }
 
     /// Puts a task behind every open door, and tries the closed ones again.
