@@ -48,7 +48,12 @@ fn documents() -> Vec<Document> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(Path::new(ROOT).join(&folder)).unwrap() {
             let path = entry.unwrap().path();
-            let name = path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned();
+            let name = path
+                .strip_prefix(ROOT)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             if path.is_dir() && !folder.is_empty() {
                 folders.push(name);
             } else if path.extension().is_some_and(|extension| extension == "md") {
@@ -140,6 +145,14 @@ fn dead(folder: &Path, target: &str) -> Option<String> {
     (!anchors(&text).contains(at)).then(|| format!("{target}: no such heading"))
 }
 
+/// Why no function of that name stands in the file.
+fn missing(path: &str, function: &str) -> Option<String> {
+    let named = format!("fn {function}(");
+    let there =
+        fs::read_to_string(Path::new(ROOT).join(path)).is_ok_and(|text| text.contains(&named));
+    (!there).then(|| format!("{path}::{function}: no such function"))
+}
+
 /// The targets of links within this tree.
 fn links(prose: &str) -> Vec<String> {
     let target = |rest: &str| rest.split(')').next().map(str::to_owned);
@@ -162,7 +175,11 @@ fn every_link_leads_somewhere() {
             seen += 1;
             // A heading of the same document.
             let own = target.starts_with('#');
-            let full = if own { format!("{}{target}", file_name(&name)) } else { target };
+            let full = if own {
+                format!("{}{target}", file_name(&name))
+            } else {
+                target
+            };
             wrong.extend(dead(&folder, &full).map(|why| format!("{name}: {why}")));
         }
     }
@@ -187,7 +204,11 @@ fn every_file_that_is_named_exists() {
                 continue;
             }
             seen += 1;
-            wrong.extend(dead(Path::new(""), first).map(|why| format!("{name}: {why}")));
+            let why = match first.split_once("::") {
+                None => dead(Path::new(""), first),
+                Some((path, function)) => missing(path, function),
+            };
+            wrong.extend(why.map(|why| format!("{name}: {why}")));
         }
     }
     assert!(seen > 200, "{seen} names seen");
@@ -246,7 +267,10 @@ fn command(line: &str) -> Option<Vec<String>> {
         return None;
     }
     let ours = |word: &&String| {
-        !matches!(word.as_str(), "|" | "||" | "&&" | ">" | ">>" | "2>" | "#" | "&")
+        !matches!(
+            word.as_str(),
+            "|" | "||" | "&&" | ">" | ">>" | "2>" | "#" | "&"
+        )
     };
     Some(words.iter().take_while(ours).cloned().collect())
 }
@@ -442,7 +466,12 @@ fn every_alert_has_its_page_in_the_handbook_and_every_page_its_alert() {
         }
         match name.strip_prefix("Lbd").and_then(|name| pages.get(name)) {
             None => wrong.push(format!("{name} has no page")),
-            Some(page) if !page.trim_start().to_lowercase().starts_with(severity.as_str()) => {
+            Some(page)
+                if !page
+                    .trim_start()
+                    .to_lowercase()
+                    .starts_with(severity.as_str()) =>
+            {
                 wrong.push(format!("{name}: the page doesn't begin with {severity}"));
             }
             Some(page) if page.split_whitespace().count() < 30 => {
