@@ -25,7 +25,7 @@ use lbd::admin::status::{ServerState, Status};
 use lbd::daemon::proxy::{ProxyArgs, run};
 use lbd::ipc::command::{self, Failover, Outcome};
 use lbd::ipc::message::{
-    Hello, ListenerGroup, MESSAGE_BYTES_MAX, ServerSnapshot, ToKeeper, ToProxy, VrrpStatus, Welcome,
+    Hello, ListenerGroup, MESSAGE_BYTES_MAX, ServerSnapshot, ToKeeper, ToProxy, Welcome,
 };
 use lbd::net::seqpacket::{Connection, Listener};
 use lbd::net::{clock, memfd};
@@ -275,7 +275,7 @@ fn a_proxy_serves_beats_reports_and_stops_on_the_keepers_word() {
     assert_eq!(status.proxies[0].servers[0].state, ServerState::Up);
     assert_eq!(status.headline, "p 1 of 1 servers up");
 
-    keeper.send(&ToProxy::Vrrp(VrrpStatus::default()), &[]);
+    keeper.send(&ToProxy::Vrrp(Box::default()), &[]);
     wait_for("vrrp status", || keeper.status().vrrp);
 
     keeper.send(&ToProxy::Stop { grace_ms: 0 }, &[]);

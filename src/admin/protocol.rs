@@ -95,6 +95,8 @@ pub enum Command {
         /// Which.
         server: ServerName,
     },
+    /// Run from the program on disk from here on. For writers.
+    Upgrade,
 }
 
 /// A command that takes more than the right to read: root, or the user the daemon runs as.
@@ -122,6 +124,7 @@ impl Command {
             }
             Self::Log(set) => return Ok(Ordered::Keeper(command::Command::Log(set))),
             Self::Reload(order) => return Ok(Ordered::Keeper(command::Command::Reload(order))),
+            Self::Upgrade => return Ok(Ordered::Keeper(command::Command::Upgrade)),
             Self::Drain(servers) => state(AdminWord::Drain, servers),
             Self::Ready(servers) => state(AdminWord::Ready, servers),
             Self::Maint(servers) => state(AdminWord::Maint, servers),

@@ -163,16 +163,13 @@ fn status() -> Status {
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
-            reload: crate::ipc::reload::ReloadStatus::default(),
-            channel: None,
-            routes: Vec::new(),
             vips: vec![vip(VrrpState::Backup)],
             keeper_pid: 4_242,
             proxy_starts: 1,
             proxy_starved: 0,
             proxy_hung: 0,
             realtime: true,
-            log: None,
+            ..VrrpStatus::default()
         }),
         proxies: vec![ProxyStatus {
             name: "kube-apiserver".to_owned(),

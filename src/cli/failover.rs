@@ -156,6 +156,7 @@ fn render(outcome: &Outcome, args: &FailoverArgs) -> String {
         Outcome::Unknown(why) => {
             return format!("nobody knows how it ended: {}\n", escape(why));
         }
+        Outcome::Upgrading(_) => return String::new(),
     };
     let mut lines: Vec<String> = shown(vips, args.vips.is_empty()).map(line).collect();
     if vips.iter().any(|vip| vip.result == VipResult::TakenOver) {
@@ -207,7 +208,11 @@ pub(super) fn line(vip: &VipOutcome) -> String {
 fn verdict(outcome: &Outcome, all: bool) -> u8 {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Refused(_) | Outcome::Unknown(_) | Outcome::Reload(_) | Outcome::Log(_) => {
+        Outcome::Refused(_)
+        | Outcome::Unknown(_)
+        | Outcome::Reload(_)
+        | Outcome::Log(_)
+        | Outcome::Upgrading(_) => {
             return FAILURE;
         }
     };

@@ -25,6 +25,7 @@ mod servers;
 pub mod status;
 #[cfg(feature = "top")]
 mod top;
+mod upgrade;
 mod version;
 mod watch;
 mod who;
@@ -145,6 +146,8 @@ enum Command {
     /// Watch this node and its peer live, and give orders
     #[cfg(feature = "top")]
     Top(top::TopArgs),
+    /// Change to the program on disk without losing a connection
+    Upgrade(upgrade::UpgradeArgs),
     /// The process that starts programs for the keeper
     #[command(hide = true)]
     Runner(processes::RunnerArguments),
@@ -197,6 +200,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         #[cfg(feature = "top")]
         Some(Command::Top(arguments)) => top::run(&arguments).into(),
+        Some(Command::Upgrade(arguments)) => upgrade::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }

@@ -23,6 +23,8 @@ pub enum Command {
     ReleaseHold(ReleaseHold),
     /// Read lb.toml again, and apply it whole or not at all.
     Reload(ReloadOrder),
+    /// Run from the program on disk from here on, without losing a connection.
+    Upgrade,
     /// Log more or less than the configuration says, for a while.
     Log(SetLog),
 }
@@ -124,6 +126,8 @@ pub enum Outcome {
     Reload(Box<ReloadReport>),
     /// What is logged from now on; `left_ms` is `None` too when it is as the configuration says.
     Log(LogState),
+    /// An upgrade was begun; the status says by this number how it goes.
+    Upgrading(u64),
 }
 
 /// What became of one virtual IP.

@@ -106,6 +106,9 @@ fn node(seconds: u64) -> Status {
         keeper_pid: 5,
         proxy_starts: 1,
         realtime: true,
+        keeper_version: "0.1.0".to_owned(),
+        draining: 0,
+        upgrade: None,
         channel: Some(channel()),
         ..VrrpStatus::default()
     };

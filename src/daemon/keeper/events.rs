@@ -43,6 +43,20 @@ impl Record {
         }
     }
 
+    /// All that is kept, and the next number.
+    pub(super) fn all(&self) -> (Vec<Event>, u64) {
+        let kept = self.ring.from(0).map(|(_, event)| event.clone());
+        (kept.collect(), self.next)
+    }
+
+    /// Goes on where an earlier program of this process was.
+    pub(super) fn restore(&mut self, events: &[Event], next: u64) {
+        for event in events {
+            self.ring.push(event.clone());
+        }
+        self.next = self.next.max(next);
+    }
+
     /// The routes have other positions: what was noted of them.
     pub(super) fn carry_routes(&mut self, announced: Vec<bool>) {
         self.announced = announced;

@@ -25,6 +25,7 @@ use super::placement::Workers;
 use super::reload::{Reload, Sandbox};
 use super::report::{Changing, Doors, Fixed, Shared, source};
 use super::setup::{alarm, as_operators_left_it, first_verdicts_within, machines, restore};
+use super::sharing::SharedLimits;
 use super::shelf::{Shelf, Writer};
 use super::signals::Signals;
 use super::start::Begin;
@@ -103,6 +104,8 @@ pub(super) struct Control {
     pub(super) reload: Reload,
     /// Slots of farms whose members are not those of the file yet.
     pub(super) unsettled: Vec<usize>,
+    /// Kept together with another process, while there is one.
+    pub(super) limits: SharedLimits,
 }
 
 impl Control {
@@ -115,6 +118,7 @@ impl Control {
             listeners,
             vrrp,
             events,
+            table,
             config: _,
         } = plan.begin;
         let mut chronicle = plan.chronicle;
@@ -122,24 +126,22 @@ impl Control {
         let mut verbosity = Verbosity::default();
         verbosity.follow(vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()), now);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
-        let mut board = Board::new(&config, now);
-        let mut machines = machines(&config, now);
+        let (mut board, mut machines) = (Board::new(&config, now), machines(&config, now));
         let mut memory = plan.memory;
         memory.restore(&config, &farms);
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
-        let access = AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?;
+        let limits = SharedLimits::new(table, &farms);
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
-        let clients = Clients::new(&config);
         let (discoveries, discovered, known) = discoveries::start(&config);
-        let alarm = alarm(&farms);
+        let (clients, alarm) = (Clients::new(&config), alarm(&farms));
         let fixed = Fixed {
             workers: plan.workers,
             config,
+            access: AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?,
             farms,
-            access,
             started: now,
             limits: plan.limits,
         };
@@ -180,6 +182,7 @@ impl Control {
             shelf: memory.shelf.as_ref().map(Shelf::writer),
             memory,
             stopping: None,
+            limits,
             sandbox: plan.sandbox,
             reload: Reload::default(),
             unsettled: Vec::new(),
@@ -249,6 +252,8 @@ impl Control {
         for farm in &self.shared.in_force().farms {
             farm.watch(now);
         }
+        self.limits
+            .settle(&self.shared.in_force().farms, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
         let heard = self.shared.changing().keeper_heard;
@@ -388,10 +393,13 @@ impl Control {
             // An adopted process has its sockets; these close, unless a reload waits for them.
             ToProxy::Listeners(group) => self.on_fresh(group, fds),
             ToProxy::ListenersDone => self.on_fresh_done(),
+            // It has had its own from the beginning.
+            ToProxy::Shares { .. } => {}
+            ToProxy::Share { shared } => self.limits.set(&self.shared.in_force().farms, shared),
             ToProxy::Events(events) => self.chronicle.take_in(events),
             ToProxy::Vrrp(status) => {
                 self.verbosity.follow(status.log.as_ref(), clock::now());
-                self.shared.changing().vrrp = Some(status);
+                self.shared.changing().vrrp = Some(*status);
             }
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {
@@ -407,6 +415,11 @@ impl Control {
             ToProxy::Abort { id } => self.on_abort(id),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
+            }
+            ToProxy::Drain { grace_ms } => {
+                // The successor answers questions from here on.
+                self.doors.close();
+                self.stop(Duration::from_millis(grace_ms.into()), "succeeded");
             }
         }
     }

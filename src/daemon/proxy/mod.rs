@@ -32,6 +32,7 @@ mod reload;
 mod report;
 mod servers;
 mod setup;
+mod sharing;
 mod shelf;
 mod signals;
 mod start;
