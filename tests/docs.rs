@@ -198,7 +198,7 @@ fn every_file_that_is_named_exists() {
     for Document { name, text } in documents() {
         let (_, prose) = blocks(&text);
         for span in spans(&prose) {
-            let first = span.split(' ').next().unwrap_or("");
+            let first = span.split(' ').next().unwrap_or("").trim_end_matches(':');
             let named = TREES.iter().any(|tree| first.starts_with(tree));
             if !named || first.contains(['{', '*', '…', '<']) {
                 continue;
