@@ -304,12 +304,14 @@ fn misunderstood(words: &[String], mentioned: bool) -> Option<String> {
         .map(OsString::from)
         .collect();
     let error = lbd::cli::understands(words).err()?;
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => None,
-        ErrorKind::MissingRequiredArgument if mentioned || vague => None,
-        ErrorKind::InvalidValue | ErrorKind::ValueValidation if vague => None,
-        _ => error.to_string().lines().next().map(str::to_owned),
+    let kind = error.kind();
+    let shows = matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let lacks = kind == ErrorKind::MissingRequiredArgument && (mentioned || vague);
+    let value = matches!(kind, ErrorKind::InvalidValue | ErrorKind::ValueValidation);
+    if shows || lacks || (value && vague) {
+        return None;
     }
+    error.to_string().lines().next().map(str::to_owned)
 }
 
 /// Every command line of a document: those to be typed, and those that are named in its prose.
