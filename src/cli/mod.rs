@@ -206,6 +206,15 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Whether lbd understands a command line; nothing is done. What the documents tell users to type
+/// is held against this.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn understands(arguments: Vec<OsString>) -> Result<(), clap::Error> {
+    Arguments::try_parse_from(familiar(arguments)).map(|_| ())
+}
+
 /// `-t` and `-c` at the front become `check`.
 fn familiar(arguments: Vec<OsString>) -> Vec<OsString> {
     let is_check = |argument: &OsString| argument == "-t" || argument == "-c";
