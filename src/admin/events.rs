@@ -1,35 +1,27 @@
 //! The events this process was told of, for those who ask: the last ones, and each further one for
 //! those who follow. A follower that reads too slowly misses the oldest, and holds up nobody.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::ipc::event::Event;
+use crate::ipc::event::{Event, Ring, Wanted};
 
-/// Events kept, also from keepers before the present one; the oldest go first.
+/// Events kept, also from keepers before the present one.
 const EVENTS_MAX: usize = 1024;
 
 /// The kept events.
 #[derive(Debug)]
 pub struct Feed {
-    kept: Mutex<Kept>,
+    kept: Mutex<Ring>,
     /// How many there were altogether.
     grown: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    ring: VecDeque<Event>,
-    /// How many there were before the oldest.
-    gone: u64,
 }
 
 impl Default for Feed {
     fn default() -> Self {
         Self {
-            kept: Mutex::default(),
+            kept: Mutex::new(Ring::new(EVENTS_MAX)),
             grown: watch::Sender::new(0),
         }
     }
@@ -39,28 +31,28 @@ impl Default for Feed {
 pub type Place = u64;
 
 impl Feed {
-    /// Adds events.
-    pub fn push(&self, events: Vec<Event>) {
-        let end = {
+    /// Adds events; those that are here already are passed over. Answers the new ones.
+    pub fn push(&self, events: Vec<Event>) -> Vec<Event> {
+        let (new, end) = {
             let mut kept = self.kept();
+            let mut new = Vec::with_capacity(events.len());
             for event in events {
-                if kept.ring.len() >= EVENTS_MAX {
-                    kept.ring.pop_front();
-                    kept.gone += 1;
+                if !kept.has(&event) {
+                    kept.push(event.clone());
+                    new.push(event);
                 }
-                kept.ring.push_back(event);
             }
-            kept.end()
+            (new, kept.end())
         };
         self.grown.send_replace(end);
+        new
     }
 
-    /// The last `count` events, oldest first, and the place behind them.
+    /// The last `count` events of those that are asked for, oldest first, and the place behind all.
     #[must_use]
-    pub fn last(&self, count: usize) -> (Vec<Event>, Place) {
+    pub fn last(&self, count: usize, wanted: &Wanted) -> (Vec<Event>, Place) {
         let kept = self.kept();
-        let skipped = kept.ring.len().saturating_sub(count);
-        (kept.ring.range(skipped..).cloned().collect(), kept.end())
+        (kept.last(count, wanted), kept.end())
     }
 
     /// Waits for events behind `place`.
@@ -71,20 +63,12 @@ impl Feed {
             return (Vec::new(), place);
         }
         let kept = self.kept();
-        let skipped = usize::try_from(place.saturating_sub(kept.gone)).unwrap_or(usize::MAX);
-        let skipped = skipped.min(kept.ring.len());
-        (kept.ring.range(skipped..).cloned().collect(), kept.end())
+        let events = kept.from(place).map(|(_, event)| event.clone());
+        (events.collect(), kept.end())
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Ring> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Kept {
-    fn end(&self) -> Place {
-        let kept = u64::try_from(self.ring.len()).unwrap_or(u64::MAX);
-        self.gone.saturating_add(kept)
     }
 }
 
@@ -103,6 +87,7 @@ mod tests {
             from: None,
             to: None,
             reason: String::new(),
+            cause: None,
         };
         numbers.map(event).collect()
     }
@@ -115,25 +100,34 @@ mod tests {
     async fn a_follower_gets_every_event_behind_its_place_once() {
         let feed = Feed::default();
         feed.push(events(0..5));
-        let (last, place) = feed.last(2);
+        let (last, place) = feed.last(2, &Wanted::default());
         assert_eq!(numbers(&last), [3, 4]);
         feed.push(events(5..7));
         let (more, place) = feed.after(place).await;
         assert_eq!(numbers(&more), [5, 6]);
         let (feed, waiting) = (&feed, feed.after(place));
         let later = async { feed.push(events(7..8)) };
-        let ((more, _), ()) = tokio::join!(waiting, later);
+        let ((more, _), _) = tokio::join!(waiting, later);
         assert_eq!(numbers(&more), [7]);
+    }
+
+    #[test]
+    fn what_a_new_keeper_tells_again_is_kept_once() {
+        let feed = Feed::default();
+        assert_eq!(numbers(&feed.push(events(0..3))), [0, 1, 2]);
+        assert_eq!(numbers(&feed.push(events(1..5))), [3, 4]);
+        let (all, place) = feed.last(10, &Wanted::default());
+        assert_eq!((numbers(&all), place), (vec![0, 1, 2, 3, 4], 5));
     }
 
     #[tokio::test]
     async fn who_reads_too_slowly_misses_the_oldest() {
         let feed = Feed::default();
         feed.push(events(0..10));
-        let (_, place) = feed.last(0);
+        let (_, place) = feed.last(0, &Wanted::default());
         feed.push(events(10..1_100));
         let (more, _) = feed.after(place).await;
         assert_eq!((more.len(), more[0].seq), (1_024, 76));
-        assert_eq!(feed.last(5_000).0.len(), 1_024);
+        assert_eq!(feed.last(5_000, &Wanted::default()).0.len(), 1_024);
     }
 }

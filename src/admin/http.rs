@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::events::Feed;
 use super::status::{FORMAT_VERSION, Status};
 use super::{Source, families, page as status_page, table};
-use crate::ipc::event::Event;
+use crate::ipc::event::{Event, Wanted};
 use crate::metrics;
 
 /// Connections at once; further ones wait in the kernel's backlog.
@@ -150,7 +150,7 @@ fn page(path: &str, source: &Source, feed: &Feed) -> Page {
         "/status.json" => json(&source()),
         "/events.json" => json(&Events {
             v: FORMAT_VERSION,
-            events: feed.last(EVENTS_SHOWN).0,
+            events: feed.last(EVENTS_SHOWN, &Wanted::default()).0,
         }),
         _ => Page {
             code: StatusCode::NOT_FOUND,

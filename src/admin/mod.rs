@@ -25,12 +25,15 @@ pub mod socket;
 pub mod status;
 pub mod table;
 pub mod talkers;
+pub mod who;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use self::servers::{ServerCommand, ServersOutcome};
+use self::who::Who;
 use crate::ipc::command::{Command, Outcome};
 
 /// Gives the present status to whoever was asked for it.
@@ -46,6 +49,8 @@ pub enum Order {
     Keeper(Command, oneshot::Sender<Outcome>),
     /// About servers, from the user with this number.
     Servers(ServerCommand, u32, oneshot::Sender<ServersOutcome>),
+    /// Which connections have this address; no order, but it takes the workers to answer.
+    Who(SocketAddr, oneshot::Sender<Who>),
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! name. The words of orders to the keeper are those of `ipc::command`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::servers::{AddServer, ServerCommand, ServerName, Servers, ServersOutcome, SetWeight};
 use super::status::Status;
-use crate::ipc::command::{self, Failover, Outcome, ReleaseHold};
-use crate::ipc::event::Event;
+use super::who::Who;
+use crate::ipc::command::{self, Failover, Outcome, ReleaseHold, SetLog};
+use crate::ipc::event::{Event, EventKind, Wanted};
 use crate::ipc::note::AdminWord;
 use crate::ipc::reload::ReloadOrder;
 
@@ -58,11 +60,24 @@ pub enum Command {
         /// Go on with each further one, until the asker hangs up.
         #[serde(default)]
         follow: bool,
+        /// Only those of this moment and later, milliseconds since 1970.
+        #[serde(default)]
+        since_ms: Option<u64>,
+        /// Only those of these kinds; none: all.
+        #[serde(default)]
+        kinds: Vec<EventKind>,
+    },
+    /// Which connections have this address at one of their ends.
+    Who {
+        /// Address and port.
+        address: SocketAddr,
     },
     /// Hand virtual IPs over to another node. For writers.
     Failover(Failover),
     /// End what a failover left behind. For writers.
     ReleaseHold(ReleaseHold),
+    /// Log more or less than the configuration says. For writers.
+    Log(SetLog),
     /// Read lb.toml again, and apply it whole or not at all. For writers.
     Reload(ReloadOrder),
     /// No new connections to these servers. For writers.
@@ -80,6 +95,8 @@ pub enum Command {
         /// Which.
         server: ServerName,
     },
+    /// Run from the program on disk from here on. For writers.
+    Upgrade,
 }
 
 /// A command that takes more than the right to read: root, or the user the daemon runs as.
@@ -105,14 +122,16 @@ impl Command {
             Self::ReleaseHold(release) => {
                 return Ok(Ordered::Keeper(command::Command::ReleaseHold(release)));
             }
+            Self::Log(set) => return Ok(Ordered::Keeper(command::Command::Log(set))),
             Self::Reload(order) => return Ok(Ordered::Keeper(command::Command::Reload(order))),
+            Self::Upgrade => return Ok(Ordered::Keeper(command::Command::Upgrade)),
             Self::Drain(servers) => state(AdminWord::Drain, servers),
             Self::Ready(servers) => state(AdminWord::Ready, servers),
             Self::Maint(servers) => state(AdminWord::Maint, servers),
             Self::Weight(weight) => ServerCommand::Weight(weight),
             Self::AddServer(server) => ServerCommand::Add(server),
             Self::RemoveServer { server } => ServerCommand::Remove(server),
-            Self::Status | Self::Events { .. } => return Err(self),
+            Self::Status | Self::Events { .. } | Self::Who { .. } => return Err(self),
         };
         Ok(Ordered::Servers(about_servers))
     }
@@ -140,6 +159,8 @@ pub enum Content {
     Outcome(Outcome),
     /// To an order about servers.
     Servers(ServersOutcome),
+    /// To [`Command::Who`].
+    Who(Who),
     /// The question was not understood.
     Error(String),
     /// The one who asks may read, but not give orders.
@@ -215,6 +236,7 @@ pub fn ask_status(path: &Path) -> Result<Status, AskError> {
         other @ (Content::Events(_)
         | Content::Outcome(_)
         | Content::Servers(_)
+        | Content::Who(_)
         | Content::Error(_)
         | Content::Denied(_)) => Err(unexpected(other)),
     }
@@ -231,6 +253,7 @@ pub fn order(path: &Path, order: Command, patience: Duration) -> Result<Outcome,
         other @ (Content::Status(_)
         | Content::Events(_)
         | Content::Servers(_)
+        | Content::Who(_)
         | Content::Error(_)
         | Content::Denied(_)) => Err(unexpected(other)),
     }
@@ -247,6 +270,24 @@ pub fn order_servers(path: &Path, order: Command) -> Result<ServersOutcome, AskE
         other @ (Content::Status(_)
         | Content::Events(_)
         | Content::Outcome(_)
+        | Content::Who(_)
+        | Content::Error(_)
+        | Content::Denied(_)) => Err(unexpected(other)),
+    }
+}
+
+/// Asks the daemon at `path` which connections have `address` at one of their ends.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_who(path: &Path, address: SocketAddr) -> Result<Who, AskError> {
+    let mut answers = ask(path, Command::Who { address }, PATIENCE)?;
+    match answers.only(path)? {
+        Content::Who(who) => Ok(who),
+        other @ (Content::Status(_)
+        | Content::Events(_)
+        | Content::Outcome(_)
+        | Content::Servers(_)
         | Content::Error(_)
         | Content::Denied(_)) => Err(unexpected(other)),
     }
@@ -261,9 +302,28 @@ pub fn ask_events(
     path: &Path,
     last: u32,
     follow: bool,
+    take: impl FnMut(Vec<Event>) -> bool,
+) -> Result<(), AskError> {
+    ask_wanted_events(path, (last, follow), &Wanted::default(), take)
+}
+
+/// The same for some of the events. A daemon that knows no choice of events sends all: look again.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_wanted_events(
+    path: &Path,
+    (last, follow): (u32, bool),
+    wanted: &Wanted,
     mut take: impl FnMut(Vec<Event>) -> bool,
 ) -> Result<(), AskError> {
-    let mut answers = ask(path, Command::Events { last, follow }, PATIENCE)?;
+    let command = Command::Events {
+        last,
+        follow,
+        since_ms: wanted.since_ms,
+        kinds: wanted.kinds.clone(),
+    };
+    let mut answers = ask(path, command, PATIENCE)?;
     let mut content = answers.only(path)?;
     answers
         .wait_for_ever()
@@ -294,9 +354,11 @@ fn unexpected(content: Content) -> AskError {
     match content {
         Content::Error(error) => AskError::Refused(error),
         Content::Denied(error) => AskError::Denied(error),
-        Content::Status(_) | Content::Events(_) | Content::Outcome(_) | Content::Servers(_) => {
-            AskError::Refused("answers another question".to_owned())
-        }
+        Content::Status(_)
+        | Content::Events(_)
+        | Content::Outcome(_)
+        | Content::Servers(_)
+        | Content::Who(_) => AskError::Refused("answers another question".to_owned()),
     }
 }
 

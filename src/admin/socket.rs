@@ -5,6 +5,7 @@
 //! taken from root and from the socket's owner only, whom the kernel names (`SO_PEERCRED`).
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
@@ -23,6 +24,7 @@ use super::protocol::{
 use super::servers::{ServerCommand, ServersOutcome};
 use super::{Order, Orders, Source};
 use crate::ipc::command::{self, NAMES_MAX, Outcome};
+use crate::ipc::event::{Event, Wanted};
 
 /// Askers at once; further ones wait in the kernel's backlog.
 const ASKERS_MAX: usize = 16;
@@ -35,6 +37,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 /// An order about servers is carried out at once; what takes time is the disk.
 const SERVERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Workers answer within two seconds, or what is known then is told.
+const WHO_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Rest after a failed accept (no descriptors left).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -108,14 +112,22 @@ async fn answer(
     let content = match timeout(STEP_TIMEOUT, question(&mut stream)).await {
         Ok(line) => match parse(&line?) {
             Ok(Question {
-                command: Command::Events { last, follow },
+                command:
+                    Command::Events {
+                        last,
+                        follow,
+                        since_ms,
+                        kinds,
+                    },
                 ..
             }) => {
-                let (events, place) = feed.last(usize::try_from(last).unwrap_or(usize::MAX));
+                let wanted = Wanted { since_ms, kinds };
+                let last = usize::try_from(last).unwrap_or(usize::MAX);
+                let (events, place) = feed.last(last, &wanted);
                 match followers.try_acquire() {
                     Ok(_permit) if follow => {
                         tell(&mut stream, Content::Events(events)).await?;
-                        return follow_on(&mut stream, feed, place).await;
+                        return follow_on(&mut stream, feed, place, &wanted).await;
                     }
                     Err(_full) if follow => Content::Error("too many follow already".to_owned()),
                     Ok(_) | Err(_) => Content::Events(events),
@@ -131,7 +143,12 @@ async fn answer(
 }
 
 /// Tells of each further event until the asker hangs up or reads no more.
-async fn follow_on(stream: &mut UnixStream, feed: &Feed, mut place: Place) -> io::Result<()> {
+async fn follow_on(
+    stream: &mut UnixStream,
+    feed: &Feed,
+    mut place: Place,
+    wanted: &Wanted,
+) -> io::Result<()> {
     let mut silence = [0; 64];
     loop {
         let events = tokio::select! {
@@ -145,7 +162,10 @@ async fn follow_on(stream: &mut UnixStream, feed: &Feed, mut place: Place) -> io
                 _ => continue,
             },
         };
-        tell(stream, Content::Events(events)).await?;
+        let events: Vec<Event> = events.into_iter().filter(|e| wanted.matches(e)).collect();
+        if !events.is_empty() {
+            tell(stream, Content::Events(events)).await?;
+        }
     }
 }
 
@@ -168,6 +188,7 @@ async fn reply(
     let order = match question.command.into_order() {
         Ok(order) => order,
         Err(Command::Status) => return Content::Status(Box::new(source())),
+        Err(Command::Who { address }) => return who(address, orders).await,
         Err(_other) => return Content::Error("not understood".to_owned()),
     };
     // The socket was made by this process: its owner is this process's user.
@@ -176,7 +197,10 @@ async fn reply(
         Ok(peer) if may_order(peer.uid(), owner) => {
             tracing::info!(uid = peer.uid(), ?order, "order received");
             match order {
-                Ordered::Keeper(command) => Content::Outcome(carry_out(command, orders).await),
+                Ordered::Keeper(command) => {
+                    let command = signed(command, peer.uid());
+                    Content::Outcome(carry_out(command, orders).await)
+                }
                 Ordered::Servers(command) => {
                     Content::Servers(carry_out_servers(command, peer.uid(), orders).await)
                 }
@@ -194,11 +218,37 @@ fn may_order(uid: u32, owner: u32) -> bool {
     uid == 0 || uid == owner
 }
 
+/// Answered when every worker has, or when it takes too long.
+async fn who(address: SocketAddr, orders: &Orders) -> Content {
+    let (answer, found) = oneshot::channel();
+    if orders.try_send(Order::Who(address, answer)).is_err() {
+        return Content::Error("too many questions at once".to_owned());
+    }
+    match timeout(WHO_TIMEOUT, found).await {
+        Ok(Ok(who)) => Content::Who(who),
+        Ok(Err(_)) | Err(_) => Content::Error("no answer came in time".to_owned()),
+    }
+}
+
+/// With the name of who gave it, where that is noted.
+fn signed(command: command::Command, uid: u32) -> command::Command {
+    match command {
+        command::Command::Log(set) => command::Command::Log(command::SetLog {
+            uid: Some(uid),
+            ..set
+        }),
+        other @ (command::Command::Failover(_)
+        | command::Command::ReleaseHold(_)
+        | command::Command::Reload(_)
+        | command::Command::Upgrade) => other,
+    }
+}
+
 async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
     let names = match &command {
         command::Command::Failover(failover) => failover.vips.len(),
         command::Command::ReleaseHold(release) => release.vips.len(),
-        command::Command::Reload(_) => 0,
+        command::Command::Reload(_) | command::Command::Log(_) | command::Command::Upgrade => 0,
     };
     if names > NAMES_MAX {
         return Outcome::Refused(format!("more than {NAMES_MAX} names"));

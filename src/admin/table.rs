@@ -1,5 +1,6 @@
 //! The status as text for people: a headline that says what is wrong, then the details. Pure.
 
+use crate::ipc::command::LogState;
 use crate::ipc::message::{RouteStatus, TrackStatus, VipStatus, VrrpState};
 use crate::log::escape;
 
@@ -77,6 +78,27 @@ fn process(out: &mut String, process: &ProcessStatus, status: &Status) {
         ),
     );
     shortages(out, &process.shortages);
+    if let Some(log) = status.vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()) {
+        push_line(out, &log_words(log));
+    }
+}
+
+/// What is logged, in words.
+#[must_use]
+pub fn log_words(state: &LogState) -> String {
+    let mut text = format!("log level {}", state.level.word());
+    if let Some(component) = &state.component {
+        text.push_str(&format!(" for {component}"));
+    }
+    if let Some(left) = state.left_ms {
+        text.push_str(&format!(", {} left", short_time(left)));
+    }
+    if state.level == state.configured && state.component.is_none() {
+        text.push_str(", as configured");
+    } else {
+        text.push_str(&format!(" (configured: {})", state.configured.word()));
+    }
+    text
 }
 
 /// What status says of pinned workers.

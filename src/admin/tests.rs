@@ -4,6 +4,7 @@ use super::measures::{ProcessMeasures, ProxyMeasures, ServerMeasures};
 use super::pace::Pace;
 use super::status::*;
 use super::{families, protocol, table};
+use crate::ipc::command::{LogLevel, LogState};
 use crate::ipc::message::{
     ChannelStatus, HeldBack, NodeView, PeerStatus, RouteCounters, RouteStatus, RouterView,
     SpanCounts, TrackStatus, VipStatus, VrrpCounters, VrrpState, VrrpStatus,
@@ -162,15 +163,13 @@ fn status() -> Status {
             ..ProcessStatus::default()
         },
         vrrp: Some(VrrpStatus {
-            reload: crate::ipc::reload::ReloadStatus::default(),
-            channel: None,
-            routes: Vec::new(),
             vips: vec![vip(VrrpState::Backup)],
             keeper_pid: 4_242,
             proxy_starts: 1,
             proxy_starved: 0,
             proxy_hung: 0,
             realtime: true,
+            ..VrrpStatus::default()
         }),
         proxies: vec![ProxyStatus {
             name: "kube-apiserver".to_owned(),
@@ -778,4 +777,29 @@ fn a_route_is_shown_with_its_state_and_one_that_is_withdrawn_is_a_problem() {
         metrics.contains("lbd_route_announced{vip=\"anycast\"} 0\n"),
         "{metrics}"
     );
+}
+
+#[test]
+fn a_log_level_by_order_is_shown_with_the_time_that_is_left() {
+    let state = LogState {
+        level: LogLevel::Debug,
+        configured: LogLevel::Info,
+        component: Some("health".into()),
+        left_ms: Some(598_000),
+    };
+    let expected = "log level debug for health, 9m58s left (configured: info)";
+    assert_eq!(table::log_words(&state), expected);
+    let mut status = status();
+    assert!(!table::render(&status).contains("log level"));
+    if let Some(vrrp) = &mut status.vrrp {
+        vrrp.log = Some(state.clone());
+    }
+    assert!(table::render(&status).contains(&format!("\n{expected}\n")));
+    let reset = LogState {
+        level: LogLevel::Info,
+        component: None,
+        left_ms: None,
+        ..state
+    };
+    assert_eq!(table::log_words(&reset), "log level info, as configured");
 }

@@ -149,11 +149,14 @@ fn unknown_name(names: &[String], vrrp: &VrrpStatus) -> Option<String> {
 fn render(outcome: &Outcome, args: &FailoverArgs) -> String {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Reload(_) => return "the daemon answers another question\n".to_owned(),
+        Outcome::Reload(_) | Outcome::Log(_) => {
+            return "the daemon answers another question\n".to_owned();
+        }
         Outcome::Refused(why) => return format!("refused: {}\n", escape(why)),
         Outcome::Unknown(why) => {
             return format!("nobody knows how it ended: {}\n", escape(why));
         }
+        Outcome::Upgrading(_) => return String::new(),
     };
     let mut lines: Vec<String> = shown(vips, args.vips.is_empty()).map(line).collect();
     if vips.iter().any(|vip| vip.result == VipResult::TakenOver) {
@@ -205,7 +208,13 @@ pub(super) fn line(vip: &VipOutcome) -> String {
 fn verdict(outcome: &Outcome, all: bool) -> u8 {
     let vips = match outcome {
         Outcome::Vips(vips) => vips,
-        Outcome::Refused(_) | Outcome::Unknown(_) | Outcome::Reload(_) => return FAILURE,
+        Outcome::Refused(_)
+        | Outcome::Unknown(_)
+        | Outcome::Reload(_)
+        | Outcome::Log(_)
+        | Outcome::Upgrading(_) => {
+            return FAILURE;
+        }
     };
     let mut exit = 0;
     for vip in shown(vips, all) {

@@ -13,6 +13,7 @@ mod explain;
 mod failover;
 mod import;
 mod init;
+mod log;
 mod man;
 mod manifest;
 mod processes;
@@ -24,8 +25,10 @@ mod servers;
 pub mod status;
 #[cfg(feature = "top")]
 mod top;
+mod upgrade;
 mod version;
 mod watch;
+mod who;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -112,6 +115,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Hand a VIP over to another node
     Failover(failover::FailoverArgs),
+    /// Log more or less for a while, without a restart
+    Log(log::LogArgs),
     /// Make lb.toml of haproxy.cfg and keepalived.conf
     Import(import::ImportArgs),
     /// Print a first lb.toml from a few addresses
@@ -128,6 +133,8 @@ enum Command {
     Ready(servers::StateArgs),
     /// Take a server out of service, and probe it no more
     Maint(servers::StateArgs),
+    /// Say which client stands behind a server's connection
+    Who(who::WhoArgs),
     /// Give a server another share of new connections
     Weight(servers::WeightArgs),
     /// Add or remove a server
@@ -139,6 +146,8 @@ enum Command {
     /// Watch this node and its peer live, and give orders
     #[cfg(feature = "top")]
     Top(top::TopArgs),
+    /// Change to the program on disk without losing a connection
+    Upgrade(upgrade::UpgradeArgs),
     /// The process that starts programs for the keeper
     #[command(hide = true)]
     Runner(processes::RunnerArguments),
@@ -175,6 +184,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Events(arguments)) => events::run(&arguments).into(),
         Some(Command::Explain(arguments)) => explain::run(&arguments).into(),
         Some(Command::Failover(arguments)) => failover::run(&arguments).into(),
+        Some(Command::Log(arguments)) => log::run(&arguments).into(),
         Some(Command::Import(arguments)) => import::run(&arguments).into(),
         Some(Command::Init(arguments)) => init::run(&arguments).into(),
         Some(Command::Man(arguments)) => man::run(&arguments, &Arguments::command()).into(),
@@ -183,12 +193,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Drain(arguments)) => servers::drain(&arguments).into(),
         Some(Command::Ready(arguments)) => servers::ready(&arguments).into(),
         Some(Command::Maint(arguments)) => servers::maint(&arguments).into(),
+        Some(Command::Who(arguments)) => who::run(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
         Some(Command::Reload(arguments)) => reload::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         #[cfg(feature = "top")]
         Some(Command::Top(arguments)) => top::run(&arguments).into(),
+        Some(Command::Upgrade(arguments)) => upgrade::run(&arguments).into(),
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }

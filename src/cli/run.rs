@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::{Exit, chain, color, talk};
 use crate::config::model::Config;
 use crate::config::{parse, render};
-use crate::daemon::keeper::{self, KeeperArgs, KeeperError};
+use crate::daemon::keeper::{self, Handover, KeeperArgs, KeeperError};
 
 /// What the daemon is started with.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,23 @@ pub(super) struct RunArgs {
 pub(super) fn run(arguments: RunArgs) -> ExitCode {
     let named = arguments.config;
     let config_path = named.unwrap_or_else(|| super::CONFIG_PATH.into());
-    let config_text = match read(&config_path) {
+    let handover = match Handover::take() {
+        Ok(handover) => handover,
+        Err(error) => {
+            talk(&format!(
+                "error: cannot take over from the program before: {error}"
+            ));
+            return Exit::Failure.into();
+        }
+    };
+    // A change of the program is none of the configuration.
+    let text = match &handover {
+        Some(handover) => handover
+            .config_text()
+            .map_err(|error| (error.to_string(), Exit::Failure)),
+        None => read(&config_path),
+    };
+    let config_text = match text {
         Ok(text) => text,
         Err((why, exit)) => {
             talk(&format!("error: {why}"));
@@ -35,6 +51,10 @@ pub(super) fn run(arguments: RunArgs) -> ExitCode {
         }
     };
     let Some(config) = accept(&config_path, &config_text) else {
+        if let Some(handover) = handover {
+            let failure = handover.go_back("it refuses the configuration that is served");
+            talk(&format!("error: no way back: {failure}"));
+        }
         return Exit::Config.into();
     };
     serve(KeeperArgs {
@@ -43,6 +63,7 @@ pub(super) fn run(arguments: RunArgs) -> ExitCode {
         config,
         node: arguments.node,
         runtime_dir: arguments.runtime_dir.unwrap_or_else(runtime_dir),
+        handover,
     })
 }
 

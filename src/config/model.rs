@@ -111,6 +111,8 @@ pub struct AccessLog {
     pub format: AccessFormat,
     /// `skip-empty`, default false: leave out connections on which the client sent nothing.
     pub skip_empty: bool,
+    /// `sample`, default 1: of connections without any fault one in so many is logged; 0: none.
+    pub sample: u32,
 }
 
 /// The shape of an access-log line.

@@ -91,6 +91,11 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
         let started = clock::now();
         let (report, lateness) = probe_once(&target.probe, started).await;
         let finished = clock::now();
+        say_done(
+            &target,
+            &report,
+            finished.saturating_duration_since(started),
+        );
         // Of a server that nothing is known of, a failure is better than no word.
         let spoiled = !report.verdict.is_ready()
             && target.machine.state() != State::Unknown
@@ -167,6 +172,14 @@ fn say_unauthorized(target: &Target) {
         reason,
         "check is not authorized, counted as ready"
     );
+}
+
+/// One line per check, for those who look closely.
+fn say_done(target: &Target, report: &Report, elapsed: Duration) {
+    let (proxy, server) = (&target.proxy_name, &target.server_name);
+    let reason = report.verdict.reason().unwrap_or("ready");
+    let elapsed_ms = elapsed.as_millis();
+    tracing::debug!(proxy, server, reason, elapsed_ms, "server checked");
 }
 
 /// One line per transition; `elapsed_ms` is the time it spent in the state it leaves.

@@ -23,6 +23,71 @@ pub enum Command {
     ReleaseHold(ReleaseHold),
     /// Read lb.toml again, and apply it whole or not at all.
     Reload(ReloadOrder),
+    /// Run from the program on disk from here on, without losing a connection.
+    Upgrade,
+    /// Log more or less than the configuration says, for a while.
+    Log(SetLog),
+}
+
+/// [`Command::Log`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetLog {
+    /// The least severe message that is logged; `None`: as the configuration says.
+    #[serde(default)]
+    pub level: Option<LogLevel>,
+    /// Only of this component; `None`: of all.
+    #[serde(default)]
+    pub component: Option<String>,
+    /// For so long, milliseconds; `None`: until another order or the end of the keeper.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
+    /// Whose order it is, as the kernel says; what an asker puts here counts for nothing.
+    #[serde(default)]
+    pub uid: Option<u32>,
+}
+
+/// How severe a message is at least, to be logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Service lost.
+    Error,
+    /// Degraded.
+    Warning,
+    /// One line for each transition.
+    Info,
+    /// For each connection and check.
+    Debug,
+    /// For each packet.
+    Trace,
+}
+
+impl LogLevel {
+    /// Its name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What is logged, where that is not what the configuration says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// The level in force.
+    pub level: LogLevel,
+    /// That of the configuration.
+    pub configured: LogLevel,
+    /// Only of this component; `None`: of all.
+    pub component: Option<String>,
+    /// For so much longer, milliseconds; `None`: until another order.
+    pub left_ms: Option<u64>,
 }
 
 /// [`Command::Failover`].
@@ -59,6 +124,10 @@ pub enum Outcome {
     Unknown(String),
     /// What became of a reload.
     Reload(Box<ReloadReport>),
+    /// What is logged from now on; `left_ms` is `None` too when it is as the configuration says.
+    Log(LogState),
+    /// An upgrade was begun; the status says by this number how it goes.
+    Upgrading(u64),
 }
 
 /// What became of one virtual IP.

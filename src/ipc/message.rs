@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, Outcome};
+use super::command::{Command, LogState, Outcome};
 pub use super::counters::{SpanCounts, VrrpCounters};
-use super::event::Event;
+use super::event::{Event, Happening};
 use super::note::ServerNote;
 use super::reload::{PrepareAnswer, ReloadStatus};
 pub use super::route::{RouteCounters, RouteStatus};
@@ -44,8 +44,8 @@ pub enum ToKeeper {
     Snapshot(Vec<ServerSnapshot>),
     /// What operators changed about servers, all of it; on change.
     Notes(Vec<ServerNote>),
-    /// An operator changed a server: for the record.
-    Note(ServerEvent),
+    /// Something happened here: for the record.
+    Note(Happening),
     /// An operator's order. The answer is a [`ToProxy::Outcome`] with the same number, once it is
     /// known.
     Command {
@@ -76,6 +76,8 @@ pub enum ToKeeper {
         /// The reload's number.
         id: u64,
     },
+    /// Beside it: the table of limits that this process has; adoption only. See [`super::shares`].
+    Shares,
 }
 
 /// Client connections in one message.
@@ -106,7 +108,7 @@ pub enum ToProxy {
     /// All listeners were sent: start serving.
     ListenersDone,
     /// State of every virtual router; on change and each 500 ms.
-    Vrrp(VrrpStatus),
+    Vrrp(Box<VrrpStatus>),
     /// The VIP leaves this node: reset (RST) every client connection to these addresses.
     ResetLocal(Vec<IpAddr>),
     /// Probe every server at once: whether this node takes the VIP over waits for it.
@@ -141,9 +143,26 @@ pub enum ToProxy {
         /// The reload's number.
         id: u64,
     },
+    /// A successor serves: close the doors for questions, stop accepting, let connections finish for
+    /// at most this many milliseconds, then exit.
+    Drain {
+        /// Milliseconds.
+        grace_ms: u32,
+    },
+    /// Beside it: the table of limits that proxy processes keep together. Before `ListenersDone`.
+    Shares {
+        /// This process's column.
+        column: u8,
+    },
+    /// Whether another process serves the same servers, too; before anybody said so, none does.
+    Share {
+        /// It does.
+        shared: bool,
+    },
 }
 
-/// Who connects.
+/// Who connects. Keepers and proxies of different versions meet here: the order of what is in these
+/// enums and structs stays, further variants come last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Process id of the proxy; the kernel's peer credentials must agree.
@@ -169,19 +188,6 @@ pub struct Welcome {
     pub snapshot: Vec<ServerSnapshot>,
     /// What operators changed about servers; `None`: no proxy has told this keeper yet.
     pub notes: Option<Vec<ServerNote>>,
-}
-
-/// A change of a server by an operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerEvent {
-    /// `PROXY/SERVER`.
-    pub server: String,
-    /// Before.
-    pub from: String,
-    /// After.
-    pub to: String,
-    /// Whose order it was.
-    pub reason: String,
 }
 
 /// Which `listen` entry the descriptors beside a message belong to.
@@ -258,11 +264,53 @@ pub struct VrrpStatus {
     pub proxy_hung: u64,
     /// Whether the keeper runs under real-time scheduling.
     pub realtime: bool,
+    /// The keeper's version of lbd.
+    #[serde(default)]
+    pub keeper_version: String,
+    /// Proxy processes that were succeeded and still have connections.
+    #[serde(default)]
+    pub draining: u32,
+    /// The last `lbd upgrade`, as far as it has come.
+    #[serde(default)]
+    pub upgrade: Option<UpgradeStatus>,
     /// The channel between nodes; `None`: no `[peer]` in the file.
     pub channel: Option<ChannelStatus>,
+    /// What is logged, where an operator changed that.
+    #[serde(default)]
+    pub log: Option<LogState>,
     /// Reloads of the configuration.
     #[serde(default)]
     pub reload: ReloadStatus,
+}
+
+/// A change of the running program, in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeStatus {
+    /// Its number: the wall clock when it began, milliseconds since 1970.
+    pub number: u64,
+    /// How far it has come.
+    pub stage: UpgradeStage,
+    /// The version that was replaced.
+    pub from: String,
+    /// Why it failed; else empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// How far an upgrade has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeStage {
+    /// A proxy process of the program on disk starts beside the present one.
+    Proxy,
+    /// The addresses are handed over, for the keeper's change would take too long for their adverts.
+    HandOver,
+    /// The keeper replaces itself.
+    Keeper,
+    /// Both run from the program on disk.
+    Done,
+    /// What ran before goes on.
+    Failed,
 }
 
 /// The channel between nodes.

@@ -15,6 +15,10 @@ pub enum ToRunner {
         keeper_socket: String,
         /// The runtime directory.
         runtime_dir: String,
+        /// The program's path; `None`: the runner's own.
+        program: Option<String>,
+        /// It is to succeed one that serves.
+        successor: bool,
     },
     /// Run a program once.
     Run(Run),
@@ -70,11 +74,15 @@ pub enum FromRunner {
     ProxyStarted {
         /// Its process id.
         pid: u32,
+        /// As it was ordered.
+        successor: bool,
     },
     /// It could not be started.
     ProxyNotStarted {
         /// Why.
         error: String,
+        /// As it was ordered.
+        successor: bool,
     },
     /// A proxy process of this runner has ended.
     ProxyEnded {

@@ -22,7 +22,7 @@ pub struct AccessLine<'a> {
     pub proxy: &'a str,
     /// The server's name; `None`: it never got one.
     pub server: Option<&'a str>,
-    /// Time in the queue; `None`: it never left it.
+    /// Time in the queue; `None`: it was never in it, nor had a server.
     pub queue: Option<Duration>,
     /// Time to connect to the server; `None`: never connected.
     pub connect: Option<Duration>,
@@ -52,6 +52,8 @@ pub struct AccessLine<'a> {
     pub server_queue: u64,
     /// Connections that were waiting for any server.
     pub backend_queue: u64,
+    /// It stands for so many like it.
+    pub sample: u32,
 }
 
 impl AccessLine<'_> {
@@ -94,10 +96,16 @@ impl AccessLine<'_> {
         )
     }
 
+    /// The same as fields for a target that keeps them apart: names and values.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let pairs = self.pairs().into_iter().skip(1);
+        pairs.filter_map(|(key, value)| Some((key, value.given()?)))
+    }
+
     fn pairs(&self) -> Vec<(&'static str, Value)> {
         let at = Civil::at(self.accepted_at, self.utc_offset).rfc3339();
         let optional = |time: Option<Duration>| time.map_or(Value::None, millis);
-        vec![
+        let mut pairs = vec![
             ("time", Value::Text(at)),
             ("client", Value::Text(self.client.to_string())),
             ("local", Value::Text(self.local.to_string())),
@@ -117,7 +125,11 @@ impl AccessLine<'_> {
             ("retries", Value::Number(self.retries.into())),
             ("redispatched", Value::Flag(self.redispatched)),
             ("hedged", Value::Flag(self.hedged)),
-        ]
+        ];
+        if self.sample > 1 {
+            pairs.push(("sample", Value::Number(self.sample.into())));
+        }
+        pairs
     }
 
     fn json(&self) -> String {
@@ -156,11 +168,15 @@ impl Value {
     }
 
     fn text(self) -> String {
+        self.given().unwrap_or_else(|| "-".to_owned())
+    }
+
+    fn given(self) -> Option<String> {
         match self {
-            Self::Text(text) => text,
-            Self::Number(number) => number.to_string(),
-            Self::Flag(flag) => flag.to_string(),
-            Self::None => "-".to_owned(),
+            Self::Text(text) => Some(text),
+            Self::Number(number) => Some(number.to_string()),
+            Self::Flag(flag) => Some(flag.to_string()),
+            Self::None => None,
         }
     }
 }
@@ -182,6 +198,8 @@ pub fn long_name(code: &str) -> String {
         "sQ" => Some("timed out in the queue"),
         "SC" => Some("connect failed"),
         "sC" => Some("connect timed out"),
+        "PR" => Some("refused for who the client is"),
+        "cR" => Some("no PROXY header in time"),
         // The rest says itself letter by letter.
         _ => None,
     };
@@ -194,12 +212,14 @@ pub fn long_name(code: &str) -> String {
         Some('S') => "server broke off",
         Some('P') => "a limit was reached",
         Some('R') => "out of resources",
+        Some('D') => "its server went down",
         Some('K') => "closed by this node",
         Some('c') => "client timed out",
         Some('s') => "server timed out",
         Some(_) | None => "other",
     };
     let phase = match letters.next() {
+        Some('R') => " before its PROXY header was whole",
         Some('Q') => " in the queue",
         Some('C') => " while connecting",
         Some('D') => " during data",

@@ -2,6 +2,7 @@
 
 use tracing::Level;
 
+use super::catalog;
 use super::event::{Message, push_pair};
 use super::time::Civil;
 
@@ -71,13 +72,24 @@ pub(crate) fn syslog_line(body: &str, severity: u8, pid: u32, at: Civil, facilit
 pub(crate) fn journal(message: &Message, speaker: Speaker, facility: u8) -> String {
     let mut body = String::new();
     push_body(&mut body, message);
+    truncate(&mut body, LINE_BYTES_MAX);
     let mut datagram = journal_datagram(&body, severity(message.level), speaker.pid, facility);
     datagram.push_str(&format!("LBD_PROCESS={}\n", speaker.role));
+    if let Some(entry) = catalog::entry(&message.text) {
+        datagram.push_str(&format!("MESSAGE_ID={:032x}\n", entry.id));
+    }
     for (key, value) in &message.fields {
-        let key = key.to_ascii_uppercase().replace(['.', '-'], "_");
-        datagram.push_str(&format!("LBD_{key}={value}\n"));
+        push_field(&mut datagram, key, value);
     }
     datagram
+}
+
+/// Appends `LBD_KEY=value`; the value has no control characters.
+pub(crate) fn push_field(datagram: &mut String, key: &str, value: &str) {
+    let key = key.to_ascii_uppercase().replace(['.', '-'], "_");
+    let mut value = value.to_owned();
+    truncate(&mut value, LINE_BYTES_MAX);
+    datagram.push_str(&format!("LBD_{key}={value}\n"));
 }
 
 /// A journald datagram with only a message.

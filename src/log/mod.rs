@@ -3,13 +3,18 @@
 //!
 //! A tracing event becomes a `event::Message` (control characters escaped), `format` turns that
 //! into the target's bytes, `sink` delivers them. `access` is the access log's line, which goes to
-//! the same target through its own [`AccessWriter`] and is not filtered by `[log] level`.
+//! the same target through its own [`AccessWriter`] and is not filtered by `[log] level`. `level` is
+//! what is logged at all, and changes at run time; `catalog` numbers messages, `tap` makes events of
+//! some.
 
 pub mod access;
+mod catalog;
 mod event;
 mod format;
+pub mod level;
 mod sink;
 pub mod spacing;
+mod tap;
 mod time;
 
 use std::io::{self, Write};
@@ -22,16 +27,19 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::model::{Facility, Level, Log, LogFormat, LogTarget};
+use crate::config::model::{AccessFormat, Facility, Log, LogFormat, LogTarget};
 use crate::net::{clock, localtime};
+use access::AccessLine;
 use event::Message;
 use format::Speaker;
 use sink::{Datagram, Sink, Stream};
+use tap::Tap;
 use time::Civil;
 
 pub use event::escape;
 pub use sink::dropped;
-pub use time::wall_time;
+pub use tap::happenings;
+pub use time::{parse_wall_time, wall_time};
 
 const SYSLOG_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
@@ -60,13 +68,13 @@ pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
         role,
         pid: std::process::id(),
     };
-    let ours = level_filter(config.level);
-    let filter = Targets::new()
-        .with_target("lbd", ours)
-        .with_default(ours.min(LevelFilter::WARN));
     let layer = LineLayer { out, speaker };
+    // What becomes an event of the record doesn't depend on what is logged.
+    let recorded = Targets::new().with_target("lbd", LevelFilter::INFO);
+    let tap = (role == "proxy").then(|| Tap.with_filter(recorded));
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
+        .with(layer.with_filter(level::filter(config.level)))
+        .with(tap)
         .try_init()
         .map_err(|_already_set| LogError::Already)
 }
@@ -97,8 +105,14 @@ impl AccessWriter {
     /// Delivers one line (without a line end), at once or by the next [`AccessWriter::flush`];
     /// answers how many lines were dropped.
     #[must_use]
-    pub fn write(&mut self, line: &str) -> u64 {
-        let line = escape(line);
+    pub fn write(&mut self, line: &AccessLine<'_>, format: AccessFormat) -> u64 {
+        let text = line.render(format);
+        self.put(&text, line.fields())
+    }
+
+    /// `fields` go where the target keeps them apart from the text.
+    fn put(&mut self, text: &str, fields: impl Iterator<Item = (&'static str, String)>) -> u64 {
+        let line = escape(text);
         let bytes = match self.out.shape {
             Shape::Text | Shape::Json => {
                 let mut line = line;
@@ -121,7 +135,12 @@ impl AccessWriter {
                 format::syslog_line(&line, format::SEVERITY_INFO, self.pid, at, facility)
             }
             Shape::Journal(Facility(facility)) => {
-                format::journal_datagram(&line, format::SEVERITY_INFO, self.pid, facility)
+                let mut datagram =
+                    format::journal_datagram(&line, format::SEVERITY_INFO, self.pid, facility);
+                for (key, value) in fields {
+                    format::push_field(&mut datagram, key, &escape(&value));
+                }
+                datagram
             }
         };
         u64::from(!self.out.sink.deliver(bytes.as_bytes()))
@@ -247,16 +266,6 @@ impl<S: Subscriber> Layer<S> for LineLayer {
 fn civil_now() -> Civil {
     let now = clock::wall();
     Civil::at(now, localtime::utc_offset(now))
-}
-
-fn level_filter(level: Level) -> LevelFilter {
-    match level {
-        Level::Error => LevelFilter::ERROR,
-        Level::Warning => LevelFilter::WARN,
-        Level::Info => LevelFilter::INFO,
-        Level::Debug => LevelFilter::DEBUG,
-        Level::Trace => LevelFilter::TRACE,
-    }
 }
 
 /// Whether systemd connected stderr to the journal: `$JOURNAL_STREAM` names the device and inode

@@ -7,9 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::Level as TracingLevel;
 
-use super::access::AccessLine;
 use super::*;
-use crate::config::model::AccessFormat;
+use crate::config::model::{AccessFormat, Level};
 
 const SPEAKER: Speaker = Speaker {
     role: "proxy",
@@ -81,7 +80,7 @@ fn a_journal_datagram_has_a_field_for_each_value() {
         format::journal(&message(), SPEAKER, 3),
         "MESSAGE=server down proxy=kube-apiserver server=172.16.0.4:6443 \
          reason=\"status 500\\nfake line \\u{1b}[31m\"\nPRIORITY=4\nSYSLOG_IDENTIFIER=lbd\n\
-         SYSLOG_FACILITY=3\nSYSLOG_PID=4242\nLBD_PROCESS=proxy\nLBD_PROXY=kube-apiserver\n\
+         SYSLOG_FACILITY=3\nSYSLOG_PID=4242\nLBD_PROCESS=proxy\nMESSAGE_ID=448f4e14fabd4aa2bfe460f04b966f7e\nLBD_PROXY=kube-apiserver\n\
          LBD_SERVER=172.16.0.4:6443\nLBD_REASON=status 500\\nfake line \\u{1b}[31m\n"
     );
 }
@@ -97,6 +96,11 @@ fn no_line_outgrows_a_pipes_atomic_write() {
     assert!(format::text(&long, SPEAKER, at()).ends_with("…\n"));
     assert!(format::syslog(&long, SPEAKER, at(), 3).len() <= 4096);
     assert!(format::json(&long, SPEAKER, at()).len() <= 4096);
+}
+
+/// No fields.
+fn none() -> impl Iterator<Item = (&'static str, String)> {
+    std::iter::empty()
 }
 
 fn access() -> AccessLine<'static> {
@@ -122,6 +126,7 @@ fn access() -> AccessLine<'static> {
         hedged: false,
         server_queue: 0,
         backend_queue: 2,
+        sample: 1,
     }
 }
 
@@ -171,6 +176,18 @@ fn logfmt_and_json_name_every_field() {
     assert_eq!(json["bytes_out"], 7321);
     assert_eq!(json["server"], "kube-apiserver-1");
     assert_eq!(json["reason"], "finished");
+    assert!(json.get("sample").is_none());
+    let sampled = AccessLine {
+        sample: 10,
+        ..access()
+    };
+    assert!(
+        sampled
+            .render(AccessFormat::Logfmt)
+            .ends_with(" hedged=false sample=10")
+    );
+    let tcplog = sampled.render(AccessFormat::Tcplog);
+    assert_eq!(tcplog, access().render(AccessFormat::Tcplog));
 }
 
 #[test]
@@ -181,6 +198,9 @@ fn termination_codes_are_put_into_words() {
         ("SC", "connect failed"),
         ("CD", "client broke off during data"),
         ("KL", "closed by this node during the last data"),
+        ("DD", "its server went down during data"),
+        ("CR", "client broke off before its PROXY header was whole"),
+        ("PR", "refused for who the client is"),
         ("", "other"),
     ] {
         assert_eq!(access::long_name(code), words);
@@ -288,7 +308,7 @@ fn access_lines_reach_a_file_in_few_writes_all_and_in_order() {
     let lines: String = (0..5_000).map(|n| format!("{n:09}\n")).collect();
     let mut sizes = Vec::new();
     for line in lines.lines() {
-        assert_eq!(writer.write(line), 0);
+        assert_eq!(writer.put(line, none()), 0);
         sizes.push(path.metadata().unwrap().len());
     }
     sizes.dedup();
@@ -303,7 +323,7 @@ fn a_pipe_that_is_filling_up_takes_whole_access_lines_and_the_others_are_counted
     let (mut reader, end) = io::pipe().unwrap();
     let mut writer = text_into(&end);
     let line = "x".repeat(300);
-    let lost: u64 = (0..1_000).map(|_| writer.write(&line)).sum();
+    let lost: u64 = (0..1_000).map(|_| writer.put(&line, none())).sum();
     let lost = lost + writer.flush();
     drop((writer, end));
     let mut read = String::new();
@@ -330,7 +350,7 @@ fn the_configured_shape_reaches_the_configured_socket() {
     };
     let out = Output::open(&config, paths, |_| {}).unwrap();
     let mut writer = access_writer(out);
-    assert_eq!(writer.write("a line\nand a forged one"), 0);
+    assert_eq!(writer.put("a line\nand a forged one", none()), 0);
     let mut buffer = [0; 256];
     let count = server.recv(&mut buffer).unwrap();
     let text = std::str::from_utf8(&buffer[..count]).unwrap();

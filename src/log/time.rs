@@ -13,6 +13,45 @@ pub fn wall_time(since_epoch_ms: u64) -> String {
     Civil::at(moment, 0).rfc3339()
 }
 
+/// Milliseconds since 1970 of a moment in Greenwich, as [`wall_time`] writes it; the fraction may be
+/// left out.
+#[must_use]
+pub fn parse_wall_time(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let number = |text: &str| -> Option<u64> {
+        let digits =
+            !text.is_empty() && text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse().ok())?
+    };
+    let mut date = date.split('-').map(number);
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut time = time.split(':').map(number);
+    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+    let known = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60
+        && date.next().is_none()
+        && time.next().is_none();
+    if !known || fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let millis: String = fraction.chars().chain("00".chars()).take(3).collect();
+    // Howard Hinnant's days_from_civil, with years that begin on 1 March.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let era_days = 365 * year + year / 4 - year / 100 + year / 400;
+    let days = (era_days + (153 * month + 2) / 5 + day - 1).checked_sub(719_468)?;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    Some(seconds * 1_000 + millis.parse::<u64>().ok()?)
+}
+
 /// A calendar moment in some zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Civil {
@@ -141,6 +180,32 @@ mod tests {
             at(4_107_542_400, 0).rfc3339(),
             "2100-03-01T00:00:00.123456Z"
         );
+    }
+
+    #[test]
+    fn moments_are_read_as_they_are_written() {
+        assert_eq!(
+            parse_wall_time("2026-11-22T12:31:31.123456Z"),
+            Some(1_795_350_691_123)
+        );
+        assert_eq!(parse_wall_time("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(
+            parse_wall_time("2000-02-29T00:00:00.1Z"),
+            Some(951_782_400_100)
+        );
+        for wrong in [
+            "",
+            "2026-11-22",
+            "2026-11-22T12:31:31",
+            "2026-13-22T12:31:31Z",
+            "2026-11-22T24:31:31Z",
+            "2026-11-22T12:31Z",
+            "2026-11-22T12:31:31.Z",
+            "2026-11-+2T12:31:31Z",
+            "1969-12-31T00:00:00Z",
+        ] {
+            assert_eq!(parse_wall_time(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

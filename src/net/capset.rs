@@ -95,6 +95,43 @@ pub(super) fn pass_on_net_raw() -> io::Result<()> {
     Ok(())
 }
 
+/// Makes every capability that is held one that the next program of this process gets too.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn pass_on_all() -> io::Result<()> {
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let Some(sets) = held(&header) else {
+        return Err(io::Error::last_os_error());
+    };
+    // A service manager that grants them has made them inheritable, and may forbid capset(2).
+    if sets.iter().any(|set| set.permitted & !set.inheritable != 0) {
+        let sets = sets.map(|set| Data {
+            inheritable: set.inheritable | set.permitted,
+            ..set
+        });
+        // SAFETY: capset reads a header and, for version 3, two data structures; both outlive it.
+        let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let [low, high] = sets;
+    let permitted = u64::from(high.permitted) << 32 | u64::from(low.permitted);
+    for number in (0..64).filter(|number| permitted & 1 << number != 0) {
+        let raise = libc::PR_CAP_AMBIENT_RAISE;
+        let number: libc::c_ulong = number;
+        // SAFETY: this prctl takes numbers and touches no memory.
+        if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, number, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 fn holds_none(header: &Header) -> bool {
     held(header).is_some_and(|held| held.iter().all(|set| set.permitted == 0))
 }

@@ -2,11 +2,16 @@
 //! doesn't read must not stop the keeper.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+
+use super::seqpacket::FDS_MAX;
 
 /// The service manager, if one started us.
 #[derive(Debug)]
@@ -50,6 +55,27 @@ impl Notify {
     #[must_use]
     pub fn feed_interval(&self) -> Option<Duration> {
         self.watchdog.map(|patience| patience / 3)
+    }
+
+    /// Has the service manager keep these descriptors under this name, and no others, until the service
+    /// is started again: sd_pid_notify_with_fds(3), `FDSTORE=1`. One that keeps none takes no notice.
+    ///
+    /// # Errors
+    /// The kernel's: what the manager does not take it has not.
+    pub fn keep(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(socket) = &self.socket else {
+            return Ok(());
+        };
+        socket.send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
+        let text = format!("FDSTORE=1\nFDNAME={name}");
+        for some in fds.chunks(FDS_MAX) {
+            let raw: Vec<RawFd> = some.iter().map(AsRawFd::as_raw_fd).collect();
+            let rights = [ControlMessage::ScmRights(&raw)];
+            let text = [IoSlice::new(text.as_bytes())];
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            sendmsg::<UnixAddr>(socket.as_raw_fd(), &text, &rights, flags, None)?;
+        }
+        Ok(())
     }
 
     /// A reload begins: `READY=1` says that it is over.

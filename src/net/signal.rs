@@ -17,17 +17,25 @@ pub enum Request {
     Stop,
     /// SIGHUP.
     Reload,
+    /// SIGUSR2.
+    Upgrade,
 }
 
 impl Signals {
-    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread (and those it starts) and reads them
+    /// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR2 for this thread (and those it starts) and reads them
     /// from a descriptor instead.
     ///
     /// # Errors
     /// The kernel's.
     pub fn open() -> io::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mine = [
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGUSR2,
+        ];
+        for signal in mine {
             set.add(signal);
         }
         set.thread_block()?;
@@ -43,9 +51,11 @@ impl Signals {
         let Some(info) = self.0.read_signal()? else {
             return Ok(None);
         };
-        let hangup = i32::try_from(info.ssi_signo) == Ok(Signal::SIGHUP as i32);
-        Ok(Some(if hangup {
+        let is = |signal: Signal| i32::try_from(info.ssi_signo) == Ok(signal as i32);
+        Ok(Some(if is(Signal::SIGHUP) {
             Request::Reload
+        } else if is(Signal::SIGUSR2) {
+            Request::Upgrade
         } else {
             Request::Stop
         }))

@@ -109,7 +109,7 @@ impl Worker {
     /// Whether a connection waits there. Cheaper than an accept in vain.
     fn has_waiting(&self, place: usize) -> bool {
         let listener = self.listeners.get(place);
-        let fd = listener.and_then(|listener| listener.fd());
+        let fd = listener.and_then(Listener::fd);
         fd.is_some_and(|fd| tcp::is_readable(fd).unwrap_or(false))
     }
 
@@ -210,7 +210,7 @@ impl Worker {
         if !self.shared.gate.enter() {
             return false;
         }
-        if settings.farm.gate().enter() {
+        if settings.farm.gate().enter() || settings.farm.claim_place() {
             return true;
         }
         if self.shared.gate.leave() {

@@ -133,8 +133,8 @@ impl Side {
 pub(super) struct Rare {
     /// Servers that failed it.
     pub(super) tried: Tried,
-    /// How many stood before it in the queue.
-    pub(super) queued_behind: u32,
+    /// Its number in the queue when it joined it, from 1; 0: it never did.
+    pub(super) queue_number: u32,
     /// Connects that failed.
     pub(super) retries: u8,
     /// Whether it went to another server than the first.
@@ -157,7 +157,7 @@ impl Rare {
     /// What a connection remembers for which nothing happened.
     const NONE: Self = Self {
         tried: Tried::NONE,
-        queued_behind: 0,
+        queue_number: 0,
         retries: 0,
         redispatched: false,
         hedge: None,

@@ -102,7 +102,8 @@ impl Worker {
                     if let Some(conn) = self.conn_mut(slot) {
                         conn.state = State::Queued;
                         conn.since = now;
-                        conn.rare_mut().queued_behind = u32::try_from(before).unwrap_or(u32::MAX);
+                        conn.rare_mut().queue_number =
+                            u32::try_from(before.saturating_add(1)).unwrap_or(u32::MAX);
                     }
                     self.arm(slot);
                     return;

@@ -168,7 +168,7 @@ impl Worker {
             beconn: feconn,
             srv_conn,
             srv_queue: 0,
-            backend_queue: conn.rare().queued_behind,
+            backend_queue: conn.rare().queue_number,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The worker threads: started, watched and stopped. What they do is in `worker`.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::census::Census;
 use super::farm::Farm;
 use super::gate::Gate;
+use super::lookup::{Desk, Lookup};
 use super::mailbox::{Mailbox, Message};
 use super::reshape::Layout;
 use super::shortage::{Descriptors, Shortage, Shortages};
@@ -190,6 +191,7 @@ pub struct Engine {
     pub(super) layout: Mutex<Layout>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     resets_asked: Mutex<u64>,
+    desk: Desk,
 }
 
 impl Engine {
@@ -258,6 +260,7 @@ impl Engine {
             layout: Mutex::new(layout),
             threads: Mutex::new(Vec::with_capacity(count)),
             resets_asked: Mutex::new(0),
+            desk: Desk::default(),
         };
         // All owners first, then their helpers in turn: the kernel asks in this order.
         for place in 0..count {
@@ -332,6 +335,15 @@ impl Engine {
         let census = Arc::new(Census::new(vips, most, self.shared.mailboxes.len()));
         self.shared.post(&Message::Census(Arc::clone(&census)));
         census
+    }
+
+    /// Asks every worker which connections have this address at one of their ends; `None` while
+    /// another such question is being answered.
+    #[must_use]
+    pub fn lookup(&self, address: SocketAddr) -> Option<Arc<Lookup>> {
+        let lookup = self.desk.ask(address, self.shared.mailboxes.len())?;
+        self.shared.post(&Message::Lookup(Arc::clone(&lookup), 0));
+        Some(lookup)
     }
 
     /// Stops accepting, lets connections finish for at most `grace`, resets what is left, and

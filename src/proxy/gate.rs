@@ -6,6 +6,10 @@ use super::atomic::{AtomicU32, AtomicU64, Ordering};
 const ONE: u64 = 1 << 32;
 /// Somebody was turned away.
 const WANTED: u64 = 1;
+/// The bits between: how many places there are.
+const LIMIT: u64 = (ONE - 1) & !WANTED;
+/// No machine has so many descriptors.
+const UNLIMITED: u32 = u32::MAX >> 1;
 
 /// The gate of a process or of a proxy: one atomic on the way in and one on the way out, on cache
 /// lines of its own.
@@ -14,8 +18,6 @@ const WANTED: u64 = 1;
 pub struct Gate {
     word: AtomicU64,
     most: AtomicU32,
-    /// Changed by a reload alone.
-    limit: AtomicU32,
 }
 
 impl Gate {
@@ -23,9 +25,8 @@ impl Gate {
     #[must_use]
     pub fn new(limit: u32) -> Self {
         Self {
-            word: AtomicU64::new(0),
+            word: AtomicU64::new(places(limit)),
             most: AtomicU32::new(0),
-            limit: AtomicU32::new(limit),
         }
     }
 
@@ -35,7 +36,7 @@ impl Gate {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let before = inside(word);
-            let free = before < self.limit.load(Ordering::Relaxed);
+            let free = before < limit(word);
             // Full: written even if it says so already, for an old value may lie.
             let next = if free { word + ONE } else { word | WANTED };
             match self
@@ -87,14 +88,37 @@ impl Gate {
     /// The limit.
     #[must_use]
     pub fn limit(&self) -> u32 {
-        self.limit.load(Ordering::Relaxed)
+        limit(self.word.load(Ordering::SeqCst))
     }
 
-    /// Sets another limit. Those inside stay, also where they are more than it allows. Whoever was
-    /// turned away has to be told.
+    /// Sets how many places there are; those taken beyond it stay. To be called by one at a time.
     pub fn set_limit(&self, limit: u32) {
-        self.limit.store(limit, Ordering::Relaxed);
+        let mut word = self.word.load(Ordering::Relaxed);
+        while let Err(present) = self.word.compare_exchange_weak(
+            word,
+            word & !LIMIT | places(limit),
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        ) {
+            word = present;
+        }
     }
+
+    /// Lowers the limit; answers how many are taken at most from here on: so many, or those that are
+    /// taken beyond it.
+    pub fn lower(&self, limit: u32) -> u32 {
+        self.set_limit(limit);
+        self.inside().max(limit)
+    }
+}
+
+/// A limit where it stands in the word.
+fn places(limit: u32) -> u64 {
+    u64::from(limit.min(UNLIMITED)) << 1
+}
+
+fn limit(word: u64) -> u32 {
+    u32::try_from((word & LIMIT) >> 1).unwrap_or(UNLIMITED)
 }
 
 fn inside(word: u64) -> u32 {
@@ -116,6 +140,17 @@ mod tests {
         assert!(gate.leave());
         assert!(!gate.leave());
         assert_eq!((gate.inside(), gate.most(), gate.limit()), (0, 2, 2));
+    }
+
+    #[test]
+    fn a_limit_that_changes_leaves_count_and_wish_alone() {
+        let gate = Gate::new(u32::MAX);
+        assert!(gate.enter() && gate.enter());
+        assert_eq!((gate.lower(2), gate.lower(1)), (2, 2));
+        assert!(!gate.enter() && gate.wanted());
+        gate.set_limit(3);
+        assert!(gate.wanted() && gate.enter() && !gate.enter());
+        assert_eq!((gate.inside(), gate.limit()), (3, 3));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::census::Census;
 use super::dispatch::Notice;
+use super::lookup::Lookup;
 use super::reshape::Shape;
 use crate::net::eventfd::Bell;
 
@@ -44,6 +45,8 @@ pub enum Message {
     ResetLocal(Arc<[IpAddr]>),
     /// Say which clients are connected to certain addresses.
     Census(Arc<Census>),
+    /// Say which connections have a certain address, from this slot on.
+    Lookup(Arc<Lookup>, usize),
     /// Serve other proxies, or with other settings, from here on.
     Reshape(Arc<Shape>),
     /// Reset every client connection of a proxy.

@@ -14,7 +14,7 @@
 //! `stall` tells peers that rest from peers that are gone, `ending` leaves their sockets as they
 //! ended, [`reshape`] gives running workers other settings, listeners and proxies, `closing` gives the connections of a dead server back to their clients, `retire` those that are
 //! old or too many ([`rebalance`]), `origin` reads and writes the headers ([`pp`]) that say who the client is, and chooses the
-//! address servers see, `conn` is what is known of one, [`census`] counts them, [`shortage`] is what
+//! address servers see, `conn` is what is known of one, [`census`] counts them, [`lookup`] finds one by an address, [`shortage`] is what
 //! they can run out of. Workers share nothing on the path of the bytes; they meet
 //! in the farm when a connection begins and ends, and through [`mailbox`]es.
 
@@ -29,6 +29,7 @@ pub mod engine;
 pub mod evidence;
 pub mod farm;
 pub mod gate;
+pub mod lookup;
 pub mod mailbox;
 pub mod outlook;
 pub mod pace;

@@ -116,7 +116,7 @@ pub struct Counts {
     pub srv_conn: u32,
     /// Always 0: servers have no queue of their own.
     pub srv_queue: u32,
-    /// How many stood before this one when it joined the queue.
+    /// Its number in the queue when it joined it, from 1; 0: it never did.
     pub backend_queue: u32,
 }
 

@@ -307,6 +307,7 @@ impl Worker {
                 Message::Census(census) => {
                     self.local_ends.answer(&self.conns, self.now, &census);
                 }
+                Message::Lookup(lookup, from) => self.look_up(&lookup, from),
                 Message::Reshape(shape) => self.reshape(&shape),
                 Message::EndProxy(proxy) => self.end_proxy(proxy),
                 Message::Stop(deadline) => self.stop(deadline),
@@ -454,14 +455,6 @@ impl Worker {
     pub(super) fn conn_and_settings(&self, slot: u32) -> Option<(&Conn, &Settings)> {
         let conn = self.conn(slot)?;
         Some((conn, self.proxies.get(usize::from(conn.proxy))?))
-    }
-
-    pub(super) fn slots(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<u32> {
-        self.conns
-            .iter()
-            .filter(|(_, conn)| conn.state != State::Dead && wanted(conn))
-            .filter_map(|(slot, _)| u32::try_from(slot).ok())
-            .collect()
     }
 }
 

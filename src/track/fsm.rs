@@ -84,8 +84,10 @@ impl Script {
         self.runs
     }
 
-    /// Further runs count on from here, so that no end of an earlier one can be taken for theirs.
+    /// Waits for no run any more; further ones count on from here, so that no end of an earlier one
+    /// can be taken for theirs.
     pub fn count_from(&mut self, runs: u64) {
+        self.running = None;
         self.runs = self.runs.max(runs);
     }
 
@@ -121,7 +123,9 @@ impl Script {
                 self.next_start = now;
                 return [None, None];
             }
-            (Input::Finished { .. } | Input::Tick | Input::Lost, _) => None,
+            // Nobody is there to start one.
+            (Input::Lost, None) => return [None, None],
+            (Input::Finished { .. } | Input::Tick, _) => None,
         };
         let run = (self.running.is_none() && now >= self.next_start).then(|| {
             self.runs += 1;
@@ -224,6 +228,9 @@ mod tests {
         script.handle(at(base, 600), done);
         assert_eq!(script.handle(at(base, 700), Input::Lost), [None, None]);
         assert_eq!(script.deadline(), at(base, 2_510));
+        // Nor is anything begun that nobody is there for, even when it is due.
+        assert_eq!(script.handle(at(base, 2_600), Input::Lost), [None, None]);
+        assert!(!script.is_running());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// A configuration with one proxy on a free port and one echo server; its address.
-fn single() -> (SocketAddr, String) {
+pub(crate) fn single() -> (SocketAddr, String) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let backend = server.local_addr().unwrap();
     echo(server);
@@ -28,7 +28,7 @@ fn single() -> (SocketAddr, String) {
     (address, config)
 }
 
-fn wait_served(address: SocketAddr) {
+pub(crate) fn wait_served(address: SocketAddr) {
     wait_for("an answer", SOON, || ask(address).ok());
 }
 

@@ -7,3 +7,4 @@ mod alone;
 mod node;
 mod pair;
 mod reload;
+mod upgrade;

@@ -55,6 +55,8 @@ impl Drop for Folder {
 pub(crate) struct Node {
     pub(crate) keeper: Option<Child>,
     pub(crate) namespace: Option<String>,
+    /// What is run.
+    pub(crate) program: PathBuf,
     pub(crate) config: PathBuf,
     pub(crate) runtime: PathBuf,
     pub(crate) log: PathBuf,
@@ -84,6 +86,7 @@ impl Node {
         Self {
             keeper: None,
             namespace: namespace.map(str::to_owned),
+            program: env!("CARGO_BIN_EXE_lbd").into(),
             config: file(".toml"),
             runtime: file(""),
             log: file(".log"),
@@ -96,11 +99,11 @@ impl Node {
 
     /// Another lbd with the same arguments.
     pub(crate) fn launch(&self) -> Child {
-        let lbd = env!("CARGO_BIN_EXE_lbd");
+        let lbd = &self.program;
         let mut command = match &self.namespace {
             Some(namespace) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace, lbd]);
+                command.args(["netns", "exec", namespace]).arg(lbd);
                 command
             }
             None => Command::new(lbd),
@@ -166,6 +169,16 @@ impl Node {
         wait_for("one proxy process", SOON, || match self.proxies()[..] {
             [pid] => Some(pid),
             _ => None,
+        })
+    }
+
+    /// The proxy process that answers questions.
+    pub(crate) fn proxy_that_serves(&self) -> i32 {
+        wait_for("a status", SOON, || {
+            let status = self.status();
+            let (_, after) = status.split_once("\"pid\":")?;
+            let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse().ok()
         })
     }
 

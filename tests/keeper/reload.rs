@@ -231,11 +231,9 @@ fn a_vip_that_leaves_the_file_is_handed_over_first() {
     let Some(lab) = Lab::new() else { return };
     let folder = Folder::new("reload-leave");
     let (lb1, lb2) = pair_of(&lab, &folder, PAIR);
-    let without: String = {
-        let from = PAIR.find("[vip.v]").unwrap();
-        let to = PAIR.find("[proxy.p]").unwrap();
-        PAIR[..from].to_owned() + &PAIR[to..]
-    };
+    let (before, rest) = PAIR.split_once("[vip.v]").unwrap();
+    let (_, proxy) = rest.split_once("[proxy.p]").unwrap();
+    let without = format!("{before}[proxy.p]{proxy}");
     let said = reload(&lb1, &without);
     assert!(said.contains("- vip.v: 10.9.0.100/24"), "{said}");
     wait_for("lb2 to take over", SOON, || {
@@ -290,6 +288,30 @@ const STREAMS: usize = 50;
 /// Each of three clients, so 300 connections a second in all.
 const PACE: Duration = Duration::from_millis(10);
 
+type Streams = Vec<thread::JoinHandle<std::io::Result<u64>>>;
+type Paced = Vec<thread::JoinHandle<(u32, Vec<String>)>>;
+
+/// Streams and further connections from the clients' namespace.
+fn load(lab: &Lab, stop: &Arc<AtomicBool>) -> (Streams, Paced) {
+    let namespace = lab.name("cl");
+    let stopped = Arc::clone(stop);
+    let clients = thread::spawn(move || {
+        enter(&namespace);
+        let address: SocketAddr = VIP.parse().unwrap();
+        let streams = (0..STREAMS).map(|_| {
+            let stop = Arc::clone(&stopped);
+            thread::spawn(move || stream(address, &stop))
+        });
+        let streams = streams.collect();
+        let paced = (0..3).map(|_| {
+            let stop = Arc::clone(&stopped);
+            thread::spawn(move || paced(address, PACE, &stop))
+        });
+        (streams, paced.collect())
+    });
+    clients.join().unwrap()
+}
+
 #[test]
 fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     let Some(lab) = Lab::new() else { return };
@@ -305,26 +327,7 @@ fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     let became = lb2.log().matches("to=Active").count();
     let ups = lb1.log().matches("server up").count();
     let stop = Arc::new(AtomicBool::new(false));
-    let namespace = lab.name("cl");
-    let stopped = Arc::clone(&stop);
-    let clients = thread::spawn(move || {
-        enter(&namespace);
-        let address: SocketAddr = VIP.parse().unwrap();
-        let streams: Vec<_> = (0..STREAMS)
-            .map(|_| {
-                let stop = Arc::clone(&stopped);
-                thread::spawn(move || stream(address, &stop))
-            })
-            .collect();
-        let paced: Vec<_> = (0..3)
-            .map(|_| {
-                let stop = Arc::clone(&stopped);
-                thread::spawn(move || paced(address, PACE, &stop))
-            })
-            .collect();
-        (streams, paced)
-    });
-    let (streams, paced) = clients.join().unwrap();
+    let (streams, paced) = load(&lab, &stop);
     for round in 0..RELOADS {
         let changed = match round % 4 {
             0 => PAIR.replace(
@@ -369,4 +372,52 @@ fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
         digits.parse::<u32>().ok()
     });
     assert!(accepted >= answered, "{accepted} of {answered}");
+}
+
+#[test]
+fn tracks_scripts_and_routes_come_and_go() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("reload-tracks");
+    let (lb1, _lb2) = pair_of(&lab, &folder, PAIR);
+    let script = |name: &str, command: &str| {
+        format!("[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\n")
+    };
+    let tracked = |scripts: &str| {
+        let all = format!("track = [\"proxy:p\", {scripts}]\npreempt = false");
+        PAIR.replace("preempt = false", &all)
+    };
+    let one = tracked("\"script:good\"") + &script("good", "/bin/true");
+    reload(&lb1, &one);
+    lb1.wait_log("track script succeeds script=good");
+    // Before the other in the file: each keeps its own verdict.
+    let two = tracked("\"script:bad\", \"script:good\"")
+        + &script("bad", "/bin/false")
+        + &script("good", "/bin/true");
+    reload(&lb1, &two);
+    lb1.wait_log("track script fails script=bad");
+    wait_for("lb2 to take over", SOON, || {
+        (lab.holds("lb2") && !lab.holds("lb1")).then_some(())
+    });
+    assert!(!lb1.log().contains("track script fails script=good"));
+    let route =
+        "[vip.any]\nannounce = \"route\"\naddress = \"10.1.1.10\"\nwithdraw-grace = \"off\"\n";
+    reload(&lb1, &(PAIR.to_owned() + route));
+    wait_for("lb1 to be fit again", SOON, || {
+        lb1.status()
+            .contains("\"effective_priority\":200")
+            .then_some(())
+    });
+    let on_lo = || {
+        let name = lab.name("lb1");
+        let args = ["-n", &name, "-o", "addr", "show", "dev", "lo"];
+        let shown = Command::new("ip").args(args).output().unwrap();
+        text(&shown.stdout).contains("10.1.1.10/")
+    };
+    wait_for("the route", SOON, || on_lo().then_some(()));
+    reload(&lb1, PAIR);
+    wait_for("the route to go", SOON, || (!on_lo()).then_some(()));
+    // Nothing of it is left in what the node tells.
+    wait_for("no route in the status", SOON, || {
+        lb1.status().contains("\"routes\":[]").then_some(())
+    });
 }

@@ -79,7 +79,12 @@ pub struct Managed {
 impl Managed {
     /// Both nodes serve, lb2 holds the VIP.
     pub fn start() -> Self {
-        let config = lab::config(SEED);
+        Self::with(SEED)
+    }
+
+    /// The same with these lines about the virtual router.
+    pub fn with(vip: &str) -> Self {
+        let config = lab::config(vip);
         let mut pair = Pair::new();
         let began = clock::now();
         let service = Service::start(&pair.lab.nodes[LB2].host, &config);
@@ -113,26 +118,26 @@ impl Managed {
         counts.refused
     }
 
-    fn failed(&self, since: Instant) -> usize {
+    pub fn failed(&self, since: Instant) -> usize {
         let now = clock::now();
         self.pair
             .client()
             .tally(|tally| tally.counts(since, now).failed())
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.pair.lab.nodes[LB2].log().unwrap_or_default()
     }
 
-    fn said(&self, text: &str) -> bool {
+    pub fn said(&self, text: &str) -> bool {
         self.log().contains(text)
     }
 
-    fn hears(&self, text: &str, ms: u64) {
+    pub fn hears(&self, text: &str, ms: u64) {
         self.pair.until(text, ms, |_| self.said(text));
     }
 
-    fn gap_within(&self, bound_ms: u64, since: Instant) {
+    pub fn gap_within(&self, bound_ms: u64, since: Instant) {
         let gap = self.pair.gap(since);
         let bound = Duration::from_millis(bound_ms) + self.pair.slack();
         println!("    gap: {} ms", gap.as_millis());
@@ -143,7 +148,7 @@ impl Managed {
         );
     }
 
-    fn one_holder(&self, since: Instant) {
+    pub fn one_holder(&self, since: Instant) {
         let double = self.pair.double(since);
         println!("    two holders: {} ms", double.as_millis());
         assert!(
@@ -153,7 +158,7 @@ impl Managed {
         );
     }
 
-    fn stays(&self, since: Instant) {
+    pub fn stays(&self, since: Instant) {
         assert_eq!(self.moves(since), 0, "{}", self.pair.report());
         assert_eq!(self.pair.only_holder(), Some(LB2), "{}", self.pair.report());
     }

@@ -20,12 +20,13 @@ mod faults;
 mod manners;
 mod service;
 mod unit;
+mod upgrades;
 
 use std::process::ExitCode;
 
 use lab::cases::Case;
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [manners::CASES, faults::CASES].concat();
+    let cases: Vec<Case> = [manners::CASES, faults::CASES, upgrades::CASES].concat();
     lab::cases::run("manager", &cases)
 }

@@ -1,11 +1,12 @@
 //! A small service manager for one service on one host of the laboratory. It does with the unit
 //! file what systemd does, as far as `unit::OBEYED` goes: starts the main process as the unit's
-//! (unprivileged) user with the unit's capabilities, listens to its notifications, restarts it when
-//! it ends or stops feeding the watchdog, and touches no other process (KillMode=process).
+//! (unprivileged) user with the unit's capabilities, listens to its notifications, keeps descriptors
+//! for its next start, restarts it when it ends, stops feeding the watchdog or is told to be restarted,
+//! and touches no other process (KillMode=process).
 
 use std::fs::{self, File};
 use std::io::IoSliceMut;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 
 use lbd::net::clock;
 use lbd::net::netns::Namespace;
+use lbd::net::seqpacket::{Connection, Received};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
@@ -27,6 +31,8 @@ use super::unit::Unit;
 
 /// Where the manager listens, in the host's own /run.
 const NOTIFY: &str = "/run/notify";
+/// The unit's program.
+const PROGRAM: &str = "/run/bin/lbd";
 const CONFIG: &str = "/run/lb.toml";
 /// Where `Pair::report` looks for it.
 const LOG: &str = "/run/lbd/log";
@@ -51,13 +57,20 @@ struct Shared {
     events: Vec<(Instant, Event)>,
     main: Option<Pid>,
     stopping: bool,
+    /// To be started again after it has stopped.
+    restarting: bool,
     /// It was told to stop, or may not be restarted.
     over: bool,
 }
 
+/// Names and descriptors of the fd store.
+type Kept = Arc<Mutex<Vec<(String, OwnedFd)>>>;
+
 /// A service under management. Dropping it kills the main process, for good.
 pub struct Service {
     shared: Arc<Mutex<Shared>>,
+    host: Arc<Namespace>,
+    kept: Kept,
     thread: Option<JoinHandle<()>>,
     stop_timeout: Duration,
 }
@@ -71,18 +84,19 @@ impl Service {
             .expect("the host can be entered");
         let shared = Arc::new(Mutex::new(Shared::default()));
         let stop_timeout = unit.span("TimeoutStopSec");
-        let (host, theirs) = (Arc::clone(host), Arc::clone(&shared));
-        let thread = thread::spawn(move || {
-            Manager {
-                unit,
-                host,
-                socket,
-                shared: theirs,
-            }
-            .run();
-        });
+        let (theirs, kept) = (Arc::clone(&shared), Kept::default());
+        let manager = Manager {
+            unit,
+            host: Arc::clone(host),
+            socket,
+            shared: theirs,
+            kept: Arc::clone(&kept),
+        };
+        let thread = thread::spawn(move || manager.run());
         Self {
             shared,
+            host: Arc::clone(host),
+            kept,
             thread: Some(thread),
             stop_timeout,
         }
@@ -120,6 +134,37 @@ impl Service {
     /// Whether the manager has left the service alone for good.
     pub fn is_over(&self) -> bool {
         self.look(|shared| shared.over)
+    }
+
+    /// `systemctl restart`: returns once the next main process was started.
+    pub fn restart(&self) {
+        let begin = clock::now();
+        self.look(|shared| {
+            shared.restarting = true;
+            shared.stopping = true;
+        });
+        while self.starts_since(begin) == 0 {
+            assert!(
+                clock::now() < begin + self.stop_timeout + Duration::from_secs(5),
+                "the service is not restarted"
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Puts another program in the place of the unit's, as a package manager does: the new file takes
+    /// the old one's name.
+    pub fn install(&self, program: &Path) {
+        let installed = self.host.run(|| install(program));
+        installed.expect("the host can be entered");
+    }
+
+    /// How many descriptors the manager keeps.
+    pub fn kept(&self) -> usize {
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// `systemctl stop`; how the main process ended.
@@ -173,7 +218,7 @@ fn own_directory(directory: &str, mode: &str) {
 }
 
 /// The service's directories, the file, and the socket, inside the host.
-fn prepare(unit: &Unit, config: &str) -> UnixDatagram {
+fn prepare(unit: &Unit, config: &str) -> Connection {
     own_directory(
         &runtime_directory(unit),
         unit.required("RuntimeDirectoryMode"),
@@ -181,19 +226,29 @@ fn prepare(unit: &Unit, config: &str) -> UnixDatagram {
     own_directory(&state_directory(unit), unit.required("StateDirectoryMode"));
     fs::write(CONFIG, config).expect("/run can be written");
     fs::set_permissions(CONFIG, fs::Permissions::from_mode(0o644)).expect("it is ours");
-    File::create("/run/lbd-program").expect("/run can be written");
+    // Room for two of the program: /run has less.
+    fs::create_dir("/run/bin").expect("/run can be written");
+    let (none, room) = (MsFlags::empty(), Some("mode=755,size=512m"));
+    mount(Some("tmpfs"), "/run/bin", Some("tmpfs"), none, room).expect("root may mount");
+    install(Path::new(env!("CARGO_BIN_EXE_lbd")));
     let socket = UnixDatagram::bind(NOTIFY).expect("/run can be written");
     fs::set_permissions(NOTIFY, fs::Permissions::from_mode(0o666)).expect("it is ours");
     setsockopt(&socket, sockopt::PassCred, &true).expect("the kernel names senders");
-    socket.set_nonblocking(true).expect("a socket");
-    socket
+    Connection::from_fd(socket.into()).expect("a socket")
+}
+
+/// At a path that the service's user can reach.
+fn install(program: &Path) {
+    fs::copy(program, "/run/bin/new").expect("it can be written");
+    fs::rename("/run/bin/new", PROGRAM).expect("it can be written");
 }
 
 struct Manager {
     unit: Unit,
     host: Arc<Namespace>,
-    socket: UnixDatagram,
+    socket: Connection,
     shared: Arc<Mutex<Shared>>,
+    kept: Kept,
 }
 
 /// One main process.
@@ -216,11 +271,15 @@ impl Manager {
                 self.listen(&mut main);
                 self.note(Event::Ended(status.code(), status.signal()));
                 self.look(|shared| shared.main = None);
+                let told_to = self.look(|shared| shared.restarting);
                 if !self.restarts(status) {
                     self.look(|shared| shared.over = true);
                     return;
                 }
-                thread::sleep(self.unit.span("RestartSec"));
+                // `systemctl restart` starts it at once.
+                if !told_to {
+                    thread::sleep(self.unit.span("RestartSec"));
+                }
                 if self.look(|shared| shared.over) {
                     return;
                 }
@@ -243,7 +302,11 @@ impl Manager {
         let mut prevented = prevented.split(' ').filter_map(|code| code.parse().ok());
         let prevented = prevented.any(|code: i32| status.code() == Some(code));
         assert_eq!(self.unit.required("Restart"), "always");
-        let told = self.look(|shared| shared.stopping || shared.over);
+        let told = self.look(|shared| {
+            let again = std::mem::take(&mut shared.restarting);
+            shared.stopping &= !again;
+            shared.stopping || shared.over
+        });
         !prevented && !told
     }
 
@@ -259,7 +322,7 @@ impl Manager {
         let errors = log.try_clone().expect("a descriptor is left");
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "sh", "-ec", &script(unit), "sh"])
+            .args(["--mount", "bash", "-ec", &script(unit), "sh"])
             .args(arguments(unit))
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -273,7 +336,9 @@ impl Manager {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);
+        let kept = self.pass_kept(&mut command);
         let child = self.host.spawn(&mut command).expect("the service starts");
+        drop(kept);
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
         self.note(Event::Started(pid));
         self.look(|shared| shared.main = Some(pid));
@@ -285,14 +350,57 @@ impl Manager {
         }
     }
 
+    /// What is kept becomes descriptors from 3 on: the shell puts them there, from wherever they are
+    /// open in it. They stay open here until it was started.
+    fn pass_kept(&self, command: &mut Command) -> Vec<OwnedFd> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
+        let copies: Vec<OwnedFd> = kept
+            .iter()
+            .map(|(_, fd)| fd.try_clone().expect("a descriptor is left"))
+            .collect();
+        let words: Vec<String> = copies
+            .iter()
+            .map(|fd| {
+                let flags = FcntlArg::F_SETFD(FdFlag::empty());
+                fcntl(fd, flags).expect("it is open");
+                fd.as_raw_fd().to_string()
+            })
+            .collect();
+        command.env("KEPT", words.join(" "));
+        command.env("KEPT_NAMES", names.join(":"));
+        copies
+    }
+
+    /// Descriptors that came beside a notification (FDSTORE=1), or are to be dropped.
+    fn keep(&self, text: &str, fds: Vec<OwnedFd>) {
+        let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+        let name = field("FDNAME=").unwrap_or("stored").to_owned();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if field("FDSTOREREMOVE=") == Some("1") {
+            kept.retain(|(other, _)| *other != name);
+        }
+        if field("FDSTORE=") == Some("1") {
+            let most: usize = self
+                .unit
+                .required("FileDescriptorStoreMax")
+                .parse()
+                .unwrap();
+            kept.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+            kept.truncate(most);
+        }
+    }
+
     /// Takes what the main process said; nobody else is listened to (NotifyAccess=main).
     fn listen(&self, main: &mut Main) {
         assert_eq!(self.unit.required("NotifyAccess"), "main");
         let mut buffer = [0; 4096];
         loop {
+            // Who it was, first. Where there is room for no descriptor none is taken, and nothing is
+            // told of the sender of one.
             let mut space = nix::cmsg_space!(UnixCredentials);
             let mut parts = [IoSliceMut::new(&mut buffer)];
-            let flags = MsgFlags::MSG_DONTWAIT;
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
             let fd = self.socket.as_raw_fd();
             let Ok(message) = recvmsg::<()>(fd, &mut parts, Some(&mut space), flags) else {
                 return;
@@ -305,13 +413,16 @@ impl Manager {
                     Some(who.pid())
                 })
             });
-            let length = message.bytes;
+            let message = self.socket.receive(&mut buffer).expect("it is there");
+            let Received { len: length, fds } = message.expect("it is there");
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let told = sender.or((!fds.is_empty()).then_some(main.pid.as_raw()));
             assert_eq!(
-                sender,
+                told,
                 Some(main.pid.as_raw()),
                 "another process said {text:?}"
             );
+            self.keep(&text, fds);
             for line in text.lines() {
                 if line == "READY=1" || line == "WATCHDOG=1" && main.fed.is_some() {
                     main.fed = Some(clock::now());
@@ -361,14 +472,11 @@ fn arguments(unit: &Unit) -> Vec<String> {
         "/etc/lbd/lb.toml" => CONFIG.to_owned(),
         _ => word,
     });
-    std::iter::once("/run/lbd-program".to_owned())
-        .chain(rest)
-        .collect()
+    std::iter::once(PROGRAM.to_owned()).chain(rest).collect()
 }
 
 /// What happens between fork and exec, in a mount namespace of the service's own.
 fn script(unit: &Unit) -> String {
-    let program = Path::new(env!("CARGO_BIN_EXE_lbd")).display();
     let hide = unit.required("ProtectProc");
     let subset = unit.required("ProcSubset");
     let capabilities = |key| {
@@ -384,11 +492,15 @@ fn script(unit: &Unit) -> String {
         ("lbd", "lbd")
     );
     format!(
-        "mount --bind {program} /run/lbd-program\n\
-         mount -t proc -o hidepid={hide},subset={subset} proc /proc\n\
+        "mount -t proc -o hidepid={hide},subset={subset} proc /proc\n\
          umask {umask}\n\
          ulimit -n {files} 2>/dev/null || ulimit -n $(ulimit -Hn)\n\
          export WATCHDOG_PID=$$\n\
+         if [ -n \"$KEPT\" ]; then\n\
+         export LISTEN_PID=$$ LISTEN_FDNAMES=$KEPT_NAMES LISTEN_FDS=0\n\
+         for fd in $KEPT; do\n\
+         eval \"exec $((3 + LISTEN_FDS))<&$fd $fd<&-\"; LISTEN_FDS=$((LISTEN_FDS + 1)); done; fi\n\
+         unset KEPT KEPT_NAMES\n\
          exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --no-new-privs \
          --bounding-set={bounding} --inh-caps={ambient} --ambient-caps={ambient} \"$@\"",
         umask = unit.required("UMask"),

@@ -17,6 +17,7 @@ pub const OBEYED: &[&str] = &[
     "StartLimitIntervalSec",
     "WatchdogSec",
     "TimeoutStopSec",
+    "FileDescriptorStoreMax",
     "User",
     "Group",
     "RuntimeDirectory",

@@ -16,8 +16,8 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
-mod imported;
 mod doctor;
+mod imported;
 mod lbd_pair;
 mod migration;
 mod mixed_pair;

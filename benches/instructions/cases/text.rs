@@ -52,6 +52,7 @@ fn line(times: u32, format: AccessFormat) -> Outcome {
         hedged: false,
         server_queue: 0,
         backend_queue: 0,
+        sample: 1,
     };
     let mut bytes = 0;
     measured(times, &mut || {

@@ -185,6 +185,21 @@ const fn event_text(kind: EventKind) -> &'static str {
         EventKind::Reload => {
             "Another configuration counts from here on, or was refused: then the old one goes on. `lbd reload` prints why."
         }
+        EventKind::Health => {
+            "A server's check changed its verdict. Down, it gets no new connections; the reason says what the check met:\nask the server the same thing by hand."
+        }
+        EventKind::Ejection => {
+            "A server was held back for what clients met on it although its checks pass, or is used again. Look for what\nits checks don't see: a firewall, a full backlog, a port that only sometimes answers."
+        }
+        EventKind::Limit => {
+            "A limit of the configuration or a resource of the machine was reached, or is left again; `key` names it. One\nevent at the beginning and one at the end, however many clients met it. `lbd status` shows how much is used."
+        }
+        EventKind::Discovery => {
+            "Servers were discovered or no longer, or a source of servers failed. Known servers stay while it fails."
+        }
+        EventKind::Log => {
+            "The log level was changed by `lbd log`, or its time was over, or lines of a log were lost because its reader is\nslow."
+        }
     }
 }
 

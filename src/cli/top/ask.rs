@@ -131,8 +131,12 @@ fn of_keeper(outcome: &Outcome) -> Said {
                 good: vips.iter().all(|vip| is_good(vip.result)),
             }
         }
-        Outcome::Reload(_) => Said {
+        Outcome::Reload(_) | Outcome::Log(_) => Said {
             text: "the daemon answers another question".to_owned(),
+            good: false,
+        },
+        Outcome::Upgrading(_) => Said {
+            text: "answered with an upgrade".to_owned(),
             good: false,
         },
         Outcome::Refused(why) => Said {

@@ -106,6 +106,9 @@ fn node(seconds: u64) -> Status {
         keeper_pid: 5,
         proxy_starts: 1,
         realtime: true,
+        keeper_version: "0.1.0".to_owned(),
+        draining: 0,
+        upgrade: None,
         channel: Some(channel()),
         ..VrrpStatus::default()
     };
@@ -150,6 +153,7 @@ fn event(seq: u64, kind: EventKind, from: &str, to: &str, reason: &str) -> Event
         from: Some(from.to_owned()).filter(|word| !word.is_empty()),
         to: Some(to.to_owned()).filter(|word| !word.is_empty()),
         reason: reason.into(),
+        cause: None,
     }
 }
 

@@ -381,6 +381,9 @@ fn access_log(mut fields: Fields<'_, '_>, sink: &mut Sink) -> AccessLog {
             _ => AccessFormat::Tcplog,
         },
         skip_empty: fields.flag("skip-empty", sink),
+        sample: fields
+            .integer("sample", sink)
+            .map_or(1, |number| u32::try_from(number).unwrap_or(1)),
     };
     fields.finish(sink);
     log

@@ -64,7 +64,8 @@ fn the_seed_s_pair_is_read_value_by_value() {
         config.access_log,
         Some(AccessLog {
             format: AccessFormat::Tcplog,
-            skip_empty: true
+            skip_empty: true,
+            sample: 1
         })
     );
     assert_eq!(

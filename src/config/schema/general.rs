@@ -166,6 +166,16 @@ pub(super) const ACCESS_LOG: Section = Section {
             "Leave out connections on which the client sent nothing.",
         )
         .called(&["dontlognull"]),
+        Key::new(
+            "sample",
+            Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            Fallback::Value("1"),
+            "Of connections that ended without any fault one in so many is logged; 0: none. All others always are.",
+        )
+        .called(&["dontlog-normal"]),
     ],
 };
 

@@ -7,12 +7,14 @@ use nix::sys::signal::Signal;
 
 use super::link::{Link, Turn};
 use super::listeners::Listeners;
-use super::proxies::{Proxies, decode, pid_of};
+use super::proxies::{Proxies, decode, pid_of, send};
 use super::runtime_dir::ProxyMark;
+use super::start::KEPT_NAME;
+use super::succession::Cause;
 use super::watch::{Looks, kill};
 use super::{Keeper, KeeperError};
 use crate::daemon::supervise::{Input, LOOK_SPACING};
-use crate::ipc::message::{Hello, ToKeeper};
+use crate::ipc::message::{Hello, ToKeeper, ToProxy};
 use crate::net::process::{self, Process};
 use crate::net::tcp::ListenError;
 
@@ -26,8 +28,9 @@ pub(super) const KILL_SILENT_AFTER: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Ports that are still held then are another program's.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
-/// A proxy with an older configuration drains once its successor serves, or after this long.
-pub(super) const REPLACE_WITHIN: Duration = Duration::from_secs(2);
+/// A proxy with an older configuration drains once its successor serves. That there is none yet is
+/// complained of this often.
+pub(super) const REPLACE_WITHIN: Duration = Duration::from_secs(10);
 /// Listening sockets taken back: some dozen entries on as many cores as there are.
 const INHERITED_MAX: usize = 8192;
 
@@ -117,29 +120,52 @@ impl Keeper {
     }
 
     fn settle(&mut self, inherited: Vec<OwnedFd>) -> Result<(), KeeperError> {
+        // Those of a proxy that serves are the same sockets, or the ones that are accepted from.
+        let inherited = if inherited.is_empty() {
+            std::mem::take(&mut self.proxies.kept)
+        } else {
+            inherited
+        };
         let count = inherited.len();
         let workers = self.proxies.workers;
         let listeners = Listeners::open(&self.args.config, workers, inherited)?;
         tracing::info!(sockets = listeners.len(), inherited = count, "listening");
         self.proxies.phase = Phase::Settled(listeners);
+        self.proxies.kept = Vec::new();
+        self.keep_listeners();
         self.confine();
         Ok(())
+    }
+
+    /// Leaves the listening sockets with the service manager: whoever connects while the service is
+    /// restarted waits in their queues.
+    pub(super) fn keep_listeners(&self) {
+        let Phase::Settled(listeners) = &self.proxies.phase else {
+            return;
+        };
+        let all: Vec<_> = listeners.all().collect();
+        if let Err(error) = self.notify.keep(KEPT_NAME, &all) {
+            tracing::warn!(%error, "the service manager keeps no sockets");
+        }
     }
 
     /// Deadlines of adoption and replacement.
     pub(super) fn tick_proxies(&mut self, now: Instant) -> Result<(), KeeperError> {
         self.tick_accepting(now);
+        self.tick_succession(now);
         let due = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         if let Some((link, since)) = self.proxies.replaced.take() {
-            let ready = self.supervisor.has_served() || due(since, REPLACE_WITHIN);
-            if ready {
-                // It sees from the configuration that its time is over, and is kept until it leaves.
-                let told = self.welcome(now, link, true);
-                if let Some(link) = told {
-                    self.let_leave(link);
-                }
+            if self.supervisor.has_served() {
+                self.let_drain(link);
             } else {
-                self.proxies.replaced = Some((link, since));
+                let again = if due(since, REPLACE_WITHIN) {
+                    // Better the old file than nothing.
+                    tracing::error!("no proxy serves this configuration: the one before goes on");
+                    now
+                } else {
+                    since
+                };
+                self.proxies.replaced = Some((link, again));
             }
         }
         match &mut self.proxies.phase {
@@ -259,6 +285,7 @@ impl Keeper {
                 Some(ToKeeper::ListenersDone) => return self.inherit(now),
                 Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
                 Some(ToKeeper::Notes(notes)) => self.proxies.notes = Some(notes),
+                Some(ToKeeper::Shares) => self.proxies.sharing.inherit(received.fds),
                 // None of these comes before the listeners.
                 Some(
                     ToKeeper::Hello(_)
@@ -296,11 +323,22 @@ impl Keeper {
             self.supervise(now, Input::Adopted);
             self.begin(now, link, &hello);
             self.read_proxy(now);
+            if hello.version != env!("CARGO_PKG_VERSION") {
+                let begun = self.begin_succession(now, Cause::OtherVersion, None);
+                if let Err(reason) = begun {
+                    tracing::warn!(reason, "a proxy of another version stays");
+                }
+            }
         } else {
             tracing::info!(
                 pid = hello.pid,
                 "proxy serves another configuration: it drains once the next one serves"
             );
+            let mut link = link;
+            let shared = ToProxy::Share { shared: true };
+            if let Err(error) = send(&self.epoll, &mut link, &shared, &[]) {
+                tracing::debug!(%error, "the proxy of the last keeper was not reached");
+            }
             self.proxies.replaced = Some((link, now));
         }
         Ok(())

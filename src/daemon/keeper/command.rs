@@ -64,6 +64,12 @@ impl Commands {
         self.pending.clear();
     }
 
+    /// Those that wait, by number: whoever took them over for the askers is about to go.
+    pub(super) fn forsaken(&mut self) -> Vec<u64> {
+        let pending = std::mem::take(&mut self.pending);
+        pending.into_iter().map(|pending| pending.id).collect()
+    }
+
     /// The routers have other positions; who waits for one that is gone has waited in vain.
     pub(super) fn carry(&mut self, now: Instant, moved: &[Option<usize>], all: &Routers) {
         for pending in &mut self.pending {
@@ -140,6 +146,13 @@ impl Keeper {
             return self.answer(now, id, Outcome::Refused("too many orders at once".into()));
         }
         match command {
+            Command::Upgrade => {
+                let outcome = match self.begin_upgrade(now) {
+                    Ok(number) => Outcome::Upgrading(number),
+                    Err(why) => Outcome::Refused(why),
+                };
+                self.answer(now, id, outcome);
+            }
             Command::Failover(_) if !self.commands.allowance.take(now) => {
                 self.answer(
                     now,
@@ -153,6 +166,10 @@ impl Keeper {
                 let named = self.named(now, &failover.vips);
                 let pending = self.fail_over(now, id, named, hold);
                 self.commands.pending.push(pending);
+            }
+            Command::Log(order) => {
+                let outcome = self.set_log(now, order);
+                self.answer(now, id, outcome);
             }
             Command::Reload(order) => self.on_reload_order(now, id, order),
             Command::ReleaseHold(release) => {

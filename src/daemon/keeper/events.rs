@@ -1,30 +1,31 @@
 //! The record of what happened: kept here, where it survives the proxy, and told to each proxy
 //! process, which answers for it.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Instant, UNIX_EPOCH};
 
-use super::Keeper;
+use super::{Keeper, cause};
 use crate::config::model::Vip;
-use crate::ipc::event::{Event, EventKind};
-use crate::ipc::message::{RouteStatus, ServerEvent, ToProxy, VrrpState};
+use crate::ipc::event::{Event, EventKind, Happening, Ring};
+use crate::ipc::message::{RouteStatus, ToProxy, VipStatus, VrrpState};
 use crate::net::clock;
 use crate::net::link::Mac;
 
-/// Events kept; the oldest go first.
+/// Events kept.
 const EVENTS_MAX: usize = 512;
 /// Events in one message, one message in a turn of the loop.
 const BATCH_MAX: usize = 32;
 /// Characters kept of a text that comes from outside.
 const TEXT_MAX: usize = 200;
+/// The same of a cause, which is put together of several.
+const CAUSE_MAX: usize = 500;
 
 /// The record, and how far the present proxy knows it.
 #[derive(Debug)]
 pub(super) struct Record {
-    ring: VecDeque<Event>,
+    ring: Ring,
     next: u64,
-    /// The proxy that was told last, and the first event it doesn't know.
+    /// The proxy that was told last, and the place of the first event it doesn't know.
     proxy: Option<i32>,
     untold: u64,
     /// Which routes were announced when that was noted last.
@@ -33,26 +34,32 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn new() -> Self {
-        let first = wall_ms();
         Self {
-            ring: VecDeque::with_capacity(EVENTS_MAX),
-            next: first,
+            ring: Ring::new(EVENTS_MAX),
+            next: wall_ms(),
             proxy: None,
-            untold: first,
+            untold: 0,
             announced: Vec::new(),
         }
+    }
+
+    /// All that is kept, and the next number.
+    pub(super) fn all(&self) -> (Vec<Event>, u64) {
+        let kept = self.ring.from(0).map(|(_, event)| event.clone());
+        (kept.collect(), self.next)
+    }
+
+    /// Goes on where an earlier program of this process was.
+    pub(super) fn restore(&mut self, events: &[Event], next: u64) {
+        for event in events {
+            self.ring.push(event.clone());
+        }
+        self.next = self.next.max(next);
     }
 
     /// The routes have other positions: what was noted of them.
     pub(super) fn carry_routes(&mut self, announced: Vec<bool>) {
         self.announced = announced;
-    }
-
-    fn push(&mut self, event: Event) {
-        if self.ring.len() >= EVENTS_MAX {
-            self.ring.pop_front();
-        }
-        self.ring.push_back(event);
     }
 
     /// What a proxy doesn't know yet, in portions.
@@ -61,10 +68,13 @@ impl Record {
             self.proxy = proxy;
             self.untold = 0;
         }
-        let untold = self.ring.partition_point(|event| event.seq < self.untold);
-        let portion: Vec<Event> = self.ring.range(untold..).take(BATCH_MAX).cloned().collect();
-        if let Some(last) = portion.last() {
-            self.untold = last.seq + 1;
+        let mut portion = Vec::new();
+        for (place, event) in self.ring.from(self.untold).take(BATCH_MAX) {
+            portion.push(event.clone());
+            self.untold = place + 1;
+        }
+        if portion.is_empty() {
+            self.untold = self.ring.end();
         }
         portion
     }
@@ -81,14 +91,25 @@ impl Keeper {
     pub(super) fn record(
         &mut self,
         kind: EventKind,
-        (vip, subject): (Option<&str>, Option<&str>),
+        about: (Option<&str>, Option<&str>),
         change: Option<(&str, &str)>,
         reason: &str,
+    ) -> u64 {
+        self.record_caused(kind, about, change, (reason, None))
+    }
+
+    /// The same, with what led to it.
+    pub(super) fn record_caused(
+        &mut self,
+        kind: EventKind,
+        (vip, subject): (Option<&str>, Option<&str>),
+        change: Option<(&str, &str)>,
+        (reason, cause): (&str, Option<String>),
     ) -> u64 {
         let bounded = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
         let seq = self.record.next;
         self.record.next += 1;
-        self.record.push(Event {
+        self.record.ring.push(Event {
             seq,
             at_ms: wall_ms(),
             kind,
@@ -97,8 +118,24 @@ impl Keeper {
             from: change.map(|(from, _)| bounded(from)),
             to: change.map(|(_, to)| bounded(to)),
             reason: bounded(reason),
+            cause: cause.map(|cause| cause.chars().take(CAUSE_MAX).collect()),
         });
         seq
+    }
+
+    /// What led to a move of the router of this name.
+    pub(super) fn cause_of_move(
+        &self,
+        vip: &str,
+        reason: &str,
+        status: Option<&VipStatus>,
+    ) -> Option<String> {
+        cause::of_move(&self.record.ring, wall_ms(), vip, (reason, status))
+    }
+
+    /// What led to the verdict of a track.
+    pub(super) fn cause_of_track(&self, track: &str) -> Option<String> {
+        cause::of_track(&self.record.ring, wall_ms(), track)
     }
 
     /// Another host answers for an address of a router.
@@ -124,11 +161,11 @@ impl Keeper {
         }
     }
 
-    /// An operator changed a server, as the proxy tells.
-    pub(super) fn note_server(&mut self, event: &ServerEvent) {
-        let about = (None, Some(event.server.as_str()));
-        let change = Some((event.from.as_str(), event.to.as_str()));
-        self.record(EventKind::Server, about, change, &event.reason);
+    /// Something happened in the proxy process, as it tells.
+    pub(super) fn note_happening(&mut self, event: &Happening) {
+        let about = (None, event.subject.as_deref());
+        let change = event.from.as_deref().zip(event.to.as_deref());
+        self.record(event.kind, about, change, &event.reason);
     }
 
     /// Makes events of the routes that were announced or withdrawn.
@@ -175,7 +212,7 @@ pub(super) const fn plain(state: VrrpState) -> &'static str {
 
 impl Record {
     fn is_told(&self, proxy: Option<i32>) -> bool {
-        self.proxy == proxy && self.untold >= self.next
+        self.proxy == proxy && self.untold >= self.ring.end()
     }
 }
 
@@ -187,7 +224,7 @@ mod tests {
         let mut record = Record::new();
         record.next = 1_000;
         for seq in 1_000..1_000 + events {
-            record.push(Event {
+            record.ring.push(Event {
                 seq,
                 at_ms: 0,
                 kind: EventKind::Keeper,
@@ -196,6 +233,7 @@ mod tests {
                 from: None,
                 to: None,
                 reason: String::new(),
+                cause: None,
             });
             record.next = seq + 1;
         }

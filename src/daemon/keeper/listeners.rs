@@ -2,7 +2,7 @@
 //! proxy that outlived the last keeper.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::config::model::{Config, Listen};
 use crate::ipc::message::ListenerGroup;
@@ -64,6 +64,11 @@ impl Listeners {
                 (message, fds)
             })
         })
+    }
+
+    /// Every socket.
+    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().flatten().flatten().map(AsFd::as_fd)
     }
 
     /// Sockets held.

@@ -3,24 +3,29 @@
 //!
 //! `start` brings it up, this file holds the loop, `routers` the virtual routers, `route` the
 //! addresses without an election, `proxies` the proxy processes, `adoption` the one an earlier
-//! keeper left, `watch` the supervision, `scripts` the runner and the track scripts, `publish`
+//! keeper left, `succession` one that takes over from another, `upgrade` the change of the program
+//! (`handover` is what the next one gets), `watch` the supervision, `scripts` the runner and the track scripts, `publish`
 //! what others learn of it (health to the routers, state to proxy, next keeper and service
 //! manager), `command` what operators order, `stop` how it leaves. `health` reduces what is
 //! known to what a router needs, `tracks` and `interfaces` know files and interfaces, `notify`
-//! and `notifier` tell programs, `events` keeps the record.
+//! and `notifier` tell programs, `events` keeps the record and `cause` what
+//! led to a move, `log_level` is what operators want logged.
 //!
 //! A file with only `[proxy]` needs no privileges. One with only `[vip]` gets a proxy process, too,
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
 mod adoption;
+mod cause;
 mod command;
 mod events;
 mod forgotten;
 mod groups;
+mod handover;
 mod health;
 mod interfaces;
 mod link;
 mod listeners;
+mod log_level;
 mod notifier;
 mod notify;
 mod peers;
@@ -32,10 +37,13 @@ mod routers;
 mod runner_link;
 mod runtime_dir;
 mod scripts;
+mod sharing;
 mod stamps;
 mod start;
 mod stop;
+mod succession;
 mod tracks;
+mod upgrade;
 mod watch;
 mod welcome;
 mod wish;
@@ -54,6 +62,7 @@ use crate::net::seqpacket::Listener;
 use crate::net::signal::Signals;
 use crate::net::tcp::ListenError;
 
+pub use handover::Handover;
 use runtime_dir::RuntimeDir;
 
 /// What `lbd --config FILE` starts with.
@@ -69,6 +78,8 @@ pub struct KeeperArgs {
     pub node: Option<String>,
     /// `--runtime-dir`.
     pub runtime_dir: PathBuf,
+    /// What an earlier program of this process left.
+    pub handover: Option<Handover>,
 }
 
 /// Why the keeper does not start, or stopped.
@@ -153,12 +164,25 @@ impl KeeperError {
 ///
 /// # Errors
 /// [`KeeperError`].
-pub fn run(args: KeeperArgs) -> Result<(), KeeperError> {
-    crate::log::init(&args.config.log, "keeper").map_err(KeeperError::Log)?;
-    let mut keeper = Keeper::start(args)?;
+pub fn run(mut args: KeeperArgs) -> Result<(), KeeperError> {
+    let handover = args.handover.take();
+    let begun = begin(args, handover.as_ref());
+    let mut keeper = begun.inspect_err(|error| {
+        if let Some(handover) = &handover {
+            tracing::error!(%error, "the program on disk does not come up: back to the one before");
+            let failure = handover.go_back(&error.to_string());
+            tracing::error!(error = %failure, "no way back");
+        }
+    })?;
+    drop(handover);
     let outcome = keeper.serve();
     keeper.close();
     outcome
+}
+
+fn begin(args: KeeperArgs, handover: Option<&Handover>) -> Result<Keeper, KeeperError> {
+    crate::log::init(&args.config.log, "keeper").map_err(KeeperError::Log)?;
+    Keeper::start(args, handover)
 }
 
 /// Tokens of the epoll instance. Connections count from [`FIRST_FREE`] up, the routers'
@@ -197,9 +221,11 @@ struct Keeper {
     tracks: tracks::Tracks,
     notifiers: notify::Notifiers,
     record: events::Record,
+    log_override: log_level::LogOverride,
     published: publish::Published,
     commands: command::Commands,
     stopping: Option<stop::Stopping>,
+    upgrade: upgrade::Upgrade,
     reload: reload::Reload,
     notify: Notify,
     realtime: bool,
@@ -265,6 +291,7 @@ impl Keeper {
             self.routes.deadline(),
             self.proxies.deadline(),
             self.stopping.as_ref().map(stop::Stopping::deadline),
+            self.upgrade.deadline(),
             self.reload.deadline(),
             Some(self.published.deadline()),
         ];
@@ -282,6 +309,7 @@ impl Keeper {
             }
         }
         self.tick_stopping(now);
+        self.tick_upgrade(now);
         self.tick_reload(now);
         Ok(())
     }

@@ -185,8 +185,10 @@ impl Keeper {
             };
             let (name, notify) = (vip.name.clone(), vip.notify.is_some());
             let change = Some((plain(from), plain(to)));
-            let seq = self.record(EventKind::State, (Some(&name), None), change, reason);
             let status = status.iter().find(|status| status.name == name);
+            let cause = self.cause_of_move(&name, reason, status);
+            let about = (Some(name.as_str()), None);
+            let seq = self.record_caused(EventKind::State, about, change, (reason, cause));
             let notifier = self.notifiers.all.get_mut(index);
             let (Some(state), Some(status), Some(notifier)) = (state, status, notifier) else {
                 continue;

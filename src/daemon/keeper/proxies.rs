@@ -12,6 +12,8 @@ use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
 use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
+use super::sharing::Sharing;
+use super::succession::Succession;
 use super::watch::{Looks, kill};
 use super::welcome;
 use super::{Keeper, KeeperError, SOCKET};
@@ -20,7 +22,7 @@ use crate::ipc::event::EventKind;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
 use crate::ipc::note::ServerNote;
 use crate::log::spacing::is_due;
-use crate::net::epoll::{Event, Interest};
+use crate::net::epoll::{Epoll, Event, Interest};
 use crate::net::process::{self, Process};
 use crate::net::seqpacket::Received;
 
@@ -49,6 +51,11 @@ pub(super) struct Proxies {
     /// Drains because its configuration is older; told so once the next one serves.
     pub(super) replaced: Option<(Link, Instant)>,
     pub(super) leaving: Vec<Link>,
+    /// The one that is to take over from the present one.
+    pub(super) succession: Option<Succession>,
+    pub(super) sharing: Sharing,
+    /// Listening sockets that the service manager, or this process's earlier program, kept.
+    pub(super) kept: Vec<OwnedFd>,
     /// The process the runner started that hasn't connected yet.
     pub(super) starting: Option<i32>,
     pub(super) snapshot: Option<(Instant, Vec<ServerSnapshot>)>,
@@ -62,6 +69,44 @@ pub(super) struct Current {
     pub(super) link: Link,
     pub(super) process: Process,
     pub(super) end_token: u64,
+    /// It serves a file that counts no more: by position what it says of its proxies means nothing.
+    pub(super) outdated: bool,
+}
+
+impl Current {
+    pub(super) fn new(link: Link, process: Process, end_token: u64) -> Self {
+        Self {
+            link,
+            process,
+            end_token,
+            outdated: false,
+        }
+    }
+
+    /// Whether what happened under `token` was about it.
+    pub(super) fn has(&self, token: u64) -> bool {
+        self.link.token == token || self.end_token == token
+    }
+
+    /// Whether `token` stands for its end.
+    pub(super) fn ends_with(&self, token: u64) -> bool {
+        self.end_token == token
+    }
+
+    /// Sends what was queued.
+    pub(super) fn flush(&mut self, epoll: &Epoll) -> io::Result<()> {
+        self.link.flush(epoll)
+    }
+
+    /// The next message; `None` when there is none.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        self.link.receive(buffer)
+    }
+
+    /// The connection alone: its end is the process's, too.
+    pub(super) fn into_link(self) -> Link {
+        self.link
+    }
 }
 
 impl Proxies {
@@ -76,6 +121,9 @@ impl Proxies {
             complained: None,
             replaced: None,
             leaving: Vec::new(),
+            succession: None,
+            sharing: Sharing::new(),
+            kept: Vec::new(),
             starting: None,
             snapshot: None,
             notes: None,
@@ -87,6 +135,7 @@ impl Proxies {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
+        let succession = self.succession.as_ref().map(Succession::deadline);
         let replaced = self.replaced.as_ref();
         let replaced = replaced.map(|(_, since)| *since + REPLACE_WITHIN);
         let phase = match &self.phase {
@@ -94,7 +143,7 @@ impl Proxies {
             Phase::Inheriting { look_at, .. } => Some(*look_at),
             Phase::Settled(_) => None,
         };
-        let all = [replaced, phase, self.accept_at];
+        let all = [replaced, phase, self.accept_at, succession];
         all.into_iter().flatten().min()
     }
 
@@ -114,8 +163,24 @@ impl Proxies {
         self.current.is_some()
     }
 
+    /// Whether everyone on the way out was told so.
+    pub(super) fn has_told_leaving(&self) -> bool {
+        !self.leaving.iter().any(Link::is_congested)
+    }
+
+    /// Processes that were succeeded and have connections still.
+    pub(super) fn draining(&self) -> u32 {
+        let all = self.leaving.len() + usize::from(self.replaced.is_some());
+        u32::try_from(all).unwrap_or(u32::MAX)
+    }
+
+    /// The text of lb.toml, sealed.
+    pub(super) fn config_fd(&self) -> BorrowedFd<'_> {
+        self.config_fd.as_fd()
+    }
+
     /// The snapshot with the time since it was taken added to its ages.
-    fn aged_snapshot(&self, now: Instant) -> Vec<ServerSnapshot> {
+    pub(super) fn aged_snapshot(&self, now: Instant) -> Vec<ServerSnapshot> {
         let Some((taken, servers)) = &self.snapshot else {
             return Vec::new();
         };
@@ -206,6 +271,9 @@ impl Keeper {
                 return Ok(());
             }
         }
+        if self.on_successor(now, token, event) {
+            return Ok(());
+        }
         if matches!(&self.proxies.phase, Phase::Inheriting { link, .. } if link.token == token) {
             return self.read_inherited(now);
         }
@@ -214,7 +282,7 @@ impl Keeper {
             let link = strangers.swap_remove(index);
             return self.read_hello(now, link);
         }
-        self.read_leaving(token, event);
+        self.read_leaving(now, token, event);
         Ok(())
     }
 
@@ -251,8 +319,18 @@ impl Keeper {
                 };
                 self.read_inherited(now)
             }
+            // It has served before: its connections go on to their end.
+            (_, false) if hello.config_digest != 0 => {
+                tracing::info!(pid = hello.pid, "a proxy that was succeeded still drains");
+                self.let_leave(link);
+                Ok(())
+            }
             (Phase::Settled(_), false) if self.proxies.current.is_none() => {
                 self.begin(now, link, &hello);
+                Ok(())
+            }
+            (Phase::Settled(_), false) if self.awaits_successor(&hello) => {
+                self.greet_successor(now, link, &hello);
                 Ok(())
             }
             (Phase::Expecting { .. } | Phase::Inheriting { .. } | Phase::Settled(_), _) => {
@@ -263,13 +341,23 @@ impl Keeper {
         }
     }
 
-    fn dismiss(&mut self, mut link: Link) {
+    fn awaits_successor(&self, hello: &Hello) -> bool {
+        let succession = self.proxies.succession.as_ref();
+        succession.is_some_and(|succession| succession.awaits(hello))
+    }
+
+    fn dismiss(&mut self, link: Link) {
         let stop = ToProxy::Stop {
             grace_ms: SURPLUS_GRACE_MS,
         };
-        match send(&self.epoll, &mut link, &stop, &[]) {
+        self.tell_leaving(link, &stop);
+    }
+
+    /// Gives a process its last order, and watches it until it is gone.
+    pub(super) fn tell_leaving(&mut self, mut link: Link, order: &ToProxy) {
+        match send(&self.epoll, &mut link, order, &[]) {
             Ok(()) => self.let_leave(link),
-            Err(error) => tracing::debug!(%error, "surplus proxy not reached"),
+            Err(error) => tracing::debug!(%error, "a leaving proxy was not reached"),
         }
     }
 
@@ -294,11 +382,7 @@ impl Keeper {
         }
         self.proxies.starting = None;
         if let Some(link) = self.welcome(now, link, hello.serving) {
-            self.proxies.current = Some(Current {
-                link,
-                process,
-                end_token,
-            });
+            self.proxies.current = Some(Current::new(link, process, end_token));
             tracing::info!(pid = hello.pid, "proxy connected");
             let pid = hello.pid.to_string();
             self.record(EventKind::Proxy, (None, Some(&pid)), None, "connected");
@@ -315,6 +399,22 @@ impl Keeper {
         mut link: Link,
         has_listeners: bool,
     ) -> Option<Link> {
+        let config = self.proxies.config_fd.as_fd();
+        let listeners = match &self.proxies.phase {
+            Phase::Settled(listeners) if !has_listeners => Some(listeners),
+            Phase::Settled(_) | Phase::Expecting { .. } | Phase::Inheriting { .. } => None,
+        };
+        let outcome = self.try_welcome(now, &mut link, config, listeners);
+        welcomed(link, outcome)
+    }
+
+    fn try_welcome(
+        &self,
+        now: Instant,
+        link: &mut Link,
+        config: BorrowedFd<'_>,
+        listeners: Option<&Listeners>,
+    ) -> io::Result<()> {
         let welcome = Welcome {
             node: self.args.node.clone(),
             config_path: self.args.config_path.to_string_lossy().into_owned(),
@@ -322,23 +422,12 @@ impl Keeper {
             snapshot: self.proxies.aged_snapshot(now),
             notes: self.proxies.notes.clone(),
         };
-        let outcome = self.try_welcome(&mut link, welcome, has_listeners);
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "proxy not welcomed");
-            return None;
-        }
-        Some(link)
-    }
-
-    fn try_welcome(&self, link: &mut Link, welcome: Welcome, done: bool) -> io::Result<()> {
         let welcome = welcome::encode(welcome).map_err(io::Error::other)?;
-        link.send(&self.epoll, welcome, &[self.proxies.config_fd.as_fd()])?;
-        let Phase::Settled(listeners) = &self.proxies.phase else {
+        link.send(&self.epoll, welcome, &[config])?;
+        let Some(listeners) = listeners else {
             return Ok(());
         };
-        if done {
-            return Ok(());
-        }
+        self.give_column(link)?;
         for (group, fds) in listeners.messages() {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             send(&self.epoll, link, &ToProxy::Listeners(group), &fds)?;
@@ -378,21 +467,27 @@ impl Keeper {
             ToKeeper::Serving(_) if self.reload.is_half_done() => {}
             ToKeeper::Serving(reports) => {
                 let settle = self.supervisor.is_overdue(now);
-                self.board.report(&reports, settle);
+                let current = self.proxies.current.as_ref();
+                if !current.is_some_and(|current| current.outdated) {
+                    self.board.report(&reports, settle);
+                }
                 if settle || reports.iter().all(|report| report.probed) {
                     self.supervise(now, Input::Served);
                 }
             }
             ToKeeper::Snapshot(servers) => self.proxies.snapshot = Some((now, servers)),
             ToKeeper::Notes(notes) => self.proxies.notes = Some(notes),
-            ToKeeper::Note(event) => self.note_server(&event),
+            ToKeeper::Note(event) => self.note_happening(&event),
             ToKeeper::Clients { first, last, flows } => {
                 self.peers.set_clients(first, last, &flows);
             }
             ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Prepared { id, answer } => self.on_prepared(now, id, answer),
             ToKeeper::Committed { id } => self.on_committed(now, id),
-            ToKeeper::Hello(_) | ToKeeper::Listeners(_) | ToKeeper::ListenersDone => {
+            ToKeeper::Hello(_)
+            | ToKeeper::Listeners(_)
+            | ToKeeper::ListenersDone
+            | ToKeeper::Shares => {
                 tracing::warn!("a message of the proxy came at the wrong time");
             }
         }
@@ -404,6 +499,7 @@ impl Keeper {
             return;
         };
         let pid = current.process.pid();
+        let gone = pid;
         kill(&current.process);
         if self.stopping.is_none() {
             tracing::warn!(pid, reason, "proxy lost");
@@ -414,7 +510,14 @@ impl Keeper {
         self.peers.forget_clients();
         self.commands.forget();
         self.proxy_gone_in_reload(now);
-        self.supervise(now, Input::Ended);
+        let hurried = self.hurry_succession(now);
+        self.free_column(now, gone);
+        if hurried {
+            self.supervise(now, Input::Adopted);
+            self.read_proxy(now);
+        } else {
+            self.supervise(now, Input::Ended);
+        }
     }
 
     /// Sends to the present proxy. One that doesn't read is judged by its heartbeats.
@@ -424,6 +527,20 @@ impl Keeper {
         };
         if let Err(error) = send(&self.epoll, &mut current.link, message, &[]) {
             self.proxy_gone(now, &error.to_string());
+        }
+    }
+
+    /// Sends to the present proxy and to those that still have connections.
+    pub(super) fn tell_proxies(&mut self, now: Instant, message: &ToProxy) {
+        self.tell_proxy(now, message);
+        let Proxies {
+            leaving, replaced, ..
+        } = &mut self.proxies;
+        let replaced = replaced.as_mut().map(|(link, _)| link);
+        for link in leaving.iter_mut().chain(replaced) {
+            if let Err(error) = send(&self.epoll, link, message, &[]) {
+                tracing::debug!(%error, "a leaving proxy was not reached");
+            }
         }
     }
 
@@ -459,7 +576,8 @@ impl Keeper {
     }
 
     /// What a proxy on its way out says is of no interest, only that it goes.
-    fn read_leaving(&mut self, token: u64, event: Event) {
+    fn read_leaving(&mut self, now: Instant, token: u64, event: Event) {
+        let mut gone = None;
         let Self {
             proxies,
             epoll,
@@ -471,12 +589,32 @@ impl Keeper {
                 return true;
             }
             let flushed = !event.writable() || link.flush(epoll).is_ok();
-            flushed && link.discard(buffer).is_ok()
+            let stays = flushed && link.discard(buffer).is_ok();
+            if !stays {
+                gone = link.connection().peer().ok();
+            }
+            stays
         });
-        let replaced = proxies.replaced.take();
-        proxies.replaced =
-            replaced.filter(|(link, _)| link.token != token || link.receive(buffer).is_ok());
+        if let Some((link, since)) = proxies.replaced.take() {
+            if link.token != token || link.receive(buffer).is_ok() {
+                proxies.replaced = Some((link, since));
+            } else {
+                gone = link.connection().peer().ok();
+            }
+        }
+        if let Some(peer) = gone {
+            tracing::info!(pid = peer.pid, "a proxy that was succeeded has ended");
+            self.free_column(now, peer.pid);
+        }
     }
+}
+
+fn welcomed(link: Link, outcome: io::Result<()>) -> Option<Link> {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "proxy not welcomed");
+        return None;
+    }
+    Some(link)
 }
 
 pub(super) fn pid_of(hello: &Hello) -> Option<i32> {
@@ -488,7 +626,7 @@ pub(super) fn decode(buffer: &[u8], received: &Received) -> Option<ToKeeper> {
 }
 
 pub(super) fn send(
-    epoll: &crate::net::epoll::Epoll,
+    epoll: &Epoll,
     link: &mut Link,
     message: &ToProxy,
     fds: &[BorrowedFd<'_>],

@@ -28,7 +28,7 @@ pub(super) struct Published {
     boot_id: String,
     /// The routers' states at the last status.
     states: Vec<(VrrpState, bool)>,
-    /// The count of changes of routes then.
+    /// The count of changes of routes and of the log level then.
     changes: u64,
     proxy: Option<ProxyMark>,
     /// The process id that `proxy` is the mark of.
@@ -88,10 +88,11 @@ impl Keeper {
             self.grant(now, wish);
         }
         self.tick_commands(now);
+        self.tick_log(now);
         self.drive_notify(now);
         self.tell_events(now);
         let states = self.routers.states();
-        let changes = self.routes.changes();
+        let changes = self.routes.changes() + self.log_override.changes();
         let news = states != self.published.states || changes != self.published.changes;
         self.save_state(now, news);
         if news || now >= self.published.status_at {
@@ -102,7 +103,7 @@ impl Keeper {
             self.note_routes(&status.routes);
             self.notify_manager(now, standing, &status);
             if self.proxy_reads() {
-                self.tell_proxy(now, &ToProxy::Vrrp(status));
+                self.tell_proxy(now, &ToProxy::Vrrp(Box::new(status)));
             }
         }
         self.feed_watchdog(now);
@@ -113,7 +114,7 @@ impl Keeper {
         match wish {
             Wish::Reset(addresses) => {
                 self.peers.left(&addresses);
-                self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+                self.tell_proxies(now, &ToProxy::ResetLocal(addresses));
             }
             Wish::Probe => self.tell_proxy(now, &ToProxy::Probe),
             Wish::Changed(router, from, to, reason) => {
@@ -158,7 +159,7 @@ impl Keeper {
             self.routes.judge(index, now, able);
         }
         for addresses in self.routes.take_resets() {
-            self.tell_proxy(now, &ToProxy::ResetLocal(addresses));
+            self.tell_proxies(now, &ToProxy::ResetLocal(addresses));
         }
     }
 
@@ -185,14 +186,18 @@ impl Keeper {
             proxy_starved: self.supervisor.starved,
             proxy_hung: self.supervisor.hung,
             realtime: self.realtime,
+            keeper_version: env!("CARGO_PKG_VERSION").to_owned(),
+            draining: self.proxies.draining(),
+            upgrade: self.upgrade.status(),
             channel: self.peers.status(now),
+            log: self.log_override.state(now),
             reload: self.reload_status(),
         }
     }
 
     /// Each advert of an Active is a stamp for the next keeper. Many adverts in a short time are
     /// written down once, a change of state at once.
-    fn save_state(&mut self, now: Instant, news: bool) {
+    pub(super) fn save_state(&mut self, now: Instant, news: bool) {
         let connected = self.proxies.pid();
         let published = &mut self.published;
         if !news && published.marked == connected && now < published.save_after {

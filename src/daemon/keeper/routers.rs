@@ -271,6 +271,15 @@ impl Routers {
         }
     }
 
+    /// Those that are Active and advertise more often than each `interval`.
+    pub(super) fn hasty(&self, interval: Duration) -> Vec<usize> {
+        let all = self.routers.iter().enumerate();
+        all.filter(|(_, router)| router.inner.state() == VrrpState::Active)
+            .filter(|(_, router)| router.inner.own_interval() < interval)
+            .map(|(index, _)| index)
+            .collect()
+    }
+
     /// What others have to do, in order.
     pub(super) fn take_wishes(&mut self, epoll: &Epoll) -> Vec<Wish> {
         let mut wishes = self.last_wishes();

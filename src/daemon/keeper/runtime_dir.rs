@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ const HEADER_BYTES: usize = 16;
 #[derive(Debug)]
 pub(super) struct RuntimeDir {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
     state: File,
 }
 
@@ -49,11 +50,12 @@ pub(super) struct ProxyMark {
 }
 
 impl RuntimeDir {
-    /// Makes the directory if need be and takes its lock.
+    /// Makes the directory if need be and takes its lock, unless an earlier program of this process
+    /// `held` it.
     ///
     /// # Errors
     /// [`KeeperError::AlreadyRunning`] when another keeper holds it; [`KeeperError::RuntimeDir`].
-    pub(super) fn open(path: &Path) -> Result<Self, KeeperError> {
+    pub(super) fn open(path: &Path, held: Option<File>) -> Result<Self, KeeperError> {
         let failed = |source| KeeperError::RuntimeDir {
             path: path.to_path_buf(),
             source,
@@ -63,7 +65,10 @@ impl RuntimeDir {
         builder.create(path).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
-        let lock = options.open(path.join("keeper.lock")).map_err(failed)?;
+        let lock = match held {
+            Some(held) => held,
+            None => options.open(path.join("keeper.lock")).map_err(failed)?,
+        };
         let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -76,9 +81,14 @@ impl RuntimeDir {
         let state = options.open(path.join("keeper.state")).map_err(failed)?;
         Ok(Self {
             path: path.to_path_buf(),
-            _lock: lock,
+            lock,
             state,
         })
+    }
+
+    /// The lock that keeps a second keeper out.
+    pub(super) fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -171,13 +181,13 @@ mod tests {
     #[test]
     fn a_second_keeper_is_kept_out_and_the_next_one_reads_the_state() {
         let dir = std::env::temp_dir().join(format!("lbd-runtime-{}", std::process::id()));
-        let first = RuntimeDir::open(&dir).unwrap();
+        let first = RuntimeDir::open(&dir, None).unwrap();
         assert_eq!(first.read(), None);
-        let second = RuntimeDir::open(&dir);
+        let second = RuntimeDir::open(&dir, None);
         assert!(matches!(second, Err(KeeperError::AlreadyRunning { .. })));
         first.write(&state()).unwrap();
         drop(first);
-        let third = RuntimeDir::open(&dir).unwrap();
+        let third = RuntimeDir::open(&dir, None).unwrap();
         assert_eq!(third.read(), Some(state()));
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -1,5 +1,6 @@
 //! The runner and the track scripts it runs.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::link::MESSAGES_MAX;
@@ -61,6 +62,17 @@ impl Scripts {
         self.reasons.get(index).map_or("", String::as_str)
     }
 
+    /// The runner's process id.
+    pub(super) fn runner_pid(&self) -> Option<i32> {
+        self.runner.as_ref().map(|runner| runner.process.pid())
+    }
+
+    /// A child of this process from before: it leaves by itself and is to be collected.
+    pub(super) fn expect_end(&mut self, pid: Option<i32>) {
+        self.ending
+            .extend(pid.and_then(|pid| Process::open(pid).ok()));
+    }
+
     pub(super) fn has_runner(&self) -> bool {
         self.runner.is_some()
     }
@@ -104,11 +116,23 @@ impl Keeper {
 
     /// Has the runner start a proxy process.
     pub(super) fn order_proxy(&mut self, now: Instant) {
-        let order = ToRunner::StartProxy {
+        let order = self.proxy_order(None, false);
+        self.scripts.proxy_wanted = !self.tell_runner(now, &order);
+    }
+
+    /// Has it start one that is to succeed the present one; whether it took the order.
+    pub(super) fn order_successor(&mut self, now: Instant, program: Option<&Path>) -> bool {
+        let order = self.proxy_order(program, true);
+        self.tell_runner(now, &order)
+    }
+
+    fn proxy_order(&self, program: Option<&Path>, successor: bool) -> ToRunner {
+        ToRunner::StartProxy {
             keeper_socket: self.dir.socket().to_string_lossy().into_owned(),
             runtime_dir: self.dir.path().to_string_lossy().into_owned(),
-        };
-        self.scripts.proxy_wanted = !self.tell_runner(now, &order);
+            program: program.map(|program| program.to_string_lossy().into_owned()),
+            successor,
+        }
     }
 
     pub(super) fn tell_runner(&mut self, now: Instant, order: &ToRunner) -> bool {
@@ -180,8 +204,16 @@ impl Keeper {
     fn runner_says(&mut self, now: Instant, report: FromRunner) {
         match report {
             FromRunner::Ready(rights) => tracing::info!(rights, "runner started"),
-            FromRunner::ProxyStarted { pid } => self.proxies.starting = i32::try_from(pid).ok(),
-            FromRunner::ProxyNotStarted { error } => {
+            FromRunner::ProxyStarted {
+                pid,
+                successor: true,
+            } => self.successor_started(i32::try_from(pid).ok()),
+            FromRunner::ProxyNotStarted {
+                error,
+                successor: true,
+            } => self.give_up_succession(now, &error),
+            FromRunner::ProxyStarted { pid, .. } => self.proxies.starting = i32::try_from(pid).ok(),
+            FromRunner::ProxyNotStarted { error, .. } => {
                 tracing::error!(error, "proxy process not started");
                 self.supervise(now, Life::Ended);
             }
@@ -191,7 +223,9 @@ impl Keeper {
                 } else {
                     tracing::warn!(pid, reason = %how, "proxy process ended");
                 }
-                if self.proxies.starting == i32::try_from(pid).ok() {
+                let pid = i32::try_from(pid).ok();
+                self.successor_may_have_ended(now, pid, &how.to_string());
+                if pid.is_some() && self.proxies.starting == pid {
                     self.proxies.starting = None;
                     self.supervise(now, Life::Ended);
                 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    FIRST_FREE, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events, health, notify,
-    peers, proxies, publish, reload, route, routers, runtime_dir::RuntimeDir, scripts, tracks,
+    FIRST_FREE, Handover, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events,
+    health, log_level, notify, peers, proxies, publish, reload, route, routers,
+    runtime_dir::RuntimeDir, scripts, tracks, upgrade,
 };
 use crate::config::model::Config;
 use crate::config::{self, local};
@@ -16,7 +17,10 @@ use crate::net::notify::Notify;
 use crate::net::privileges::{self, KeeperNeeds};
 use crate::net::seqpacket::Listener;
 use crate::net::signal::Signals;
-use crate::net::{clock, cpus, memfd, netlink, realtime};
+use crate::net::{clock, cpus, memfd, netlink, passed, realtime};
+
+/// The service manager keeps the listening sockets under this name while the service is restarted.
+pub(super) const KEPT_NAME: &str = "listen";
 
 /// Worker threads of a proxy.
 pub(super) fn workers(config: &Config) -> usize {
@@ -33,9 +37,16 @@ impl Keeper {
     /// Lock, socket, virtual routers, runner, listeners, in this order: a second keeper must fail
     /// before it touches anything, an orphaned proxy shall find the socket at once, and an address
     /// that this node still holds must be renewed before anything slow.
-    pub(super) fn start(args: KeeperArgs) -> Result<Self, KeeperError> {
+    ///
+    /// With a `handover` this process was the keeper before, as another program.
+    pub(super) fn start(
+        args: KeeperArgs,
+        handover: Option<&Handover>,
+    ) -> Result<Self, KeeperError> {
         let began = clock::now();
-        let dir = RuntimeDir::open(&args.runtime_dir)?;
+        let lock = handover.map(Handover::lock).transpose();
+        let lock = lock.map_err(system("handover"))?;
+        let dir = RuntimeDir::open(&args.runtime_dir, lock)?;
         let socket = Listener::bind(&dir.socket()).map_err(|source| KeeperError::RuntimeDir {
             path: dir.socket(),
             source,
@@ -84,9 +95,11 @@ impl Keeper {
             scripts: scripts::Scripts::new(&args.config.scripts, began),
             notifiers: notify::Notifiers::new(&locals),
             record: events::Record::new(),
+            log_override: log_level::LogOverride::default(),
             published: publish::Published::new(state.stamps, state.holds, began),
             commands: command::Commands::default(),
             stopping: None,
+            upgrade: upgrade::Upgrade::new(began, None),
             reload,
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
@@ -96,11 +109,35 @@ impl Keeper {
             dir,
             args,
         };
-        keeper.record(EventKind::Keeper, (None, None), None, "keeper started");
+        keeper.resume_from(handover).map_err(system("handover"))?;
         keeper.start_runner(began);
         keeper.enter_realtime();
         keeper.expect_proxy(clock::now(), state.proxy)?;
         Ok(keeper)
+    }
+
+    /// Takes over what an earlier program of this process, or the service manager, has kept.
+    fn resume_from(&mut self, handover: Option<&Handover>) -> std::io::Result<()> {
+        let kept_by_manager = passed::from_manager(KEPT_NAME);
+        let Some(handover) = handover else {
+            self.proxies.kept = kept_by_manager;
+            self.record(EventKind::Keeper, (None, None), None, "keeper started");
+            return Ok(());
+        };
+        let words = &handover.words;
+        self.proxies.kept = handover.listeners()?;
+        self.proxies.notes.clone_from(&words.notes);
+        if !words.snapshot.is_empty() {
+            self.proxies.snapshot = Some((self.began, words.snapshot.clone()));
+        }
+        self.supervisor.started = words.proxy_starts;
+        self.supervisor.starved = words.proxy_starved;
+        self.supervisor.hung = words.proxy_hung;
+        self.record.restore(&words.events, words.next_event);
+        self.scripts.expect_end(words.runner);
+        self.upgrade = upgrade::Upgrade::new(self.began, words.upgrade.clone());
+        self.resumed(self.began, &words.version, words.failed.as_deref());
+        Ok(())
     }
 
     fn has_addresses(&self) -> bool {

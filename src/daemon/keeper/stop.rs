@@ -52,6 +52,11 @@ impl Keeper {
         loop {
             match self.signals.take() {
                 Ok(Some(Request::Stop)) => self.begin_stopping(now),
+                Ok(Some(Request::Upgrade)) => {
+                    if let Err(reason) = self.begin_upgrade(now) {
+                        tracing::warn!(reason, "no upgrade");
+                    }
+                }
                 Ok(Some(Request::Reload)) => self.on_hangup(now),
                 Ok(None) => return,
                 Err(error) => {

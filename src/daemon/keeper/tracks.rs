@@ -182,11 +182,12 @@ impl Keeper {
             None => "unknown",
         };
         let vip = vip.name.clone();
-        self.record(
+        let cause = self.cause_of_track(&name);
+        self.record_caused(
             EventKind::Track,
             (Some(&vip), Some(&name)),
             Some((word(before), word(ok))),
-            &reason,
+            (&reason, cause),
         );
     }
 }

@@ -13,7 +13,7 @@ use crate::log::{AccessWriter, LogError};
 use crate::net::localtime;
 use crate::proxy::engine::AccessSink;
 use crate::proxy::farm::Farm;
-use crate::proxy::termination::AccessRecord;
+use crate::proxy::termination::{AccessRecord, Termination};
 
 /// Records that wait for the writer. More are dropped and counted: a slow log never slows a
 /// connection.
@@ -124,6 +124,7 @@ impl Access {
             settings,
         } = self;
         let mut writer = writer;
+        let mut sampling = Sampling::new(settings.sample);
         let rounds = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&rounds);
         let drops = sink.drops();
@@ -134,7 +135,8 @@ impl Access {
             match records.try_recv() {
                 Ok(record) => {
                     let farms = farms.load();
-                    dropped(write(&record, &farms, &settings, &mut writer));
+                    let by = (farms.as_slice(), &mut sampling);
+                    dropped(write(&record, by, &settings, &mut writer));
                 }
                 Err(TryRecvError::Empty) => {
                     dropped(writer.flush());
@@ -175,25 +177,59 @@ impl Running {
     }
 }
 
+/// Which connections without any fault are logged: one in so many of each proxy.
+#[derive(Debug)]
+struct Sampling {
+    one_in: u32,
+    seen: Vec<u32>,
+}
+
+impl Sampling {
+    const fn new(one_in: u32) -> Self {
+        Self {
+            one_in,
+            seen: Vec::new(),
+        }
+    }
+
+    /// For how many connections this one's line stands; 0: it has none.
+    fn weight(&mut self, record: &AccessRecord) -> u32 {
+        let faultless = record.end == Termination::NORMAL && record.retries == 0;
+        if !faultless || self.one_in == 1 {
+            return 1;
+        }
+        // A reload may bring further proxies.
+        if self.seen.len() <= record.proxy {
+            self.seen.resize(record.proxy + 1, 0);
+        }
+        let Some(seen) = self.seen.get_mut(record.proxy) else {
+            return 1;
+        };
+        let taken = *seen == 0 && self.one_in > 0;
+        *seen = (*seen + 1).checked_rem(self.one_in).unwrap_or(0);
+        if taken { self.one_in } else { 0 }
+    }
+}
+
+/// The time in the queue of one that never left it: all it had.
+fn waited(record: &AccessRecord) -> Option<Duration> {
+    (record.counts.backend_queue > 0).then_some(record.total)
+}
+
 /// Writes a record's line, if it has one; answers how many lines were dropped for it.
 fn write(
     record: &AccessRecord,
-    farms: &[Arc<Farm>],
+    (farms, sampling): (&[Arc<Farm>], &mut Sampling),
     settings: &model::AccessLog,
     writer: &mut AccessWriter,
 ) -> u64 {
     if settings.skip_empty && record.bytes_in == 0 {
         return 0;
     }
-    render(record, farms, settings).map_or(0, |line| writer.write(&line))
-}
-
-fn render(
-    record: &AccessRecord,
-    farms: &[Arc<Farm>],
-    settings: &model::AccessLog,
-) -> Option<String> {
-    let farm = farms.get(record.proxy)?;
+    let sample = sampling.weight(record);
+    let Some(farm) = farms.get(record.proxy).filter(|_| sample > 0) else {
+        return 0;
+    };
     let server = record.server.and_then(|place| farm.member(place));
     let code = record.end.to_string();
     let line = AccessLine {
@@ -203,7 +239,7 @@ fn render(
         local: record.local,
         proxy: farm.name(),
         server: server.as_ref().map(|server| server.name.as_str()),
-        queue: record.queue,
+        queue: record.queue.or_else(|| waited(record)),
         connect: record.connect,
         total: record.total,
         bytes_in: record.bytes_in,
@@ -211,13 +247,69 @@ fn render(
         code: &code,
         active: record.counts.actconn.into(),
         frontend: record.counts.feconn.into(),
-        backend: record.counts.beconn.into(),
-        server_active: record.counts.srv_conn.into(),
+        // HAProxy has given this one's place at the server back before it writes its line.
+        backend: record.counts.beconn.saturating_sub(1).into(),
+        server_active: record.counts.srv_conn.saturating_sub(1).into(),
         retries: record.retries.into(),
         redispatched: record.redispatched,
         hedged: record.hedged,
         server_queue: record.counts.srv_queue.into(),
         backend_queue: record.counts.backend_queue.into(),
+        sample,
     };
-    Some(line.render(settings.format))
+    writer.write(&line, settings.format)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::proxy::termination::{Cause, Counts, Phase};
+
+    fn record(proxy: usize, end: Termination, retries: u8) -> AccessRecord {
+        let address = "127.0.0.1:1".parse().unwrap();
+        AccessRecord {
+            accepted_at: SystemTime::UNIX_EPOCH,
+            proxy,
+            server: None,
+            client: address,
+            local: address,
+            queue: None,
+            connect: None,
+            total: Duration::ZERO,
+            bytes_in: 1,
+            bytes_out: 1,
+            end,
+            retries,
+            redispatched: false,
+            hedged: false,
+            counts: Counts::default(),
+        }
+    }
+
+    #[test]
+    fn of_faultless_connections_one_in_so_many_is_logged_of_each_proxy() {
+        let mut sampling = Sampling::new(3);
+        let mut weight = |proxy, end, retries| sampling.weight(&record(proxy, end, retries));
+        let normal = Termination::NORMAL;
+        let fault = Termination::new(Cause::Client, Phase::Data);
+        let first: Vec<u32> = (0..7).map(|_| weight(0, normal, 0)).collect();
+        assert_eq!(first, [3, 0, 0, 3, 0, 0, 3]);
+        assert_eq!(weight(1, normal, 0), 3);
+        assert_eq!(weight(1, fault, 0), 1);
+        assert_eq!(weight(1, normal, 1), 1);
+        assert_eq!(weight(1, normal, 0), 0);
+    }
+
+    #[test]
+    fn with_0_only_faults_are_logged_and_with_1_everything() {
+        let fault = record(0, Termination::NO_SERVER, 3);
+        let normal = record(0, Termination::NORMAL, 0);
+        let mut none = Sampling::new(0);
+        assert_eq!((none.weight(&normal), none.weight(&normal)), (0, 0));
+        assert_eq!(none.weight(&fault), 1);
+        let mut all = Sampling::new(1);
+        assert_eq!((all.weight(&normal), all.weight(&normal)), (1, 1));
+    }
 }

@@ -40,6 +40,9 @@ impl Control {
         link.send(&hello, &[]).await?;
         let notes = ToKeeper::Notes(self.memory.all());
         link.send(&notes, &[]).await?;
+        if let Some(table) = self.limits.table() {
+            link.send(&ToKeeper::Shares, &[table]).await?;
+        }
         if let Some(engine) = self.shared.engine.get() {
             for (message, fds) in groups(&engine.listeners()) {
                 link.send(&message, &fds).await?;

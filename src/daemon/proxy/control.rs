@@ -1,41 +1,43 @@
 //! The control loop: wait, one input, act. Verdicts go into the farms, orders into the engine,
 //! signs of life to the keeper. Nothing here waits for the data path or for the keeper.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ProxyError;
 use super::access::{Access, AccessLog};
+use super::chronicle::Chronicle;
 use super::clients::Clients;
 use super::discoveries;
 use super::limits::Limits;
 use super::link::{Event, Tie};
 use super::memory::Memory;
 use super::news::News;
-use super::orders::{OUTSTANDING_MAX, Outstanding, reply};
+use super::occasions::Occasions;
+use super::orders::{OUTSTANDING_MAX, Outstanding};
 use super::placement::Workers;
 use super::reload::{Reload, Sandbox};
 use super::report::{Changing, Doors, Fixed, Shared, source};
-use super::servers;
 use super::setup::{alarm, as_operators_left_it, first_verdicts_within, machines, restore};
+use super::sharing::SharedLimits;
 use super::shelf::{Shelf, Writer};
+use super::signals::Signals;
 use super::start::Begin;
+use super::verbosity::Verbosity;
 use super::watchers::Watchers;
-use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::admin::{Order, Orders, Source};
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::health::probe::Probe;
 use crate::health::task::Finding;
 use crate::ipc::message::ToProxy;
+use crate::log;
 use crate::net::clock;
 use crate::proxy::dispatch::verdicts::Checked;
 use crate::proxy::engine::{Engine, EngineOptions, Listeners, Placement};
@@ -63,27 +65,8 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     pub(super) workers: Workers,
     pub(super) memory: Memory,
+    pub(super) chronicle: Chronicle,
     pub(super) sandbox: Sandbox,
-}
-
-/// The signals that mean something here.
-#[derive(Debug)]
-pub(super) struct Signals {
-    terminate: Signal,
-    _ignored: Vec<Signal>,
-}
-
-impl Signals {
-    /// SIGTERM stops. SIGINT and SIGHUP of a terminal are for the keeper, which gives its orders.
-    pub(super) fn open() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            _ignored: [SignalKind::interrupt(), SignalKind::hangup()]
-                .into_iter()
-                .map(signal)
-                .collect::<io::Result<_>>()?,
-        })
-    }
 }
 
 /// The control thread's state.
@@ -96,6 +79,9 @@ pub(super) struct Control {
     /// Until serving begins; then the engine has them.
     pub(super) listeners: Option<Listeners>,
     pub(super) doors: Doors,
+    chronicle: Chronicle,
+    verbosity: Verbosity,
+    occasions: Occasions,
     findings: mpsc::Receiver<Finding>,
     pub(super) watchers: Watchers,
     pub(super) discoveries: discoveries::Discoveries,
@@ -108,7 +94,7 @@ pub(super) struct Control {
     /// From the admin socket, and what it sends them with.
     orders: mpsc::Receiver<Order>,
     orders_sender: Orders,
-    outstanding: Outstanding,
+    pub(super) outstanding: Outstanding,
     pub(super) memory: Memory,
     pub(super) shelf: Option<Writer>,
     /// The task that stops the engine, once somebody said stop.
@@ -118,6 +104,8 @@ pub(super) struct Control {
     pub(super) reload: Reload,
     /// Slots of farms whose members are not those of the file yet.
     pub(super) unsettled: Vec<usize>,
+    /// Kept together with another process, while there is one.
+    pub(super) limits: SharedLimits,
 }
 
 impl Control {
@@ -130,28 +118,30 @@ impl Control {
             listeners,
             vrrp,
             events,
+            table,
             config: _,
         } = plan.begin;
-        plan.doors.feed().push(events);
+        let mut chronicle = plan.chronicle;
+        chronicle.take_in(events);
+        let mut verbosity = Verbosity::default();
+        verbosity.follow(vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()), now);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
-        let mut board = Board::new(&config, now);
-        let mut machines = machines(&config, now);
+        let (mut board, mut machines) = (Board::new(&config, now), machines(&config, now));
         let mut memory = plan.memory;
         memory.restore(&config, &farms);
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
-        let access = AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?;
+        let limits = SharedLimits::new(table, &farms);
         let (sender, findings) = mpsc::channel(FINDINGS_MAX);
         let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
-        let clients = Clients::new(&config);
         let (discoveries, discovered, known) = discoveries::start(&config);
-        let alarm = alarm(&farms);
+        let (clients, alarm) = (Clients::new(&config), alarm(&farms));
         let fixed = Fixed {
             workers: plan.workers,
             config,
+            access: AccessLog::new(plan.access, farms.clone()).map_err(ProxyError::Setup)?,
             farms,
-            access,
             started: now,
             limits: plan.limits,
         };
@@ -176,6 +166,9 @@ impl Control {
             keeper: Tie::Connected(link),
             listeners: Some(listeners),
             doors: plan.doors,
+            chronicle,
+            verbosity,
+            occasions: Occasions::default(),
             findings,
             watchers,
             discoveries,
@@ -189,6 +182,7 @@ impl Control {
             shelf: memory.shelf.as_ref().map(Shelf::writer),
             memory,
             stopping: None,
+            limits,
             sandbox: plan.sandbox,
             reload: Reload::default(),
             unsettled: Vec::new(),
@@ -217,6 +211,7 @@ impl Control {
             }
         }
         self.shared.access.drain().await;
+        self.chronicle.close().await;
         self.doors.close();
         tracing::info!("proxy stopped");
         Ok(())
@@ -250,44 +245,6 @@ impl Control {
         self.on_beat(now)
     }
 
-    fn on_order(&mut self, order: Order) {
-        let link = match &self.keeper {
-            Tie::Connected(link) => Some(link),
-            Tie::Lost => None,
-        };
-        match order {
-            Order::Keeper(command, answer) => self.outstanding.pass_on(command, answer, link),
-            Order::Servers(command, uid, answer) => self.on_servers(command, uid, answer),
-        }
-    }
-
-    /// An order about servers: carried out at once, answered when it lies on disk.
-    fn on_servers(
-        &mut self,
-        command: ServerCommand,
-        uid: u32,
-        answer: oneshot::Sender<ServersOutcome>,
-    ) {
-        let now = clock::now();
-        let carried_out = servers::carry_out(&self.shared, &mut self.memory, command, (uid, now));
-        let (done, events) = match carried_out {
-            Ok(done) => done,
-            Err(why) => return reply(answer, ServersOutcome::Refused(why)),
-        };
-        self.follow_rosters(now);
-        self.news.events.extend(events);
-        match &self.shelf {
-            None => reply(answer, ServersOutcome::Done(done)),
-            Some(shelf) => {
-                let kept = servers::keep(shelf.clone(), self.memory.all());
-                tokio::spawn(async move {
-                    let kept = kept.await;
-                    reply(answer, ServersOutcome::Done(ServersDone { kept, ..done }));
-                });
-            }
-        }
-    }
-
     /// Begins to serve when that is possible, and tells the keeper what it should know.
     fn on_beat(&mut self, now: Instant) -> Result<(), ProxyError> {
         self.try_begin(now)?;
@@ -295,10 +252,13 @@ impl Control {
         for farm in &self.shared.in_force().farms {
             farm.watch(now);
         }
+        self.limits
+            .settle(&self.shared.in_force().farms, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
         let heard = self.shared.changing().keeper_heard;
         self.outstanding.tick(now, heard);
+        self.news.note(log::happenings());
         let Tie::Connected(link) = &self.keeper else {
             return Ok(());
         };
@@ -309,6 +269,8 @@ impl Control {
     }
 
     fn on_tick(&mut self, now: Instant, source: &Source) {
+        self.verbosity.tick(now);
+        self.occasions.tick(&self.shared, now);
         discoveries::again(&self.shared);
         self.settle_again();
         self.follow_rosters(now);
@@ -431,8 +393,14 @@ impl Control {
             // An adopted process has its sockets; these close, unless a reload waits for them.
             ToProxy::Listeners(group) => self.on_fresh(group, fds),
             ToProxy::ListenersDone => self.on_fresh_done(),
-            ToProxy::Events(events) => self.doors.feed().push(events),
-            ToProxy::Vrrp(status) => self.shared.changing().vrrp = Some(status),
+            // It has had its own from the beginning.
+            ToProxy::Shares { .. } => {}
+            ToProxy::Share { shared } => self.limits.set(&self.shared.in_force().farms, shared),
+            ToProxy::Events(events) => self.chronicle.take_in(events),
+            ToProxy::Vrrp(status) => {
+                self.verbosity.follow(status.log.as_ref(), clock::now());
+                self.shared.changing().vrrp = Some(*status);
+            }
             ToProxy::ResetLocal(addresses) => {
                 if let Some(engine) = self.shared.engine.get().map(Arc::clone) {
                     tokio::task::spawn_blocking(move || engine.reset_local(&addresses));
@@ -447,6 +415,11 @@ impl Control {
             ToProxy::Abort { id } => self.on_abort(id),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
+            }
+            ToProxy::Drain { grace_ms } => {
+                // The successor answers questions from here on.
+                self.doors.close();
+                self.stop(Duration::from_millis(grace_ms.into()), "succeeded");
             }
         }
     }

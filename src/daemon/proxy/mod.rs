@@ -7,13 +7,16 @@
 //! the engine (`setup` makes what it begins with, `news` is what the keeper hears, `orders` are
 //! operators' commands on their way to it, `watchers` are the health
 //! tasks; `servers` are orders about servers, `memory` what is kept of them, `shelf` where it
-//! outlasts a reboot; `discoveries` takes in those that are found at run time; `force` is the configuration in force,
-//! `reload` replaces it; `adoption` is what a process does that outlived its keeper). `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time; `force` is
+//! the configuration in force, `reload` replaces it; `adoption` is
+//! what a process does that outlived its keeper). `verbosity` is what is logged, `occasions` looks for limits that
+//! were reached; `who` finds a connection, `report` gathers the status for the admin socket and HTTP, `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
 mod access;
 mod adoption;
+mod chronicle;
 mod clients;
 mod control;
 mod discoveries;
@@ -22,15 +25,20 @@ mod limits;
 mod link;
 mod memory;
 mod news;
+mod occasions;
 mod orders;
 mod placement;
 mod reload;
 mod report;
 mod servers;
 mod setup;
+mod sharing;
 mod shelf;
+mod signals;
 mod start;
+mod verbosity;
 mod watchers;
+mod who;
 
 use std::io;
 use std::os::fd::IntoRawFd;
@@ -117,7 +125,7 @@ pub fn run(args: ProxyArgs) -> Result<(), ProxyError> {
 }
 
 async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
-    let signals = control::Signals::open().map_err(ProxyError::Setup)?;
+    let signals = signals::Signals::open().map_err(ProxyError::Setup)?;
     let begin = start::begin(&args.keeper_socket).await?;
     let held = begin.link.hold().map_err(ProxyError::Setup)?;
     let outcome = serve(args, begin, signals).await;
@@ -131,7 +139,7 @@ async fn live(args: ProxyArgs) -> Result<(), ProxyError> {
 async fn serve(
     args: ProxyArgs,
     begin: start::Begin,
-    signals: control::Signals,
+    signals: signals::Signals,
 ) -> Result<(), ProxyError> {
     log::init(&begin.config.log, "proxy").map_err(ProxyError::Log)?;
     let config = Arc::new(begin.config.clone());
@@ -142,6 +150,7 @@ async fn serve(
     let limits = limits::Limits::of(&config, workers.count);
     let state_dir = state_dir(&config, &args.runtime_dir);
     let shelf = state_dir.as_deref().map(shelf::Shelf::new);
+    let chronicle = chronicle::Chronicle::open(state_dir.as_deref(), doors.feed());
     let memory = memory::Memory::new(begin.welcome.notes.clone(), shelf);
     let sandbox = confine(&config, &args.runtime_dir, state_dir.as_deref())?;
     let plan = control::Plan {
@@ -153,6 +162,7 @@ async fn serve(
         limits,
         workers,
         memory,
+        chronicle,
         sandbox,
     };
     let control = control::Control::new(config, plan, clock::now())?;

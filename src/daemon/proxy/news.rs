@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use super::link::Link;
 use super::memory::Memory;
 use super::report::Shared;
-use crate::ipc::message::{
-    Heartbeat, ListenerGroup, ProxyServing, ServerEvent, ServerSnapshot, ToKeeper,
-};
+use crate::ipc::event::Happening;
+use crate::ipc::message::{Heartbeat, ListenerGroup, ProxyServing, ServerSnapshot, ToKeeper};
 use crate::net::seqpacket;
 use crate::proxy::farm::FarmStats;
 
 /// Between two snapshots, at least.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
+/// Happenings that wait for a keeper that reads.
+const HAPPENINGS_MAX: usize = 512;
 /// Between two reports of what can be served, at most.
 const SERVING_EVERY: Duration = Duration::from_secs(1);
 
@@ -25,8 +26,8 @@ const SERVING_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct News {
     beats: u64,
     pub(super) snapshot_due: bool,
-    /// For the keeper's record; bounded by the orders that are taken at once.
-    pub(super) events: Vec<ServerEvent>,
+    /// For the keeper's record.
+    events: Vec<Happening>,
     snapshot_sent: Option<Instant>,
     serving: Option<(Instant, Vec<ProxyServing>)>,
 }
@@ -46,6 +47,13 @@ impl News {
             snapshot_due: true,
             ..Self::default()
         };
+    }
+
+    /// Something happened: for the keeper's record. While there is no keeper the oldest go.
+    pub(super) fn note(&mut self, more: Vec<Happening>) {
+        self.events.extend(more);
+        let surplus = self.events.len().saturating_sub(HAPPENINGS_MAX);
+        self.events.drain(..surplus);
     }
 
     pub(super) fn tell(

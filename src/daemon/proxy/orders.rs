@@ -7,9 +7,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::link::Link;
+use super::control::Control;
+use super::link::{Link, Tie};
+use super::{servers, who};
+use crate::admin::Order;
+use crate::admin::servers::{ServerCommand, ServersDone, ServersOutcome};
 use crate::ipc::command::{Command, Outcome};
 use crate::ipc::message::ToKeeper;
+use crate::net::clock;
 
 /// Orders that wait for their outcome; a further one is refused. Fewer than the admin socket serves
 /// askers at once, so that a status can always be had.
@@ -89,5 +94,47 @@ impl Outstanding {
 pub(super) fn reply<T>(answer: oneshot::Sender<T>, outcome: T) {
     if answer.send(outcome).is_err() {
         tracing::debug!("whoever gave an order does not wait for its outcome");
+    }
+}
+
+impl Control {
+    /// What somebody at the admin socket wants done.
+    pub(super) fn on_order(&mut self, order: Order) {
+        let link = match &self.keeper {
+            Tie::Connected(link) => Some(link),
+            Tie::Lost => None,
+        };
+        match order {
+            Order::Keeper(command, answer) => self.outstanding.pass_on(command, answer, link),
+            Order::Who(address, answer) => who::ask(&self.shared, address, answer),
+            Order::Servers(command, uid, answer) => self.on_servers(command, uid, answer),
+        }
+    }
+
+    /// An order about servers: carried out at once, answered when it lies on disk.
+    fn on_servers(
+        &mut self,
+        command: ServerCommand,
+        uid: u32,
+        answer: oneshot::Sender<ServersOutcome>,
+    ) {
+        let now = clock::now();
+        let carried_out = servers::carry_out(&self.shared, &mut self.memory, command, (uid, now));
+        let (done, events) = match carried_out {
+            Ok(done) => done,
+            Err(why) => return reply(answer, ServersOutcome::Refused(why)),
+        };
+        self.follow_rosters(now);
+        self.news.note(events);
+        match &self.shelf {
+            None => reply(answer, ServersOutcome::Done(done)),
+            Some(shelf) => {
+                let kept = servers::keep(shelf.clone(), self.memory.all());
+                tokio::spawn(async move {
+                    let kept = kept.await;
+                    reply(answer, ServersOutcome::Done(ServersDone { kept, ..done }));
+                });
+            }
+        }
     }
 }

@@ -172,7 +172,7 @@ impl Shared {
 }
 
 /// Between two attempts to open a door that somebody blocks.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// A door to the outside: not open yet, or served by a task.
 #[derive(Debug)]
@@ -180,7 +180,9 @@ enum Door<A, L> {
     /// Somebody else (a proxy process that is about to go) still stands there.
     Blocked(A),
     Bound(L),
-    Served,
+    Served(AbortHandle),
+    /// For good.
+    Closed,
 }
 
 /// The admin socket and the HTTP listener.
@@ -189,8 +191,6 @@ pub(super) struct Doors {
     admin_path: PathBuf,
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
-    /// The task behind that door.
-    http_task: Option<AbortHandle>,
     tried: Instant,
     feed: Arc<Feed>,
 }
@@ -204,7 +204,6 @@ impl Doors {
             admin: Door::Blocked(admin_path.clone()),
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
-            http_task: None,
             tried: clock::now(),
             feed: Arc::default(),
         };
@@ -213,8 +212,8 @@ impl Doors {
     }
 
     /// The events that the admin socket tells of.
-    pub(super) fn feed(&self) -> &Feed {
-        &self.feed
+    pub(super) fn feed(&self) -> Arc<Feed> {
+        Arc::clone(&self.feed)
     }
 
     /// Puts a task behind every open door, and tries the closed ones again.
@@ -223,18 +222,18 @@ impl Doors {
             self.tried = now;
             self.bind(false);
         }
-        self.admin = match std::mem::replace(&mut self.admin, Door::Served) {
+        self.admin = match std::mem::replace(&mut self.admin, Door::Closed) {
             Door::Bound(listener) => {
                 let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
                 let orders = orders.clone();
-                tokio::spawn(async move {
+                let task = tokio::spawn(async move {
                     if let Err(error) = socket::serve(listener, source, feed, orders).await {
                         tracing::error!(%error, "admin socket cannot be served");
                     }
                 });
-                Door::Served
+                Door::Served(task.abort_handle())
             }
-            other @ (Door::Blocked(_) | Door::Served) => other,
+            other @ (Door::Blocked(_) | Door::Served(_) | Door::Closed) => other,
         };
         self.http = self.http.take().map(|door| match door {
             Door::Bound(listener) => {
@@ -244,11 +243,27 @@ impl Doors {
                         tracing::error!(%error, "metrics listener cannot be served");
                     }
                 });
-                self.http_task = Some(task.abort_handle());
-                Door::Served
+                Door::Served(task.abort_handle())
             }
-            other @ (Door::Blocked(_) | Door::Served) => other,
+            other @ (Door::Blocked(_) | Door::Served(_) | Door::Closed) => other,
         });
+    }
+
+    /// Takes no further questions, and leaves no socket file behind. What was asked is answered.
+    pub(super) fn close(&mut self) {
+        match std::mem::replace(&mut self.admin, Door::Closed) {
+            Door::Served(task) => {
+                task.abort();
+                if let Err(error) = std::fs::remove_file(&self.admin_path) {
+                    tracing::debug!(%error, "admin socket stays in place");
+                }
+            }
+            Door::Blocked(_) | Door::Bound(_) | Door::Closed => {}
+        }
+        match self.http.replace(Door::Closed) {
+            Some(Door::Served(task)) => task.abort(),
+            Some(Door::Blocked(_) | Door::Bound(_) | Door::Closed) | None => {}
+        }
     }
 
     /// Has questions over HTTP answered there and no longer here.
@@ -259,18 +274,8 @@ impl Doors {
             HttpDoor::Blocked(address) => Some(Door::Blocked(address)),
             HttpDoor::Bound(listener) => Some(Door::Bound(listener)),
         };
-        if let Some(task) = self.http_task.take() {
+        if let Some(Door::Served(task)) = std::mem::replace(&mut self.http, door) {
             task.abort();
-        }
-        self.http = door;
-    }
-
-    /// Leaves no socket file behind.
-    pub(super) fn close(&self) {
-        if matches!(self.admin, Door::Served)
-            && let Err(error) = std::fs::remove_file(&self.admin_path)
-        {
-            tracing::debug!(%error, "admin socket stays in place");
         }
     }
 

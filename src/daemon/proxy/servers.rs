@@ -16,7 +16,7 @@ use crate::admin::servers::{
 };
 use crate::config;
 use crate::config::model::{Proxy, Server};
-use crate::ipc::message::ServerEvent;
+use crate::ipc::event::{EventKind, Happening};
 use crate::ipc::note::{AddedServer, AdminWord, ServerNote};
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::{AddError, Member, Origin};
@@ -384,7 +384,7 @@ pub(super) fn carry_out(
     memory: &mut Memory,
     command: ServerCommand,
     (uid, now): (u32, Instant),
-) -> Result<(ServersDone, Vec<ServerEvent>), String> {
+) -> Result<(ServersDone, Vec<Happening>), String> {
     let in_force = shared.in_force();
     let mut desk = Desk {
         config: &in_force.config,
@@ -395,9 +395,9 @@ pub(super) fn carry_out(
     };
     let done = desk.carry_out(command)?;
     shared.changing().removed = memory.removed();
-    let events: Vec<ServerEvent> = done.servers.iter().map(|to| event(to, uid)).collect();
+    let events: Vec<Happening> = done.servers.iter().map(|to| event(to, uid)).collect();
     for event in &events {
-        let (server, from, to) = (&event.server, &event.from, &event.to);
+        let (server, from, to) = (&event.subject, &event.from, &event.to);
         tracing::info!(server, from, to, uid, "server changed by order");
     }
     Ok((done, events))
@@ -421,11 +421,12 @@ pub(super) async fn keep(shelf: Writer, notes: Vec<ServerNote>) -> Kept {
 const NO_WRITER: &str = "this process is ending";
 
 /// The event of a change, for the record.
-fn event(change: &ServerChange, uid: u32) -> ServerEvent {
-    ServerEvent {
-        server: format!("{}/{}", change.proxy, change.server),
-        from: change.from.clone(),
-        to: change.to.clone(),
+fn event(change: &ServerChange, uid: u32) -> Happening {
+    Happening {
+        kind: EventKind::Server,
+        subject: Some(format!("{}/{}", change.proxy, change.server)),
+        from: Some(change.from.clone()),
+        to: Some(change.to.clone()),
         reason: format!("ordered by user {uid}"),
     }
 }

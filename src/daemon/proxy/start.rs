@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ProxyError;
@@ -13,12 +14,23 @@ use crate::health::probe::Probe;
 use crate::health::tls::CLUSTER_CA;
 use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
+use crate::ipc::shares::Shares;
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
+use crate::proxy::farm::share::Column;
 use crate::proxy::pp;
 
 /// A proxy process that no keeper wants for this long ends.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);
+
+/// The table of limits, as the keeper handed it over.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// This process's part of it.
+    pub(super) column: Option<Column>,
+    /// Other processes have theirs.
+    pub(super) beside: bool,
+}
 
 /// Everything the keeper handed over.
 #[derive(Debug)]
@@ -32,6 +44,8 @@ pub(super) struct Begin {
     pub(super) vrrp: Option<VrrpStatus>,
     /// What happened before this process was there.
     pub(super) events: Vec<Event>,
+    /// The limits that it keeps together with other processes.
+    pub(super) table: Table,
 }
 
 /// Finds the keeper and takes over what it hands out.
@@ -73,6 +87,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut listeners = Listeners::new();
     let mut vrrp = None;
     let mut events = Vec::new();
+    let mut table = Table::default();
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
@@ -98,21 +113,34 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     listeners,
                     vrrp,
                     events,
+                    table,
                 });
             }
-            ToProxy::Vrrp(status) => vrrp = Some(status),
+            ToProxy::Vrrp(status) => vrrp = Some(*status),
+            ToProxy::Shares { column: own } => table.column = shares(own, fds)?,
+            ToProxy::Share { shared } => table.beside = shared,
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
             // A process that doesn't serve yet is not asked to reload.
             ToProxy::Prepare { .. } | ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}
-            ToProxy::Stop { .. } => {
+            ToProxy::Stop { .. } | ToProxy::Drain { .. } => {
                 return Err(ProxyError::KeeperLost(
                     io::ErrorKind::ConnectionAborted.into(),
                 ));
             }
         }
     }
+}
+
+/// The table of limits beside a message.
+fn shares(column: u8, fds: Vec<OwnedFd>) -> Result<Option<Column>, ProxyError> {
+    let table = fds.into_iter().next().map(Shares::open).transpose();
+    let table = table.map_err(ProxyError::KeeperLost)?;
+    Ok(table.map(|shares| Column {
+        shares: Arc::new(shares),
+        column,
+    }))
 }
 
 /// The text of lb.toml from the memory file beside a welcome.

@@ -168,7 +168,12 @@ impl Runner {
                 ToRunner::StartProxy {
                     keeper_socket,
                     runtime_dir,
-                } => self.start_proxy(&keeper_socket, &runtime_dir),
+                    program,
+                    successor,
+                } => {
+                    let program = program.as_deref().unwrap_or(process::OWN_PROGRAM);
+                    self.start_proxy(&keeper_socket, &runtime_dir, program, successor);
+                }
                 ToRunner::Run(run) => self.start_program(&run),
                 ToRunner::Examine(programs) => self.examine(&programs),
                 ToRunner::Watch(paths) => self.watch_files(paths),
@@ -176,7 +181,13 @@ impl Runner {
         }
     }
 
-    fn start_proxy(&mut self, keeper_socket: &str, runtime_dir: &str) {
+    fn start_proxy(
+        &mut self,
+        keeper_socket: &str,
+        runtime_dir: &str,
+        program: &str,
+        successor: bool,
+    ) {
         let args = [
             "proxy",
             "--keeper-socket",
@@ -185,7 +196,7 @@ impl Runner {
             runtime_dir,
         ];
         let launched = process::launch(&Launch {
-            program: Path::new(process::OWN_PROGRAM),
+            program: Path::new(program),
             name: Some("lbd"),
             args: &args.map(OsStr::new),
             env: None,
@@ -202,9 +213,11 @@ impl Runner {
         match started {
             Ok(pid) => self.tell(&FromRunner::ProxyStarted {
                 pid: pid.unsigned_abs(),
+                successor,
             }),
             Err(error) => self.tell(&FromRunner::ProxyNotStarted {
                 error: error.to_string(),
+                successor,
             }),
         };
     }

@@ -11,6 +11,7 @@ pub mod board;
 mod members;
 pub mod plan;
 pub mod seats;
+pub mod share;
 pub mod slots;
 pub mod verdicts;
 
@@ -97,6 +98,8 @@ pub struct Dispatch {
     cold: bool,
     notices: Vec<Notice>,
     verdicts: Verdicts,
+    /// While another process has its part of the limits.
+    sharing: Option<share::Sharing>,
 }
 
 impl Dispatch {
@@ -130,6 +133,7 @@ impl Dispatch {
             cold: false,
             notices: Vec::new(),
             verdicts: Verdicts::new(config),
+            sharing: None,
         }
     }
 
@@ -148,6 +152,13 @@ impl Dispatch {
     pub fn admit(&mut self, ticket: Ticket, tried: Tried, turn: Turn, key: Key) -> Admission {
         self.open_paced();
         if self.queue.is_empty()
+            && let Some(server) = self.pick_paced(tried, key)
+        {
+            return Admission::Server(server);
+        }
+        if self.sharing.is_some()
+            && self.queue.is_empty()
+            && self.claim_slots()
             && let Some(server) = self.pick_paced(tried, key)
         {
             return Admission::Server(server);

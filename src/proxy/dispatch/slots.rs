@@ -170,6 +170,13 @@ impl Slots {
         }
     }
 
+    /// Lowers the limit; answers how many are taken at most from here on: so many, or those that are
+    /// taken beyond it.
+    pub fn lower(&self, limit: u32) -> u32 {
+        self.set_limit(limit);
+        self.used().max(limit)
+    }
+
     /// Whether there is a slot to take.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -39,7 +39,7 @@ impl Dispatch {
         }
         let mut queue = std::mem::take(&mut self.queue);
         while !queue.is_empty()
-            && self.has_room()
+            && (self.has_room() || self.sharing.is_some() && self.claim_slots())
             && let Some((ticket, server)) =
                 queue.serve(|waiter| self.pick_paced(waiter.tried, waiter.key))
         {
@@ -101,9 +101,12 @@ impl Dispatch {
     pub(super) fn open_limit(&self, index: usize) -> u32 {
         let server = self.server(index).filter(|s| s.usable());
         let shut = self.now.is_some_and(|now| !self.pacers.is_open(index, now));
-        server
-            .filter(|_| !shut)
-            .map_or(0, |server| server.limit(!self.cold))
+        let limit = |server: &Server| {
+            let limit = server.limit(!self.cold);
+            let sharing = self.sharing.as_ref();
+            sharing.map_or(limit, |sharing| limit.min(sharing.bound(index, server)))
+        };
+        server.filter(|_| !shut).map_or(0, limit)
     }
 
     pub(super) fn plan_wake(&mut self) {

@@ -35,6 +35,7 @@ use crate::net::clock;
 
 mod rebalance;
 mod reload;
+pub mod share;
 mod verdicts;
 
 use self::verdicts::Suspects;
@@ -67,6 +68,7 @@ pub struct Farm {
     roster: Swap<Roster>,
     seats: Mutex<Seats>,
     attached: OnceLock<Attached>,
+    sharing: share::Sharing,
 }
 
 /// The workers of the engine that serves this farm.
@@ -112,6 +114,7 @@ impl Farm {
                 connects_before: vec![Counts::default(); config.servers.len()],
             }),
             attached: OnceLock::new(),
+            sharing: share::Sharing::default(),
             name: config.name.clone(),
             config: Swap::from_pointee(config.clone()),
         }

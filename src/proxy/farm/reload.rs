@@ -1,7 +1,6 @@
 //! A proxy gets other settings while it serves: limits, queue, strategy, servers. What a worker keeps
 //! of them it reads again when it is told. Called by the control thread alone.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,8 +46,7 @@ impl Farm {
     /// [`Self::reconcile_file`] and [`super::super::engine::Engine::commit`].
     pub fn set_config(&self, config: &Arc<model::Proxy>) {
         let before = self.config.swap(Arc::clone(config));
-        let limit = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
-        self.gate.set_limit(limit);
+        self.set_own_limit(config.max_connections);
         if let Some(per_source) = &config.guard.per_source {
             self.sources
                 .get_or_init(|| Sources::new(per_source))

@@ -47,6 +47,12 @@ impl VirtualRouter {
         all.map(|member| member.local.vip.name.as_str())
     }
 
+    /// Whether there are events that nobody has taken.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Opens what `members` need and does nothing with it yet.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::daemon::keeper::adoption::Phase;
 use crate::daemon::keeper::listeners::Listeners;
 use crate::daemon::keeper::peers::Peers;
 use crate::daemon::keeper::start::workers;
+use crate::daemon::keeper::succession::Cause;
 use crate::daemon::supervise::Input;
 
 /// What the keeper's own part needs.
@@ -56,6 +57,7 @@ impl Keeper {
         let old = std::mem::replace(&mut self.args.config, config);
         self.proxies.config_fd = config_fd;
         self.place_listeners(listeners);
+        self.keep_listeners();
         self.proxies.workers = workers(&self.args.config);
         let new = &self.args.config;
         self.board.carry(&old, new);
@@ -121,6 +123,22 @@ impl Keeper {
     /// Another process gets the configuration, beside the present one, which goes on until that
     /// serves.
     pub(super) fn replace_proxy(&mut self, now: Instant) {
+        match self.begin_succession(now, Cause::Reload, None) {
+            Ok(()) => {
+                if let Some(current) = &mut self.proxies.current {
+                    current.outdated = true;
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(reason, "no other proxy process takes over yet");
+                self.replace_outright(now);
+            }
+        }
+    }
+
+    /// The same where that process did not come up: another and another is tried, while the one that
+    /// was there goes on with the configuration that it has.
+    pub(in crate::daemon::keeper) fn replace_outright(&mut self, now: Instant) {
         let Some(current) = self.proxies.current.take() else {
             return;
         };

@@ -11,7 +11,7 @@ use crate::daemon::keeper::notify::Notifiers;
 use crate::daemon::keeper::routers::Routers;
 use crate::daemon::keeper::scripts::Scripts;
 use crate::daemon::keeper::tracks::Tracks;
-use crate::track::fsm::{Input, Script};
+use crate::track::fsm::Script;
 
 impl Scripts {
     /// Scripts that stay go on; one with another command or rhythm keeps its verdict until its first
@@ -34,7 +34,6 @@ impl Scripts {
             let mut machine = kept.unwrap_or_else(|| Script::new(now, config));
             if same != Some(at) {
                 // The end of its run would come under another position.
-                machine.handle(now, Input::Lost);
                 machine.count_from(runs);
             }
             self.machines.push(machine);

@@ -166,6 +166,9 @@ impl Keeper {
         if !self.reload.is_idle() {
             return Err("another reload is under way".to_owned());
         }
+        if self.upgrade.is_under_way() || self.proxies.succession.is_some() {
+            return Err("the proxy process is being replaced: try again in a second".to_owned());
+        }
         if !self.proxies.is_settled() {
             return Err("this node is starting: try again in a second".to_owned());
         }

@@ -273,9 +273,13 @@ impl Routers {
 
     /// Lets go of those that have left.
     pub(in crate::daemon::keeper) fn see_off(&mut self, now: Instant) {
+        if self.departing.is_empty() {
+            return;
+        }
+        // Not before what they want done is known.
         let (gone, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.departing)
             .into_iter()
-            .partition(VirtualRouter::is_released);
+            .partition(|router| router.is_released() && !router.has_news());
         self.departing = left;
         for mut router in gone {
             let fds = router.fds().map(|fd| std::os::fd::AsRawFd::as_raw_fd(&fd));

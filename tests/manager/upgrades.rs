@@ -1,0 +1,215 @@
+//! The service is restarted or upgraded while clients connect: what they notice. lb2, which holds the
+//! VIP, is the managed node.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lbd::cli::demo::client::{Client, Habits};
+use lbd::net::clock;
+
+use super::faults::{Managed, wait};
+use nix::sys::signal::Signal;
+
+use super::lab::cases::Case;
+use super::lab::peers::{Version, installed};
+use super::lab::{self, LB1, LB2, Pair, Role, SEED, V3};
+use super::service::Service;
+
+pub const CASES: &[Case] = &[
+    (
+        "an_upgrade_of_the_active_node_moves_no_vip_and_loses_no_connection",
+        &[],
+        upgraded,
+    ),
+    (
+        "an_upgrade_at_fast_adverts_hands_over_first",
+        &[],
+        upgraded_fast,
+    ),
+    (
+        "a_restart_of_the_active_node_hands_the_vip_over_and_refuses_nobody",
+        &[],
+        restarted,
+    ),
+    (
+        "a_restart_of_a_node_with_proxies_alone_refuses_nobody",
+        &[],
+        restarted_alone,
+    ),
+    (
+        "what_a_restart_of_keepalived_and_haproxy_costs_is_told",
+        &[],
+        rivals,
+    ),
+];
+
+/// `lbd upgrade` on lb2.
+fn upgrade(lb: &Managed) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
+    command.args(["upgrade", "--socket", "/run/lbd/admin.sock"]);
+    let host = &lb.pair.lab.nodes[LB2].host;
+    let output = host.run(|| command.output()).expect("the host is there");
+    let output = output.expect("lbd runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}\n{}", lb.pair.report());
+    said
+}
+
+fn lost(lb: &Managed, at: Instant) -> usize {
+    lb.pair.client().tally(|tally| tally.lost_since(at))
+}
+
+fn upgraded() {
+    let lb = Managed::start();
+    let (keeper, proxy) = (lb.service.main_pid(), lb.proxy());
+    for round in 1..=3 {
+        lb.service.install(Path::new(env!("CARGO_BIN_EXE_lbd")));
+        let at = clock::now();
+        let said = upgrade(&lb);
+        println!("    {}", said.lines().next().unwrap_or_default());
+        lb.pair.until_served(500, 5_000);
+        assert_eq!(lb.log().matches("keeper replaced from").count(), round);
+        assert_eq!(lb.service.main_pid(), keeper);
+        assert_eq!(lb.service.starts_since(at), 0);
+        lb.stays(at);
+        assert_eq!(lb.refused(at), 0, "{}", lb.pair.report());
+        assert_eq!(lb.failed(at), 0, "{}", lb.pair.report());
+        assert_eq!(lost(&lb, at), 0, "{}", lb.pair.report());
+        lb.gap_within(100, at);
+    }
+    // The client's long-lived connections keep the first process.
+    let now = lb.pair.processes(LB2, Role::Proxy);
+    assert!(now.contains(&proxy) && now.len() >= 2, "{now:?}");
+    // Longer than lb1 would wait for an advert, and than the watchdog does.
+    let end = clock::now() + Duration::from_secs(4);
+    wait("four seconds", 5_000, || clock::now() > end);
+    assert_eq!(lb.service.main_pid(), keeper, "{}", lb.pair.report());
+    assert_eq!(lb.pair.only_holder(), Some(LB2), "{}", lb.pair.report());
+}
+
+fn upgraded_fast() {
+    let lb = Managed::with(&V3.replace("\"1s\"", "\"20ms\""));
+    let at = clock::now();
+    upgrade(&lb);
+    assert!(
+        lb.said("addresses are handed over while"),
+        "{}",
+        lb.pair.report()
+    );
+    lb.pair.until("lb2 has the VIP again", 15_000, |pair| {
+        pair.only_holder() == Some(LB2)
+    });
+    lb.pair.until_served(500, 5_000);
+    assert_eq!(lb.refused(at), 0, "{}", lb.pair.report());
+    assert_eq!(lb.moves(at), 2, "{}", lb.pair.report());
+    // Two moves of the address, each with a machine full of starting processes.
+    lb.gap_within(300, at);
+    lb.one_holder(at);
+}
+
+fn restarted() {
+    let lb = Managed::start();
+    let at = clock::now();
+    lb.service.restart();
+    lb.pair.until("lb2 has the VIP again", 15_000, |pair| {
+        pair.only_holder() == Some(LB2)
+    });
+    lb.pair.until_served(500, 5_000);
+    println!("    long-lived connections lost: {}", lost(&lb, at));
+    // What was under way when the address moved is reset; nobody is refused.
+    assert_eq!(lb.refused(at), 0, "{}", lb.pair.report());
+    let failed = lb.failed(at);
+    assert!(failed <= 10, "{failed} failed\n{}", lb.pair.report());
+    assert_eq!(lb.moves(at), 2, "{}", lb.pair.report());
+    lb.gap_within(300, at);
+    lb.one_holder(at);
+}
+
+fn restarted_alone() {
+    let text = lab::config(SEED);
+    let vip = text.find("[vip.").expect("a VIP");
+    let proxy = text.find("[proxy.").expect("a proxy");
+    let config = format!("{}{}", &text[..vip], &text[proxy..]);
+    let pair = Pair::new();
+    let began = clock::now();
+    let node = &pair.lab.nodes[LB2];
+    let service = Service::start(&node.host, &config);
+    wait("READY=1", 10_000, || {
+        service.said_since(began, "READY=1") == 1
+    });
+    let sockets = service.kept();
+    assert!(sockets > 0, "no socket is kept");
+    // The servers' certificate is for this address.
+    let mut rtnl = node.host.rtnl().expect("a socket");
+    let link = rtnl.link_index("eth0").expect("the interface is there");
+    let address = "172.16.0.10".parse().expect("an address");
+    rtnl.add_address(link, address, 24).expect("it is free");
+    let habits = Habits {
+        target: "172.16.0.10:6443".parse().expect("an address"),
+        interval: Duration::from_millis(5),
+        timeout: Duration::from_secs(3),
+        held: 0,
+        held_interval: Duration::from_millis(50),
+        servers: pair.lab.server_names.clone(),
+    };
+    let client = Client::start(&pair.lab.client, habits, Arc::clone(&pair.lab.tls.client));
+    let client = client.expect("the client starts");
+    for _ in 0..3 {
+        let at = clock::now();
+        let half = at + Duration::from_millis(500);
+        wait("half a second", 2_000, || clock::now() > half);
+        service.restart();
+        wait("READY=1", 10_000, || service.said_since(at, "READY=1") == 1);
+        let settled = clock::now() + Duration::from_millis(500);
+        wait("half a second", 2_000, || clock::now() > settled);
+        let (counts, gap) = client.tally(|tally| {
+            let now = clock::now();
+            (tally.counts(at, now), tally.longest_gap(at, now))
+        });
+        println!("    {counts:?}, gap {} ms", gap.as_millis());
+        assert_eq!(counts.failed(), 0, "{counts:?}\n{}", pair.report());
+        assert!(counts.served > 20, "{counts:?}");
+        assert_eq!(service.kept(), sockets);
+    }
+    assert_eq!(pair.processes(LB1, Role::All), []);
+}
+
+/// keepalived and HAProxy as `systemctl restart` does it: each is told to end, and started once it has.
+/// Nothing is asserted of them: this is for docs/upgrade.md.
+fn rivals() {
+    if !installed("keepalived") || !installed("haproxy") {
+        println!("    skipped: keepalived or haproxy is not installed");
+        return;
+    }
+    let mut pair = Pair::new();
+    for node in [LB2, LB1] {
+        pair.start_haproxy(node);
+        pair.start_keepalived(node, Version::V2);
+    }
+    pair.settle();
+    let at = clock::now();
+    for role in [Role::Proxy, Role::Keeper] {
+        pair.signal(LB2, role, Signal::SIGTERM);
+        pair.until("it has ended", 30_000, |pair| {
+            pair.ended(LB2);
+            pair.processes(LB2, role).is_empty()
+        });
+        match role {
+            Role::Proxy => pair.start_haproxy(LB2),
+            Role::Keeper | Role::All => pair.start_keepalived(LB2, Version::V2),
+        }
+    }
+    pair.until("lb2 has the VIP again", 20_000, |pair| {
+        pair.only_holder() == Some(LB2)
+    });
+    pair.until_served(500, 10_000);
+    let now = clock::now();
+    let counts = pair.client().tally(|tally| tally.counts(at, now));
+    let lost = pair.client().tally(|tally| tally.lost_since(at));
+    println!(
+        "    keepalived + haproxy: {counts:?}, gap {} ms, long-lived connections lost: {lost}",
+        pair.gap(at).as_millis()
+    );
+}
