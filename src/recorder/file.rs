@@ -76,7 +76,9 @@ pub enum ReadError {
     #[error("this is no recording of lbd: its first line should begin with {{\"lbd-recording\":1")]
     Foreign,
     /// Of another form.
-    #[error("a recording of form {found}; this lbd (form {VERSION}) can't read it, the one that wrote it can: lbd {lbd}")]
+    #[error(
+        "a recording of form {found}; this lbd (form {VERSION}) can't read it, the one that wrote it can: lbd {lbd}"
+    )]
     OtherVersion {
         /// What it says of itself.
         found: u32,
@@ -122,7 +124,10 @@ pub enum ReadError {
 ///
 /// # Errors
 /// Not with these types; the serializer's.
-pub fn write(header: &Header, tapes: &[(&str, &str, Vec<u8>)]) -> Result<Vec<u8>, serde_json::Error> {
+pub fn write(
+    header: &Header,
+    tapes: &[(&str, String, Vec<u8>)],
+) -> Result<Vec<u8>, serde_json::Error> {
     let bytes: usize = tapes.iter().map(|(_, _, tape)| tape.len()).sum();
     let mut out = Vec::with_capacity(bytes + 4096);
     serde_json::to_writer(&mut out, header)?;
@@ -130,7 +135,7 @@ pub fn write(header: &Header, tapes: &[(&str, &str, Vec<u8>)]) -> Result<Vec<u8>
     for (kind, name, tape) in tapes {
         let section = Section {
             section: (*kind).to_owned(),
-            name: (*name).to_owned(),
+            name: name.clone(),
         };
         serde_json::to_writer(&mut out, &section)?;
         out.push(b'\n');
@@ -148,7 +153,9 @@ pub fn write(header: &Header, tapes: &[(&str, &str, Vec<u8>)]) -> Result<Vec<u8>
 /// [`ReadError`].
 pub fn read(text: &str) -> Result<Recording, ReadError> {
     let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
-    let header = lines.next().map_or(Err(ReadError::Foreign), |(_, line)| header(line))?;
+    let header = lines
+        .next()
+        .map_or(Err(ReadError::Foreign), |(_, line)| header(line))?;
     let mut machines: Vec<Machine> = Vec::new();
     let mut last = 1;
     for (line, text) in lines {
@@ -191,7 +198,9 @@ fn header(line: &str) -> Result<Header, ReadError> {
         return Err(ReadError::Foreign);
     }
     let value: serde_json::Value = parsed(1, line)?;
-    let found = value.get("lbd-recording").and_then(serde_json::Value::as_u64);
+    let found = value
+        .get("lbd-recording")
+        .and_then(serde_json::Value::as_u64);
     let found = found.and_then(|found| u32::try_from(found).ok());
     let found = found.ok_or(ReadError::Foreign)?;
     if found != VERSION {

@@ -123,7 +123,11 @@ fn take_state<M: Replayed>(
     let meaning = meaning(line, "state");
     let parsed: M = serde_json::from_value(state.clone()).map_err(&meaning)?;
     let found = serde_json::to_value(&parsed).map_err(&meaning)?;
-    let standing = serde_json::to_value(parsed.standing()).map_err(&meaning)?;
+    let now = time::instant(read.t).ok_or(ReplayError::Place {
+        line,
+        what: "a time beyond all bounds",
+    })?;
+    let standing = serde_json::to_value(parsed.standing(now)).map_err(&meaning)?;
     let own = match known.as_ref().filter(|_| !read.gap) {
         Some(own) => serde_json::to_value(own).map_err(&meaning)?,
         None => found.clone(),
@@ -152,7 +156,7 @@ fn take_step<M: Replayed>(
     let told = serde_json::from_value(step.clone()).map_err(meaning(line, "step"))?;
     let answer = known.play(now, told);
     let answer = serde_json::to_value(answer).map_err(meaning(line, "answer"))?;
-    let standing = serde_json::to_value(known.standing()).map_err(meaning(line, "state"))?;
+    let standing = serde_json::to_value(known.standing(now)).map_err(meaning(line, "state"))?;
     let recorded = (
         read.answer.clone().unwrap_or_default(),
         read.standing.clone().unwrap_or_default(),

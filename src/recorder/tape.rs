@@ -19,8 +19,8 @@ pub trait Recorded: Serialize {
     /// What shows after a step: state, reason, next deadline.
     type Standing: Serialize;
 
-    /// At present.
-    fn standing(&self) -> Self::Standing;
+    /// As of now.
+    fn standing(&self, now: Instant) -> Self::Standing;
 }
 
 /// A line of a tape. One of `machine` and `step` is there.
@@ -119,7 +119,7 @@ impl Tape {
             machine: None,
             step: Some(step),
             answer: Some(answer),
-            standing: Some(machine.standing()),
+            standing: Some(machine.standing(now)),
         });
         let used = self.parts.get(self.current).map_or(0, Vec::len);
         if used >= PART_BYTES || !fits {
@@ -156,7 +156,10 @@ impl Tape {
     /// Everything kept, oldest first, and the machine as it is now as its end.
     #[must_use]
     pub fn copy<M: Recorded>(&self, now: Instant, machine: &M) -> Vec<u8> {
-        let (newer, older) = self.parts.split_at_checked(self.current + 1).unwrap_or((&[], &[]));
+        let (newer, older) = self
+            .parts
+            .split_at_checked(self.current + 1)
+            .unwrap_or((&[], &[]));
         let parts = || older.iter().chain(newer);
         let bytes: usize = parts().map(Vec::len).sum();
         let mut copy = Vec::with_capacity(bytes + SLACK_BYTES);

@@ -85,7 +85,9 @@ pub mod pair {
         T: Serialize,
         S: Serializer,
     {
-        pair.as_ref().map(|(what, at)| (what, nanos(*at))).serialize(to)
+        pair.as_ref()
+            .map(|(what, at)| (what, nanos(*at)))
+            .serialize(to)
     }
 
     /// # Errors
@@ -96,7 +98,8 @@ pub mod pair {
         D: Deserializer<'de>,
     {
         let pair = Option::<(T, i64)>::deserialize(from)?;
-        pair.map(|(what, ns)| known(ns).map(|at| (what, at))).transpose()
+        pair.map(|(what, ns)| known(ns).map(|at| (what, at)))
+            .transpose()
     }
 }
 
@@ -141,5 +144,54 @@ pub mod maybe_span {
             Some(ns) if ns > MOST_NS => Err(D::Error::custom("a time beyond all bounds")),
             ns => Ok(ns.map(Duration::from_nanos)),
         }
+    }
+}
+
+/// When, and something, or nothing.
+pub mod since {
+    use super::{Deserialize, Deserializer, Instant, Serialize, Serializer, known, nanos};
+
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<T, S>(pair: &Option<(Instant, T)>, to: S) -> Result<S::Ok, S::Error>
+    where
+        T: Serialize,
+        S: Serializer,
+    {
+        pair.as_ref()
+            .map(|(at, what)| (nanos(*at), what))
+            .serialize(to)
+    }
+
+    /// # Errors
+    /// The deserializer's, and times that no recording holds.
+    pub fn deserialize<'de, T, D>(from: D) -> Result<Option<(Instant, T)>, D::Error>
+    where
+        T: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let pair = Option::<(i64, T)>::deserialize(from)?;
+        pair.map(|(ns, what)| known(ns).map(|at| (at, what)))
+            .transpose()
+    }
+}
+
+/// Several instants.
+pub mod list {
+    use std::collections::VecDeque;
+
+    use super::{Deserialize, Deserializer, Instant, Serializer, known, nanos};
+
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(all: &VecDeque<Instant>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(all.iter().map(|at| nanos(*at)))
+    }
+
+    /// # Errors
+    /// The deserializer's, and times that no recording holds.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<VecDeque<Instant>, D::Error> {
+        let all = Vec::<i64>::deserialize(from)?;
+        all.into_iter().map(known).collect()
     }
 }

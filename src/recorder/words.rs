@@ -45,3 +45,32 @@ pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D
     let too_many = || serde::de::Error::custom("more or longer words than a recording has");
     constant(&words).ok_or_else(too_many)
 }
+
+/// Things and what is said of them.
+pub mod list {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Words, constant};
+
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<T, S>(all: &[(T, Words)], to: S) -> Result<S::Ok, S::Error>
+    where
+        T: Serialize,
+        S: Serializer,
+    {
+        to.collect_seq(all)
+    }
+
+    /// # Errors
+    /// The deserializer's, and more or longer words than any recording has.
+    pub fn deserialize<'de, T, D>(from: D) -> Result<Vec<(T, Words)>, D::Error>
+    where
+        T: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let all = Vec::<(T, String)>::deserialize(from)?;
+        let too_many = || serde::de::Error::custom("more or longer words than a recording has");
+        all.into_iter()
+            .map(|(thing, words)| Ok((thing, constant(&words).ok_or_else(too_many)?)))
+            .collect()
+    }
+}

@@ -44,7 +44,7 @@ pub struct Standing {
 impl Recorded for Machine {
     type Standing = Standing;
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, _now: Instant) -> Standing {
         Standing {
             state: self.state(),
             why: self.reason(),
