@@ -11,6 +11,7 @@ use super::event::{Event, Happening};
 use super::note::ServerNote;
 use super::reload::{PrepareAnswer, ReloadStatus};
 pub use super::route::{RouteCounters, RouteStatus};
+pub use super::upgrade::{UpgradeStage, UpgradeStatus};
 
 /// The longest encoded message either side accepts, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 160 * 1024;
@@ -76,7 +77,7 @@ pub enum ToKeeper {
         /// The reload's number.
         id: u64,
     },
-    /// Beside it: the table of limits that this process has; adoption only. See [`super::shares`].
+    /// Beside it: the table of limits that this process has; adoption only. See `proxy::shares`.
     Shares,
 }
 
@@ -281,36 +282,6 @@ pub struct VrrpStatus {
     /// Reloads of the configuration.
     #[serde(default)]
     pub reload: ReloadStatus,
-}
-
-/// A change of the running program, in place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UpgradeStatus {
-    /// Its number: the wall clock when it began, milliseconds since 1970.
-    pub number: u64,
-    /// How far it has come.
-    pub stage: UpgradeStage,
-    /// The version that was replaced.
-    pub from: String,
-    /// Why it failed; else empty.
-    #[serde(default)]
-    pub reason: String,
-}
-
-/// How far an upgrade has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum UpgradeStage {
-    /// A proxy process of the program on disk starts beside the present one.
-    Proxy,
-    /// The addresses are handed over, for the keeper's change would take too long for their adverts.
-    HandOver,
-    /// The keeper replaces itself.
-    Keeper,
-    /// Both run from the program on disk.
-    Done,
-    /// What ran before goes on.
-    Failed,
 }
 
 /// The channel between nodes.

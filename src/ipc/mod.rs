@@ -15,4 +15,4 @@ pub mod note;
 pub mod reload;
 mod route;
 pub mod runner;
-pub mod shares;
+pub mod upgrade;

@@ -40,6 +40,7 @@ pub mod recurrence;
 pub mod reshape;
 pub mod roster;
 pub mod server;
+pub mod shares;
 pub mod shortage;
 pub mod slowstart;
 pub mod sources;

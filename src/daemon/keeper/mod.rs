@@ -17,12 +17,14 @@
 mod adoption;
 mod cause;
 mod command;
+mod door;
 mod events;
 mod forgotten;
 mod groups;
 mod handover;
 mod health;
 mod interfaces;
+mod leaving;
 mod link;
 mod listeners;
 mod log_level;

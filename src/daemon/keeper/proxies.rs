@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
 use super::link::{Link, Turn};
@@ -16,26 +16,14 @@ use super::sharing::Sharing;
 use super::succession::Succession;
 use super::watch::{Looks, kill};
 use super::welcome;
-use super::{Keeper, KeeperError, SOCKET};
+use super::{Keeper, KeeperError};
 use crate::daemon::supervise::Input;
 use crate::ipc::event::EventKind;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
 use crate::ipc::note::ServerNote;
-use crate::log::spacing::is_due;
 use crate::net::epoll::{Epoll, Event, Interest};
 use crate::net::process::{self, Process};
 use crate::net::seqpacket::Received;
-
-/// Connections that haven't said `Hello`; when one more comes the oldest is closed.
-const STRANGERS_MAX: usize = 8;
-/// Proxies on their way out that are watched; when one more comes the oldest is let go.
-const LEAVING_MAX: usize = 16;
-/// A listener that can't accept, as a rule for want of descriptors, is left alone for this long,
-/// and complained of this often.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
-/// What connections of a surplus proxy get.
-const SURPLUS_GRACE_MS: u32 = 10_000;
 
 /// All that is known of proxy processes.
 #[derive(Debug)]
@@ -44,10 +32,10 @@ pub(super) struct Proxies {
     pub(super) workers: usize,
     pub(super) phase: Phase,
     pub(super) current: Option<Current>,
-    strangers: Vec<Link>,
+    pub(super) strangers: Vec<Link>,
     /// When the listener is watched again, while it isn't.
-    accept_at: Option<Instant>,
-    complained: Option<Instant>,
+    pub(super) accept_at: Option<Instant>,
+    pub(super) complained: Option<Instant>,
     /// Drains because its configuration is older; told so once the next one serves.
     pub(super) replaced: Option<(Link, Instant)>,
     pub(super) leaving: Vec<Link>,
@@ -196,59 +184,6 @@ impl Proxies {
 }
 
 impl Keeper {
-    /// Takes new connections in.
-    pub(super) fn accept(&mut self, now: Instant) {
-        for _ in 0..STRANGERS_MAX {
-            let connection = match self.socket.accept() {
-                Ok(Some(connection)) => connection,
-                Ok(None) => return,
-                Err(error) => return self.pause_accepting(now, &error),
-            };
-            let ours = nix::unistd::geteuid().as_raw();
-            let peer = connection.peer();
-            let trusted = peer.is_ok_and(|peer| peer.uid == ours || peer.uid == 0);
-            if !trusted {
-                tracing::warn!(
-                    reason = "wrong user",
-                    "connection to keeper.sock turned away"
-                );
-                continue;
-            }
-            if self.proxies.strangers.len() >= STRANGERS_MAX {
-                tracing::warn!(reason = "silent", "connection to keeper.sock turned away");
-                self.proxies.strangers.remove(0);
-            }
-            let token = self.token();
-            match Link::new(&self.epoll, connection, token) {
-                Ok(link) => self.proxies.strangers.push(link),
-                Err(error) => tracing::warn!(%error, "connection to keeper.sock turned away"),
-            }
-        }
-    }
-
-    /// Whoever waits, waits: a listener that stays ready would have the loop spin.
-    fn pause_accepting(&mut self, now: Instant, error: &io::Error) {
-        if is_due(&mut self.proxies.complained, COMPLAIN_EVERY, now) {
-            tracing::warn!(%error, "keeper.sock does not accept");
-        }
-        self.proxies.accept_at = Some(now + ACCEPT_PAUSE);
-        self.watch_socket(Interest::NONE);
-    }
-
-    /// The pause of the listener may be over.
-    pub(super) fn tick_accepting(&mut self, now: Instant) {
-        if self.proxies.accept_at.is_some_and(|at| now >= at) {
-            self.proxies.accept_at = None;
-            self.watch_socket(Interest::READ);
-        }
-    }
-
-    fn watch_socket(&self, interest: Interest) {
-        if let Err(error) = self.epoll.modify(&self.socket, SOCKET, interest) {
-            tracing::error!(%error, "keeper.sock cannot be watched");
-        }
-    }
-
     /// Something happened to a connection to a proxy, or to its process.
     pub(super) fn on_connection(
         &mut self,
@@ -344,29 +279,6 @@ impl Keeper {
     fn awaits_successor(&self, hello: &Hello) -> bool {
         let succession = self.proxies.succession.as_ref();
         succession.is_some_and(|succession| succession.awaits(hello))
-    }
-
-    fn dismiss(&mut self, link: Link) {
-        let stop = ToProxy::Stop {
-            grace_ms: SURPLUS_GRACE_MS,
-        };
-        self.tell_leaving(link, &stop);
-    }
-
-    /// Gives a process its last order, and watches it until it is gone.
-    pub(super) fn tell_leaving(&mut self, mut link: Link, order: &ToProxy) {
-        match send(&self.epoll, &mut link, order, &[]) {
-            Ok(()) => self.let_leave(link),
-            Err(error) => tracing::debug!(%error, "a leaving proxy was not reached"),
-        }
-    }
-
-    pub(super) fn let_leave(&mut self, link: Link) {
-        let leaving = &mut self.proxies.leaving;
-        if leaving.len() >= LEAVING_MAX {
-            leaving.remove(0);
-        }
-        leaving.push(link);
     }
 
     /// Makes this the proxy of the node.
@@ -530,81 +442,16 @@ impl Keeper {
         }
     }
 
-    /// Sends to the present proxy and to those that still have connections.
-    pub(super) fn tell_proxies(&mut self, now: Instant, message: &ToProxy) {
-        self.tell_proxy(now, message);
-        let Proxies {
-            leaving, replaced, ..
-        } = &mut self.proxies;
-        let replaced = replaced.as_mut().map(|(link, _)| link);
-        for link in leaving.iter_mut().chain(replaced) {
-            if let Err(error) = send(&self.epoll, link, message, &[]) {
-                tracing::debug!(%error, "a leaving proxy was not reached");
-            }
-        }
-    }
-
     /// Whether the present proxy reads what it is sent.
     pub(super) fn proxy_reads(&self) -> bool {
         let current = self.proxies.current.as_ref();
         current.is_some_and(|current| !current.link.is_congested())
     }
 
-    /// Tells every proxy that is connected to stop, whatever its part.
-    pub(super) fn stop_proxies(&mut self, now: Instant, grace_ms: u32) {
-        let stop = ToProxy::Stop { grace_ms };
-        self.tell_proxy(now, &stop);
-        let proxies = &mut self.proxies;
-        let inheriting = match &mut proxies.phase {
-            Phase::Inheriting { link, .. } => Some(link),
-            Phase::Expecting { .. } | Phase::Settled(_) => None,
-        };
-        let replaced = proxies.replaced.as_mut().map(|(link, _)| link);
-        let others = proxies.leaving.iter_mut().chain(replaced).chain(inheriting);
-        for link in others {
-            if let Err(error) = send(&self.epoll, link, &stop, &[]) {
-                tracing::debug!(%error, "a leaving proxy was not reached");
-            }
-        }
-    }
-
     /// Kills the present proxy, if it still lives.
     pub(super) fn kill_proxy(&self) {
         if let Some(current) = &self.proxies.current {
             kill(&current.process);
-        }
-    }
-
-    /// What a proxy on its way out says is of no interest, only that it goes.
-    fn read_leaving(&mut self, now: Instant, token: u64, event: Event) {
-        let mut gone = None;
-        let Self {
-            proxies,
-            epoll,
-            buffer,
-            ..
-        } = self;
-        proxies.leaving.retain_mut(|link| {
-            if link.token != token {
-                return true;
-            }
-            let flushed = !event.writable() || link.flush(epoll).is_ok();
-            let stays = flushed && link.discard(buffer).is_ok();
-            if !stays {
-                gone = link.connection().peer().ok();
-            }
-            stays
-        });
-        if let Some((link, since)) = proxies.replaced.take() {
-            if link.token != token || link.receive(buffer).is_ok() {
-                proxies.replaced = Some((link, since));
-            } else {
-                gone = link.connection().peer().ok();
-            }
-        }
-        if let Some(peer) = gone {
-            tracing::info!(pid = peer.pid, "a proxy that was succeeded has ended");
-            self.free_column(now, peer.pid);
         }
     }
 }

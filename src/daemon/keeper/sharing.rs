@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::Keeper;
 use super::link::Link;
 use crate::ipc::message::ToProxy;
-use crate::ipc::shares::Shares;
 use crate::net::process::Process;
+use crate::proxy::shares::Shares;
 
 /// The table; `None`: the kernel gave none, and each process keeps the limits alone.
 #[derive(Debug)]

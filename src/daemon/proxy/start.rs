@@ -14,11 +14,11 @@ use crate::health::probe::Probe;
 use crate::health::tls::CLUSTER_CA;
 use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
-use crate::ipc::shares::Shares;
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
 use crate::proxy::farm::share::Column;
 use crate::proxy::pp;
+use crate::proxy::shares::Shares;
 
 /// A proxy process that no keeper wants for this long ends.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);

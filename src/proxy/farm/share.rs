@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Farm;
-use crate::ipc::shares::Shares;
 use crate::proxy::dispatch::share::Pool;
 use crate::proxy::mailbox::Message;
+use crate::proxy::shares::Shares;
 
 /// What names the proxy's own limit among those of its servers.
 const OWN: u64 = 0;
