@@ -241,7 +241,7 @@ fn no_bytes_stop_the_reader() {
     };
     let odd = b"\"{}[],:0198-eE\\\n\0\xffatn";
     let mut read = 0;
-    for _ in 0..4_000 {
+    for _ in 0..1_500 {
         let mut bytes = text.clone();
         for _ in 0..=random(3) {
             let (at, with) = (random(bytes.len()), random(odd.len()));
@@ -257,7 +257,7 @@ fn no_bytes_stop_the_reader() {
             read += usize::from(replay::<Machine>(machine).is_ok());
         }
     }
-    assert!(read > 10, "{read}");
+    assert!(read > 5, "{read}");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn recordings_of_real_pairs_replay_as_they_were() {
         let text = fs::read_to_string(&path).unwrap();
         for (name, timeline) in replayed(&text) {
             assert_eq!(timeline.differences, 0, "{} {name}", path.display());
-            assert!(timeline.told > 20, "{} {name}", path.display());
+            assert!(timeline.told > 10, "{} {name}", path.display());
         }
         seen.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
     }

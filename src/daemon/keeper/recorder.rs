@@ -125,7 +125,7 @@ impl Keeper {
                 version: VERSION,
                 lbd: env!("CARGO_PKG_VERSION").to_owned(),
                 config: format!("{:016x}", self.digest),
-                node: self.args.node.clone(),
+                node: self.args.node.clone().or_else(|| self.routers.own_name()),
                 boot: boot_id(),
                 why: why.to_owned(),
                 wall_ms,

@@ -312,6 +312,11 @@ impl Routers {
         wishes
     }
 
+    /// What this node is called where it takes part first.
+    pub(super) fn own_name(&self) -> Option<String> {
+        self.routers.first()?.inner.own_name()
+    }
+
     /// What each router's machine was told of late.
     pub(super) fn tapes(&self, now: Instant) -> Vec<(&'static str, String, Vec<u8>)> {
         let all = self.routers.iter();

@@ -310,6 +310,14 @@ impl VirtualRouter {
         self.machine.is_released() && self.release_at.is_none()
     }
 
+    /// What this node is called, by its name or else its address.
+    #[must_use]
+    pub fn own_name(&self) -> Option<String> {
+        let local = &self.members.first()?.local;
+        let named = local.vip.nodes.get(local.me)?.name.clone();
+        Some(named.unwrap_or_else(|| local.source.to_string()))
+    }
+
     /// What its machine was told of late, as a recording has it.
     #[must_use]
     pub fn tape(&self, now: Instant) -> Vec<u8> {
