@@ -18,7 +18,9 @@ mod man;
 mod manifest;
 mod processes;
 mod reach;
+mod record;
 mod reload;
+mod replay;
 mod run;
 mod schema;
 mod servers;
@@ -139,6 +141,10 @@ enum Command {
     Weight(servers::WeightArgs),
     /// Add or remove a server
     Server(servers::ServerArgs),
+    /// Write down what the state machines were told of late
+    Record(record::RecordArgs),
+    /// Play a recording back through the same state machines
+    Replay(replay::ReplayArgs),
     /// Have the daemon read its configuration again
     Reload(reload::ReloadArgs),
     /// Say what this node is doing
@@ -196,6 +202,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Who(arguments)) => who::run(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
+        Some(Command::Record(arguments)) => record::run(&arguments).into(),
+        Some(Command::Replay(arguments)) => replay::run(&arguments).into(),
         Some(Command::Reload(arguments)) => reload::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         #[cfg(feature = "top")]

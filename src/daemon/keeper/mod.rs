@@ -33,6 +33,7 @@ mod notify;
 mod peers;
 mod proxies;
 mod publish;
+mod recorder;
 mod reload;
 mod route;
 mod routers;
@@ -52,12 +53,14 @@ mod welcome;
 mod wish;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::local::LocalError;
 use crate::config::model::Config;
-use crate::daemon::supervise::{Input, Supervisor};
+use crate::daemon::supervise::Input;
+use crate::daemon::supervise::recorded::RecordedSupervisor;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Event, Events};
 use crate::net::notify::Notify;
@@ -185,8 +188,13 @@ pub fn run(mut args: KeeperArgs) -> Result<(), KeeperError> {
         }
     })?;
     drop(handover);
-    let outcome = keeper.serve();
+    let served = catch_unwind(AssertUnwindSafe(|| keeper.serve()));
+    let outcome = served.unwrap_or_else(|fault| {
+        keeper.record_panic();
+        resume_unwind(fault)
+    });
     keeper.close();
+    keeper.write_last_recording();
     outcome
 }
 
@@ -227,7 +235,7 @@ struct Keeper {
     signals: Signals,
     socket: Listener,
     buffer: Vec<u8>,
-    supervisor: Supervisor,
+    supervisor: RecordedSupervisor,
     board: health::Board,
     routers: routers::Routers,
     peers: peers::Peers,
@@ -243,6 +251,7 @@ struct Keeper {
     stopping: Option<stop::Stopping>,
     upgrade: upgrade::Upgrade,
     reload: reload::Reload,
+    recorder: recorder::Recorder,
     notify: Notify,
     realtime: bool,
 }
@@ -309,6 +318,7 @@ impl Keeper {
             self.stopping.as_ref().map(stop::Stopping::deadline),
             self.upgrade.deadline(),
             self.reload.deadline(),
+            self.recorder.deadline(),
             Some(self.published.deadline()),
         ];
         let latest = now + Duration::from_secs(1);
@@ -327,6 +337,7 @@ impl Keeper {
         self.tick_stopping(now);
         self.tick_upgrade(now);
         self.tick_reload(now);
+        self.tick_recorder(now);
         Ok(())
     }
 
