@@ -97,6 +97,8 @@ pub enum Command {
     },
     /// Run from the program on disk from here on. For writers.
     Upgrade,
+    /// Write a recording of what the state machines were told of late. For writers.
+    Record,
 }
 
 /// A command that takes more than the right to read: root, or the user the daemon runs as.
@@ -125,6 +127,7 @@ impl Command {
             Self::Log(set) => return Ok(Ordered::Keeper(command::Command::Log(set))),
             Self::Reload(order) => return Ok(Ordered::Keeper(command::Command::Reload(order))),
             Self::Upgrade => return Ok(Ordered::Keeper(command::Command::Upgrade)),
+            Self::Record => return Ok(Ordered::Keeper(command::Command::Record)),
             Self::Drain(servers) => state(AdminWord::Drain, servers),
             Self::Ready(servers) => state(AdminWord::Ready, servers),
             Self::Maint(servers) => state(AdminWord::Maint, servers),

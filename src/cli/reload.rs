@@ -62,7 +62,7 @@ pub(super) fn run(args: &ReloadArgs) -> u8 {
             talk(&format!("lbd reload: {}", escape(&why)));
             return FAILURE;
         }
-        Outcome::Vips(_) | Outcome::Log(_) | Outcome::Upgrading(_) => {
+        Outcome::Vips(_) | Outcome::Log(_) | Outcome::Upgrading(_) | Outcome::Recorded(_) => {
             talk("lbd reload: the daemon answers another question");
             return FAILURE;
         }

@@ -56,7 +56,13 @@ pub(super) fn run(args: &UpgradeArgs) -> u8 {
             talk(&format!("error: refused: {}", escape(&why)));
             return FAILURE;
         }
-        Ok(Outcome::Vips(_) | Outcome::Reload(_) | Outcome::Log(_) | Outcome::Unknown(_)) => {
+        Ok(
+            Outcome::Vips(_)
+            | Outcome::Reload(_)
+            | Outcome::Log(_)
+            | Outcome::Recorded(_)
+            | Outcome::Unknown(_),
+        ) => {
             talk("error: nobody knows whether it was begun: see `lbd status`");
             return FAILURE;
         }

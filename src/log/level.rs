@@ -1,7 +1,7 @@
 //! Which messages are logged: the level of the configuration, and one that an operator asked for
 //! at run time, for all components or for one.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -24,12 +24,44 @@ pub const COMPONENTS: [&str; 10] = [
     "vrrp",
 ];
 
-static PRESENT: OnceLock<(reload::Handle<Targets, Registry>, Level)> = OnceLock::new();
+static PRESENT: OnceLock<Present> = OnceLock::new();
+
+/// The filter in force, and what it follows from.
+#[derive(Debug)]
+struct Present {
+    handle: reload::Handle<Targets, Registry>,
+    wanted: Mutex<Wanted>,
+}
+
+#[derive(Debug, Clone)]
+struct Wanted {
+    configured: Level,
+    /// What an operator asked for, of one component or of all.
+    ordered: Option<(Level, Option<String>)>,
+}
+
+impl Wanted {
+    fn targets(&self) -> Targets {
+        match &self.ordered {
+            None => targets(self.configured, None),
+            Some((level, None)) => targets(*level, None),
+            Some((level, Some(component))) => targets(self.configured, Some((component, *level))),
+        }
+    }
+}
 
 /// The filter of a process that begins with `level`; the first one can be changed later.
 pub(super) fn filter(level: Level) -> reload::Layer<Targets, Registry> {
     let (filter, handle) = reload::Layer::new(targets(level, None));
-    if PRESENT.set((handle, level)).is_err() {
+    let wanted = Wanted {
+        configured: level,
+        ordered: None,
+    };
+    let present = Present {
+        handle,
+        wanted: Mutex::new(wanted),
+    };
+    if PRESENT.set(present).is_err() {
         // A process logs to one place; `init` says so.
     }
     filter
@@ -40,31 +72,51 @@ pub(super) fn filter(level: Level) -> reload::Layer<Targets, Registry> {
 /// # Errors
 /// Why the level stays as it is.
 pub fn set(level: Option<LogLevel>, component: Option<&str>) -> Result<(), String> {
-    let Some((handle, configured)) = PRESENT.get() else {
+    let ordered = level.map(|level| (level.into(), component.map(str::to_owned)));
+    change(|wanted| wanted.ordered = ordered)
+}
+
+/// The configuration has this level from now on; what an operator asked for stays.
+///
+/// # Errors
+/// Why the level stays as it is.
+pub fn configure(level: Level) -> Result<(), String> {
+    change(|wanted| wanted.configured = level)
+}
+
+fn change(change: impl FnOnce(&mut Wanted)) -> Result<(), String> {
+    let Some(present) = PRESENT.get() else {
         return Err("nothing is logged in this process".to_owned());
     };
-    let filter = match level {
-        None => targets(*configured, None),
-        Some(level) => match component {
-            None => targets(level.into(), None),
-            Some(component) => targets(*configured, Some((component, level.into()))),
-        },
-    };
-    handle.reload(filter).map_err(|error| error.to_string())
+    let mut wanted = present
+        .wanted
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mut next = wanted.clone();
+    change(&mut next);
+    let filter = next.targets();
+    present
+        .handle
+        .reload(filter)
+        .map_err(|error| error.to_string())?;
+    *wanted = next;
+    Ok(())
 }
 
 /// The level of the configuration.
 #[must_use]
 pub fn configured() -> LogLevel {
-    PRESENT
-        .get()
-        .map_or(LogLevel::Info, |(_, level)| match level {
+    let wanted = PRESENT.get().map(|present| &present.wanted);
+    wanted.map_or(LogLevel::Info, |wanted| {
+        let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        match wanted.configured {
             Level::Error => LogLevel::Error,
             Level::Warning => LogLevel::Warning,
             Level::Info => LogLevel::Info,
             Level::Debug => LogLevel::Debug,
             Level::Trace => LogLevel::Trace,
-        })
+        }
+    })
 }
 
 fn targets(level: Level, apart: Option<(&str, Level)>) -> Targets {
@@ -116,6 +168,23 @@ mod tests {
         assert!(!enabled("lbd::proxy::worker", TracingLevel::INFO));
         assert!(enabled("lbd::proxy::worker", TracingLevel::WARN));
         assert!(!enabled("rustls::client", TracingLevel::INFO));
+    }
+
+    #[test]
+    fn what_an_operator_ordered_outlives_another_configuration() {
+        let mut wanted = Wanted {
+            configured: Level::Info,
+            ordered: Some((Level::Debug, Some("health".to_owned()))),
+        };
+        let enabled =
+            |wanted: &Wanted, target, level| wanted.targets().would_enable(target, &level);
+        assert!(enabled(&wanted, "lbd::vrrp", TracingLevel::INFO));
+        wanted.configured = Level::Error;
+        assert!(!enabled(&wanted, "lbd::vrrp", TracingLevel::INFO));
+        assert!(enabled(&wanted, "lbd::health", TracingLevel::DEBUG));
+        wanted.ordered = None;
+        assert!(!enabled(&wanted, "lbd::health", TracingLevel::DEBUG));
+        assert!(enabled(&wanted, "lbd::health", TracingLevel::ERROR));
     }
 
     #[test]

@@ -20,7 +20,9 @@ mod time;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -41,6 +43,9 @@ pub use sink::dropped;
 pub use tap::happenings;
 pub use time::{parse_wall_time, wall_time};
 
+/// Where this process's messages go.
+static PLACE: OnceLock<Arc<ArcSwap<Output>>> = OnceLock::new();
+
 const SYSLOG_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -53,6 +58,9 @@ pub enum LogError {
     /// Standard error is closed.
     #[error("standard error is not usable")]
     Stderr(#[source] io::Error),
+    /// What is logged stays as it was.
+    #[error("{0}")]
+    Level(String),
 }
 
 /// Sends this process's messages to the configured target from now on. `role` is `keeper`,
@@ -64,11 +72,15 @@ pub enum LogError {
 pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
     localtime::load_zone();
     let out = Output::open(config, SocketPaths::default(), say_on_stderr)?;
+    let out = Arc::new(ArcSwap::from_pointee(out));
     let speaker = Speaker {
         role,
         pid: std::process::id(),
     };
-    let layer = LineLayer { out, speaker };
+    let layer = LineLayer {
+        out: Arc::clone(&out),
+        speaker,
+    };
     // What becomes an event of the record doesn't depend on what is logged.
     let recorded = Targets::new().with_target("lbd", LevelFilter::INFO);
     let tap = (role == "proxy").then(|| Tap.with_filter(recorded));
@@ -76,7 +88,22 @@ pub fn init(config: &Log, role: &'static str) -> Result<(), LogError> {
         .with(layer.with_filter(level::filter(config.level)))
         .with(tap)
         .try_init()
-        .map_err(|_already_set| LogError::Already)
+        .map_err(|_already_set| LogError::Already)?;
+    PLACE.set(out).map_err(|_already_set| LogError::Already)
+}
+
+/// This process's messages go by another configuration from now on. A process that may still open
+/// the log daemons' sockets can have this; for the others there is [`level::configure`].
+///
+/// # Errors
+/// [`LogError`]; everything stays as it was.
+pub fn configure(config: &Log) -> Result<(), LogError> {
+    let out = Output::open(config, SocketPaths::default(), say_on_stderr)?;
+    level::configure(config.level).map_err(LogError::Level)?;
+    if let Some(place) = PLACE.get() {
+        place.store(Arc::new(out));
+    }
+    Ok(())
 }
 
 /// Writes access-log lines to the target of `[log]`, at info, whatever its level.
@@ -253,13 +280,13 @@ impl Output {
 /// tracing's door to an [`Output`].
 #[derive(Debug)]
 struct LineLayer {
-    out: Output,
+    out: Arc<ArcSwap<Output>>,
     speaker: Speaker,
 }
 
 impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        self.out.write(&Message::of(event), self.speaker);
+        self.out.load().write(&Message::of(event), self.speaker);
     }
 }
 

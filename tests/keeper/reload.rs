@@ -92,6 +92,47 @@ fn a_broken_file_is_refused_with_78_and_its_mistakes_and_the_old_one_serves() {
 }
 
 #[test]
+fn a_log_level_counts_at_once_in_keeper_and_proxy_without_another_process() {
+    let folder = Folder::new("reload-level");
+    let (address, proxy) = single("p");
+    let quiet = format!(
+        "{}{proxy}",
+        GENERAL.replace("[log]\n", "[log]\nlevel = \"warning\"\n")
+    );
+    let loud = quiet.replace("level = \"warning\"", "level = \"info\"");
+    let node = Node::start(&folder, "lb", &quiet, None);
+    wait_for("an answer", SOON, || ask(address).ok());
+    let pid = node.proxy();
+    let says = |text: &str| node.log().matches(text).count();
+    let (theirs, ours) = (
+        "proxy: configuration in force",
+        "keeper: configuration reloaded",
+    );
+    let said = reload(&node, &loud);
+    assert!(said.contains("~ log.level: warning → info"), "{said}");
+    assert!(said.contains(": applied in "), "{said}");
+    wait_for("both to say so", SOON, || {
+        (says(theirs) == 1 && says(ours) == 1).then_some(())
+    });
+    reload(&node, &quiet);
+    // Back, and a change of another kind: nothing is said of either.
+    reload(&node, &format!("{quiet}idle-timeout = \"2h\"\n"));
+    assert_eq!((says(theirs), says(ours)), (1, 1), "{}", node.log());
+    // The keeper's lines take another shape at once; the proxy's with another process.
+    let json = loud.replace("[log]\n", "[log]\nformat = \"json\"\n");
+    let said = reload(&node, &json);
+    assert!(said.contains("takes a new proxy process"), "{said}");
+    wait_for("a line of the keeper in JSON", SOON, || {
+        let log = node.log();
+        let mut lines = log.lines().filter(|line| line.starts_with('{'));
+        lines.any(|line| line.contains("\"keeper\"")).then_some(())
+    });
+    wait_for("another process", SOON, || {
+        (node.proxy() != pid).then_some(())
+    });
+}
+
+#[test]
 fn a_dry_run_tells_what_would_change_and_changes_nothing() {
     let folder = Folder::new("reload-dry");
     let (address, proxy) = single("p");

@@ -20,7 +20,7 @@ pub mod scenario;
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::thread;
@@ -53,6 +53,12 @@ pub enum Role {
     Proxy,
     /// Everything on the node.
     All,
+}
+
+/// The program under test: `$LBD_BINARY` (a release build, say), else the one built beside the tests.
+pub fn lbd() -> PathBuf {
+    let chosen = std::env::var_os("LBD_BINARY");
+    chosen.map_or_else(|| env!("CARGO_BIN_EXE_lbd").into(), PathBuf::from)
 }
 
 /// Two nodes, three servers, one client, on one wire.
@@ -104,9 +110,8 @@ impl Pair {
     }
 
     pub fn start_lbd(&mut self, node: usize, config: &str) {
-        let program = Path::new(env!("CARGO_BIN_EXE_lbd"));
         let child = self.lab.nodes[node]
-            .start_lbd(program, config)
+            .start_lbd(&lbd(), config)
             .expect("lbd starts");
         self.own(node, child);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{LB1, Pair};
+use super::{LB1, LB2, Pair};
 
 /// How keepalived's file differs from the guide's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,17 @@ pub fn installed(program: &str) -> bool {
 }
 
 impl Pair {
+    /// keepalived and HAProxy on both nodes, lb2 in charge and quiet for half a second.
+    pub fn of_rivals() -> Self {
+        let mut pair = Self::new();
+        for node in [LB2, LB1] {
+            pair.start_haproxy_master(node);
+            pair.start_keepalived(node, Version::V2);
+        }
+        pair.settle();
+        pair
+    }
+
     /// keepalived with an advert each second.
     pub fn start_keepalived(&mut self, node: usize, version: Version) {
         self.start_keepalived_at(node, version, Duration::from_secs(1));
@@ -63,6 +74,15 @@ impl Pair {
         self.start_peer(node, "haproxy.cfg", HAPROXY_CFG, |path| {
             let mut command = Command::new("haproxy");
             command.args(["-db", "-f", path]);
+            command
+        });
+    }
+
+    /// A master and its worker, as Debian's unit starts them.
+    pub fn start_haproxy_master(&mut self, node: usize) {
+        self.start_peer(node, "haproxy.cfg", HAPROXY_CFG, |path| {
+            let mut command = Command::new("haproxy");
+            command.args(["-Ws", "-f", path]);
             command
         });
     }

@@ -18,6 +18,8 @@ mod lab;
 
 mod faults;
 mod manners;
+mod measured;
+mod sandbox;
 mod service;
 mod unit;
 mod upgrades;
@@ -27,6 +29,15 @@ use std::process::ExitCode;
 use lab::cases::Case;
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [manners::CASES, faults::CASES, upgrades::CASES].concat();
+    if let Some(code) = sandbox::wrapped() {
+        return code;
+    }
+    let cases: Vec<Case> = [
+        manners::CASES,
+        faults::CASES,
+        upgrades::CASES,
+        measured::CASES,
+    ]
+    .concat();
     lab::cases::run("manager", &cases)
 }

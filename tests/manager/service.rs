@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 
+use super::sandbox;
 use super::unit::Unit;
 
 /// Where the manager listens, in the host's own /run.
@@ -152,6 +153,20 @@ impl Service {
         }
     }
 
+    /// `systemctl reload` with this lb.toml: what the unit's command answers.
+    pub fn reload(&self, config: &str) -> Output {
+        let unit = Unit::shipped();
+        let mut words = unit.required("ExecReload").split(' ');
+        assert_eq!(words.next(), Some("/usr/bin/lbd"));
+        let mut command = Command::new(PROGRAM);
+        command.args(words);
+        let done = self.host.run(|| {
+            fs::write(CONFIG, config)?;
+            command.output()
+        });
+        done.expect("the host can be entered").expect("it runs")
+    }
+
     /// Puts another program in the place of the unit's, as a package manager does: the new file takes
     /// the old one's name.
     pub fn install(&self, program: &Path) {
@@ -230,7 +245,9 @@ fn prepare(unit: &Unit, config: &str) -> Connection {
     fs::create_dir("/run/bin").expect("/run can be written");
     let (none, room) = (MsFlags::empty(), Some("mode=755,size=512m"));
     mount(Some("tmpfs"), "/run/bin", Some("tmpfs"), none, room).expect("root may mount");
-    install(Path::new(env!("CARGO_BIN_EXE_lbd")));
+    install(&super::lab::lbd());
+    let own = std::env::current_exe().expect("it has a path");
+    fs::copy(own, sandbox::WRAPPER).expect("it can be written");
     let socket = UnixDatagram::bind(NOTIFY).expect("/run can be written");
     fs::set_permissions(NOTIFY, fs::Permissions::from_mode(0o666)).expect("it is ours");
     setsockopt(&socket, sockopt::PassCred, &true).expect("the kernel names senders");
@@ -336,6 +353,8 @@ impl Manager {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);
+        let (name, calls) = sandbox::allowed(unit);
+        command.env(name, calls);
         let kept = self.pass_kept(&mut command);
         let child = self.host.spawn(&mut command).expect("the service starts");
         drop(kept);
@@ -492,7 +511,7 @@ fn script(unit: &Unit) -> String {
         ("lbd", "lbd")
     );
     format!(
-        "mount -t proc -o hidepid={hide},subset={subset} proc /proc\n\
+        "{mounts}mount -t proc -o hidepid={hide},subset={subset} proc /proc\n\
          umask {umask}\n\
          ulimit -n {files} 2>/dev/null || ulimit -n $(ulimit -Hn)\n\
          export WATCHDOG_PID=$$\n\
@@ -502,7 +521,9 @@ fn script(unit: &Unit) -> String {
          eval \"exec $((3 + LISTEN_FDS))<&$fd $fd<&-\"; LISTEN_FDS=$((LISTEN_FDS + 1)); done; fi\n\
          unset KEPT KEPT_NAMES\n\
          exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --no-new-privs \
-         --bounding-set={bounding} --inh-caps={ambient} --ambient-caps={ambient} \"$@\"",
+         --bounding-set={bounding} --inh-caps={ambient} --ambient-caps={ambient} {wrapper} \"$@\"",
+        mounts = sandbox::mounts(unit, &[runtime_directory(unit), state_directory(unit)]),
+        wrapper = sandbox::WRAPPER,
         umask = unit.required("UMask"),
         files = unit.required("LimitNOFILE"),
     )

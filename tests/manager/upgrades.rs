@@ -1,7 +1,6 @@
 //! The service is restarted or upgraded while clients connect: what they notice. lb2, which holds the
 //! VIP, is the managed node.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +9,8 @@ use lbd::cli::demo::client::{Client, Habits};
 use lbd::net::clock;
 
 use super::faults::{Managed, wait};
-use nix::sys::signal::Signal;
 
 use super::lab::cases::Case;
-use super::lab::peers::{Version, installed};
 use super::lab::{self, LB1, LB2, Pair, Role, SEED, V3};
 use super::service::Service;
 
@@ -38,16 +35,11 @@ pub const CASES: &[Case] = &[
         &[],
         restarted_alone,
     ),
-    (
-        "what_a_restart_of_keepalived_and_haproxy_costs_is_told",
-        &[],
-        rivals,
-    ),
 ];
 
 /// `lbd upgrade` on lb2.
-fn upgrade(lb: &Managed) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
+pub fn upgrade(lb: &Managed) -> String {
+    let mut command = Command::new(lab::lbd());
     command.args(["upgrade", "--socket", "/run/lbd/admin.sock"]);
     let host = &lb.pair.lab.nodes[LB2].host;
     let output = host.run(|| command.output()).expect("the host is there");
@@ -57,7 +49,7 @@ fn upgrade(lb: &Managed) -> String {
     said
 }
 
-fn lost(lb: &Managed, at: Instant) -> usize {
+pub fn lost(lb: &Managed, at: Instant) -> usize {
     lb.pair.client().tally(|tally| tally.lost_since(at))
 }
 
@@ -65,7 +57,7 @@ fn upgraded() {
     let lb = Managed::start();
     let (keeper, proxy) = (lb.service.main_pid(), lb.proxy());
     for round in 1..=3 {
-        lb.service.install(Path::new(env!("CARGO_BIN_EXE_lbd")));
+        lb.service.install(&lab::lbd());
         let at = clock::now();
         let said = upgrade(&lb);
         println!("    {}", said.lines().next().unwrap_or_default());
@@ -174,42 +166,4 @@ fn restarted_alone() {
         assert_eq!(service.kept(), sockets);
     }
     assert_eq!(pair.processes(LB1, Role::All), []);
-}
-
-/// keepalived and HAProxy as `systemctl restart` does it: each is told to end, and started once it has.
-/// Nothing is asserted of them: this is for docs/upgrade.md.
-fn rivals() {
-    if !installed("keepalived") || !installed("haproxy") {
-        println!("    skipped: keepalived or haproxy is not installed");
-        return;
-    }
-    let mut pair = Pair::new();
-    for node in [LB2, LB1] {
-        pair.start_haproxy(node);
-        pair.start_keepalived(node, Version::V2);
-    }
-    pair.settle();
-    let at = clock::now();
-    for role in [Role::Proxy, Role::Keeper] {
-        pair.signal(LB2, role, Signal::SIGTERM);
-        pair.until("it has ended", 30_000, |pair| {
-            pair.ended(LB2);
-            pair.processes(LB2, role).is_empty()
-        });
-        match role {
-            Role::Proxy => pair.start_haproxy(LB2),
-            Role::Keeper | Role::All => pair.start_keepalived(LB2, Version::V2),
-        }
-    }
-    pair.until("lb2 has the VIP again", 20_000, |pair| {
-        pair.only_holder() == Some(LB2)
-    });
-    pair.until_served(500, 10_000);
-    let now = clock::now();
-    let counts = pair.client().tally(|tally| tally.counts(at, now));
-    let lost = pair.client().tally(|tally| tally.lost_since(at));
-    println!(
-        "    keepalived + haproxy: {counts:?}, gap {} ms, long-lived connections lost: {lost}",
-        pair.gap(at).as_millis()
-    );
 }

@@ -49,7 +49,7 @@ const AGREE: &str = "the nodes must agree on this: reload the others right after
 const DRAINS: &str = "no new connections; those it has go on to their end";
 const CLOSES: &str = "its listeners close; its connections go on to their end";
 const LEAVES: &str = "handed over first where another node has it, then given up here";
-const LOG: &str = "the proxy's lines at once, the keeper's own with its next start";
+const LOG: &str = "the keeper's lines at once, the proxy's by a new process";
 const PROCESS: &str = "takes a new proxy process beside the old one";
 
 /// Every difference, in the order of the new text; what is gone stands at the end of its table.
@@ -274,10 +274,11 @@ fn note(path: &[String], kind: ChangeKind) -> Option<&'static str> {
             _,
         ) => Some(AGREE),
         (["vip", _, "nodes", _], _) => Some(AGREE),
-        (["admin", "socket"] | ["state-dir"] | ["limits", "workers" | "pin-workers"], _) => {
-            Some(PROCESS)
-        }
-        (["log", ..], _) => Some(LOG),
+        (
+            ["admin", "socket"] | ["state-dir"] | ["user"] | ["limits", "workers" | "pin-workers"],
+            _,
+        ) => Some(PROCESS),
+        (["log", "target" | "format" | "facility"], _) => Some(LOG),
         (_, ChangeKind::Added | ChangeKind::Changed | ChangeKind::Removed) => None,
     }
 }

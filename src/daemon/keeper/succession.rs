@@ -127,7 +127,7 @@ impl Keeper {
         if let Err(error) = self.epoll.add(&process, end_token, Interest::READ) {
             tracing::error!(%error, "the proxy's end cannot be watched");
         }
-        self.supervisor.started = self.supervisor.started.saturating_add(1);
+        self.supervisor.count_start();
         let welcomed = self.welcome(now, link, false);
         let came = welcomed.is_some();
         succession.pid = Some(process.pid());

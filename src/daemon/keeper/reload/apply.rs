@@ -17,6 +17,7 @@ use crate::daemon::keeper::peers::Peers;
 use crate::daemon::keeper::start::workers;
 use crate::daemon::keeper::succession::Cause;
 use crate::daemon::supervise::Input;
+use crate::log;
 
 /// What the keeper's own part needs.
 #[derive(Debug)]
@@ -60,6 +61,11 @@ impl Keeper {
         self.keep_listeners();
         self.proxies.workers = workers(&self.args.config);
         let new = &self.args.config;
+        if old.log != new.log
+            && let Err(error) = log::configure(&new.log)
+        {
+            tracing::error!(error = error.to_string(), "[log] stays as it was");
+        }
         self.board.carry(&old, new);
         self.scripts.carry(now, &old.scripts, &new.scripts);
         self.notifiers.carry(&old, new, &locals);

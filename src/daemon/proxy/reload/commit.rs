@@ -13,6 +13,7 @@ use super::checks::Precheck;
 use super::plan::{AccessPlan, Kind, Planned, Prepared};
 use crate::admin::servers::Kept;
 use crate::health::task::Finding;
+use crate::log::level;
 use crate::proxy::farm::Farm;
 use crate::proxy::farm::table::Reconciled;
 use crate::proxy::reshape::Shape;
@@ -28,6 +29,9 @@ impl Control {
         let before = self.shared.in_force();
         self.enter(&prepared, &before, now);
         self.memory.follow(&prepared.config);
+        if let Err(error) = level::configure(prepared.config.log.level) {
+            tracing::debug!(error, "log level stays");
+        }
         let settled = self.settle_farms(&prepared, now);
         self.reshape(&prepared);
         self.watch(

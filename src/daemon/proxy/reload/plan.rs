@@ -169,8 +169,12 @@ impl Control {
         proxies: &[Planned],
     ) -> Result<(), Hindrance> {
         let process = |why: &str| Err(Hindrance::Process(why.to_owned()));
-        if old.log != new.log {
-            return process("[log] is set when a process begins");
+        let target = |log: &config::model::Log| config::model::Log {
+            level: config::model::Level::Info,
+            ..log.clone()
+        };
+        if target(&old.log) != target(&new.log) {
+            return process("target, format and facility of [log] are set when a process begins");
         }
         if old.state_dir != new.state_dir {
             return process("state-dir is opened when a process begins");
