@@ -225,6 +225,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_pwrite64,
     libc::SYS_ftruncate,
     libc::SYS_fsync,
+    libc::SYS_fdatasync,
     libc::SYS_flock,
     libc::SYS_getcwd,
     libc::SYS_getdents64,
