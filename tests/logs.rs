@@ -213,6 +213,8 @@ fn a_server_that_fails_is_an_event_and_events_outlast_the_daemon() {
     assert_eq!(down.from.as_deref(), Some("up"));
     assert_eq!(down.reason, "connection refused");
     assert!(!first.log().contains("server down"), "{}", first.log());
+    // Each was brought to the disk: the sandbox lets it.
+    assert!(!first.log().contains("not kept"), "{}", first.log());
     let only_health = first.said(&["events", "--kind", "health", "--since", "1h"], 0);
     assert!(
         only_health.contains("health kube/a: up → "),
@@ -226,6 +228,7 @@ fn a_server_that_fails_is_an_event_and_events_outlast_the_daemon() {
     let second = Daemon::start(&dir, "", &backends);
     let again = second.events(EventKind::Health);
     assert!(again.contains(&down), "{again:?}");
+    assert!(!second.log().contains("not kept"), "{}", second.log());
     let started = second.events(EventKind::Keeper);
     let reasons: Vec<&str> = started.iter().map(|event| event.reason.as_str()).collect();
     assert_eq!(reasons, ["keeper started", "stopping", "keeper started"]);
