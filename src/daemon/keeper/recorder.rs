@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ impl Keeper {
 
     fn write_recording(&mut self, now: Instant, why: &'static str, id: Option<u64>) {
         let job = self.recording_job(now, why);
-        let (sender, receiver) = channel();
+        let (sender, receiver) = sync_channel(1);
         let thread = thread::Builder::new().name("recorder".into());
         let started = thread.spawn(move || {
             if sender.send(job.write()).is_err() {
