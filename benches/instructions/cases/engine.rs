@@ -1,7 +1,8 @@
 //! What a worker does in user space for a whole connection and for a request: slab, sockets,
 //! timers, counters and all. One client and one server on 127.0.0.1, one thing at a time: for a
 //! connection each next one when the worker waits, so that every run has the same rounds, on a busy
-//! machine too. What is left is the worker's tick, 20 a second. The system calls are counted by tests/syscalls.
+//! machine too. What is left is the worker's tick, 20 a second. The system calls are counted by
+//! tests/syscalls.
 
 use std::error::Error;
 use std::fs;
