@@ -238,7 +238,7 @@ impl Keeper {
         };
         tracing::error!(
             cause = ?succession.cause,
-            program = ?succession.program,
+            program = succession.program.as_deref().map(|path| path.display().to_string()),
             reason,
             "the process that was to take over did not come up: the present one goes on"
         );
@@ -247,7 +247,9 @@ impl Keeper {
         if let Some(process) = connected.or(started.as_ref()) {
             kill(process);
         }
-        let reason = format!("the new proxy process did not come up: {reason}");
+        let of = succession.program.as_deref();
+        let of = of.map_or_else(String::new, |path| format!(" of {}", path.display()));
+        let reason = format!("the new proxy process{of} did not come up: {reason}");
         self.record(EventKind::Proxy, (None, None), None, &reason);
         self.free_column(now, succession.pid.unwrap_or(0));
         self.succession_ended(now, succession.cause, Err(reason));

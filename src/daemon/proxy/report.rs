@@ -189,8 +189,9 @@ impl Shared {
     }
 }
 
-/// Between two attempts to open a door that somebody blocks.
-const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// Between two attempts to open a door that somebody blocks. A process that is succeeded goes as soon
+/// as this one serves; until then nobody answers probes.
+const RETRY_EVERY: Duration = Duration::from_millis(15);
 
 /// A door to the outside: not open yet, or served by a task.
 #[derive(Debug)]
@@ -265,6 +266,11 @@ impl Doors {
             }
             other @ (Door::Blocked(_) | Door::Served(_) | Door::Closed) => other,
         });
+    }
+
+    /// Whether one of them is still somebody else's.
+    pub(super) const fn is_blocked(&self) -> bool {
+        matches!(self.admin, Door::Blocked(_)) || matches!(self.http, Some(Door::Blocked(_)))
     }
 
     /// Takes no further questions, and leaves no socket file behind. What was asked is answered.
