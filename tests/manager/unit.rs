@@ -50,7 +50,6 @@ pub const OBEYED: &[&str] = &[
 /// What is not, and why.
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("Description", "text"),
-    ("ExecReload", "`lbd reload` is a program of its own"),
     ("Documentation", "text"),
     ("After", "order of services"),
     ("Wants", "order of services"),
