@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -190,6 +190,8 @@ pub struct Engine {
     pub(super) shared: Arc<Shared>,
     pub(super) layout: Mutex<Layout>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The workers are waited for: they let their connections end.
+    draining: AtomicBool,
     resets_asked: Mutex<u64>,
     desk: Desk,
 }
@@ -259,6 +261,7 @@ impl Engine {
             shared: Arc::clone(&shared),
             layout: Mutex::new(layout),
             threads: Mutex::new(Vec::with_capacity(count)),
+            draining: AtomicBool::new(false),
             resets_asked: Mutex::new(0),
             desk: Desk::default(),
         };
@@ -307,8 +310,12 @@ impl Engine {
     }
 
     /// Sends RST to every client that is connected to one of these addresses. Returns when all
-    /// workers have done so, after at most 200 ms.
+    /// workers have done so, after at most 200 ms; at once while they drain, for some may have ended.
     pub fn reset_local(&self, addresses: &[IpAddr]) {
+        if self.draining.load(Ordering::Acquire) {
+            let addresses = addresses.iter().copied().collect();
+            return self.shared.post(&Message::ResetLocal(addresses));
+        }
         if self.threads().is_empty() {
             return;
         }
@@ -350,8 +357,11 @@ impl Engine {
     /// waits for the threads. The listening sockets stay open.
     pub fn stop(&self, grace: Duration) {
         let deadline = clock::now() + grace;
+        self.draining.store(true, Ordering::Release);
         self.shared.post(&Message::Stop(deadline));
-        for thread in std::mem::take(&mut *self.threads()) {
+        // Not in the loop's head: the lock would be held until the last connection has ended.
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("worker thread panicked");
             }

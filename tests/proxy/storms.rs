@@ -44,6 +44,40 @@ fn asks(addr: std::net::SocketAddr, answered: &AtomicUsize, number: u64) {
 }
 
 #[test]
+fn connections_of_an_address_that_leaves_are_reset_also_while_the_process_drains() {
+    use std::io::ErrorKind;
+    let backend = Backend::echo(0);
+    let lab = Arc::new(Lab::start(proxy(vec![limited(backend.addr, 9)]), 1));
+    let dial = |patience| {
+        let mut client = TcpStream::connect(lab.addr).unwrap();
+        let patience = Duration::from_millis(patience);
+        client.set_read_timeout(Some(patience)).unwrap();
+        client.write_all(b"x").unwrap();
+        client
+    };
+    let mut held = dial(5_000);
+    held.read_exact(&mut [0]).unwrap();
+    let stopping = {
+        let lab = Arc::clone(&lab);
+        thread::spawn(move || lab.engine.stop(Duration::from_secs(30)))
+    };
+    wait_until("nobody is accepted", || {
+        dial(100).read_exact(&mut [0]).is_err()
+    });
+    let began = clock::now();
+    lab.engine.reset_local(&["127.0.0.1".parse().unwrap()]);
+    // What the server has said already comes first.
+    let error = loop {
+        if let Err(error) = held.read_exact(&mut [0]) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    stopping.join().unwrap();
+    assert!(clock::now() - began < Duration::from_secs(10));
+}
+
+#[test]
 fn resets_and_a_stop_under_full_load_leave_nothing_behind() {
     for workers in [1, 2] {
         let backends = [Backend::echo(0), Backend::echo(1)];
