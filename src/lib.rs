@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod net;
 pub mod peer;
 pub mod proxy;
+pub mod recorder;
 pub mod track;
 pub mod units;
 pub mod vrrp;

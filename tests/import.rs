@@ -361,7 +361,7 @@ fn what_lbd_cannot_do_is_listed_with_its_line() {
 fn lines(text: &str, comments: &[char]) -> Vec<usize> {
     let code = |line: &str| {
         let plain = line.split(comments).next().unwrap_or("").trim();
-        !plain.is_empty() && plain.trim_matches(['{', '}', ' ']) != ""
+        !plain.trim_matches(['{', '}', ' ']).is_empty()
     };
     (1..)
         .zip(text.lines())

@@ -41,7 +41,7 @@ fn free_port() -> SocketAddr {
 fn echo() -> (SocketAddr, std::sync::mpsc::Receiver<SocketAddr>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (sender, peers) = std::sync::mpsc::channel();
+    let (sender, peers) = std::sync::mpsc::sync_channel(64);
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let sender = sender.clone();
@@ -49,7 +49,7 @@ fn echo() -> (SocketAddr, std::sync::mpsc::Receiver<SocketAddr>) {
                 let peer = stream.peer_addr().unwrap();
                 let mut bytes = [0; 64];
                 while let Ok(read @ 1..) = stream.read(&mut bytes) {
-                    sender.send(peer).unwrap_or_default();
+                    sender.try_send(peer).unwrap_or_default();
                     if stream.write_all(&bytes[..read]).is_err() {
                         break;
                     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// Components in import order: each may name itself and those before it (same number: neither).
 const ORDER: &[(&str, u8)] = &[
     ("units", 0),
+    ("recorder", 0),
     ("config", 1),
     ("import", 2),
     ("net", 2),
@@ -29,6 +30,11 @@ const ORDER: &[(&str, u8)] = &[
 
 /// Files (or folders) that decide and do nothing else.
 const PURE: &[&str] = &[
+    "src/recorder/file.rs",
+    "src/recorder/replay.rs",
+    "src/recorder/tape.rs",
+    "src/recorder/time.rs",
+    "src/recorder/words.rs",
     "src/units.rs",
     "src/config",
     "src/import",
@@ -83,6 +89,7 @@ const PURE: &[&str] = &[
     "src/vrrp/hmac",
     "src/vrrp/jitter.rs",
     "src/vrrp/priority.rs",
+    "src/vrrp/recorded.rs",
     "src/vrrp/rejects.rs",
     "src/vrrp/stamp.rs",
     "src/vrrp/timing.rs",

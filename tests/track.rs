@@ -827,7 +827,15 @@ fn events_read_as_lines_and_as_many_as_asked_for() {
             .unwrap()
             .ends_with("keeper: keeper started")
     );
-    assert_eq!(run(&["-n", "1"]).lines().count(), 1);
+    // One event: its line, and below it what led to it, if anything did.
+    let last = run(&["-n", "1"]);
+    let causes = last.lines().skip(1);
+    assert!(last.starts_with("20"), "{last}");
+    assert!(
+        causes.clone().all(|line| line.starts_with("    because ")),
+        "{last}"
+    );
+    assert!(causes.count() <= 1, "{last}");
     let gone = Command::new(env!("CARGO_BIN_EXE_lbd"))
         .args(["events", "--socket", "/nonexistent/admin.sock"])
         .output()

@@ -21,6 +21,7 @@ use crate::ipc::command::{self, Failover, Outcome, ReleaseHold, SetLog};
 use crate::ipc::event::{Event, EventKind, Wanted};
 use crate::ipc::note::AdminWord;
 use crate::ipc::reload::ReloadOrder;
+use crate::net::clock;
 
 /// The version both sides speak.
 pub const VERSION: u32 = 1;
@@ -97,6 +98,8 @@ pub enum Command {
     },
     /// Run from the program on disk from here on. For writers.
     Upgrade,
+    /// Write a recording of what the state machines were told of late. For writers.
+    Record,
 }
 
 /// A command that takes more than the right to read: root, or the user the daemon runs as.
@@ -125,6 +128,7 @@ impl Command {
             Self::Log(set) => return Ok(Ordered::Keeper(command::Command::Log(set))),
             Self::Reload(order) => return Ok(Ordered::Keeper(command::Command::Reload(order))),
             Self::Upgrade => return Ok(Ordered::Keeper(command::Command::Upgrade)),
+            Self::Record => return Ok(Ordered::Keeper(command::Command::Record)),
             Self::Drain(servers) => state(AdminWord::Drain, servers),
             Self::Ready(servers) => state(AdminWord::Ready, servers),
             Self::Maint(servers) => state(AdminWord::Maint, servers),
@@ -362,9 +366,30 @@ fn unexpected(content: Content) -> AskError {
     }
 }
 
+/// A proxy process that takes over opens the socket within this.
+const CHANGE_WITHIN: Duration = Duration::from_millis(250);
+
+/// Connects; for a moment nobody listens while one process takes over from another.
+fn connect_patiently(path: &Path) -> io::Result<UnixStream> {
+    let began = clock::now();
+    loop {
+        match connect(path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) && clock::now() - began < CHANGE_WITHIN =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Connects and asks.
 fn ask(path: &Path, command: Command, patience: Duration) -> Result<Answers, AskError> {
-    let stream = connect(path).map_err(|source| {
+    let stream = connect_patiently(path).map_err(|source| {
         if source.kind() == io::ErrorKind::PermissionDenied {
             return AskError::Permission(path.to_owned());
         }

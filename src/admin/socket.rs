@@ -240,7 +240,8 @@ fn signed(command: command::Command, uid: u32) -> command::Command {
         other @ (command::Command::Failover(_)
         | command::Command::ReleaseHold(_)
         | command::Command::Reload(_)
-        | command::Command::Upgrade) => other,
+        | command::Command::Upgrade
+        | command::Command::Record) => other,
     }
 }
 
@@ -248,7 +249,10 @@ async fn carry_out(command: command::Command, orders: &Orders) -> Outcome {
     let names = match &command {
         command::Command::Failover(failover) => failover.vips.len(),
         command::Command::ReleaseHold(release) => release.vips.len(),
-        command::Command::Reload(_) | command::Command::Log(_) | command::Command::Upgrade => 0,
+        command::Command::Reload(_)
+        | command::Command::Log(_)
+        | command::Command::Upgrade
+        | command::Command::Record => 0,
     };
     if names > NAMES_MAX {
         return Outcome::Refused(format!("more than {NAMES_MAX} names"));

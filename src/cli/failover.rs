@@ -156,7 +156,7 @@ fn render(outcome: &Outcome, args: &FailoverArgs) -> String {
         Outcome::Unknown(why) => {
             return format!("nobody knows how it ended: {}\n", escape(why));
         }
-        Outcome::Upgrading(_) => return String::new(),
+        Outcome::Upgrading(_) | Outcome::Recorded(_) => return String::new(),
     };
     let mut lines: Vec<String> = shown(vips, args.vips.is_empty()).map(line).collect();
     if vips.iter().any(|vip| vip.result == VipResult::TakenOver) {
@@ -212,7 +212,8 @@ fn verdict(outcome: &Outcome, all: bool) -> u8 {
         | Outcome::Unknown(_)
         | Outcome::Reload(_)
         | Outcome::Log(_)
-        | Outcome::Upgrading(_) => {
+        | Outcome::Upgrading(_)
+        | Outcome::Recorded(_) => {
             return FAILURE;
         }
     };

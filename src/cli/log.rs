@@ -114,7 +114,7 @@ pub(super) fn run(args: &LogArgs) -> u8 {
             talk(&format!("lbd log: {}", crate::log::escape(&why)));
             return FAILURE;
         }
-        Outcome::Vips(_) | Outcome::Reload(_) | Outcome::Upgrading(_) => {
+        Outcome::Vips(_) | Outcome::Reload(_) | Outcome::Upgrading(_) | Outcome::Recorded(_) => {
             talk("lbd log: the daemon answers another question");
             return FAILURE;
         }

@@ -18,7 +18,9 @@ mod man;
 mod manifest;
 mod processes;
 mod reach;
+mod record;
 mod reload;
+mod replay;
 mod run;
 mod schema;
 mod servers;
@@ -139,6 +141,10 @@ enum Command {
     Weight(servers::WeightArgs),
     /// Add or remove a server
     Server(servers::ServerArgs),
+    /// Write down what the state machines were told of late
+    Record(record::RecordArgs),
+    /// Play a recording back through the same state machines
+    Replay(replay::ReplayArgs),
     /// Have the daemon read its configuration again
     Reload(reload::ReloadArgs),
     /// Say what this node is doing
@@ -196,6 +202,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Who(arguments)) => who::run(&arguments).into(),
         Some(Command::Weight(arguments)) => servers::set_weight(&arguments).into(),
         Some(Command::Server(arguments)) => servers::server(&arguments).into(),
+        Some(Command::Record(arguments)) => record::run(&arguments).into(),
+        Some(Command::Replay(arguments)) => replay::run(&arguments).into(),
         Some(Command::Reload(arguments)) => reload::run(&arguments).into(),
         Some(Command::Status(arguments)) => status::run(&arguments).into(),
         #[cfg(feature = "top")]
@@ -204,6 +212,15 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Some(Command::Runner(arguments)) => processes::runner(arguments),
         Some(Command::Proxy(arguments)) => processes::proxy(arguments),
     }
+}
+
+/// Whether lbd understands a command line; nothing is done. What the documents tell users to type
+/// is held against this.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn understands(arguments: Vec<OsString>) -> Result<(), clap::Error> {
+    Arguments::try_parse_from(familiar(arguments)).map(|_| ())
 }
 
 /// `-t` and `-c` at the front become `check`.

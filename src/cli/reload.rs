@@ -1,6 +1,7 @@
 //! `lbd reload`: has the daemon read its configuration again, and waits until it counts or is
 //! refused.
 
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,26 +9,31 @@ use clap::Args;
 use super::reach::{FAILURE, Reach, complain};
 use super::status::Output;
 use super::{Exit, out, talk};
-use crate::admin::protocol::{self, Command};
+use crate::admin::protocol::{self, AskError, Command};
 use crate::ipc::command::Outcome;
 use crate::ipc::reload::{ChangeKind, ReloadChange, ReloadOrder, ReloadReport, ReloadResult};
 use crate::log::escape;
+use crate::net::clock;
 
 /// Reading a slow disk, and a new process's first checks.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Another process is there after this, or none comes.
+const NEXT_WITHIN: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
-The new file is taken whole or not at all: what is wrong with it is printed as `lbd check` prints it,
-and the old one goes on. Connections, health, counters, what operators changed about servers and the
-state of virtual IPs stay. SIGHUP does the same without an answer.
+The new file is taken whole or not at all: what is wrong with it is printed as
+`lbd check` prints it, and the old one goes on. Connections, health, counters,
+what operators changed about servers and the state of virtual IPs stay. SIGHUP
+does the same without an answer; while an upgrade is under way it waits.
 
 Examples:
   lbd reload             apply the configuration the daemon was started with
   lbd reload --dry-run   only print what would change
   lbd reload -o json     for scripts
 
-Exit codes: 0 it counts, 1 it could not be applied now, 69 no daemon, 77 not root or the daemon's
-user, 78 refused.";
+Exit codes: 0 it counts, 1 it could not be applied now, 69 no daemon, 77 not
+root or the daemon's user, 78 refused.";
 
 /// Arguments of `lbd reload`.
 #[derive(Debug, Clone, Args)]
@@ -52,7 +58,7 @@ pub(super) fn run(args: &ReloadArgs) -> u8 {
     let order = Command::Reload(ReloadOrder {
         dry_run: args.dry_run,
     });
-    let outcome = match protocol::order(&path, order, PATIENCE) {
+    let outcome = match order_again(|| protocol::order(&path, order.clone(), PATIENCE)) {
         Ok(outcome) => outcome,
         Err(error) => return complain("lbd reload", &error),
     };
@@ -62,7 +68,7 @@ pub(super) fn run(args: &ReloadArgs) -> u8 {
             talk(&format!("lbd reload: {}", escape(&why)));
             return FAILURE;
         }
-        Outcome::Vips(_) | Outcome::Log(_) | Outcome::Upgrading(_) => {
+        Outcome::Vips(_) | Outcome::Log(_) | Outcome::Upgrading(_) | Outcome::Recorded(_) => {
             talk("lbd reload: the daemon answers another question");
             return FAILURE;
         }
@@ -83,6 +89,32 @@ pub(super) fn run(args: &ReloadArgs) -> u8 {
         return FAILURE;
     }
     verdict(report.result)
+}
+
+/// Whoever was asked may go before it has answered: upgraded, or hung and killed. The next one is asked
+/// again: to read the same file twice does no harm.
+fn order_again(
+    mut order: impl FnMut() -> Result<Outcome, AskError>,
+) -> Result<Outcome, AskError> {
+    let (began, mut lost) = (clock::now(), false);
+    loop {
+        match order() {
+            Err(AskError::Broken { ref source, .. }) if is_loss(source) => lost = true,
+            Err(AskError::Unreachable { .. }) if lost => {}
+            other => return other,
+        }
+        if clock::now() - began >= NEXT_WITHIN {
+            return order();
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+fn is_loss(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+    )
 }
 
 fn verdict(result: ReloadResult) -> u8 {
@@ -184,6 +216,30 @@ mod tests {
 /etc/lbd/lb.toml: applied in 12 ms
 ";
         assert_eq!(render(&report(ReloadResult::Applied)), expected);
+    }
+
+    #[test]
+    fn a_process_that_goes_before_it_has_answered_is_followed_by_one_that_is_asked_again() {
+        let path = || std::path::PathBuf::from("/run/lbd/admin.sock");
+        let broken = || AskError::Broken {
+            path: path(),
+            source: io::ErrorKind::ConnectionReset.into(),
+        };
+        let absent = || AskError::Unreachable {
+            path: path(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let done = || Ok(Outcome::Refused("done".to_owned()));
+        let mut answers = vec![done(), Err(absent()), Err(broken())];
+        let outcome = order_again(|| answers.pop().unwrap());
+        assert!(matches!(outcome, Ok(Outcome::Refused(_))), "{outcome:?}");
+        let mut asked = 0;
+        let outcome = order_again(|| {
+            asked += 1;
+            Err(absent())
+        });
+        assert!(matches!(outcome, Err(AskError::Unreachable { .. })));
+        assert_eq!(asked, 1, "where nobody was, nobody is waited for");
     }
 
     #[test]

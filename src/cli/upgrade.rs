@@ -20,17 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
-A proxy process of the program on disk starts beside the present one and takes over once it serves;
-the present one's connections go on in it until they end. Then the keeper replaces itself, in the
-same process: virtual IPs stay where they are. Nothing is refused or reset. lb.toml is not read again.
-If the new program does not come up, what ran before goes on, and the exit code is 1.
+A proxy process of the program on disk starts beside the present one and takes
+over once it serves; the present one's connections go on in it until they end.
+Then the keeper replaces itself, in the same process: virtual IPs stay where
+they are. Nothing is refused or reset. lb.toml is not read again. If the new
+program does not come up, what ran before goes on, and the exit code is 1.
 SIGUSR2 to the main process does the same without waiting.
 
 Examples:
   lbd upgrade             after the package was upgraded
   lbd upgrade -o json     the same for a program: {\"number\":…,\"stage\":\"done\",…}
 
-Exit codes: 0 done, 1 what ran before goes on, 69 no daemon, 77 not root or the daemon's user.";
+Exit codes: 0 done, 1 what ran before goes on, 69 no daemon, 77 not root or the
+daemon's user.";
 
 /// Arguments of `lbd upgrade`.
 #[derive(Debug, Clone, Args)]
@@ -56,7 +58,13 @@ pub(super) fn run(args: &UpgradeArgs) -> u8 {
             talk(&format!("error: refused: {}", escape(&why)));
             return FAILURE;
         }
-        Ok(Outcome::Vips(_) | Outcome::Reload(_) | Outcome::Log(_) | Outcome::Unknown(_)) => {
+        Ok(
+            Outcome::Vips(_)
+            | Outcome::Reload(_)
+            | Outcome::Log(_)
+            | Outcome::Recorded(_)
+            | Outcome::Unknown(_),
+        ) => {
             talk("error: nobody knows whether it was begun: see `lbd status`");
             return FAILURE;
         }

@@ -8,6 +8,7 @@ use super::reach::{FAILURE, Reach, complain};
 use super::status::Output;
 use super::{out, talk};
 use crate::admin::protocol::ask_who;
+use crate::admin::who::Connection;
 
 const EXAMPLES: &str = "\
 A server sees connections from this node; its logs and `ss` name this node's address and port. Ask
@@ -49,7 +50,7 @@ pub(super) fn run(args: &WhoArgs) -> u8 {
         Err(error) => return complain("lbd who", &error),
     };
     let text = match args.output {
-        Output::Table => who.connections.iter().map(|one| one.render()).collect(),
+        Output::Table => who.connections.iter().map(Connection::render).collect(),
         Output::Json => match serde_json::to_string_pretty(&who) {
             Ok(text) => text + "\n",
             Err(_unprintable) => return FAILURE,

@@ -7,6 +7,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::balance::Balance;
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
@@ -34,6 +36,8 @@ pub struct Config {
     pub peer: Option<Peer>,
     /// `state-dir`; `None`: the service manager's, or the usual one if it is there.
     pub state_dir: Option<PathBuf>,
+    /// `user`: whom to go on as when started as root; `None`: lbd, where there is such a user.
+    pub user: Option<RunAs>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.
@@ -292,7 +296,7 @@ impl Node {
 }
 
 /// Whether a stronger Backup displaces a weaker Active (RFC 9568's `Preempt_Mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Preempt {
     /// `false`: never.
     Never,
@@ -300,19 +304,22 @@ pub enum Preempt {
     Always,
     /// A duration: not before this long after the node's own start, or after it became able to
     /// serve again. Not applied to an Active at priority 0 or 1.
-    After(Duration),
+    After(#[serde(with = "crate::recorder::time::span")] Duration),
 }
 
 /// `garp`: gratuitous ARP policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Garp {
     /// `repeat`: frames per burst and address, default 5.
     pub repeat: u8,
     /// `delay`: the second burst comes this long after the first, default 5s; zero = none.
+    #[serde(with = "crate::recorder::time::span")]
     pub delay: Duration,
     /// `refresh`: one frame per address each so often while Active, default 30s; zero = off.
+    #[serde(with = "crate::recorder::time::span")]
     pub refresh: Duration,
     /// `interval` between two frames of one burst, default 0.
+    #[serde(with = "crate::recorder::time::span")]
     pub interval: Duration,
 }
 

@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 
 /// What a password is called here and in keepalived.conf.
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 8] = [
     "key",
+    "keys",
+    "auth",
     "auth_pass",
     "auth-pass",
     "password",
@@ -23,10 +25,14 @@ pub(super) fn masked(text: &str) -> Cow<'_, str> {
             if before.is_some_and(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
                 continue;
             }
-            let Some((start, end)) = value_after(text, at + word.len(), word.starts_with("auth"))
+            let Some((start, end)) = value_after(text, at + word.len(), word.starts_with("auth_") || word.starts_with("auth-"))
             else {
                 continue;
             };
+            if text.get(start..end).is_some_and(|value| value.starts_with('[')) {
+                found |= mask_strings(bytes.get_mut(start..end).unwrap_or_default());
+                continue;
+            }
             let secret = bytes.get_mut(start..end).unwrap_or_default();
             for byte in secret.iter_mut().filter(|b| !matches!(b, b'\n' | b'\r')) {
                 *byte = b'*';
@@ -69,11 +75,31 @@ fn value_after(text: &str, at: usize, bare: bool) -> Option<(usize, usize)> {
             return Some((start, start + closing(inside, quote)));
         }
     }
-    if value.starts_with(['{', '[']) {
+    if value.starts_with('[') {
+        return value.find(']').map(|length| (start, start + length));
+    }
+    if value.starts_with('{') {
         return None;
     }
     let length = value.find(|c: char| c.is_whitespace() || ",}#".contains(c));
     Some((start, start + length.unwrap_or(value.len())))
+}
+
+/// Whatever stands in quotes in a list, as stars.
+fn mask_strings(list: &mut [u8]) -> bool {
+    let (mut open, mut found) = (None, false);
+    for byte in list {
+        match open {
+            None if matches!(*byte, b'"' | b'\'') => open = Some(*byte),
+            Some(quote) if *byte == quote => open = None,
+            Some(_) if !matches!(*byte, b'\n' | b'\r') => {
+                *byte = b'*';
+                found = true;
+            }
+            None | Some(_) => {}
+        }
+    }
+    found
 }
 
 /// The bytes before the closing quote, or all.
@@ -107,6 +133,9 @@ mod tests {
             ("  auth_pass 1111", "  auth_pass ****"),
             ("auth_pass = \"é\"", "auth_pass = \"**\""),
             ("password = ", "password = "),
+            ("auth = \"1111\"", "auth = \"****\""),
+            ("keys = \"1111\"", "keys = \"****\""),
+            ("keys = [\"11\",\n '22']\nx = \"y\"", "keys = [\"**\",\n '**']\nx = \"y\""),
         ] {
             assert_eq!(masked(text), expected);
         }

@@ -102,13 +102,7 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
             && lateness.spoils(started, finished, target.probe.timeout());
         if spoiled && let Some(First(first)) = excuses.accept(finished) {
             if first {
-                let (proxy, server) = (&target.proxy_name, &target.server_name);
-                tracing::warn!(
-                    proxy,
-                    server,
-                    reason = "this process got no processor time",
-                    "check timed out, not counted"
-                );
+                say_excused(&target);
             }
             target.machine.skip(finished);
             begin = spread.begin(target.machine.deadline(), finished);
@@ -158,6 +152,16 @@ async fn probe_once(probe: &Probe, started: Instant) -> (Report, Lateness) {
             () = tokio::time::sleep_until(lateness.due().into()) => lateness.beat(clock::now()),
         }
     }
+}
+
+fn say_excused(target: &Target) {
+    let (proxy, server) = (&target.proxy_name, &target.server_name);
+    tracing::warn!(
+        proxy,
+        server,
+        reason = "this process got no processor time",
+        "check timed out, not counted"
+    );
 }
 
 fn say_unauthorized(target: &Target) {

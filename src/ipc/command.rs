@@ -27,6 +27,8 @@ pub enum Command {
     Upgrade,
     /// Log more or less than the configuration says, for a while.
     Log(SetLog),
+    /// Write down what the state machines were told of late.
+    Record,
 }
 
 /// [`Command::Log`].
@@ -128,6 +130,8 @@ pub enum Outcome {
     Log(LogState),
     /// An upgrade was begun; the status says by this number how it goes.
     Upgrading(u64),
+    /// A recording was written to this file.
+    Recorded(String),
 }
 
 /// What became of one virtual IP.

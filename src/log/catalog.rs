@@ -81,6 +81,10 @@ fn told(message: &Message, why: Option<String>) -> String {
 }
 
 /// All of them.
+#[expect(
+    clippy::unreadable_literal,
+    reason = "written as journalctl prints them: whoever searches for one finds it here"
+)]
 pub(crate) const ENTRIES: &[Entry] = &[
     Entry::new("state changed", 0x09c2aac8ad3f45fa8750c9f82fabf522, None),
     Entry::new(

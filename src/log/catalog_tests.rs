@@ -67,12 +67,11 @@ fn calls<'a>(source: &'a str, text: &str) -> Vec<&'a str> {
     let literal = format!("\"{text}\"");
     let found = source.match_indices(&literal);
     let calls = found.filter_map(|(at, _)| {
-        let before = &source[..at];
-        let begin = before.rfind("tracing::")?;
-        let call = &source[begin..at];
+        let before = source.get(..at)?;
+        let (_, call) = before.rsplit_once("tracing::")?;
         let is_one = !call.contains(';') && call.len() < 600;
         let levels = ["error!", "warn!", "info!"];
-        let logs = levels.iter().any(|level| call[9..].starts_with(level));
+        let logs = levels.iter().any(|level| call.starts_with(level));
         (is_one && logs).then_some(call)
     });
     calls.collect()

@@ -1,19 +1,17 @@
-//! Metric families and their text form. The one place that names the `prometheus` crate: values
-//! are read when somebody asks, so there is no registry to keep up to date.
+//! Metric families and their text form, Prometheus' text format 0.0.4. Values are read when somebody
+//! asks, so there is no registry to keep up to date; samples are written down at once, so that a page
+//! of hundreds of servers holds up nothing else of its thread for long. Pure.
 
 use std::collections::HashMap;
-
-use prometheus::TextEncoder;
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
 use self::spans::Spans;
 
 pub mod spans;
 
 /// The HTTP content type of [`Families::encode`].
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
 /// What kind of value a family holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +22,16 @@ pub enum Kind {
     Gauge,
     /// Spans of time in the buckets of [`spans`].
     Histogram,
+}
+
+impl Kind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
 }
 
 /// A family as documented: the name ends in a unit or `_total`, the labels come in this order.
@@ -42,9 +50,12 @@ pub struct Family {
 /// Families being filled.
 #[derive(Debug, Default)]
 pub struct Families {
-    families: Vec<MetricFamily>,
+    /// What is written of each one: its head and its samples.
+    texts: Vec<String>,
     /// Where each one stands, by its name.
     places: HashMap<&'static str, usize>,
+    /// The labels of the sample at hand; kept for its room.
+    labels: String,
 }
 
 impl Families {
@@ -56,84 +67,121 @@ impl Families {
 
     /// Adds a sample; `labels` are the values of `family.labels`, in order.
     pub fn add(&mut self, family: &Family, labels: &[&str], value: f64) {
-        let mut metric = labelled(family, labels);
-        match family.kind {
-            Kind::Counter => {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            }
-            Kind::Gauge | Kind::Histogram => {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
+        self.take_labels(family, labels);
+        let (text, labels) = self.text(family);
+        match whole(value) {
+            Some(value) => line(text, (family.name, ""), (labels, ""), value),
+            None => line(text, (family.name, ""), (labels, ""), value),
         }
-        self.push(family, metric);
     }
 
     /// Adds a histogram to a family of that kind.
     pub fn add_spans(&mut self, family: &Family, labels: &[&str], spans: &Spans) {
-        let mut histogram = Histogram::default();
+        self.take_labels(family, labels);
+        let (text, labels) = self.text(family);
+        let comma = if labels.is_empty() { "" } else { "," };
         let mut below = 0;
-        let buckets = spans::bounds().zip(spans.counts).map(|(bound, count)| {
+        for (bound, count) in spans::bounds().zip(spans.counts) {
             below += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(below);
-            bucket
-        });
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(spans.total());
-        let sum = std::time::Duration::from_micros(spans.micros);
-        histogram.set_sample_sum(sum.as_secs_f64());
-        let mut metric = labelled(family, labels);
-        metric.set_histogram(histogram);
-        self.push(family, metric);
+            let le = format!("{comma}le=\"{bound}\"");
+            line(text, (family.name, "_bucket"), (labels, &le), below);
+        }
+        let total = spans.total();
+        let le = format!("{comma}le=\"+Inf\"");
+        line(text, (family.name, "_bucket"), (labels, &le), total);
+        let sum = Duration::from_micros(spans.micros).as_secs_f64();
+        line(text, (family.name, "_sum"), (labels, ""), sum);
+        line(text, (family.name, "_count"), (labels, ""), total);
     }
 
-    fn push(&mut self, family: &Family, metric: Metric) {
-        let families = &mut self.families;
-        let place = *self.places.entry(family.name).or_insert_with(|| {
-            families.push(described(family));
-            families.len() - 1
-        });
-        if let Some(present) = families.get_mut(place) {
-            present.mut_metric().push(metric);
+    /// Writes the labels down, without their braces.
+    fn take_labels(&mut self, family: &Family, labels: &[&str]) {
+        let text = &mut self.labels;
+        text.clear();
+        for (name, value) in family.labels.iter().zip(labels) {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(name);
+            text.push_str("=\"");
+            escape(text, value, true);
+            text.push('"');
         }
     }
 
-    /// Prometheus' text format 0.0.4.
+    /// What is written of a family, and the labels at hand.
+    fn text(&mut self, family: &Family) -> (&mut String, &str) {
+        let place = *self.places.entry(family.name).or_insert(self.texts.len());
+        if place == self.texts.len() {
+            self.texts.push(described(family));
+        }
+        (&mut self.texts[place], &self.labels)
+    }
+
+    /// The page.
     #[must_use]
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        match TextEncoder::new().encode_utf8(&self.families, &mut text) {
-            Ok(()) => text,
-            Err(error) => format!("# {error}\n"),
-        }
+        self.texts.concat()
     }
 }
 
-fn labelled(family: &Family, labels: &[&str]) -> Metric {
-    let pairs = family.labels.iter().zip(labels).map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    Metric::from_label(pairs.collect())
+/// The value as the number of things that it nearly always is: those are written faster.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be whole and within range"
+)]
+fn whole(value: f64) -> Option<u64> {
+    const EXACT: f64 = 9e15;
+    ((0.0..EXACT).contains(&value) && value.fract() == 0.0).then_some(value as u64)
 }
 
-fn described(family: &Family) -> MetricFamily {
-    let mut fresh = MetricFamily::default();
-    fresh.set_name(family.name.to_owned());
-    fresh.set_help(family.help.to_owned());
-    fresh.set_field_type(match family.kind {
-        Kind::Counter => MetricType::COUNTER,
-        Kind::Gauge => MetricType::GAUGE,
-        Kind::Histogram => MetricType::HISTOGRAM,
-    });
-    fresh
+/// Writes one sample.
+fn line(
+    text: &mut String,
+    (name, suffix): (&str, &str),
+    (labels, more): (&str, &str),
+    value: impl Display,
+) {
+    text.push_str(name);
+    text.push_str(suffix);
+    if !(labels.is_empty() && more.is_empty()) {
+        for part in ["{", labels, more, "}"] {
+            text.push_str(part);
+        }
+    }
+    let written = writeln!(text, " {value}");
+    debug_assert!(written.is_ok(), "a string takes everything");
+}
+
+fn described(family: &Family) -> String {
+    let mut text = format!("# HELP {} ", family.name);
+    escape(&mut text, family.help, false);
+    for part in ["\n# TYPE ", family.name, " ", family.kind.word(), "\n"] {
+        text.push_str(part);
+    }
+    text
+}
+
+/// A backslash and the end of a line mean themselves; within quotes a quote does, too.
+fn escape(text: &mut String, value: &str, quoted: bool) {
+    let special = |c: char| matches!(c, '\\' | '\n') || quoted && c == '"';
+    let plain = |byte: u8| !special(char::from(byte));
+    if value.bytes().all(plain) {
+        text.push_str(value);
+        return;
+    }
+    for c in value.chars() {
+        match c {
+            '\n' => text.push_str("\\n"),
+            c => {
+                if special(c) {
+                    text.push('\\');
+                }
+                text.push(c);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -179,7 +227,7 @@ mod tests {
         };
         let mut spans = Spans::default();
         for micros in [100, 200, 60_000_000] {
-            spans.add(std::time::Duration::from_micros(micros));
+            spans.add(Duration::from_micros(micros));
         }
         let mut families = Families::new();
         families.add_spans(&TIME, &["s1"], &spans);
@@ -199,5 +247,22 @@ mod tests {
             );
         }
         assert_eq!(text.lines().count(), 2 + 19 + 2);
+    }
+
+    #[test]
+    fn what_would_end_a_line_or_a_label_is_escaped() {
+        const ODD: Family = Family {
+            name: "lbd_odd",
+            kind: Kind::Gauge,
+            labels: &["a", "b"],
+            help: "A \\ and a \"quote\".\nMore.",
+        };
+        let mut families = Families::new();
+        families.add(&ODD, &["x\\y", "1\n2"], f64::NAN);
+        assert_eq!(
+            families.encode(),
+            "# HELP lbd_odd A \\\\ and a \"quote\".\\nMore.\n# TYPE lbd_odd gauge\n\
+             lbd_odd{a=\"x\\\\y\",b=\"1\\n2\"} NaN\n"
+        );
     }
 }

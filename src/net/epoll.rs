@@ -25,6 +25,8 @@ impl Interest {
     pub const URGENT: Self = Self(EpollFlags::EPOLLPRI);
     /// Tell each change once instead of the state at each wait.
     pub const EDGE: Self = Self(EpollFlags::EPOLLET);
+    /// Each time that something to read arrives, once.
+    pub const READ_EDGE: Self = Self(EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET));
     /// Of several instances that watch the descriptor so, the kernel tells the first one that
     /// somebody waits on (Linux 4.5). Only for [`Epoll::add`]: it can't be modified afterwards.
     pub const EXCLUSIVE: Self = Self(EpollFlags::EPOLLEXCLUSIVE);

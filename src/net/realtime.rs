@@ -14,9 +14,9 @@ const PRIORITY: i32 = 10;
 /// # Errors
 /// `PermissionDenied` without CAP_SYS_NICE or RLIMIT_RTPRIO.
 pub fn schedule() -> io::Result<()> {
-    let param = libc::sched_param {
-        sched_priority: PRIORITY,
-    };
+    // SAFETY: all of its fields are numbers (musl has more of them), for which zero is valid.
+    let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
+    param.sched_priority = PRIORITY;
     let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
     // SAFETY: `param` is a live sched_param; pid 0 is the calling thread; the call keeps no pointer.
     let result = unsafe { libc::sched_setscheduler(0, policy, &raw const param) };

@@ -68,6 +68,15 @@ impl AsFd for Signals {
     }
 }
 
+/// Sends this process SIGHUP. While [`Signals`] has it blocked it waits, also for the program that
+/// this process runs next.
+///
+/// # Errors
+/// The kernel's.
+pub fn hang_up_self() -> io::Result<()> {
+    Ok(nix::sys::signal::kill(nix::unistd::Pid::this(), Signal::SIGHUP)?)
+}
+
 /// Lets every signal through again: a started program inherits what its parent had blocked.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use super::census::Census;
 use super::dispatch::Notice;
 use super::lookup::Lookup;
 use super::reshape::Shape;
+use crate::net::epoll::Interest;
 use crate::net::eventfd::Bell;
 
 /// What a worker can be told.
@@ -59,17 +61,24 @@ pub enum Message {
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Mailbox {
+    /// Whether there are messages, written under their lock: a glance at it spares each round that.
+    waiting: AtomicBool,
     messages: Mutex<Vec<Message>>,
     bell: Bell,
 }
 
 impl Mailbox {
+    /// How its worker watches it. Each ring of the bell ends one wait: one that comes after its
+    /// message was taken ends one more, and not every wait until the next message.
+    pub const INTEREST: Interest = Interest::READ_EDGE;
+
     /// An empty mailbox.
     ///
     /// # Errors
     /// The kernel's, when there is no descriptor for the bell.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
+            waiting: AtomicBool::new(false),
             messages: Mutex::new(Vec::new()),
             bell: Bell::new()?,
         })
@@ -80,6 +89,7 @@ impl Mailbox {
         let first = {
             let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
             messages.push(message);
+            self.waiting.store(true, Ordering::Release);
             messages.len() == 1
         };
         if first && let Err(error) = self.bell.ring() {
@@ -87,21 +97,74 @@ impl Mailbox {
         }
     }
 
+    /// Whether there is something to take. Whoever looks too early for a message is woken by its
+    /// bell.
+    #[must_use]
+    pub fn has_some(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// Takes all messages.
     pub fn take(&self, into: &mut Vec<Message>) {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        if messages.is_empty() {
-            return;
-        }
+        self.waiting.store(false, Ordering::Relaxed);
         into.append(&mut messages);
-        if let Err(error) = self.bell.silence() {
-            tracing::error!(%error, "worker's bell can't be silenced");
-        }
     }
 }
 
 impl AsFd for Mailbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::epoll::{Epoll, Events};
+
+    fn rings(epoll: &Epoll) -> usize {
+        let mut events = Events::with_capacity(4);
+        epoll.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        events.len()
+    }
+
+    fn watched() -> (Mailbox, Epoll) {
+        let (mailbox, epoll) = (Mailbox::new().unwrap(), Epoll::new().unwrap());
+        epoll.add(&mailbox, 0, Mailbox::INTEREST).unwrap();
+        (mailbox, epoll)
+    }
+
+    #[test]
+    fn messages_are_told_of_once_and_taken_in_their_order() {
+        let (mailbox, epoll) = watched();
+        assert!(!mailbox.has_some());
+        assert_eq!(rings(&epoll), 0);
+        mailbox.post(Message::EndProxy(1));
+        mailbox.post(Message::EndProxy(2));
+        assert!(mailbox.has_some());
+        assert_eq!(rings(&epoll), 1);
+        let mut taken = Vec::new();
+        mailbox.take(&mut taken);
+        assert!(matches!(
+            taken[..],
+            [Message::EndProxy(1), Message::EndProxy(2)]
+        ));
+        assert!(!mailbox.has_some());
+        mailbox.post(Message::Room);
+        assert!(mailbox.has_some());
+        assert_eq!(rings(&epoll), 1);
+    }
+
+    #[test]
+    fn a_bell_that_rings_after_its_message_was_taken_ends_one_wait_alone() {
+        let (mailbox, epoll) = watched();
+        mailbox.post(Message::Room);
+        assert_eq!(rings(&epoll), 1);
+        mailbox.take(&mut Vec::new());
+        mailbox.bell.ring().unwrap();
+        assert_eq!((rings(&epoll), rings(&epoll)), (1, 0));
     }
 }

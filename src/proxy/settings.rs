@@ -118,7 +118,9 @@ pub(super) fn key(conn: &Conn, settings: &Settings) -> Key {
 
 /// Whole microseconds.
 pub(super) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+    // `as_micros` counts in 128 bits, and each round asks.
+    let whole = duration.as_secs().saturating_mul(1_000_000);
+    whole.saturating_add(duration.subsec_micros().into())
 }
 
 /// When the connection's patience ends, what that counts as, and whom it waited for.
@@ -179,37 +181,29 @@ pub(super) fn ack_is_due(conn: &Conn, settings: &Settings, now: u64) -> bool {
 }
 
 fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
-    let idle = (
+    let mut first = (
         conn.active.saturating_add(settings.idle_timeout),
         Some(ProxyCount::IdleTimeout),
         Cause::ClientTimeout,
     );
-    let first_byte = settings
-        .first_byte_timeout
-        .filter(|_| conn.silent())
-        .map(|limit| {
-            (
-                conn.begun().saturating_add(limit),
-                Some(ProxyCount::FirstByteTimeout),
-                Cause::ClientTimeout,
-            )
-        });
-    let half_close = conn.half_closed().then(|| {
-        (
-            conn.active.saturating_add(settings.half_close_timeout),
-            Some(ProxyCount::HalfCloseTimeout),
-            if conn.up.ended() {
+    if let Some(limit) = settings.first_byte_timeout
+        && conn.silent()
+    {
+        let by = conn.begun().saturating_add(limit);
+        if by < first.0 {
+            first = (by, Some(ProxyCount::FirstByteTimeout), Cause::ClientTimeout);
+        }
+    }
+    if conn.half_closed() {
+        let by = conn.active.saturating_add(settings.half_close_timeout);
+        if by < first.0 {
+            let cause = if conn.up.ended() {
                 Cause::ServerTimeout
             } else {
                 Cause::ClientTimeout
-            },
-        )
-    });
-    [first_byte, half_close]
-        .into_iter()
-        .flatten()
-        .fold(
-            idle,
-            |first, other| if other.0 < first.0 { other } else { first },
-        )
+            };
+            first = (by, Some(ProxyCount::HalfCloseTimeout), cause);
+        }
+    }
+    first
 }

@@ -19,7 +19,7 @@ use super::ending::Leave;
 use super::engine::{AccessSink, Shared};
 use super::farm::Farm;
 use super::line::Listener;
-use super::mailbox::Message;
+use super::mailbox::{Mailbox, Message};
 use super::origin::Refused;
 use super::queue::Ticket;
 use super::relay::Kit;
@@ -29,7 +29,7 @@ use super::sockets::Sockets;
 use super::termination::{Cause, Termination};
 use super::timer::{Due, Entry, Wheel};
 pub(super) use super::token::Token;
-use crate::net::epoll::{Epoll, Event, Events, Interest};
+use crate::net::epoll::{Epoll, Event, Events};
 use crate::net::{clock, tcp};
 
 /// A worker comes round at least this often, microseconds.
@@ -90,7 +90,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         if let Some(mailbox) = shared.mailboxes.get(number) {
-            epoll.add(mailbox, Token::Bell.pack(), Interest::READ)?;
+            epoll.add(mailbox, Token::Bell.pack(), Mailbox::INTEREST)?;
         }
         let settings = |farm: &Arc<Farm>| {
             let counters = farm.counters(number)?;
@@ -293,10 +293,12 @@ impl Worker {
     }
 
     fn read_mail(&mut self) {
+        let mailbox = self.shared.mailboxes.get(usize::from(self.number));
+        let Some(mailbox) = mailbox.filter(|mailbox| mailbox.has_some()) else {
+            return;
+        };
         let mut messages = std::mem::take(&mut self.messages);
-        if let Some(mailbox) = self.shared.mailboxes.get(usize::from(self.number)) {
-            mailbox.take(&mut messages);
-        }
+        mailbox.take(&mut messages);
         for message in messages.drain(..) {
             match message {
                 Message::Notice { proxy, notice } => self.on_notice(proxy, notice),

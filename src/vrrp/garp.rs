@@ -4,14 +4,19 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::model::Garp;
 
 /// The announcements still to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
     /// Frames of the present burst that are left, and when the next one goes out.
+    #[serde(with = "crate::recorder::time::pair")]
     burst: Option<(u8, Instant)>,
+    #[serde(with = "crate::recorder::time::maybe")]
     second: Option<Instant>,
+    #[serde(with = "crate::recorder::time::maybe")]
     refresh: Option<Instant>,
 }
 

@@ -17,6 +17,7 @@ pub mod hmac;
 pub mod jitter;
 pub mod packet;
 pub mod priority;
+pub mod recorded;
 pub mod rejects;
 pub mod stamp;
 pub mod task;

@@ -6,5 +6,6 @@
 mod alone;
 mod node;
 mod pair;
+mod recorder;
 mod reload;
 mod upgrade;

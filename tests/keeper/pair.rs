@@ -58,7 +58,7 @@ impl Lab {
         full
     }
 
-    fn ip(&self, line: &str) {
+    pub(super) fn ip(&self, line: &str) {
         let done = Command::new("ip").args(line.split(' ')).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{}: ip {line}: {said}", self.prefix);

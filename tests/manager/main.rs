@@ -19,6 +19,7 @@ mod lab;
 mod faults;
 mod manners;
 mod measured;
+mod sandbox;
 mod service;
 mod unit;
 mod upgrades;
@@ -28,6 +29,9 @@ use std::process::ExitCode;
 use lab::cases::Case;
 
 fn main() -> ExitCode {
+    if let Some(code) = sandbox::wrapped() {
+        return code;
+    }
     let cases: Vec<Case> = [
         manners::CASES,
         faults::CASES,

@@ -1,5 +1,6 @@
 //! What the service and its manager say to each other.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lbd::net::clock;
@@ -21,6 +22,11 @@ pub const CASES: &[Case] = &[
         "the_manager_hears_ready_signs_of_life_and_stopping",
         &[],
         conversation,
+    ),
+    (
+        "the_units_sandbox_is_in_force_and_doctor_finds_nothing_wrong_with_it",
+        &["systemd-analyze"],
+        sandboxed,
     ),
     ("a_refused_configuration_is_not_tried_again", &[], refused),
     ("sighup_leaves_everything_running", &[], sighup),
@@ -63,6 +69,56 @@ fn conversation() {
     assert_eq!(lb.service.starts_since(began), 1);
     assert!(lb.pair.processes(LB2, Role::All).is_empty());
     assert!(!lb.pair.holds(LB2));
+}
+
+/// All other cases run under it, too: that it hinders nothing is theirs to show.
+fn sandboxed() {
+    let lb = Managed::start();
+    let keeper = lb.service.main_pid().expect("it runs");
+    let of_keeper = |file: &str| std::fs::read_to_string(format!("/proc/{keeper}/{file}")).unwrap();
+    let status = of_keeper("status");
+    for line in [
+        "Uid:\t65534\t65534\t65534\t65534",
+        "CapEff:\t0000000000003000",
+        "CapBnd:\t0000000000003000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        assert!(
+            status.lines().any(|other| other == line),
+            "{line}: {status}"
+        );
+    }
+    // Where each is mounted last, and how.
+    let mounts = of_keeper("mounts");
+    let options = |point: &str| {
+        let fields = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>());
+        let last = fields.filter(|fields| fields[1] == point).last();
+        last.unwrap_or_else(|| panic!("no {point}: {mounts}"))[3].to_owned()
+    };
+    for point in ["/", "/run", "/dev", "/root"] {
+        assert!(options(point).starts_with("ro"), "{point}: {mounts}");
+    }
+    for point in ["/run/lbd", "/run/var-lib/lbd", "/tmp"] {
+        assert!(options(point).starts_with("rw"), "{point}: {mounts}");
+    }
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_lbd"));
+    doctor.args(["doctor", "/run/lb.toml", "--for", "2200ms"]);
+    let doctor = doctor.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let doctor = lb.pair.lab.nodes[LB2].host.spawn(doctor).unwrap();
+    let said = doctor.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert_eq!(said.status.code(), Some(0), "{text}");
+    let sandbox: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("seccomp on"))
+        .collect();
+    assert_eq!(sandbox.len(), 2, "{text}");
+    let log = lb.pair.report();
+    assert!(!log.contains("Operation not permitted"), "{log}");
+    assert!(!log.contains("Function not implemented"), "{log}");
 }
 
 fn refused() {

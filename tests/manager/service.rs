@@ -27,6 +27,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 
+use super::sandbox;
 use super::unit::Unit;
 
 /// Where the manager listens, in the host's own /run.
@@ -245,6 +246,8 @@ fn prepare(unit: &Unit, config: &str) -> Connection {
     let (none, room) = (MsFlags::empty(), Some("mode=755,size=512m"));
     mount(Some("tmpfs"), "/run/bin", Some("tmpfs"), none, room).expect("root may mount");
     install(&super::lab::lbd());
+    let own = std::env::current_exe().expect("it has a path");
+    fs::copy(own, sandbox::WRAPPER).expect("it can be written");
     let socket = UnixDatagram::bind(NOTIFY).expect("/run can be written");
     fs::set_permissions(NOTIFY, fs::Permissions::from_mode(0o666)).expect("it is ours");
     setsockopt(&socket, sockopt::PassCred, &true).expect("the kernel names senders");
@@ -350,6 +353,8 @@ impl Manager {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);
+        let (name, calls) = sandbox::allowed(unit);
+        command.env(name, calls);
         let kept = self.pass_kept(&mut command);
         let child = self.host.spawn(&mut command).expect("the service starts");
         drop(kept);
@@ -506,7 +511,7 @@ fn script(unit: &Unit) -> String {
         ("lbd", "lbd")
     );
     format!(
-        "mount -t proc -o hidepid={hide},subset={subset} proc /proc\n\
+        "{mounts}mount -t proc -o hidepid={hide},subset={subset} proc /proc\n\
          umask {umask}\n\
          ulimit -n {files} 2>/dev/null || ulimit -n $(ulimit -Hn)\n\
          export WATCHDOG_PID=$$\n\
@@ -516,7 +521,9 @@ fn script(unit: &Unit) -> String {
          eval \"exec $((3 + LISTEN_FDS))<&$fd $fd<&-\"; LISTEN_FDS=$((LISTEN_FDS + 1)); done; fi\n\
          unset KEPT KEPT_NAMES\n\
          exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --no-new-privs \
-         --bounding-set={bounding} --inh-caps={ambient} --ambient-caps={ambient} \"$@\"",
+         --bounding-set={bounding} --inh-caps={ambient} --ambient-caps={ambient} {wrapper} \"$@\"",
+        mounts = sandbox::mounts(unit, &[runtime_directory(unit), state_directory(unit)]),
+        wrapper = sandbox::WRAPPER,
         umask = unit.required("UMask"),
         files = unit.required("LimitNOFILE"),
     )

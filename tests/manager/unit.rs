@@ -33,11 +33,24 @@ pub const OBEYED: &[&str] = &[
     "LimitNOFILE",
     "ProtectProc",
     "ProcSubset",
+    "ProtectSystem",
+    "ProtectHome",
+    "ProtectKernelTunables",
+    "ProtectControlGroups",
+    "PrivateTmp",
+    "PrivateDevices",
+    "PrivateMounts",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "MemoryDenyWriteExecute",
+    "SystemCallFilter",
+    "SystemCallErrorNumber",
 ];
 
 /// What is not, and why.
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("Description", "text"),
+    ("ExecReload", "`lbd reload` is a program of its own"),
     ("Documentation", "text"),
     ("After", "order of services"),
     ("Wants", "order of services"),
@@ -45,28 +58,16 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
     ("LimitRTPRIO", "containers may not raise it"),
     ("LimitMEMLOCK", "containers may not raise it"),
     ("OOMScoreAdjust", "containers may not lower it"),
-    ("ProtectSystem", "a file system of systemd's making"),
-    ("ProtectHome", "a file system of systemd's making"),
-    ("ProtectKernelTunables", "a file system of systemd's making"),
     ("ProtectKernelModules", "a file system of systemd's making"),
     ("ProtectKernelLogs", "a file system of systemd's making"),
-    ("ProtectControlGroups", "a file system of systemd's making"),
     ("ProtectClock", "a filter of systemd's making"),
     ("ProtectHostname", "a namespace of systemd's making"),
-    ("PrivateTmp", "a file system of systemd's making"),
-    ("PrivateDevices", "a file system of systemd's making"),
     ("PrivateIPC", "a namespace of systemd's making"),
-    ("PrivateMounts", "the laboratory's hosts have their own"),
     ("RemoveIPC", "lbd has no such objects"),
-    ("RestrictAddressFamilies", "a filter of systemd's making"),
-    ("RestrictNamespaces", "a filter of systemd's making"),
     ("RestrictSUIDSGID", "a filter of systemd's making"),
     ("LockPersonality", "a filter of systemd's making"),
-    ("MemoryDenyWriteExecute", "a filter of systemd's making"),
     ("KeyringMode", "a keyring of systemd's making"),
     ("SystemCallArchitectures", "a filter of systemd's making"),
-    ("SystemCallFilter", "a filter of systemd's making"),
-    ("SystemCallErrorNumber", "a filter of systemd's making"),
 ];
 
 /// A parsed unit file.
@@ -103,6 +104,11 @@ impl Unit {
     /// The last value of a key.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.keys.get(key)?.last().map(String::as_str)
+    }
+
+    /// All values of a key, in their order.
+    pub fn all(&self, key: &str) -> &[String] {
+        self.keys.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// A key that the unit must have.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lbd::cli::demo::client::{Client, Habits};
 use lbd::net::clock;
+use nix::sys::signal::{Signal, kill};
 
 use super::faults::{Managed, wait};
 
@@ -35,6 +36,11 @@ pub const CASES: &[Case] = &[
         &[],
         restarted_alone,
     ),
+    (
+        "a_signal_to_reload_while_an_upgrade_is_under_way_is_obeyed_after_it",
+        &[],
+        hung_up_meanwhile,
+    ),
 ];
 
 /// `lbd upgrade` on lb2.
@@ -51,6 +57,23 @@ pub fn upgrade(lb: &Managed) -> String {
 
 pub fn lost(lb: &Managed, at: Instant) -> usize {
     lb.pair.client().tally(|tally| tally.lost_since(at))
+}
+
+fn hung_up_meanwhile() {
+    let lb = Managed::start();
+    let keeper = lb.service.main_pid().expect("it runs");
+    lb.service.install(&lab::lbd());
+    kill(keeper, Signal::SIGUSR2).expect("it runs");
+    wait("the upgrade to begin", 5_000, || {
+        lb.log().contains("upgrade begun")
+    });
+    kill(keeper, Signal::SIGHUP).expect("it runs");
+    wait("the reload", 10_000, || {
+        lb.log().contains("configuration reloaded")
+    });
+    let log = lb.log();
+    assert!(log.contains("keeper replaced from"), "{log}");
+    assert_eq!(lb.service.main_pid(), Some(keeper));
 }
 
 fn upgraded() {
@@ -121,9 +144,9 @@ fn restarted() {
 
 fn restarted_alone() {
     let text = lab::config(SEED);
-    let vip = text.find("[vip.").expect("a VIP");
-    let proxy = text.find("[proxy.").expect("a proxy");
-    let config = format!("{}{}", &text[..vip], &text[proxy..]);
+    let (before, rest) = text.split_once("[vip.").expect("a VIP");
+    let (_, proxy) = rest.split_once("[proxy.").expect("a proxy");
+    let config = format!("{before}[proxy.{proxy}");
     let pair = Pair::new();
     let began = clock::now();
     let node = &pair.lab.nodes[LB2];

@@ -287,6 +287,7 @@ pub fn config(proxy: Proxy) -> Config {
         },
         peer: None,
         state_dir: None,
+        user: None,
         vips: Vec::new(),
         routes: Vec::new(),
         proxies: vec![proxy],

@@ -201,6 +201,10 @@ fn at_the_process_limit_newcomers_wait_in_the_kernel_and_nothing_spins() {
         wait_until("the limit is noticed", || {
             lab.stats().totals.limit_reached > 0
         });
+        wait_until("all workers run", || {
+            let ticks = lab.engine.ticks(clock::now());
+            ticks.iter().all(|worker| worker.tid > 0)
+        });
         let before = cpu_of_workers(&lab);
         let mut answer = [0; 2];
         outside

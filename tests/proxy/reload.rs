@@ -489,7 +489,8 @@ fn twenty_reloads_under_load_cost_no_connection_and_no_stream() {
     for round in 0..20 {
         let target = asked.load(Ordering::SeqCst) + 15;
         wait_until("traffic", || {
-            asked.load(Ordering::SeqCst) >= target || clients.iter().any(|c| c.is_finished())
+            asked.load(Ordering::SeqCst) >= target
+                || clients.iter().any(thread::JoinHandle::is_finished)
         });
         reload(&lab, |p| {
             let mut all = servers();

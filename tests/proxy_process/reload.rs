@@ -367,7 +367,7 @@ fn twenty_reloads_under_load_refuse_and_reset_nobody() {
     for round in 1..=20 {
         let target = asked.load(Ordering::SeqCst) + 15;
         wait_for("traffic", || {
-            assert!(!clients.iter().any(|client| client.is_finished()));
+            assert!(!clients.iter().any(std::thread::JoinHandle::is_finished));
             (asked.load(Ordering::SeqCst) >= target).then_some(())
         });
         keeper.reload(round, &text(usize::try_from(round).unwrap()), Vec::new());

@@ -84,7 +84,8 @@ impl Browser {
     /// A command, and what came of it.
     pub fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.number += 1;
-        let mut command = json!({ "id": self.number, "method": method, "params": parameters });
+        let mut command = json!({ "id": self.number, "method": method });
+        command["params"] = parameters;
         if let Some(session) = &self.session {
             command["sessionId"] = json!(session);
         }

@@ -1,10 +1,14 @@
 //! What a worker does in user space for a whole connection and for a request: slab, sockets,
-//! timers, counters and all. One client and one server on 127.0.0.1, one thing at a time, so that
-//! nearly every run has the same rounds. The system calls themselves are counted by tests/syscalls.
+//! timers, counters and all. One client and one server on 127.0.0.1, one thing at a time: for a
+//! connection each next one when the worker waits, so that every run has the same rounds, on a busy
+//! machine too. What is left is the worker's tick, 20 a second. The system calls are counted by
+//! tests/syscalls.
 
 use std::error::Error;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +22,18 @@ use super::{Case, Outcome, config};
 /// A worker's loop, wherever the optimiser has put the function itself.
 const WORKER: &str = "lbd::proxy::worker::Worker::run";
 
-/// A worker that has something to do is at it long before this is over.
-const REST: Duration = Duration::from_millis(1);
+/// How long to look away from a worker that is at work.
+const REST: Duration = Duration::from_micros(200);
+/// How often the worker's thread is looked for.
+const LOOKS_MAX: u32 = 5_000;
+/// The name of the one worker's thread.
+const THREAD: &str = "lbd-w0";
+/// The system calls in which it waits.
+const WAITS: &[libc::c_long] = &[
+    libc::SYS_epoll_pwait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+];
 
 pub(super) const CASES: [Case; 2] = [
     Case {
@@ -42,6 +56,8 @@ struct Lab {
     engine: Engine,
     listener: TcpListener,
     addr: SocketAddr,
+    /// In which system call the worker is.
+    place: PathBuf,
 }
 
 impl Lab {
@@ -67,6 +83,7 @@ impl Lab {
             engine,
             listener,
             addr,
+            place: worker()?.join("syscall"),
         })
     }
 
@@ -83,11 +100,15 @@ impl Lab {
 
     /// Lets the worker come to rest, so that each connection has the same rounds: what arrives in
     /// one wait or in two makes a tenth of the instructions.
-    fn settle(&self, connections: usize) {
-        while self.engine.connections() > connections {
+    fn settle(&self) -> Result<(), Box<dyn Error>> {
+        loop {
             std::thread::sleep(REST);
+            let place = fs::read_to_string(&self.place)?;
+            let call = place.split(' ').next().and_then(|call| call.parse().ok());
+            if call.is_some_and(|call| WAITS.contains(&call)) {
+                return Ok(());
+            }
         }
-        std::thread::sleep(REST);
     }
 
     fn stop(self) {
@@ -95,20 +116,38 @@ impl Lab {
     }
 }
 
+/// What the kernel tells about the worker's thread, which names itself when it begins.
+fn worker() -> Result<PathBuf, Box<dyn Error>> {
+    for _ in 0..LOOKS_MAX {
+        for thread in fs::read_dir("/proc/self/task")? {
+            let thread = thread?.path();
+            if fs::read_to_string(thread.join("comm"))?.trim_end() == THREAD {
+                return Ok(thread);
+            }
+        }
+        std::thread::sleep(REST);
+    }
+    Err("no worker".into())
+}
+
 fn connections(times: u32) -> Outcome {
     let lab = Lab::start()?;
     for _ in 0..times {
         let (mut client, mut server) = lab.connect()?;
         server.read_exact(&mut [0; 256])?;
-        lab.settle(1);
+        lab.settle()?;
         server.write_all(&[2; 512])?;
         client.read_exact(&mut [0; 512])?;
+        lab.settle()?;
         drop(client);
         if server.read(&mut [0])? != 0 {
             return Err("more than the request".into());
         }
+        lab.settle()?;
         drop(server);
-        lab.settle(0);
+        while lab.engine.connections() > 0 {
+            lab.settle()?;
+        }
     }
     lab.stop();
     Ok(())

@@ -135,6 +135,10 @@ fn of_keeper(outcome: &Outcome) -> Said {
             text: "the daemon answers another question".to_owned(),
             good: false,
         },
+        Outcome::Recorded(_) => Said {
+            text: "answered with a recording".to_owned(),
+            good: false,
+        },
         Outcome::Upgrading(_) => Said {
             text: "answered with an upgrade".to_owned(),
             good: false,

@@ -163,7 +163,7 @@ fn is_same(old: Option<&Value>, new: Option<&Value>) -> bool {
 
 /// A value as it is shown; a table by what is most telling of it.
 fn shown(path: &[String], value: &Value, table: Option<&Table>) -> String {
-    if is_secret(path) {
+    if is_secret(path) || (table.is_none() && path.last().is_some_and(|key| key == "auth")) {
         return HIDDEN.to_owned();
     }
     let telling = table.and_then(|table| SUMMARIES.iter().find_map(|key| table.get(*key)));
@@ -193,7 +193,7 @@ fn shown(path: &[String], value: &Value, table: Option<&Table>) -> String {
 
 /// Passwords and keys, wherever they stand.
 fn is_secret(path: &[String]) -> bool {
-    let secret = |word: &String| matches!(word.as_str(), "auth" | "key" | "keys" | "password");
+    let secret = |word: &String| matches!(word.as_str(), "key" | "keys" | "password");
     path.first().is_some_and(|first| first == "vip") && path.iter().skip(2).any(secret)
 }
 
@@ -274,9 +274,10 @@ fn note(path: &[String], kind: ChangeKind) -> Option<&'static str> {
             _,
         ) => Some(AGREE),
         (["vip", _, "nodes", _], _) => Some(AGREE),
-        (["admin", "socket"] | ["state-dir"] | ["limits", "workers" | "pin-workers"], _) => {
-            Some(PROCESS)
-        }
+        (
+            ["admin", "socket"] | ["state-dir"] | ["user"] | ["limits", "workers" | "pin-workers"],
+            _,
+        ) => Some(PROCESS),
         (["log", "target" | "format" | "facility"], _) => Some(LOG),
         (_, ChangeKind::Added | ChangeKind::Changed | ChangeKind::Removed) => None,
     }

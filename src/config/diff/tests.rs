@@ -87,6 +87,15 @@ fn a_secret_is_told_to_have_changed_and_not_shown() {
         lines(BASE, &new),
         ["~ vip.kube.auth.key (hidden) > (hidden)"]
     );
+    let old = "[vip.a]\nauth = { type = \"pass\", key = \"1111\" }\n";
+    let new_kind = "[vip.a]\nauth = { type = \"hmac\", keys = [{ id = 1, key = \"hex:11\" }] }\n";
+    let expected = [
+        "~ vip.a.auth.type pass > hmac",
+        "~ vip.a.auth.keys (default) > (hidden)",
+        "~ vip.a.auth.key (hidden) > (default)",
+    ];
+    assert_eq!(lines(old, new_kind), expected);
+    assert_eq!(lines(old, "[vip.a]\n"), ["~ vip.a.auth { type, key } > (default)"]);
     let note = diff(BASE, &new).remove(0).note;
     assert_eq!(
         note,

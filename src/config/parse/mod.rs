@@ -236,6 +236,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         .table("peer", sink)
         .and_then(|fields| peer(fields, sink));
     let state_dir = root.absolute_path("state-dir", sink);
+    let user = notify::run_as(&mut root, sink);
 
     let (mut tracked, scripts, track_files) = tracks(root.table("track", sink), sink);
 
@@ -277,6 +278,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             limits,
             peer,
             state_dir,
+            user,
             vips,
             routes,
             proxies,

@@ -66,6 +66,13 @@ pub(super) const ROOT: Section = Section {
             "The channel between nodes.",
         ),
         Key::new(
+            "user",
+            Kind::Form("user name, or `user:group`; `root` to stay root"),
+            Fallback::Words("`\"lbd\"` if there is such a user and no program is to run as another one, else root"),
+            "Whom the daemon goes on as when root starts it without a service manager that does this. It keeps the rights to move addresses, and no other.",
+        )
+        .called(&["uid"]),
+        Key::new(
             "state-dir",
             Kind::Form("absolute path"),
             Fallback::Words("`$STATE_DIRECTORY`, which systemd sets; else /var/lib/lbd, if it is there and the runtime directory is /run/lbd"),

@@ -56,7 +56,7 @@ pub(super) fn of_move(
         Behind::Both => [nodes(), tracks()],
         Behind::Itself => [None, None],
     };
-    joined(parts.into_iter().flatten().collect())
+    joined(&parts.into_iter().flatten().collect::<Vec<_>>())
 }
 
 /// What led to the verdict of a track: of `proxy:NAME` the servers of late.
@@ -84,7 +84,7 @@ pub(super) fn of_track(ring: &Ring, at_ms: u64, track: &str) -> Option<String> {
         }
     }
     parts.reverse();
-    joined(parts)
+    joined(&parts)
 }
 
 /// The last track of the router that changed, and what led to that.
@@ -94,7 +94,7 @@ fn of_tracks(ring: &Ring, at_ms: u64, vip: &str) -> Option<String> {
     let track = recent(ring, at_ms).find(is_own)?;
     let mut parts = vec![words(track)];
     parts.extend(track.cause.clone());
-    joined(parts)
+    joined(&parts)
 }
 
 /// The other node that was heard last, and how strong both are.
@@ -145,7 +145,7 @@ fn words(event: &Event) -> String {
     text
 }
 
-fn joined(parts: Vec<String>) -> Option<String> {
+fn joined(parts: &[String]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

@@ -171,6 +171,7 @@ impl Keeper {
                 let outcome = self.set_log(now, order);
                 self.answer(now, id, outcome);
             }
+            Command::Record => self.on_record_order(now, id),
             Command::Reload(order) => self.on_reload_order(now, id, order),
             Command::ReleaseHold(release) => {
                 tracing::info!(vips = ?release.vips, "end of a failover ordered");

@@ -194,6 +194,11 @@ impl Keeper {
             notes: self.proxies.notes.clone(),
             failed: None,
         };
+        if self.is_reload_owed()
+            && let Err(error) = crate::net::signal::hang_up_self()
+        {
+            tracing::error!(%error, "a reload asked for by signal is lost");
+        }
         run(Program::At(path), &words, &kept)
     }
 }

@@ -33,6 +33,7 @@ mod notify;
 mod peers;
 mod proxies;
 mod publish;
+mod recorder;
 mod reload;
 mod route;
 mod routers;
@@ -46,17 +47,20 @@ mod stop;
 mod succession;
 mod tracks;
 mod upgrade;
+mod user;
 mod watch;
 mod welcome;
 mod wish;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::local::LocalError;
 use crate::config::model::Config;
-use crate::daemon::supervise::{Input, Supervisor};
+use crate::daemon::supervise::Input;
+use crate::daemon::supervise::recorded::RecordedSupervisor;
 use crate::net::clock;
 use crate::net::epoll::{Epoll, Event, Events};
 use crate::net::notify::Notify;
@@ -122,6 +126,12 @@ pub enum KeeperError {
         /// Whether rights are what is missing.
         permission: bool,
     },
+    /// `user` names nobody.
+    #[error("there is no user {name}: make one, or set `user = \"root\"` to stay root")]
+    User {
+        /// As in the file.
+        name: String,
+    },
     /// The kernel refused something the loop needs.
     #[error("the keeper's {what} failed")]
     System {
@@ -147,6 +157,7 @@ impl KeeperError {
         let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         match self {
             Self::Local(errors) if !errors.iter().all(LocalError::may_pass) => 78,
+            Self::User { .. } => 78,
             Self::Router { permission, .. } if *permission => 77,
             Self::RuntimeDir { source, .. } if denied(source) => 77,
             Self::Listen(ListenError::Kernel { source, .. }) if denied(source) => 77,
@@ -177,13 +188,24 @@ pub fn run(mut args: KeeperArgs) -> Result<(), KeeperError> {
         }
     })?;
     drop(handover);
-    let outcome = keeper.serve();
+    let served = catch_unwind(AssertUnwindSafe(|| keeper.serve()));
+    let outcome = served.unwrap_or_else(|fault| {
+        keeper.record_panic();
+        resume_unwind(fault)
+    });
     keeper.close();
+    keeper.write_last_recording();
     outcome
 }
 
 fn begin(args: KeeperArgs, handover: Option<&Handover>) -> Result<Keeper, KeeperError> {
+    // Who takes over goes on as whom it was started as: that must be able to go back.
+    let became = handover.is_none().then(|| user::leave_root(&args));
+    let became = became.transpose()?;
     crate::log::init(&args.config.log, "keeper").map_err(KeeperError::Log)?;
+    if let Some(became) = became {
+        became.say();
+    }
     Keeper::start(args, handover)
 }
 
@@ -213,7 +235,7 @@ struct Keeper {
     signals: Signals,
     socket: Listener,
     buffer: Vec<u8>,
-    supervisor: Supervisor,
+    supervisor: RecordedSupervisor,
     board: health::Board,
     routers: routers::Routers,
     peers: peers::Peers,
@@ -229,6 +251,7 @@ struct Keeper {
     stopping: Option<stop::Stopping>,
     upgrade: upgrade::Upgrade,
     reload: reload::Reload,
+    recorder: recorder::Recorder,
     notify: Notify,
     realtime: bool,
 }
@@ -295,6 +318,7 @@ impl Keeper {
             self.stopping.as_ref().map(stop::Stopping::deadline),
             self.upgrade.deadline(),
             self.reload.deadline(),
+            self.recorder.deadline(),
             Some(self.published.deadline()),
         ];
         let latest = now + Duration::from_secs(1);
@@ -313,6 +337,7 @@ impl Keeper {
         self.tick_stopping(now);
         self.tick_upgrade(now);
         self.tick_reload(now);
+        self.tick_recorder(now);
         Ok(())
     }
 

@@ -178,6 +178,9 @@ impl Keeper {
             // It still has the addresses.
             VrrpState::Leaving => None,
         };
+        if VrrpState::Active == to || VrrpState::Active == from {
+            self.recorder.note(now, "vip-move");
+        }
         let status = self.routers.status(now);
         for index in self.routers.members(router).to_vec() {
             let Some(vip) = self.args.config.vips.get(index) else {

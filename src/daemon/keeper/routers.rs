@@ -312,6 +312,18 @@ impl Routers {
         wishes
     }
 
+    /// What this node is called where it takes part first.
+    pub(super) fn own_name(&self) -> Option<String> {
+        self.routers.first()?.inner.own_name()
+    }
+
+    /// What each router's machine was told of late.
+    pub(super) fn tapes(&self, now: Instant) -> Vec<(&'static str, String, Vec<u8>)> {
+        let all = self.routers.iter();
+        all.map(|router| ("vrrp", router.name.clone(), router.inner.tape(now)))
+            .collect()
+    }
+
     /// Whether the router at this position holds its addresses.
     pub(super) fn holds(&self, index: usize) -> bool {
         let router = self.routers.get(index);

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{
     FIRST_FREE, Handover, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events,
-    health, log_level, notify, peers, proxies, publish, reload, route, routers,
+    health, log_level, notify, peers, proxies, publish, recorder, reload, route, routers,
     runtime_dir::RuntimeDir, scripts, tracks, upgrade,
 };
 use crate::config::model::Config;
 use crate::config::{self, local};
-use crate::daemon::supervise::Supervisor;
+use crate::daemon::supervise::recorded::RecordedSupervisor;
 use crate::ipc::event::EventKind;
 use crate::ipc::message::MESSAGE_BYTES_MAX;
 use crate::net::epoll::{Epoll, Interest};
@@ -26,6 +26,15 @@ pub(super) const KEPT_NAME: &str = "listen";
 pub(super) fn workers(config: &Config) -> usize {
     let workers = config.limits.workers;
     workers.map_or_else(cpus::usable, |workers| usize::from(workers.get()))
+}
+
+/// This node's part of each VIP.
+fn locals(args: &KeeperArgs) -> Result<Vec<local::LocalVip>, KeeperError> {
+    if args.config.vips.is_empty() {
+        return Ok(Vec::new());
+    }
+    let facts = netlink::host_facts().map_err(KeeperError::Facts)?;
+    local::resolve(&args.config, &facts, args.node.as_deref()).map_err(KeeperError::Local)
 }
 
 /// Names the failed step.
@@ -62,13 +71,7 @@ impl Keeper {
                 .map_err(system("epoll instance"))?;
         }
         let state = dir.read().unwrap_or_default();
-        let locals = if args.config.vips.is_empty() {
-            Vec::new()
-        } else {
-            let facts = netlink::host_facts().map_err(KeeperError::Facts)?;
-            local::resolve(&args.config, &facts, args.node.as_deref())
-                .map_err(KeeperError::Local)?
-        };
+        let locals = locals(&args)?;
         let routers = routers::Routers::open(&locals, &state, &epoll, &args.config)?;
         let peers = peers::Peers::open(&args.config, &locals, &routers, clock::now());
         let routes = route::Routes::open(&args.config, &epoll, clock::now())?;
@@ -85,7 +88,7 @@ impl Keeper {
             signals,
             socket,
             buffer: vec![0; MESSAGE_BYTES_MAX],
-            supervisor: Supervisor::new(began),
+            supervisor: RecordedSupervisor::new(began),
             board: health::Board::new(args.config.proxies.len()),
             tracks: tracks::Tracks::new(&args.config, &routers),
             routers,
@@ -101,6 +104,7 @@ impl Keeper {
             stopping: None,
             upgrade: upgrade::Upgrade::new(began, None),
             reload,
+            recorder: recorder::Recorder::default(),
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
                 Notify::none()
@@ -130,9 +134,8 @@ impl Keeper {
         if !words.snapshot.is_empty() {
             self.proxies.snapshot = Some((self.began, words.snapshot.clone()));
         }
-        self.supervisor.started = words.proxy_starts;
-        self.supervisor.starved = words.proxy_starved;
-        self.supervisor.hung = words.proxy_hung;
+        let counted = (words.proxy_starts, words.proxy_starved, words.proxy_hung);
+        self.supervisor.count_on_from(counted);
         self.record.restore(&words.events, words.next_event);
         self.scripts.expect_end(words.runner);
         self.upgrade = upgrade::Upgrade::new(self.began, words.upgrade.clone());

@@ -127,7 +127,7 @@ impl Keeper {
         if let Err(error) = self.epoll.add(&process, end_token, Interest::READ) {
             tracing::error!(%error, "the proxy's end cannot be watched");
         }
-        self.supervisor.started = self.supervisor.started.saturating_add(1);
+        self.supervisor.count_start();
         let welcomed = self.welcome(now, link, false);
         let came = welcomed.is_some();
         succession.pid = Some(process.pid());
@@ -238,7 +238,7 @@ impl Keeper {
         };
         tracing::error!(
             cause = ?succession.cause,
-            program = ?succession.program,
+            program = succession.program.as_deref().map(|path| path.display().to_string()),
             reason,
             "the process that was to take over did not come up: the present one goes on"
         );
@@ -247,7 +247,9 @@ impl Keeper {
         if let Some(process) = connected.or(started.as_ref()) {
             kill(process);
         }
-        let reason = format!("the new proxy process did not come up: {reason}");
+        let of = succession.program.as_deref();
+        let of = of.map_or_else(String::new, |path| format!(" of {}", path.display()));
+        let reason = format!("the new proxy process{of} did not come up: {reason}");
         self.record(EventKind::Proxy, (None, None), None, &reason);
         self.free_column(now, succession.pid.unwrap_or(0));
         self.succession_ended(now, succession.cause, Err(reason));

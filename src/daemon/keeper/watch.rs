@@ -33,6 +33,7 @@ impl Keeper {
                 }
                 Action::Hung(reason) => {
                     tracing::error!(reason, "proxy hangs");
+                    self.recorder.note(now, "proxy-hung");
                     self.record(EventKind::Proxy, (None, Some("hung")), None, reason);
                 }
                 Action::Recovered => {

@@ -45,7 +45,9 @@ use crate::proxy::farm::Farm;
 
 /// Signs of life to the keeper, and how often pending news is looked at.
 const BEAT: Duration = Duration::from_millis(50);
-/// Slowstart ramps, closed doors.
+/// Between two attempts to open a door that a process about to go still has open.
+const KNOCK: Duration = Duration::from_millis(20);
+/// Slowstart ramps.
 const TICK: Duration = Duration::from_millis(250);
 /// Between the last check of a server and one that a suspicion brings about, at most.
 const SUSPICION_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -146,16 +148,9 @@ impl Control {
             limits: plan.limits,
         };
         let changing = Changing {
-            board,
-            known,
             vrrp,
-            keeper_heard: Some(now),
-            generation: welcome.generation,
-            node: welcome.node,
-            config_path: welcome.config_path,
-            serving: false,
             removed: memory.removed(),
-            paces: crate::admin::pace::Paces::default(),
+            ..Changing::new(board, known, welcome, now)
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
@@ -194,6 +189,8 @@ impl Control {
         let source = source(&self.shared);
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut knock = interval(KNOCK);
+        knock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -205,6 +202,9 @@ impl Control {
                 checks = self.reload.checked() => self.on_checked(checks),
                 () = self.alarm.notified() => self.on_suspicion(clock::now()),
                 _ = beat.tick() => self.on_beat(clock::now())?,
+                _ = knock.tick(), if self.doors.is_blocked() => {
+                    self.doors.serve(&source, &self.orders_sender, clock::now());
+                }
                 _ = tick.tick() => self.on_tick(clock::now(), &source),
                 Some(()) = signals.terminate.recv() => self.stop(GRACE_ON_SIGNAL, "SIGTERM"),
                 () = stopped(&mut self.stopping) => break,

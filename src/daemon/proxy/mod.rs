@@ -171,7 +171,7 @@ async fn serve(
 
 /// Where states outlast a reboot, if anywhere. A second instance on one machine, with a runtime
 /// directory of its own, doesn't share the first one's by default.
-fn state_dir(config: &Config, runtime_dir: &Path) -> Option<PathBuf> {
+pub(in crate::daemon) fn state_dir(config: &Config, runtime_dir: &Path) -> Option<PathBuf> {
     if let Some(dir) = &config.state_dir {
         if !dir.is_dir() {
             tracing::warn!(key = %dir.display(), "state-dir is not there: orders about servers are not kept");

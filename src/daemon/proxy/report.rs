@@ -22,7 +22,7 @@ use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
 use crate::discovery::known::Known;
 use crate::health::board::Board;
-use crate::ipc::message::VrrpStatus;
+use crate::ipc::message::{VrrpStatus, Welcome};
 use crate::log;
 use crate::net::clock;
 use crate::proxy::engine::Engine;
@@ -59,6 +59,24 @@ pub(super) struct Changing {
     pub(super) removed: Vec<(String, String)>,
     /// Rates and averages.
     pub(super) paces: Paces,
+}
+
+impl Changing {
+    /// At the start, the keeper having said `welcome` just now.
+    pub(super) fn new(board: Board, known: Known, welcome: Welcome, now: Instant) -> Self {
+        Self {
+            board,
+            known,
+            vrrp: None,
+            keeper_heard: Some(now),
+            generation: welcome.generation,
+            node: welcome.node,
+            config_path: welcome.config_path,
+            serving: false,
+            removed: Vec::new(),
+            paces: Paces::default(),
+        }
+    }
 }
 
 /// What a [`Shared`] is made of.
@@ -171,8 +189,9 @@ impl Shared {
     }
 }
 
-/// Between two attempts to open a door that somebody blocks.
-const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// Between two attempts to open a door that somebody blocks. A process that is succeeded goes as soon
+/// as this one serves; until then nobody answers probes.
+const RETRY_EVERY: Duration = Duration::from_millis(15);
 
 /// A door to the outside: not open yet, or served by a task.
 #[derive(Debug)]
@@ -247,6 +266,11 @@ impl Doors {
             }
             other @ (Door::Blocked(_) | Door::Served(_) | Door::Closed) => other,
         });
+    }
+
+    /// Whether one of them is still somebody else's.
+    pub(super) const fn is_blocked(&self) -> bool {
+        matches!(self.admin, Door::Blocked(_)) || matches!(self.http, Some(Door::Blocked(_)))
     }
 
     /// Takes no further questions, and leaves no socket file behind. What was asked is answered.

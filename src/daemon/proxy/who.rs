@@ -31,7 +31,7 @@ pub(super) fn ask(shared: &Arc<Shared>, wanted: SocketAddr, answer: oneshot::Sen
     tokio::spawn(async move {
         let (found, complete) = wait(&engine, wanted).await;
         let connections = found.into_iter();
-        let connections = connections.filter_map(|found| connection(&shared, found));
+        let connections = connections.filter_map(|found| connection(&shared, &found));
         let who = Who {
             connections: connections.collect(),
             complete,
@@ -62,7 +62,7 @@ async fn wait(engine: &Engine, wanted: SocketAddr) -> (Vec<Found>, bool) {
     lookup.answer()
 }
 
-fn connection(shared: &Shared, found: Found) -> Option<Connection> {
+fn connection(shared: &Shared, found: &Found) -> Option<Connection> {
     let in_force = shared.in_force();
     let farm = in_force.farms.get(found.proxy)?;
     let server = found.server.and_then(|place| farm.member(place));

@@ -11,12 +11,16 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use crate::recorder::words::Words;
+
 /// How long a thread must have been silent at a look that speaks against it: a healthy one sleeps
 /// between its heartbeats or ticks.
 const SILENT_FOR: Duration = Duration::from_millis(100);
 
 /// What /proc says about one thread; a thread that has ended has no finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The thread.
     pub thread: Thread,
@@ -48,7 +52,7 @@ fn is_half(part_ns: u64, whole: Duration) -> bool {
 }
 
 /// A thread of the proxy process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Thread {
     /// The control thread, which sends the heartbeats.
     Control,
@@ -68,10 +72,12 @@ pub enum Verdict {
 }
 
 /// The last look, and whom it spoke against.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Evidence {
+    #[serde(with = "crate::recorder::time::since")]
     last: Option<(Instant, Vec<Finding>)>,
-    suspects: Vec<(Thread, &'static str)>,
+    #[serde(with = "crate::recorder::words::list")]
+    suspects: Vec<(Thread, Words)>,
 }
 
 impl Evidence {

@@ -14,7 +14,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 mod evidence;
+pub mod recorded;
 #[cfg(test)]
 mod tests;
 
@@ -50,7 +53,7 @@ const LOOP_OVER_AFTER: Duration = Duration::from_secs(5);
 const OWN_LATENESS: Duration = Duration::from_millis(50);
 
 /// What happened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub enum Input<'a> {
     /// A deadline passed.
     Tick,
@@ -67,7 +70,7 @@ pub enum Input<'a> {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Action {
     /// Start a proxy process.
     Start,
@@ -97,24 +100,36 @@ pub enum Standing {
     Lost,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Phase {
-    Waiting { start_at: Instant },
-    Starting { since: Instant },
+    Waiting {
+        #[serde(with = "crate::recorder::time")]
+        start_at: Instant,
+    },
+    Starting {
+        #[serde(with = "crate::recorder::time")]
+        since: Instant,
+    },
     Alive(Alive),
-    Hung { kill_at: Option<Instant> },
+    Hung {
+        #[serde(with = "crate::recorder::time::maybe")]
+        kill_at: Option<Instant>,
+    },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Alive {
+    #[serde(with = "crate::recorder::time")]
     heard: Instant,
     /// Each worker's silence at the last heartbeat.
     workers: Vec<(u32, Duration)>,
     /// What was seen of the process since a thread fell silent.
     evidence: Evidence,
     /// When to look again.
+    #[serde(with = "crate::recorder::time::maybe")]
     look_at: Option<Instant>,
     /// The last look that a heartbeat led to.
+    #[serde(with = "crate::recorder::time::maybe")]
     examined_at: Option<Instant>,
     starved: bool,
 }
@@ -158,21 +173,27 @@ impl Alive {
 }
 
 /// The judge of one proxy process after another.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Supervisor {
+    #[serde(with = "crate::recorder::time")]
     began: Instant,
     phase: Phase,
+    #[serde(with = "crate::recorder::time::list")]
     starts: VecDeque<Instant>,
     looping: bool,
     /// A verdict came from the present process.
     served: bool,
     /// When the last serving process went.
+    #[serde(with = "crate::recorder::time::maybe")]
     lost_at: Option<Instant>,
     /// Processes started.
+    #[serde(skip)]
     pub started: u32,
     /// Times a proxy was found starved.
+    #[serde(skip)]
     pub starved: u64,
     /// Times a proxy was found hung.
+    #[serde(skip)]
     pub hung: u64,
 }
 
@@ -221,6 +242,16 @@ impl Supervisor {
     #[must_use]
     pub fn is_overdue(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.began) >= FIRST_WITHIN
+    }
+
+    /// Its phase in a word.
+    fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Waiting { .. } => "waiting",
+            Phase::Starting { .. } => "starting",
+            Phase::Alive(_) => "alive",
+            Phase::Hung { .. } => "hung",
+        }
     }
 
     /// When to call again: [`Input::Tick`] is due, or [`Supervisor::standing`] changes by itself.

@@ -64,7 +64,7 @@ impl Namespace {
                 path,
                 Some("tmpfs"),
                 flags,
-                Some("mode=755,size=64m"),
+                Some("mode=755,size=256m"),
             )?;
         }
         let mut rtnl = Rtnl::open()?;

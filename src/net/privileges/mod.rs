@@ -3,6 +3,7 @@
 //! without landlock still gets a load balancer, and its log says what it lacks.
 
 mod seccomp;
+pub mod user;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::model::{Garp, Preempt};
 use crate::units::{AdvertInterval, Priority, Version};
 use crate::vrrp::validate::Accepted;
 
 /// The part of a virtual router's configuration that decides elections.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// 2 or 3.
     pub version: Version,
@@ -19,30 +21,33 @@ pub struct Settings {
     /// Our own interval, as advertised.
     pub interval: AdvertInterval,
     /// Time between two adverts sent, at most `interval`.
+    #[serde(with = "crate::recorder::time::span")]
     pub spacing: Duration,
     /// Whether and when a weaker Active is displaced.
     pub preempt: Preempt,
     /// The kernel lifetime of the addresses; `None`: they stay until removed.
+    #[serde(with = "crate::recorder::time::maybe_span")]
     pub lease: Option<Duration>,
     /// Gratuitous ARP policy.
     pub garp: Garp,
     /// How much later than a holder a Backup counts its own recovery: one check interval.
+    #[serde(with = "crate::recorder::time::span")]
     pub recovery_delay: Duration,
     /// Whether no other node is configured.
     pub alone: bool,
 }
 
 /// For how long a node that failed over preempts nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StandDown {
     /// Until [`Input::ReleaseHold`].
     UntilReleased,
     /// Until then.
-    Until(Instant),
+    Until(#[serde(with = "crate::recorder::time")] Instant),
 }
 
 /// What this node knows of its own ability to serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeHealth {
     /// Whether clients that come here would be served. Without meaning until `known`.
     pub can_serve: bool,
@@ -74,7 +79,7 @@ impl NodeHealth {
 }
 
 /// One event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// The interface is up: take part. In Active: it was away for a moment, announce again.
     Up,
@@ -102,6 +107,7 @@ pub enum Input {
     /// resigns or can't serve.
     Failover {
         /// For how long to preempt nobody.
+        #[serde(with = "crate::recorder::time::maybe_span")]
         hold: Option<Duration>,
     },
     /// Preempting is allowed again after a [`Input::Failover`].
@@ -117,7 +123,7 @@ pub enum Input {
 /// One thing to do. Actions are carried out in order; if `Claim`, `Renew` or `Restore` fails the
 /// rest is dropped and [`Input::AddressFailed`] follows. If `Renew` or `Restore` fails for a reason
 /// that passes, the rest is carried out and [`Input::NotRenewed`] follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Add the addresses, or take them over if they are there.
     Claim,
@@ -167,5 +173,12 @@ impl Actions {
     /// In the order they are to be carried out.
     pub fn iter(&self) -> impl Iterator<Item = Action> + '_ {
         self.items.iter().copied().flatten()
+    }
+}
+
+/// As a plain list.
+impl Serialize for Actions {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.iter())
     }
 }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::doubt::{PROBE_PRIORITY, Rival};
 use super::hold::Hold;
 use super::leaving::{HAND_OFF_AGAIN, HAND_OFF_AGAIN_MOST, Purpose};
@@ -20,15 +22,21 @@ const ANNOUNCE_SPACING_MOST: Duration = Duration::from_millis(200);
 const ANNOUNCE_QUIET: Duration = Duration::from_secs(2);
 
 /// Holding the addresses and saying so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Active {
     pub(super) hold: Hold,
+    #[serde(with = "crate::recorder::time")]
     next_advert: Instant,
+    #[serde(with = "crate::recorder::time")]
     answer_after: Instant,
+    #[serde(with = "crate::recorder::time")]
     announce_after: Instant,
+    #[serde(with = "crate::recorder::time::span")]
     announce_spacing: Duration,
     /// When the hand-off is tried again, and how long to wait after that.
+    #[serde(with = "crate::recorder::time::maybe")]
     hand_off_at: Option<Instant>,
+    #[serde(with = "crate::recorder::time::span")]
     back_off: Duration,
     /// A weaker Active that does not yield.
     rival: Option<Rival>,

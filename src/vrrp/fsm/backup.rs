@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::doubt::PROBE_PRIORITY;
 use super::{
     Action, Actions, FELL_SILENT, Heard, Machine, NodeHealth, RESIGNED, STARTUP_GRACE, State,
@@ -19,7 +21,7 @@ const LATE_GRANTS: u8 = 3;
 const CONFIRMATION: Duration = Duration::from_millis(500);
 
 /// What the timer of a Backup waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Wait {
     /// Silence of the Active: `Active_Down_Interval`.
     ActiveDown,
@@ -28,7 +30,7 @@ enum Wait {
 }
 
 /// What keeps this Backup from displacing a weaker Active.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Bar {
     /// The configuration.
     Never,
@@ -41,8 +43,9 @@ pub(super) enum Bar {
 }
 
 /// The Active resigned, or holds the address at the lowest priority because it can't serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Resignation {
+    #[serde(with = "crate::recorder::time")]
     at: Instant,
     probe_epoch: u64,
     /// Whether a probe has succeeded here since.
@@ -50,11 +53,13 @@ struct Resignation {
 }
 
 /// Watching an Active, or the lack of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Backup {
     wait: Wait,
+    #[serde(with = "crate::recorder::time")]
     since: Instant,
     /// The timer is not due before this: a rule changed in the meantime, or it came late.
+    #[serde(with = "crate::recorder::time")]
     not_before: Instant,
     late_grants: u8,
     /// The Active is weaker; that alone stands between it and us.

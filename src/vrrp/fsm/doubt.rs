@@ -19,6 +19,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// With which priority a doubted Backup asks whether it is heard: an Active of any use stays, and
 /// no Backup takes it for a node that can't serve.
 pub(super) const PROBE_PRIORITY: u8 = 2;
@@ -29,9 +31,10 @@ const BACK_OFF_MOST: Duration = Duration::from_secs(30);
 const FORGET: Duration = Duration::from_secs(600);
 
 /// Whether the others hear this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Doubt {
     /// Since when all sends have failed.
+    #[serde(with = "crate::recorder::time::maybe")]
     mute_since: Option<Instant>,
     /// What the peer channel says.
     unheard: bool,
@@ -39,16 +42,21 @@ pub(super) struct Doubt {
     silenced: bool,
     /// Whether it has sent a probe since it yielded.
     probed: bool,
+    #[serde(with = "crate::recorder::time::maybe")]
     retry_at: Option<Instant>,
+    #[serde(with = "crate::recorder::time::span")]
     back_off: Duration,
+    #[serde(with = "crate::recorder::time::maybe")]
     yielded_at: Option<Instant>,
 }
 
 /// Another Active, weaker than this one, that goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rival {
     sender: IpAddr,
+    #[serde(with = "crate::recorder::time")]
     since: Instant,
+    #[serde(with = "crate::recorder::time")]
     last: Instant,
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Action, Actions, Machine, RENEW_AGAIN, RENEWAL, Settings, State};
 use crate::vrrp::garp::Schedule;
 
@@ -10,13 +12,17 @@ use crate::vrrp::garp::Schedule;
 const RESTORE_SPACING: Duration = Duration::from_millis(20);
 
 /// The addresses and when to care for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hold {
     /// The last time the kernel was given the lifetime, and the time before, which counts if it
     /// turns out that the kernel did not take it.
+    #[serde(with = "crate::recorder::time")]
     renewed: Instant,
+    #[serde(with = "crate::recorder::time")]
     renewed_before: Instant,
+    #[serde(with = "crate::recorder::time::maybe")]
     renew_at: Option<Instant>,
+    #[serde(with = "crate::recorder::time")]
     restore_after: Instant,
     garp: Schedule,
 }

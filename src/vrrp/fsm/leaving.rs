@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::active::Active;
 use super::hold::Hold;
 use super::{Action, Actions, Machine, StandDown, State};
@@ -20,25 +22,32 @@ pub(super) const HAND_OFF_AGAIN: Duration = Duration::from_secs(10);
 pub(super) const HAND_OFF_AGAIN_MOST: Duration = Duration::from_secs(300);
 
 /// Why it leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Purpose {
     /// For good.
     Resign,
     /// It can't serve.
     HandOff,
     /// By command; afterwards it preempts nobody for that long.
-    Failover { hold: Option<Duration> },
+    Failover {
+        #[serde(with = "crate::recorder::time::maybe_span")]
+        hold: Option<Duration>,
+    },
 }
 
 /// Holding the addresses in silence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Leaving {
     pub(super) hold: Hold,
     purpose: Purpose,
     copies_left: u8,
+    #[serde(with = "crate::recorder::time")]
     next_copy: Instant,
+    #[serde(with = "crate::recorder::time::span")]
     spacing: Duration,
+    #[serde(with = "crate::recorder::time")]
     until: Instant,
+    #[serde(with = "crate::recorder::time::span")]
     back_off: Duration,
 }
 

@@ -25,9 +25,12 @@ use doubt::Doubt;
 use leaving::Leaving;
 use rhythm::Rhythm;
 
+use serde::{Deserialize, Serialize};
+
 use super::validate::Accepted;
 use super::{priority, timing};
 use crate::ipc::message::VrrpState;
+use crate::recorder::words::Words;
 use crate::units::{AdvertInterval, Priority};
 
 /// The reason of a take-over that nobody announced.
@@ -43,14 +46,14 @@ const RENEW_AGAIN: Duration = Duration::from_millis(100);
 pub const STARTUP_GRACE: Duration = Duration::from_secs(3);
 
 /// Why the machine takes no part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Idle {
     Starting,
     LinkDown,
     Left,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Initialize(Idle),
     Backup(Backup),
@@ -59,29 +62,35 @@ enum State {
 }
 
 /// The Active as last heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Heard {
     sender: IpAddr,
     priority: u8,
+    #[serde(with = "crate::recorder::time")]
     at: Instant,
 }
 
 /// The state of one virtual router on this node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
     settings: Settings,
     state: State,
     /// Why it is in this state, in a few words.
-    reason: &'static str,
+    #[serde(with = "crate::recorder::words")]
+    reason: Words,
     /// What [`Input::Down`] means.
-    cut_off: &'static str,
+    #[serde(with = "crate::recorder::words")]
+    cut_off: Words,
     /// Since when this node takes part.
+    #[serde(with = "crate::recorder::time")]
     started: Instant,
     /// Since when nothing has kept it from serving: its start, or a recovery since. A node that
     /// keeps failing preempts nobody.
+    #[serde(with = "crate::recorder::time")]
     sound_since: Instant,
     health: NodeHealth,
     /// When a recovery begins to count.
+    #[serde(with = "crate::recorder::time::maybe")]
     raise_at: Option<Instant>,
     heard: Option<Heard>,
     rhythm: Rhythm,
@@ -334,7 +343,7 @@ impl Machine {
     fn resume(&mut self, now: Instant, out: &mut Actions) {
         if let State::Initialize(Idle::Starting) = self.state {
             self.started = now;
-            self.become_active(now, "resumed after a restart", out);
+            self.become_active(now, "active already before a restart, upgrade or reload", out);
         }
     }
 

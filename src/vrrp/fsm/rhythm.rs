@@ -4,13 +4,16 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// So many quick adverts in a row make a habit. An Active that answers weaker adverts at once sends
 /// one or two out of turn.
 const HABIT: u8 = 4;
 
 /// The adverts of one Active in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Rhythm {
+    #[serde(with = "crate::recorder::time::pair")]
     last: Option<(IpAddr, Instant)>,
     quick: u8,
 }

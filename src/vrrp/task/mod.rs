@@ -26,6 +26,7 @@ pub use event::{OpenError, RouterEvent};
 use member::Member;
 
 use super::fsm::{Action, Actions, Input, Machine, Settings, StandDown};
+use super::recorded::RecordedMachine;
 use super::stamp::Resume;
 use crate::config::local::LocalVip;
 use crate::ipc::message::VrrpState;
@@ -57,7 +58,7 @@ const RECOVERY_DELAY: Duration = Duration::from_secs(2);
 pub struct VirtualRouter {
     /// At least one.
     members: Vec<Member>,
-    machine: Machine,
+    machine: RecordedMachine,
     /// The other nodes' addresses on the first wire: what the machine calls them, whichever wire
     /// they are heard on.
     others: Vec<IpAddr>,
@@ -104,7 +105,7 @@ impl VirtualRouter {
         now: Instant,
     ) -> Result<Self, OpenError> {
         let first = same_nodes(members)?;
-        let machine = Machine::new(settings(first), now);
+        let machine = RecordedMachine::new(settings(first), now);
         let opened = members
             .iter()
             .map(|local| Member::open(local, Rc::clone(netlink)));
@@ -307,6 +308,20 @@ impl VirtualRouter {
     #[must_use]
     pub fn is_released(&self) -> bool {
         self.machine.is_released() && self.release_at.is_none()
+    }
+
+    /// What this node is called, by its name or else its address.
+    #[must_use]
+    pub fn own_name(&self) -> Option<String> {
+        let local = &self.members.first()?.local;
+        let named = local.vip.nodes.get(local.me)?.name.clone();
+        Some(named.unwrap_or_else(|| local.source.to_string()))
+    }
+
+    /// What its machine was told of late, as a recording has it.
+    #[must_use]
+    pub fn tape(&self, now: Instant) -> Vec<u8> {
+        self.machine.tape(now)
     }
 
     /// The oldest event not taken yet.

@@ -6,6 +6,8 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::hmac::{self, Clock, Seal};
 use super::packet::{
     Addresses, Advertisement, Datagram, GROUP, GROUP_V6, Reject, WireAuth, split_ipv4,
@@ -93,7 +95,7 @@ impl OwnAddresses {
 pub struct MixedFamilies;
 
 /// An advert that may be acted upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// Who sent it: one of the configured nodes, never ourselves.
     pub sender: IpAddr,

@@ -142,16 +142,29 @@ impl Keeper {
         }
     }
 
-    /// SIGHUP. Several while one reload is under way are one more.
+    /// SIGHUP. Several while one reload is under way are one more. Nobody hears an answer, so one that
+    /// comes while processes change is kept for later.
     pub(super) fn on_hangup(&mut self, now: Instant) {
         tracing::info!("reload asked for by signal");
-        if self.reload.is_idle() {
+        if self.reload.is_idle() && !self.processes_change() {
             if let Err(reason) = self.begin_reload(now, None, false) {
                 tracing::warn!(reason, "not reloaded");
             }
         } else {
             self.reload.again = true;
         }
+    }
+
+    /// Whether a reload must wait until this node's processes are who they will be.
+    fn processes_change(&self) -> bool {
+        self.upgrade.is_under_way()
+            || self.proxies.succession.is_some()
+            || !self.proxies.is_settled()
+    }
+
+    /// Whether a signal's reload is still to come. A keeper that takes over hears of it as this one did.
+    pub(super) const fn is_reload_owed(&self) -> bool {
+        self.reload.again
     }
 
     fn begin_reload(
@@ -288,7 +301,8 @@ impl Keeper {
                 }
             }
         }
-        if self.reload.is_idle() && std::mem::take(&mut self.reload.again) {
+        let may = self.reload.is_idle() && self.stopping.is_none() && !self.processes_change();
+        if may && std::mem::take(&mut self.reload.again) {
             self.on_hangup(now);
         }
     }

@@ -4,9 +4,12 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+
+use nix::fcntl::OFlag;
 
 use crate::config::diff::{self, Change, Rights};
 use crate::config::local::{self, HostFacts, LocalVip};
@@ -189,14 +192,35 @@ fn check(
 
 fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let bytes = regular(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > BYTES_MAX {
         return Err(format!("{shown} is larger than 1 MiB"));
     }
-    String::from_utf8(bytes).map_err(|_bad| format!("{shown} is not UTF-8"))
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().iter().take(at);
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        format!("{shown} is not UTF-8 at byte {at}, line {line}")
+    })
+}
+
+/// The bytes, a few too many if there are more than may be. A pipe would hold the thread for good.
+fn regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut options = std::fs::File::options();
+    let options = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path)?;
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        let what = if facts.is_dir() {
+            "it is a directory"
+        } else {
+            "it is no regular file"
+        };
+        return Err(io::Error::other(what));
+    }
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn cut(text: &mut String, most: usize) {
@@ -274,6 +298,27 @@ mod tests {
     fn free_port() -> u16 {
         let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         held.local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn a_pipe_is_refused_at_once_and_bytes_that_are_no_text_are_told_with_their_place() {
+        let dir = std::env::temp_dir().join(format!("lbd-reload-read-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let (pipe, text) = (dir.join("pipe"), dir.join("text"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::write(&text, b"# one\n# \xff\n").unwrap();
+        let of = |path: &Path| {
+            let told = read(path).unwrap_err();
+            told.replace(&dir.to_string_lossy().into_owned(), "DIR")
+        };
+        let told = [of(&pipe), of(&dir), of(&text)];
+        std::fs::remove_dir_all(&dir).unwrap();
+        let expected = [
+            "cannot read DIR/pipe: it is no regular file",
+            "cannot read DIR: it is a directory",
+            "DIR/text is not UTF-8 at byte 8, line 2",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

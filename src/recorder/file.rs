@@ -1,0 +1,216 @@
+//! The form in which tapes are written: text, a JSON object in each line. The first line says what
+//! it is and under what it was recorded, then come the machines with their lines, and the last line
+//! says how many lines there must be before it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::tape::ReadLine;
+
+/// The version of the form. A reader refuses any other.
+pub const VERSION: u32 = 1;
+/// The longest line and the most lines that are read.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+const LINES_MAX: usize = 1_000_000;
+
+/// The first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`VERSION`].
+    #[serde(rename = "lbd-recording")]
+    pub version: u32,
+    /// Which lbd wrote it.
+    pub lbd: String,
+    /// Digest of the lb.toml in force, as `lbd status` shows it; its text is not in the recording.
+    pub config: String,
+    /// The node's name, if it has one.
+    pub node: Option<String>,
+    /// The kernel's name for the boot.
+    pub boot: String,
+    /// Why it was written.
+    pub why: String,
+    /// When it was written, milliseconds since 1970.
+    pub wall_ms: u64,
+    /// The same moment, in the recording's own time.
+    pub t: i64,
+}
+
+/// Begins the lines of one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    section: String,
+    name: String,
+}
+
+/// The last line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End {
+    end: usize,
+}
+
+/// One machine of a recording.
+#[derive(Debug)]
+pub struct Machine {
+    /// Which kind: `vrrp`, `supervise`.
+    pub kind: String,
+    /// Which one of its kind.
+    pub name: String,
+    /// Its tape, with the number of each line in the file.
+    pub lines: Vec<(usize, ReadLine)>,
+}
+
+/// A whole recording.
+#[derive(Debug)]
+pub struct Recording {
+    /// The first line.
+    pub header: Header,
+    /// In the order of the file.
+    pub machines: Vec<Machine>,
+}
+
+/// Why a file is no recording that can be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Something else.
+    #[error("this is no recording of lbd: its first line should begin with {{\"lbd-recording\":1")]
+    Foreign,
+    /// Of another form.
+    #[error(
+        "a recording of form {found}; this lbd (form {VERSION}) can't read it, the one that wrote it can: lbd {lbd}"
+    )]
+    OtherVersion {
+        /// What it says of itself.
+        found: u32,
+        /// Who wrote it.
+        lbd: String,
+    },
+    /// The end is missing.
+    #[error("the recording is cut off: line {lines} is not its end")]
+    CutOff {
+        /// How many there are.
+        lines: usize,
+    },
+    /// Lines are missing, or there are too many.
+    #[error("line {line}: {found} lines come before it, {said} were written")]
+    Count {
+        /// The last line.
+        line: usize,
+        /// In the file.
+        found: usize,
+        /// By its own word.
+        said: usize,
+    },
+    /// A line that makes no sense.
+    #[error("line {line} is no line of a recording")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A line where none of its kind can be.
+    #[error("line {line}: {what}")]
+    Place {
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// Puts a recording together: the header, each machine's kind, name and tape, the end.
+///
+/// # Errors
+/// Not with these types; the serializer's.
+pub fn write(
+    header: &Header,
+    tapes: &[(&str, String, Vec<u8>)],
+) -> Result<Vec<u8>, serde_json::Error> {
+    let bytes: usize = tapes.iter().map(|(_, _, tape)| tape.len()).sum();
+    let mut out = Vec::with_capacity(bytes + 4096);
+    serde_json::to_writer(&mut out, header)?;
+    out.push(b'\n');
+    for (kind, name, tape) in tapes {
+        let section = Section {
+            section: (*kind).to_owned(),
+            name: name.clone(),
+        };
+        serde_json::to_writer(&mut out, &section)?;
+        out.push(b'\n');
+        out.extend_from_slice(tape);
+    }
+    let end = out.iter().filter(|byte| **byte == b'\n').count();
+    serde_json::to_writer(&mut out, &End { end })?;
+    out.push(b'\n');
+    Ok(out)
+}
+
+/// Takes a recording apart.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(text: &str) -> Result<Recording, ReadError> {
+    let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
+    let header = lines
+        .next()
+        .map_or(Err(ReadError::Foreign), |(_, line)| header(line))?;
+    let mut machines: Vec<Machine> = Vec::new();
+    let mut last = 1;
+    for (line, text) in lines {
+        last = line;
+        if line > LINES_MAX || text.len() > LINE_BYTES_MAX {
+            let what = "longer than any recording of lbd";
+            return Err(ReadError::Place { line, what });
+        }
+        if text.starts_with("{\"end\"") {
+            let end: End = parsed(line, text)?;
+            return match end.end == line - 1 {
+                true => Ok(Recording { header, machines }),
+                false => Err(ReadError::Count {
+                    line,
+                    found: line - 1,
+                    said: end.end,
+                }),
+            };
+        }
+        if text.starts_with("{\"section\"") {
+            let section: Section = parsed(line, text)?;
+            machines.push(Machine {
+                kind: section.section,
+                name: section.name,
+                lines: Vec::new(),
+            });
+            continue;
+        }
+        let Some(machine) = machines.last_mut() else {
+            let what = "a step before the first machine";
+            return Err(ReadError::Place { line, what });
+        };
+        machine.lines.push((line, parsed(line, text)?));
+    }
+    Err(ReadError::CutOff { lines: last })
+}
+
+fn header(line: &str) -> Result<Header, ReadError> {
+    if !line.starts_with("{\"lbd-recording\":") || line.len() > LINE_BYTES_MAX {
+        return Err(ReadError::Foreign);
+    }
+    let value: serde_json::Value = parsed(1, line)?;
+    let found = value
+        .get("lbd-recording")
+        .and_then(serde_json::Value::as_u64);
+    let found = found.and_then(|found| u32::try_from(found).ok());
+    let found = found.ok_or(ReadError::Foreign)?;
+    if found != VERSION {
+        let lbd = value.get("lbd").and_then(serde_json::Value::as_str);
+        let lbd = lbd.unwrap_or("unknown").chars().take(64).collect();
+        return Err(ReadError::OtherVersion { found, lbd });
+    }
+    parsed(1, line)
+}
+
+fn parsed<'a, T: Deserialize<'a>>(line: usize, text: &'a str) -> Result<T, ReadError> {
+    serde_json::from_str(text).map_err(|source| ReadError::Line { line, source })
+}
