@@ -119,8 +119,8 @@ fn upgraded_fast() {
     lb.pair.until_served(500, 5_000);
     assert_eq!(lb.refused(at), 0, "{}", lb.pair.report());
     assert_eq!(lb.moves(at), 2, "{}", lb.pair.report());
-    // Two moves of the address, each with a machine full of starting processes.
-    lb.gap_within(300, at);
+    // Two moves of the address, make before break.
+    lb.gap_within(200, at);
     lb.one_holder(at);
 }
 
@@ -138,7 +138,7 @@ fn restarted() {
     let failed = lb.failed(at);
     assert!(failed <= 10, "{failed} failed\n{}", lb.pair.report());
     assert_eq!(lb.moves(at), 2, "{}", lb.pair.report());
-    lb.gap_within(300, at);
+    lb.gap_within(200, at);
     lb.one_holder(at);
 }
 
