@@ -93,9 +93,7 @@ pub(super) fn run(args: &ReloadArgs) -> u8 {
 
 /// Whoever was asked may go before it has answered: upgraded, or hung and killed. The next one is asked
 /// again: to read the same file twice does no harm.
-fn order_again(
-    mut order: impl FnMut() -> Result<Outcome, AskError>,
-) -> Result<Outcome, AskError> {
+fn order_again(mut order: impl FnMut() -> Result<Outcome, AskError>) -> Result<Outcome, AskError> {
     let (began, mut lost) = (clock::now(), false);
     loop {
         match order() {

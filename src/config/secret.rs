@@ -25,11 +25,17 @@ pub(super) fn masked(text: &str) -> Cow<'_, str> {
             if before.is_some_and(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
                 continue;
             }
-            let Some((start, end)) = value_after(text, at + word.len(), word.starts_with("auth_") || word.starts_with("auth-"))
-            else {
+            let Some((start, end)) = value_after(
+                text,
+                at + word.len(),
+                word.starts_with("auth_") || word.starts_with("auth-"),
+            ) else {
                 continue;
             };
-            if text.get(start..end).is_some_and(|value| value.starts_with('[')) {
+            if text
+                .get(start..end)
+                .is_some_and(|value| value.starts_with('['))
+            {
                 found |= mask_strings(bytes.get_mut(start..end).unwrap_or_default());
                 continue;
             }
@@ -135,7 +141,10 @@ mod tests {
             ("password = ", "password = "),
             ("auth = \"1111\"", "auth = \"****\""),
             ("keys = \"1111\"", "keys = \"****\""),
-            ("keys = [\"11\",\n '22']\nx = \"y\"", "keys = [\"**\",\n '**']\nx = \"y\""),
+            (
+                "keys = [\"11\",\n '22']\nx = \"y\"",
+                "keys = [\"**\",\n '**']\nx = \"y\"",
+            ),
         ] {
             assert_eq!(masked(text), expected);
         }

@@ -74,7 +74,10 @@ impl AsFd for Signals {
 /// # Errors
 /// The kernel's.
 pub fn hang_up_self() -> io::Result<()> {
-    Ok(nix::sys::signal::kill(nix::unistd::Pid::this(), Signal::SIGHUP)?)
+    Ok(nix::sys::signal::kill(
+        nix::unistd::Pid::this(),
+        Signal::SIGHUP,
+    )?)
 }
 
 /// Lets every signal through again: a started program inherits what its parent had blocked.

@@ -95,7 +95,10 @@ fn a_secret_is_told_to_have_changed_and_not_shown() {
         "~ vip.a.auth.key (hidden) > (default)",
     ];
     assert_eq!(lines(old, new_kind), expected);
-    assert_eq!(lines(old, "[vip.a]\n"), ["~ vip.a.auth { type, key } > (default)"]);
+    assert_eq!(
+        lines(old, "[vip.a]\n"),
+        ["~ vip.a.auth { type, key } > (default)"]
+    );
     let note = diff(BASE, &new).remove(0).note;
     assert_eq!(
         note,

@@ -343,7 +343,11 @@ impl Machine {
     fn resume(&mut self, now: Instant, out: &mut Actions) {
         if let State::Initialize(Idle::Starting) = self.state {
             self.started = now;
-            self.become_active(now, "active already before a restart, upgrade or reload", out);
+            self.become_active(
+                now,
+                "active already before a restart, upgrade or reload",
+                out,
+            );
         }
     }
 
