@@ -5,7 +5,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it skips"
 )]
@@ -244,26 +243,8 @@ kill -TERM $daemon
 wait $daemon
 "#;
 
-#[test]
-fn the_debian_package_installs_runs_upgrades_and_leaves_nothing_but_what_people_wrote() {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: not root");
-        return;
-    }
-    for program in ["mmdebstrap", "dpkg-deb"] {
-        if !installed(program) {
-            return skipped(&format!("{program} is not installed"));
-        }
-    }
-    let root = match Root::fresh("deb") {
-        Ok(root) => root,
-        Err(why) => return skipped(&why),
-    };
-    let before = root.files();
-
-    let first = build("1", &["deb"]).remove(0);
-    root.take(&first, "lbd.deb");
-    root.must("dpkg -i /lbd.deb");
+/// What a first installation puts in place.
+fn assert_installed(root: &Root) {
     // Nothing is started by an installation, and there is no address to take.
     assert!(!root.exists("/etc/lbd/lb.toml"));
     let folder = fs::metadata(root.path("/etc/lbd")).unwrap();
@@ -288,6 +269,29 @@ fn the_debian_package_installs_runs_upgrades_and_leaves_nothing_but_what_people_
     ] {
         assert!(root.exists(file), "{file}");
     }
+}
+
+#[test]
+fn the_debian_package_installs_runs_upgrades_and_leaves_nothing_but_what_people_wrote() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: not root");
+        return;
+    }
+    for program in ["mmdebstrap", "dpkg-deb"] {
+        if !installed(program) {
+            return skipped(&format!("{program} is not installed"));
+        }
+    }
+    let root = match Root::fresh("deb") {
+        Ok(root) => root,
+        Err(why) => return skipped(&why),
+    };
+    let before = root.files();
+
+    let first = build("1", &["deb"]).remove(0);
+    root.take(&first, "lbd.deb");
+    root.must("dpkg -i /lbd.deb");
+    assert_installed(&root);
     // Every file as it was packed.
     assert_eq!(root.must("dpkg -V lbd"), "");
     root.must(SERVE);

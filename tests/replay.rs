@@ -186,9 +186,9 @@ fn another_input_is_found_out() {
         .join("\n")
         .replace("\"out\":[\"Claim\"", "\"out\":[\"Restore\"");
     let found = file::read(&changed).map(|recording| replay::<Machine>(&recording.machines[0]));
-    match found {
-        Ok(Ok(timeline)) => assert!(timeline.differences > 0),
-        Ok(Err(_)) | Err(_) => {}
+    // One that is refused is fine, too.
+    if let Ok(Ok(timeline)) = found {
+        assert!(timeline.differences > 0);
     }
     let answer = text.replacen("\"out\":[\"Claim\"", "\"out\":[\"Restore\"", 1);
     assert_ne!(answer, text);
@@ -199,7 +199,7 @@ fn another_input_is_found_out() {
 fn a_file_that_is_cut_off_foreign_or_of_another_form_says_so() {
     let text = recording(60);
     for end in (0..text.len() - 1).step_by(7) {
-        assert!(file::read(&text[..end]).is_err(), "{end}");
+        assert!(file::read(text.get(..end).unwrap()).is_err(), "{end}");
     }
     let lines = text.lines().count();
     let short: Vec<&str> = text.lines().take(lines - 1).collect();

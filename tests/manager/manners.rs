@@ -95,7 +95,7 @@ fn sandboxed() {
         let fields = mounts
             .lines()
             .map(|line| line.split(' ').collect::<Vec<_>>());
-        let last = fields.filter(|fields| fields[1] == point).last();
+        let last = fields.rev().find(|fields| fields[1] == point);
         last.unwrap_or_else(|| panic!("no {point}: {mounts}"))[3].to_owned()
     };
     for point in ["/", "/run", "/dev", "/root"] {

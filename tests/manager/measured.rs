@@ -118,8 +118,11 @@ fn restart_rivals() -> Round {
     Round::seen(&pair, at)
 }
 
+/// Its name, and how a round of it goes.
+type Kind = (&'static str, fn() -> Round);
+
 fn restarts() {
-    let kinds: [(&str, fn() -> Round); 3] = [
+    let kinds: [Kind; 3] = [
         ("`lbd upgrade`", upgrade_lbd),
         ("`systemctl restart lbd`", restart_lbd),
         ("`systemctl restart haproxy keepalived`", restart_rivals),
