@@ -19,7 +19,7 @@ pub fn utc_offset(at: SystemTime) -> i64 {
     let Ok(since_epoch) = at.duration_since(UNIX_EPOCH) else {
         return 0;
     };
-    let Ok(seconds) = libc::time_t::try_from(since_epoch.as_secs()) else {
+    let Ok(seconds) = since_epoch.as_secs().try_into() else {
         return 0;
     };
     let mut broken_down = libc::tm {

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::Path;
 
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Group, Uid, User, geteuid, setgroups, setresgid, setresuid};
@@ -38,14 +39,23 @@ pub fn is_root() -> bool {
 /// # Errors
 /// The user database's.
 pub fn account(user: &str, group: Option<&str>) -> io::Result<Option<Account>> {
-    let Some(user) = User::from_name(user)? else {
+    let Some(user) = found(User::from_name(user))? else {
         return Ok(None);
     };
     let gid = match group {
         None => Some(user.gid),
-        Some(name) => Group::from_name(name)?.map(|group| group.gid),
+        Some(name) => found(Group::from_name(name))?.map(|group| group.gid),
     };
     Ok(gid.map(|gid| Account { uid: user.uid, gid }))
+}
+
+/// Where there is no user database at all, as in an image with nothing but lbd, some C libraries call
+/// that an error; getpwnam_r(3) lists how.
+fn found<T>(looked_up: nix::Result<Option<T>>) -> io::Result<Option<T>> {
+    match looked_up {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        other => other.map_err(io::Error::from),
+    }
 }
 
 impl Account {
@@ -181,6 +191,13 @@ mod tests {
         assert!(covers("0 0 1", 0));
         assert!(!covers("0 1000 1", 998));
         assert!(covers("0 1000 1\n", 0) && !covers("", 0) && !covers("x 0 1", 0));
+    }
+
+    #[test]
+    fn without_a_user_database_there_is_nobody() {
+        assert_eq!(found::<u8>(Err(Errno::ENOENT)).unwrap(), None);
+        assert_eq!(found(Ok(Some(7))).unwrap(), Some(7));
+        assert!(found::<u8>(Err(Errno::EIO)).is_err());
     }
 
     #[test]
