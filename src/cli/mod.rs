@@ -103,57 +103,62 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say whether a configuration is accepted, and every mistake in it
-    Check(check::CheckArgs),
-    /// Print what a shell needs to complete lbd's words
-    Completions(completions::CompletionsArgs),
-    /// Show a pair on this machine: it starts, loses its active node and heals
-    Demo(demo::DemoArgs),
-    /// Look for what on this machine or its network would go wrong
-    Doctor(doctor::DoctorArgs),
-    /// Say what happened on this node, and why
-    Events(events::EventsArgs),
-    /// Say what a code, a key, a metric or an exit code means
-    Explain(explain::ExplainArgs),
-    /// Hand a VIP over to another node
-    Failover(failover::FailoverArgs),
-    /// Log more or less for a while, without a restart
-    Log(log::LogArgs),
-    /// Make lb.toml of haproxy.cfg and keepalived.conf
-    Import(import::ImportArgs),
+    // A configuration.
     /// Print a first lb.toml from a few addresses
     Init(init::InitArgs),
-    /// Print the manual, or write all its pages
-    Man(man::ManArgs),
-    /// Print lbd as a static pod, or the recipe of its image
-    Manifest(manifest::ManifestArgs),
-    /// Print the JSON Schema of lb.toml, for editors
-    Schema(schema::SchemaArgs),
+    /// Make lb.toml of haproxy.cfg and keepalived.conf
+    Import(import::ImportArgs),
+    /// Say whether a configuration is accepted, and every mistake in it
+    Check(check::CheckArgs),
+    /// Say what a code, a key, a metric or an exit code means
+    Explain(explain::ExplainArgs),
+    /// Look for what on this machine or its network would go wrong
+    Doctor(doctor::DoctorArgs),
+    /// Show a pair on this machine: it starts, loses its active node and heals
+    Demo(demo::DemoArgs),
+    // What a node does.
+    /// Say what this node is doing
+    Status(status::StatusArgs),
+    /// Watch this node and its peer live, and give orders
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
+    /// Say what happened on this node, and why
+    Events(events::EventsArgs),
+    /// Say which client stands behind a server's connection
+    Who(who::WhoArgs),
+    /// Log more or less for a while, without a restart
+    Log(log::LogArgs),
+    /// Write down what the state machines were told of late
+    Record(record::RecordArgs),
+    /// Play a recording back through the same state machines
+    Replay(replay::ReplayArgs),
+    // Orders.
+    /// Hand a VIP over to another node
+    Failover(failover::FailoverArgs),
     /// Give a server no new connections; those it has go on
     Drain(servers::StateArgs),
     /// Put a server into service again
     Ready(servers::StateArgs),
     /// Take a server out of service, and probe it no more
     Maint(servers::StateArgs),
-    /// Say which client stands behind a server's connection
-    Who(who::WhoArgs),
     /// Give a server another share of new connections
     Weight(servers::WeightArgs),
     /// Add or remove a server
     Server(servers::ServerArgs),
-    /// Write down what the state machines were told of late
-    Record(record::RecordArgs),
-    /// Play a recording back through the same state machines
-    Replay(replay::ReplayArgs),
     /// Have the daemon read its configuration again
     Reload(reload::ReloadArgs),
-    /// Say what this node is doing
-    Status(status::StatusArgs),
-    /// Watch this node and its peer live, and give orders
-    #[cfg(feature = "top")]
-    Top(top::TopArgs),
     /// Change to the program on disk without losing a connection
     Upgrade(upgrade::UpgradeArgs),
+    // What is generated.
+    /// Print what a shell needs to complete lbd's words
+    Completions(completions::CompletionsArgs),
+    /// Print the manual, or write all its pages
+    Man(man::ManArgs),
+    /// Print lbd as a static pod, or the recipe of its image
+    Manifest(manifest::ManifestArgs),
+    /// Print the JSON Schema of lb.toml, for editors
+    Schema(schema::SchemaArgs),
+    // What lbd starts itself.
     /// The process that starts programs for the keeper
     #[command(hide = true)]
     Runner(processes::RunnerArguments),
