@@ -14,6 +14,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 const SCRATCH: &str = env!("CARGO_TARGET_TMPDIR");
@@ -72,6 +73,9 @@ impl Root {
     fn fresh(name: &str) -> Result<Self, String> {
         let scratch = Path::new(SCRATCH);
         let kept = scratch.join("bookworm.tar");
+        // Both tests want it at once, and one of them fetches it.
+        static FETCH: Mutex<()> = Mutex::new(());
+        let fetch = FETCH.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.exists() {
             let new = scratch.join(format!("bookworm-{}.tar", std::process::id()));
             let fetched = Command::new("timeout")
@@ -87,6 +91,7 @@ impl Root {
             }
             fs::rename(&new, &kept).map_err(|error| error.to_string())?;
         }
+        drop(fetch);
         let root = scratch.join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&root).map_err(|error| error.to_string())?;
         let root = Self(root);
