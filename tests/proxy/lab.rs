@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::os::fd::IntoRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -20,6 +21,7 @@ use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};
 use lbd::proxy::farm::{Farm, FarmStats};
 use lbd::proxy::termination::AccessRecord;
 use lbd::units::{Count, Weight};
+use socket2::{Domain, Socket, Type};
 
 /// Every wait in these tests ends after this long, and the test with it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -121,8 +123,14 @@ impl Backend {
 
 /// A port that refuses.
 pub fn refusing() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    // Stays bound and never listens: so that no other case's server gets the port.
+    let _until_the_end = socket.into_raw_fd();
+    addr
 }
 
 pub fn server(addr: SocketAddr) -> Server {
