@@ -4,11 +4,11 @@ use super::{Dispatch, in_rotation};
 use crate::proxy::queue::Tried;
 
 impl Dispatch {
-    /// Whether a usable server is not in `tried`.
+    /// Whether a server that could serve is not in `tried`: one that is held back is better than none.
     #[must_use]
     pub fn has_untried(&self, tried: Tried) -> bool {
         self.members()
-            .any(|(place, server)| server.usable() && !tried.contains(place))
+            .any(|(place, server)| server.able() && !tried.contains(place))
     }
 
     /// A slot for a connection that has one already, or can do without, on a server among those

@@ -9,14 +9,20 @@ use crate::proxy::balance::Rotation;
 use crate::proxy::queue::Tried;
 
 impl Dispatch {
-    /// A slot on a backup, for a connection that has failed on all the servers in force before
-    /// checks told that they are gone.
+    /// A slot for a connection that has failed on all the servers in force before checks told that
+    /// they are gone: on a backup, or else on one that is held back.
     pub(super) fn standby(&mut self, tried: Tried) -> Option<usize> {
         let (servers, weights) = (&self.servers, &self.weights);
-        let weight = |index: usize| {
-            let server = servers.get(index)?.as_ref().filter(|s| s.usable())?;
+        let out_of_force = |index: usize| {
+            let server = servers.get(index)?.as_ref().filter(|s| s.able())?;
             let in_force = weights.get(index).is_some_and(|weight| *weight > 0);
-            (!in_force && !tried.contains(index)).then(|| server.effective_weight())
+            (!in_force && !tried.contains(index)).then_some(server)
+        };
+        let backups_left =
+            (0..weights.len()).any(|index| out_of_force(index).is_some_and(Server::usable));
+        let weight = |index: usize| {
+            let server = out_of_force(index).filter(|s| s.usable() || !backups_left)?;
+            Some(server.effective_weight())
         };
         in_rotation(&mut self.rotation, &self.board, weight)
     }

@@ -440,6 +440,23 @@ fn who_has_failed_on_every_server_tries_a_backup_before_checks_know() {
 }
 
 #[test]
+fn who_has_failed_on_every_server_tries_those_that_are_held_back_last() {
+    let servers = vec![server(1, 0), server(1, 0), backup(0)];
+    let (mut dispatch, now) = dispatch(servers, 9);
+    for _ in 0..3 {
+        dispatch.set_up(0, false, now);
+        dispatch.set_up(0, true, now);
+    }
+    assert!(!dispatch.server(0).unwrap().usable());
+    let mut tried = Tried::default();
+    let mut again = |tried| dispatch.admit(ticket(1), tried, Turn::Again, Key::NONE);
+    for expected in [1, 2, 0] {
+        assert_eq!(again(tried), Admission::Server(expected));
+        tried.mark(expected);
+    }
+}
+
+#[test]
 fn servers_without_backups_beside_them_warm_up_unthrottled_though_a_backup_is_warm() {
     let (mut dispatch, now) = dispatch(vec![server(1, 100), backup(0)], 9);
     dispatch.set_up(0, false, now);

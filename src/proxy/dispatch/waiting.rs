@@ -99,7 +99,7 @@ impl Dispatch {
 
     /// How many connections a server's slots let in now.
     pub(super) fn open_limit(&self, index: usize) -> u32 {
-        let server = self.server(index).filter(|s| s.usable());
+        let server = self.server(index).filter(|s| s.able());
         let shut = self.now.is_some_and(|now| !self.pacers.is_open(index, now));
         let limit = |server: &Server| {
             let limit = server.limit(!self.cold);
@@ -111,12 +111,10 @@ impl Dispatch {
 
     pub(super) fn plan_wake(&mut self) {
         let (wanted, servers) = (!self.queue.is_empty(), &self.servers);
-        let usable = |place: usize| {
+        let able = |place: usize| {
             let server = servers.get(place).and_then(Option::as_ref);
-            server.is_some_and(Server::usable)
+            server.is_some_and(Server::able)
         };
-        self.wake = self
-            .now
-            .and_then(|now| self.pacers.want(wanted, usable, now));
+        self.wake = self.now.and_then(|now| self.pacers.want(wanted, able, now));
     }
 }
