@@ -234,6 +234,7 @@ ours() { for p in /proc/[0-9]*; do case "$(tr '\0' ' ' 2>/dev/null <$p/cmdline)"
 [ "$(ours | sort | uniq -c | tr -s ' ')" = " 3 lbd" ]
 grep -q '^CapEff:.*0000003000$' /proc/$daemon/status
 grep -q '^NoNewPrivs:.*1$' /proc/$daemon/status
+grep -q '^Seccomp:.*2$' /proc/$daemon/status
 grep -q 'goes on as user' /tmp/log
 [ "$(stat -c %U /var/lib/lbd/of-root)" = lbd ]
 exec 5<>/dev/tcp/10.9.9.10/443

@@ -20,6 +20,7 @@ pub mod measures;
 pub mod pace;
 mod page;
 pub mod protocol;
+mod sandbox;
 pub mod servers;
 pub mod socket;
 pub mod status;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::measures::{ProcessMeasures, ProxyMeasures, ServerMeasures};
+use crate::ipc::confinement::Confinement;
 use crate::ipc::message::VrrpStatus;
 
 /// The version of the JSON form; it changes when a field changes its meaning or goes away.
@@ -28,6 +29,9 @@ pub struct Status {
     pub vrrp: Option<VrrpStatus>,
     /// One per `[proxy.NAME]`.
     pub proxies: Vec<ProxyStatus>,
+    /// What each process of lbd may do, as it says itself.
+    #[serde(default)]
+    pub sandbox: Vec<Confinement>,
 }
 
 /// The proxy process and its tie to the keeper.

@@ -7,6 +7,7 @@ use crate::log::escape;
 use super::channel;
 use super::discovery;
 use super::judge::peer_label;
+use super::sandbox;
 use super::status::{
     ProcessStatus, ProxyStatus, ServerState, ServerStatus, Status, short_bytes, short_time,
 };
@@ -78,6 +79,9 @@ fn process(out: &mut String, process: &ProcessStatus, status: &Status) {
         ),
     );
     shortages(out, &process.shortages);
+    for line in sandbox::lines(&status.sandbox) {
+        push_line(out, &line);
+    }
     if let Some(log) = status.vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()) {
         push_line(out, &log_words(log));
     }

@@ -38,6 +38,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// `user`: whom to go on as when started as root; `None`: lbd, where there is such a user.
     pub user: Option<RunAs>,
+    /// `writable`: directories that programs may write beside the usual ones.
+    pub writable: Vec<PathBuf>,
     /// `[vip.NAME]`, in file order.
     pub vips: Vec<Vip>,
     /// `[vip.NAME]` with `announce = "route"`, in file order.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, LogState, Outcome};
+use super::confinement::Confinement;
 pub use super::counters::{SpanCounts, VrrpCounters};
 use super::event::{Event, Happening};
 use super::note::ServerNote;
@@ -160,6 +161,8 @@ pub enum ToProxy {
         /// It does.
         shared: bool,
     },
+    /// What keeper and runner may do; once for each process, and on change.
+    Confined(Vec<Confinement>),
 }
 
 /// Who connects. Keepers and proxies of different versions meet here: the order of what is in these

@@ -8,6 +8,7 @@
 //! message that does not decode is counted and dropped, never trusted.
 
 pub mod command;
+pub mod confinement;
 pub mod counters;
 pub mod event;
 pub mod message;

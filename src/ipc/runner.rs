@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::confinement::Confinement;
 use super::message::{CodecError, MESSAGE_BYTES_MAX, codec};
 use crate::config::model::RunAs;
 
@@ -68,8 +69,8 @@ pub struct Run {
 /// From the runner to the keeper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromRunner {
-    /// First message: which rights it gave up, in words.
-    Ready(String),
+    /// First message: which rights it has left.
+    Ready(Confinement),
     /// The proxy process runs.
     ProxyStarted {
         /// Its process id.

@@ -8,4 +8,5 @@ mod node;
 mod pair;
 mod recorder;
 mod reload;
+mod sandbox;
 mod upgrade;

@@ -126,10 +126,11 @@ fn pair_well_and_sick() {
     says(
         &findings,
         "sandbox",
-        "ok no capabilities, no_new_privs on, seccomp on",
+        "ok user root, no capabilities, no_new_privs on, seccomp on",
     );
     let keeper = of(&findings, "sandbox");
-    let held = "capabilities 0x3000, no_new_privs";
+    let held =
+        "warning user root, CAP_NET_ADMIN CAP_NET_RAW, no_new_privs on, seccomp on, landlock on";
     assert!(keeper.iter().any(|text| text.contains(held)), "{keeper:#?}");
     let (exit, findings) = doctor(host(LB2), &config);
     assert_eq!(exit, Some(0), "{findings:#?}");

@@ -1,4 +1,5 @@
-//! Which rights the running processes really have, as the kernel tells in /proc/PID/status.
+//! Which rights the running processes really have, as the kernel tells in /proc/PID/status, and what
+//! they say themselves of what it doesn't tell: landlock, and why something is missing.
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +7,8 @@ use std::path::Path;
 use super::Facts;
 use super::ports::program;
 use super::report::Finding;
+use crate::ipc::confinement::Confinement;
+use crate::net::privileges::user;
 
 const CHECK: &str = "sandbox";
 /// `CAP_NET_ADMIN` and `CAP_NET_RAW`: what the keeper of a VIP holds on to.
@@ -17,6 +20,7 @@ const PERMITTED: u64 = NETWORK | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10;
 /// What stands in /proc/PID/status of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rights {
+    uid: u32,
     capabilities: u64,
     no_new_privs: bool,
     /// 0: none; 2: a filter.
@@ -38,14 +42,26 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     });
     // Connections from clients' own addresses take a right.
     let of_proxy = if transparent { NETWORK } else { 0 };
-    let mut findings = vec![judge("proxy", rights(status.process.pid), of_proxy, true)];
-    if let Some(vrrp) = &status.vrrp {
-        findings.push(judge("keeper", rights(vrrp.keeper_pid), PERMITTED, false));
+    if status.sandbox.is_empty() {
+        // An earlier version: it says nothing of itself.
+        let mut findings = vec![judge("proxy", &rights(status.process.pid), of_proxy, None)];
+        if let Some(vrrp) = &status.vrrp {
+            let found = rights(vrrp.keeper_pid);
+            findings.push(judge("keeper", &found, PERMITTED, None));
+        }
+        return findings;
     }
-    let why =
-        "/proc doesn't tell whether landlock confines a process; lbd's log does, at its start";
-    findings.push(Finding::not_checked(CHECK, "landlock", why));
-    findings
+    let processes = status.sandbox.iter();
+    processes
+        .map(|said| {
+            let permitted = if said.process == "proxy" {
+                of_proxy
+            } else {
+                PERMITTED
+            };
+            judge(&said.process, &rights(said.pid), permitted, Some(said))
+        })
+        .collect()
 }
 
 /// The rights of a process of lbd; why they can't be told otherwise.
@@ -68,31 +84,38 @@ fn parse(text: &str) -> Option<Rights> {
         lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
     };
     Some(Rights {
+        uid: field("Uid")?.split_whitespace().nth(1)?.parse().ok()?,
         capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
         no_new_privs: field("NoNewPrivs")? == "1",
         seccomp: field("Seccomp")?.parse().ok()?,
     })
 }
 
-fn judge(who: &str, rights: Result<Rights, String>, permitted: u64, filtered: bool) -> Finding {
-    let rights = match rights {
-        Ok(rights) => rights,
-        Err(why) => return Finding::not_checked(CHECK, who, why),
+/// The kernel's word counts; where it has none, the process's own.
+fn judge(
+    who: &str,
+    rights: &Result<Rights, String>,
+    permitted: u64,
+    said: Option<&Confinement>,
+) -> Finding {
+    let rights = match (rights, said) {
+        (Ok(rights), _) => rights,
+        (Err(why), None) => return Finding::not_checked(CHECK, who, why),
+        (Err(why), Some(said)) => {
+            let text = format!("it says: {said}");
+            return lacking(said, Finding::not_checked(CHECK, who, text).cause(why));
+        }
     };
-    let held = if rights.capabilities == 0 {
-        "no capabilities".to_owned()
-    } else {
-        format!("capabilities {:#x}", rights.capabilities)
-    };
-    let no_new_privs = if rights.no_new_privs { "on" } else { "off" };
-    let filter = if rights.seccomp == 2 { "on" } else { "off" };
-    let text = format!("{held}, no_new_privs {no_new_privs}, seccomp {filter}");
+    let text = words(rights, said);
     if rights.capabilities & !permitted != 0 {
         return Finding::failed(CHECK, who, text)
             .cause("it holds more rights than it needs: they could not be dropped")
             .remedy("run it by the unit as shipped; its log says at the start what could not be dropped");
     }
-    if filtered && (!rights.no_new_privs || rights.seccomp != 2) {
+    if let Some(said) = said.filter(|said| !said.missing.is_empty()) {
+        return lacking(said, Finding::warning(CHECK, who, text));
+    }
+    if rights.seccomp != 2 {
         return Finding::warning(CHECK, who, text)
             .cause("this kernel or container doesn't offer all of the sandbox")
             .remedy("a kernel with CONFIG_SECCOMP_FILTER; a container that permits seccomp(2)");
@@ -105,18 +128,67 @@ fn judge(who: &str, rights: Result<Rights, String>, permitted: u64, filtered: bo
     Finding::ok(CHECK, who, text)
 }
 
+fn words(rights: &Rights, said: Option<&Confinement>) -> String {
+    let user = user::name_of(rights.uid);
+    let held = if rights.capabilities == 0 {
+        "no capabilities".to_owned()
+    } else {
+        let all = 0..64_u32;
+        let held = all.filter(|number| rights.capabilities & 1 << number != 0);
+        let names: Vec<String> = held.map(capability).collect();
+        names.join(" ")
+    };
+    let no_new_privs = if rights.no_new_privs { "on" } else { "off" };
+    // A filter that is in force need not be lbd's own.
+    let filter = match (rights.seccomp, said) {
+        (2, Some(said)) => said.seccomp.as_str(),
+        (2, None) => "on",
+        (_, Some(_) | None) => "off",
+    };
+    let files = said.map(|said| format!(", landlock {}", said.landlock));
+    let files = files.unwrap_or_default();
+    format!("user {user}, {held}, no_new_privs {no_new_privs}, seccomp {filter}{files}")
+}
+
+/// Those that a process of lbd may hold by name, others by number.
+fn capability(number: u32) -> String {
+    match number {
+        5 => "CAP_KILL".to_owned(),
+        6 => "CAP_SETGID".to_owned(),
+        7 => "CAP_SETUID".to_owned(),
+        10 => "CAP_NET_BIND_SERVICE".to_owned(),
+        12 => "CAP_NET_ADMIN".to_owned(),
+        13 => "CAP_NET_RAW".to_owned(),
+        number => format!("capability {number}"),
+    }
+}
+
+/// What the process says is missing, and what mends it.
+fn lacking(said: &Confinement, finding: Finding) -> Finding {
+    let joined = |part: fn(&crate::ipc::confinement::Gap) -> &str| {
+        let parts: Vec<&str> = said.missing.iter().map(part).collect();
+        parts.join("; ")
+    };
+    if said.missing.is_empty() {
+        return finding;
+    }
+    finding
+        .cause(joined(|gap| &gap.what))
+        .remedy(joined(|gap| &gap.remedy))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::doctor::report::State;
 
-    const PROXY: &str =
-        "Name:\tlbd\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+    const PROXY: &str = "Name:\tlbd\nUid:\t0\t998765\t0\t0\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     #[test]
     fn rights_are_read_as_the_kernel_writes_them() {
         let rights = parse(PROXY).unwrap();
         let expected = Rights {
+            uid: 998_765,
             capabilities: 0,
             no_new_privs: true,
             seccomp: 2,
@@ -127,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_proxy_with_rights_fails_and_one_without_a_filter_is_worth_a_look() {
-        let state = |text: &str| judge("proxy", Ok(parse(text).unwrap()), 0, true).state;
+        let state = |text: &str| judge("proxy", &Ok(parse(text).unwrap()), 0, None).state;
         assert_eq!(state(PROXY), State::Ok);
         assert_eq!(
             state(&PROXY.replace("000000\nNo", "001000\nNo")),
@@ -143,8 +215,31 @@ mod tests {
         );
         let keeper = PROXY.replace("CapEff:\t0000000000000000", "CapEff:\t0000000000003000");
         assert_eq!(
-            judge("keeper", Ok(parse(&keeper).unwrap()), PERMITTED, false).state,
+            judge("keeper", &Ok(parse(&keeper).unwrap()), PERMITTED, None).state,
             State::Ok
         );
+    }
+
+    #[test]
+    fn what_a_process_says_is_missing_comes_with_what_mends_it() {
+        let said = Confinement {
+            no_new_privs: true,
+            seccomp: "on, by the service manager".into(),
+            landlock: "off: not in this kernel".into(),
+            ..Confinement::default()
+        };
+        let said = said.judged(None);
+        let rights = Ok(parse(&PROXY.replace("000000\nNo", "003000\nNo")).unwrap());
+        let finding = judge("keeper", &rights, PERMITTED, Some(&said));
+        assert_eq!(finding.state, State::Warning);
+        assert_eq!(
+            finding.found,
+            "user 998765, CAP_NET_ADMIN CAP_NET_RAW, no_new_privs on, \
+             seccomp on, by the service manager, landlock off: not in this kernel"
+        );
+        let remedy = finding.remedy.unwrap();
+        assert!(remedy.starts_with("Linux from 5.13 on"), "{remedy}");
+        let unseen = judge("keeper", &Err("hidden".into()), PERMITTED, Some(&said));
+        assert_eq!(unseen.state, State::NotChecked);
     }
 }

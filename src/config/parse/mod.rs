@@ -23,6 +23,7 @@ mod track;
 mod unknown;
 mod value;
 mod vip;
+mod writable;
 
 #[cfg(test)]
 mod family_tests;
@@ -237,6 +238,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         .and_then(|fields| peer(fields, sink));
     let state_dir = root.absolute_path("state-dir", sink);
     let user = notify::run_as(&mut root, sink);
+    let writable = writable::writable(&mut root, sink);
 
     let (mut tracked, scripts, track_files) = tracks(root.table("track", sink), sink);
 
@@ -279,6 +281,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             peer,
             state_dir,
             user,
+            writable,
             vips,
             routes,
             proxies,

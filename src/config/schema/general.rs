@@ -79,6 +79,13 @@ pub(super) const ROOT: Section = Section {
             "The directory in which servers' admin states, weights, and servers added at run time, outlast a reboot. Without one they last until the daemon ends.",
         )
         .called(&["server_state_file", "server_state_base", "load_server_state_from_file", "state_file"]),
+        Key::new(
+            "writable",
+            Kind::List("absolute paths, at most 16"),
+            Fallback::Words("none"),
+            "Directories that scripts and notify programs may write beside /tmp, /var/tmp, the runtime and the state directory, where no service manager says so and lbd restricts it itself; `[\"/\"]`: everywhere. Under systemd it is `ReadWritePaths=` of the unit.",
+        )
+        .called(&["read-write-paths", "readwritepaths"]),
     ],
 };
 

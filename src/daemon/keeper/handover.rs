@@ -46,6 +46,8 @@ pub(super) struct Words {
     pub(super) next_event: u64,
     pub(super) snapshot: Vec<ServerSnapshot>,
     pub(super) notes: Option<Vec<ServerNote>>,
+    /// What this process may write is restricted by itself, for good: not once more.
+    pub(super) files_restricted: bool,
     /// Why the program that this process was to run next gave up.
     pub(super) failed: Option<String>,
 }
@@ -192,6 +194,7 @@ impl Keeper {
             next_event,
             snapshot: self.proxies.aged_snapshot(crate::net::clock::now()),
             notes: self.proxies.notes.clone(),
+            files_restricted: self.sandbox.wide.restricts_files(),
             failed: None,
         };
         if self.is_reload_owed()

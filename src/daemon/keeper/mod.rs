@@ -39,6 +39,7 @@ mod route;
 mod routers;
 mod runner_link;
 mod runtime_dir;
+mod sandbox;
 mod scripts;
 mod sharing;
 mod stamps;
@@ -70,6 +71,7 @@ use crate::net::tcp::ListenError;
 
 pub use handover::Handover;
 use runtime_dir::RuntimeDir;
+pub(in crate::daemon) use sandbox::of_process;
 
 /// What `lbd --config FILE` starts with.
 #[derive(Debug)]
@@ -202,11 +204,13 @@ fn begin(args: KeeperArgs, handover: Option<&Handover>) -> Result<Keeper, Keeper
     // Who takes over goes on as whom it was started as: that must be able to go back.
     let became = handover.is_none().then(|| user::leave_root(&args));
     let became = became.transpose()?;
+    // Before the log, which opens what it writes to for good.
+    let sandbox = sandbox::Sandbox::enter(&args, handover);
     crate::log::init(&args.config.log, "keeper").map_err(KeeperError::Log)?;
     if let Some(became) = became {
         became.say();
     }
-    Keeper::start(args, handover)
+    Keeper::start(args, handover, sandbox)
 }
 
 /// Tokens of the epoll instance. Connections count from [`FIRST_FREE`] up, the routers'
@@ -252,6 +256,7 @@ struct Keeper {
     upgrade: upgrade::Upgrade,
     reload: reload::Reload,
     recorder: recorder::Recorder,
+    sandbox: sandbox::Sandbox,
     notify: Notify,
     realtime: bool,
 }

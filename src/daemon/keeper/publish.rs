@@ -91,6 +91,7 @@ impl Keeper {
         self.tick_log(now);
         self.drive_notify(now);
         self.tell_events(now);
+        self.tell_rights(now);
         let states = self.routers.states();
         let changes = self.routes.changes() + self.log_override.changes();
         let news = states != self.published.states || changes != self.published.changes;

@@ -203,7 +203,7 @@ impl Keeper {
 
     fn runner_says(&mut self, now: Instant, report: FromRunner) {
         match report {
-            FromRunner::Ready(rights) => tracing::info!(rights, "runner started"),
+            FromRunner::Ready(rights) => self.note_runner_rights(rights),
             FromRunner::ProxyStarted {
                 pid,
                 successor: true,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     FIRST_FREE, Handover, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events,
     health, log_level, notify, peers, proxies, publish, recorder, reload, route, routers,
-    runtime_dir::RuntimeDir, scripts, tracks, upgrade,
+    runtime_dir::RuntimeDir, sandbox::Sandbox, scripts, tracks, upgrade,
 };
 use crate::config::model::Config;
 use crate::config::{self, local};
@@ -51,6 +51,7 @@ impl Keeper {
     pub(super) fn start(
         args: KeeperArgs,
         handover: Option<&Handover>,
+        sandbox: Sandbox,
     ) -> Result<Self, KeeperError> {
         let began = clock::now();
         let lock = handover.map(Handover::lock).transpose();
@@ -105,6 +106,7 @@ impl Keeper {
             upgrade: upgrade::Upgrade::new(began, None),
             reload,
             recorder: recorder::Recorder::default(),
+            sandbox,
             notify: Notify::from_env().unwrap_or_else(|error| {
                 tracing::warn!(%error, "service manager cannot be reached");
                 Notify::none()
@@ -163,16 +165,18 @@ impl Keeper {
     }
 
     /// Once the listeners are open nothing but VRRP needs rights.
-    pub(super) fn confine(&self) {
+    pub(super) fn confine(&mut self) {
         let needs = if self.has_addresses() {
             KeeperNeeds::VirtualRouters
         } else {
             KeeperNeeds::Nothing
         };
-        let report = privileges::confine_keeper(needs, self.args.config.has_client_source());
+        let client_source = self.args.config.has_client_source();
+        let report = privileges::confine_keeper(needs, client_source, &self.sandbox.wide);
+        let rights = self.note_own_rights(report);
         let elapsed = clock::now().saturating_duration_since(self.began);
         tracing::info!(
-            rights = %report,
+            rights,
             realtime = self.realtime,
             vips = self.args.config.vips.len(),
             routes = self.args.config.routes.len(),

@@ -85,8 +85,31 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> KeeperError {
     move |source| KeeperError::System { what, source }
 }
 
+/// Whether programs must be able to gain rights: root's runner, started anew, runs some as others.
+pub(super) fn programs_gain(config: &Config) -> bool {
+    user::is_root() && runs_programs_as_others(config)
+}
+
+/// Why it is root, and what would change that; `None`: it isn't, or is meant to be.
+pub(super) fn why_root(config: &Config) -> Option<(&'static str, &'static str)> {
+    let meant = config.user.as_ref().is_some_and(|user| user.user == "root");
+    if meant || !user::is_root() {
+        return None;
+    }
+    if runs_programs_as_others(config) {
+        return Some((
+            "a program is to run as another user",
+            "no `user` for scripts and notify programs: they run as the user lbd then",
+        ));
+    }
+    Some((
+        "there is no user lbd to become",
+        "make one (systemd-sysusers, or `useradd --system lbd`), or name another by `user`",
+    ))
+}
+
 /// Only root's runner can do that.
-fn runs_programs_as_others(config: &Config) -> bool {
+pub(super) fn runs_programs_as_others(config: &Config) -> bool {
     let scripts = config.scripts.iter().map(|script| script.user.as_ref());
     let notifies = config.vips.iter().filter_map(|vip| vip.notify.as_ref());
     scripts

@@ -119,6 +119,7 @@ impl Control {
             digest,
             listeners,
             vrrp,
+            confined,
             events,
             table,
             config: _,
@@ -150,6 +151,8 @@ impl Control {
         let changing = Changing {
             vrrp,
             removed: memory.removed(),
+            others: confined,
+            own: plan.sandbox.confinement.clone(),
             ..Changing::new(board, known, welcome, now)
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
@@ -406,6 +409,7 @@ impl Control {
                     tokio::task::spawn_blocking(move || engine.reset_local(&addresses));
                 }
             }
+            ToProxy::Confined(others) => self.shared.changing().others = others,
             ToProxy::Probe => {
                 self.watchers.hurry_all();
             }

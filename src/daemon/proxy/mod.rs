@@ -210,6 +210,7 @@ fn confine(
         },
     );
     tracing::info!(rights = %report, "privileges given up");
+    let confinement = crate::daemon::keeper::of_process("proxy", report);
     match needs {
         ProxyNeeds::Nothing => {}
         ProxyNeeds::ClientSource => source::try_foreign().map_err(ProxyError::ClientSource)?,
@@ -217,5 +218,6 @@ fn confine(
     Ok(reload::Sandbox {
         read: replaceable,
         client_source: needs == ProxyNeeds::ClientSource,
+        confinement,
     })
 }

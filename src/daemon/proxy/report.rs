@@ -22,6 +22,7 @@ use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
 use crate::discovery::known::Known;
 use crate::health::board::Board;
+use crate::ipc::confinement::Confinement;
 use crate::ipc::message::{VrrpStatus, Welcome};
 use crate::log;
 use crate::net::clock;
@@ -59,6 +60,9 @@ pub(super) struct Changing {
     pub(super) removed: Vec<(String, String)>,
     /// Rates and averages.
     pub(super) paces: Paces,
+    /// What keeper and runner may do, and this process.
+    pub(super) others: Vec<Confinement>,
+    pub(super) own: Confinement,
 }
 
 impl Changing {
@@ -75,6 +79,8 @@ impl Changing {
             serving: false,
             removed: Vec::new(),
             paces: Paces::default(),
+            others: Vec::new(),
+            own: Confinement::default(),
         }
     }
 }
@@ -183,6 +189,11 @@ impl Shared {
             process,
             vrrp: changing.vrrp.clone(),
             proxies: proxies.collect(),
+            sandbox: [
+                changing.others.as_slice(),
+                std::slice::from_ref(&changing.own),
+            ]
+            .concat(),
             ..Status::default()
         }
         .judged()

@@ -12,6 +12,7 @@ use crate::config;
 use crate::config::model::{Config, Proxy, Server};
 use crate::health::probe::Probe;
 use crate::health::tls::CLUSTER_CA;
+use crate::ipc::confinement::Confinement;
 use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
 use crate::net::memfd;
@@ -42,6 +43,8 @@ pub(super) struct Begin {
     pub(super) listeners: Listeners,
     /// The last word about virtual routers, if one came already.
     pub(super) vrrp: Option<VrrpStatus>,
+    /// What keeper and runner may do.
+    pub(super) confined: Vec<Confinement>,
     /// What happened before this process was there.
     pub(super) events: Vec<Event>,
     /// The limits that it keeps together with other processes.
@@ -86,6 +89,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut welcomed: Option<(Welcome, Config, u64)> = None;
     let mut listeners = Listeners::new();
     let mut vrrp = None;
+    let mut confined = Vec::new();
     let mut events = Vec::new();
     let mut table = Table::default();
     loop {
@@ -112,6 +116,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     digest,
                     listeners,
                     vrrp,
+                    confined,
                     events,
                     table,
                 });
@@ -121,6 +126,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
             ToProxy::Share { shared } => table.beside = shared,
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
+            ToProxy::Confined(others) => confined = others,
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
             // A process that doesn't serve yet is not asked to reload.
             ToProxy::Prepare { .. } | ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::daemon::keeper::of_process;
+use crate::ipc::confinement::Confinement;
 use crate::ipc::message::CodecError;
 use crate::ipc::runner::{FromRunner, Job, Outcome, Program, Run, ToRunner};
 use crate::net::clock;
@@ -69,15 +71,15 @@ pub enum RunnerError {
 /// [`RunnerError`].
 pub fn run(needs: RunnerNeeds) -> Result<(), RunnerError> {
     signal::unblock_all().map_err(RunnerError::Loop)?;
-    let report = privileges::confine_runner(needs);
+    let report = of_process("runner", privileges::confine_runner(needs));
     let keeper = process::take_fd3()
         .and_then(Connection::from_fd)
         .map_err(RunnerError::NoKeeper)?;
-    serve(keeper, report.to_string())
+    serve(keeper, report)
 }
 
 /// The loop, until the keeper closes its end.
-fn serve(keeper: Connection, report: String) -> Result<(), RunnerError> {
+fn serve(keeper: Connection, report: Confinement) -> Result<(), RunnerError> {
     let mut runner = Runner::new(keeper).map_err(RunnerError::Loop)?;
     runner.tell(&FromRunner::Ready(report));
     let outcome = runner.serve();

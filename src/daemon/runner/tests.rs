@@ -11,8 +11,13 @@ use crate::ipc::runner::Reading;
 /// A runner in a thread of its own, and the keeper's end of its socket.
 fn runner() -> (Connection, std::thread::JoinHandle<()>) {
     let (ours, theirs) = Connection::pair().unwrap();
-    let thread = std::thread::spawn(move || serve(theirs, "as it is".into()).unwrap());
-    assert_eq!(next(&ours), FromRunner::Ready("as it is".into()));
+    let report = Confinement {
+        user: "as it is".into(),
+        ..Confinement::default()
+    };
+    let said = report.clone();
+    let thread = std::thread::spawn(move || serve(theirs, said).unwrap());
+    assert_eq!(next(&ours), FromRunner::Ready(report));
     (ours, thread)
 }
 
@@ -160,7 +165,7 @@ fn when_the_keeper_goes_running_scripts_are_ended() {
 #[test]
 fn a_keeper_that_went_without_reading_is_no_failure() {
     let (ours, theirs) = Connection::pair().unwrap();
-    let thread = std::thread::spawn(move || serve(theirs, "unread".into()));
+    let thread = std::thread::spawn(move || serve(theirs, Confinement::default()));
     let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)).unwrap(), 1);
     drop(ours);
@@ -171,7 +176,7 @@ fn a_keeper_that_went_without_reading_is_no_failure() {
 fn a_keeper_that_speaks_nonsense_ends_the_runner() {
     let (ours, theirs) = Connection::pair().unwrap();
     ours.send(&[0xff; 8], &[]).unwrap();
-    let outcome = serve(theirs, String::new());
+    let outcome = serve(theirs, Confinement::default());
     assert!(matches!(outcome, Err(RunnerError::Message(_))));
 }
 

@@ -2,8 +2,11 @@
 //! kernel and the present rights allow, never fails, and reports what is in force: a machine
 //! without landlock still gets a load balancer, and its log says what it lacks.
 
+mod bpf;
+mod refused;
 mod seccomp;
 pub mod user;
+mod wide;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,9 +17,13 @@ use landlock::{
     path_beneath_rules,
 };
 
+pub use wide::{Bounds, TEMPORARY, Wide, confine_all};
+
 /// What is in force after a `confine_*`, each in a few words for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// Whose rights: a name, or a number where there is none.
+    pub user: String,
     /// The capabilities left, or why they could not be dropped.
     pub capabilities: String,
     /// Whether programs started from here can gain rights.
@@ -31,7 +38,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "capabilities {}, no_new_privs {}, seccomp {}, landlock {}",
+            "user {}, capabilities {}, no_new_privs {}, seccomp {}, landlock {}",
+            self.user,
             self.capabilities,
             if self.no_new_privs { "on" } else { "off" },
             self.seccomp,
@@ -53,7 +61,7 @@ pub enum KeeperNeeds {
 /// scheduling and memory locks asked for, before. The bounding set stays: a runner that has to be
 /// started again drops its own. With `client_source` it keeps what a proxy started later needs.
 #[must_use]
-pub fn confine_keeper(needs: KeeperNeeds, client_source: bool) -> Report {
+pub fn confine_keeper(needs: KeeperNeeds, client_source: bool, wide: &Wide) -> Report {
     let mut wanted: CapsHashSet = match needs {
         KeeperNeeds::VirtualRouters => [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW].into(),
         KeeperNeeds::Nothing => CapsHashSet::new(),
@@ -63,10 +71,11 @@ pub fn confine_keeper(needs: KeeperNeeds, client_source: bool) -> Report {
     }
     let outcome = reduce_to(&wanted);
     Report {
+        user: user::own_name(),
         capabilities: described(outcome),
         no_new_privs: nix::sys::prctl::get_no_new_privs().unwrap_or(false),
-        seccomp: "not used".to_owned(),
-        landlock: "not used".to_owned(),
+        seccomp: wide.seccomp.clone(),
+        landlock: wide.landlock.clone(),
     }
 }
 
@@ -78,6 +87,9 @@ pub enum RunnerNeeds {
     /// A proxy that connects from its clients' addresses: CAP_NET_RAW, to pass on to that alone.
     ClientSource,
 }
+
+/// It has what the keeper has.
+const INHERITED: &str = "as the keeper";
 
 /// Takes the network capabilities away from the runner and from every program it will start but
 /// the proxy.
@@ -99,10 +111,11 @@ pub fn confine_runner(needs: RunnerNeeds) -> Report {
         reduce_to(&left)
     });
     Report {
+        user: user::own_name(),
         capabilities: described(outcome),
         no_new_privs: nix::sys::prctl::get_no_new_privs().unwrap_or(false),
-        seccomp: "not used".to_owned(),
-        landlock: "not used".to_owned(),
+        seccomp: INHERITED.to_owned(),
+        landlock: INHERITED.to_owned(),
     }
 }
 
@@ -177,6 +190,7 @@ pub fn confine_proxy(needs: ProxyNeeds, paths: &ProxyPaths<'_>) -> Report {
         ProxyNeeds::Nothing => CapsHashSet::new(),
         ProxyNeeds::ClientSource => [Capability::CAP_NET_RAW].into(),
     };
+    let user = user::own_name();
     let capabilities = described(drop_bounding(&all).and(reduce_to(&wanted)));
     let no_new_privs = nix::sys::prctl::set_no_new_privs().is_ok();
     let landlock = restrict_files(paths);
@@ -185,6 +199,7 @@ pub fn confine_proxy(needs: ProxyNeeds, paths: &ProxyPaths<'_>) -> Report {
         Err(error) => format!("off: {error}"),
     };
     Report {
+        user,
         capabilities,
         no_new_privs,
         seccomp,

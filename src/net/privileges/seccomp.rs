@@ -44,6 +44,7 @@ pub(super) fn install() -> Result<usize, SeccompError> {
     )
     .and_then(TryInto::try_into)
     .map_err(SeccompError::Compile)?;
+    nix::sys::prctl::set_no_new_privs().map_err(|errno| SeccompError::Kernel(errno.into()))?;
     load(&program).map_err(SeccompError::Kernel)?;
     Ok(count)
 }
@@ -57,8 +58,7 @@ struct Program {
 
 /// Flags: LOG, so that refused calls show in the audit log; SPEC_ALLOW, since kernels before 5.16
 /// otherwise slow every branch of the data path.
-fn load(program: &BpfProgram) -> io::Result<()> {
-    nix::sys::prctl::set_no_new_privs()?;
+pub(super) fn load(program: &[seccompiler::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = Program {
         len,

@@ -34,6 +34,22 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
+/// Whose rights this process has: a name, or a number where there is none.
+#[must_use]
+pub fn own_name() -> String {
+    name_of(geteuid().as_raw())
+}
+
+/// The name of the user with this number, or the number.
+#[must_use]
+pub fn name_of(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) if uid == 0 => "root".to_owned(),
+        Ok(None) | Err(_) => uid.to_string(),
+    }
+}
+
 /// Looks a user up, and a group in the place of its own; `None`: there is no such.
 ///
 /// # Errors

@@ -82,6 +82,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
         peer: None,
         state_dir: None,
         user: None,
+        writable: Vec::new(),
         vips: Vec::new(),
         routes: Vec::new(),
         proxies: vec![proxy],

@@ -192,6 +192,7 @@ impl Keeper {
             old: self.args.config.clone(),
             workers: self.proxies.workers,
             rights: self.reload.rights,
+            reach: self.sandbox.reach.clone(),
         };
         let reading = Reading::begin(question, Arc::clone(&self.reload.bell));
         let reading = reading.map_err(|error| format!("no thread to read the file: {error}"))?;

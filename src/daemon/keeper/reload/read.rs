@@ -15,6 +15,7 @@ use crate::config::diff::{self, Change, Rights};
 use crate::config::local::{self, HostFacts, LocalVip};
 use crate::config::model::{Config, Listen, Proxy};
 use crate::config::{self, Host, View};
+use crate::daemon::keeper::sandbox::{Reach, out_of_reach};
 use crate::health::files;
 use crate::ipc::reload::DIAGNOSTICS_MAX;
 use crate::net::eventfd::Bell;
@@ -33,6 +34,7 @@ pub(super) struct Question {
     pub(super) old: Config,
     pub(super) workers: usize,
     pub(super) rights: Rights,
+    pub(super) reach: Reach,
 }
 
 /// A configuration that can be applied, as far as is known without asking others.
@@ -113,6 +115,7 @@ fn look(question: Question) -> Result<Box<Found>, Unfit> {
         old,
         workers,
         rights,
+        reach,
     } = question;
     let text = read(&path).map_err(|problem| Unfit::Refused {
         changes: Vec::new(),
@@ -130,6 +133,7 @@ fn look(question: Question) -> Result<Box<Found>, Unfit> {
     let (config, diagnostics) = check(&path, &text, &old, (&facts, node.as_deref()))?;
     let changes = diff::diff(&old_text, &text);
     let mut problems = diff::obstacles(rights, &config);
+    problems.extend(out_of_reach(&reach, &config));
     let locals = local::resolve(&config, &facts, node.as_deref()).unwrap_or_else(|errors| {
         problems.extend(errors.iter().map(ToString::to_string));
         Vec::new()

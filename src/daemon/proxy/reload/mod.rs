@@ -22,6 +22,7 @@ use super::start::read_text;
 use crate::config::model::Config;
 use crate::discovery::task;
 use crate::health::files;
+use crate::ipc::confinement::Confinement;
 use crate::ipc::message::{ListenerGroup, ToKeeper};
 use crate::ipc::reload::PrepareAnswer;
 use crate::net::clock;
@@ -39,6 +40,8 @@ pub(super) struct Sandbox {
     pub(super) read: Vec<PathBuf>,
     /// Whether connections may begin at clients' addresses.
     pub(super) client_source: bool,
+    /// What is said of it.
+    pub(super) confinement: Confinement,
 }
 
 /// What has to be readable for this configuration, files that are replaced included.
