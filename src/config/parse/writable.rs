@@ -22,6 +22,10 @@ pub(super) fn writable(root: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<PathBu
     };
     let mut paths = Vec::new();
     for item in given.items(items, PATHS_MAX, sink) {
+        if !matches!(item.value, DeValue::String(_)) {
+            sink.push(item.wrong_type("an absolute path, in quotes"));
+            continue;
+        }
         let Some(text) = item.text(sink) else {
             continue;
         };

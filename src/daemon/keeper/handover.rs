@@ -48,6 +48,8 @@ pub(super) struct Words {
     pub(super) notes: Option<Vec<ServerNote>>,
     /// What this process may write is restricted by itself, for good: not once more.
     pub(super) files_restricted: bool,
+    /// And so are the system calls it makes.
+    pub(super) calls_refused: bool,
     /// Why the program that this process was to run next gave up.
     pub(super) failed: Option<String>,
 }
@@ -195,6 +197,7 @@ impl Keeper {
             snapshot: self.proxies.aged_snapshot(crate::net::clock::now()),
             notes: self.proxies.notes.clone(),
             files_restricted: self.sandbox.wide.restricts_files(),
+            calls_refused: self.sandbox.wide.refuses_calls(),
             failed: None,
         };
         if self.is_reload_owed()

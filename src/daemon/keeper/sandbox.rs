@@ -56,11 +56,13 @@ impl Sandbox {
         write.extend(socket.map(Path::to_owned));
         write.extend(args.config.writable.iter().cloned());
         let paths: Vec<&Path> = write.iter().map(PathBuf::as_path).collect();
+        let words = handover.map(|handover| &handover.words);
         let programs_gain = user::programs_gain(&args.config);
         let wide = privileges::confine_all(&Bounds {
             write: &paths,
             programs_gain,
-            files_done: handover.is_some_and(|handover| handover.words.files_restricted),
+            files_done: words.is_some_and(|words| words.files_restricted),
+            calls_done: words.is_some_and(|words| words.calls_refused),
         });
         let writable = wide.restricts_files().then(|| {
             write.extend(TEMPORARY.map(PathBuf::from));

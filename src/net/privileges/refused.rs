@@ -394,10 +394,15 @@ mod tests {
             assert_ne!(always.contains(number), left_out, "{name}");
         }
         for name in members(&sets, &["@system-service", "@default"]) {
-            let key = ["add_key", "request_key", "keyctl", "clone3"].contains(&name.as_str());
+            // `KeyringMode` and `RestrictNamespaces`.
+            let otherwise = ["add_key", "request_key", "keyctl", "clone3", "setns"];
+            let otherwise = otherwise.contains(&name.as_str());
             let number = numbers.get(name.as_str());
             let here = number.is_some_and(|number| always.contains(number));
-            assert!(!here || key || refused_there.contains(&name), "{name}");
+            assert!(
+                !here || otherwise || refused_there.contains(&name),
+                "{name}"
+            );
         }
     }
 }

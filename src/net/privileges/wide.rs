@@ -43,6 +43,8 @@ pub struct Bounds<'a> {
     pub programs_gain: bool,
     /// The files are restricted already, by an earlier program of this process.
     pub files_done: bool,
+    /// And so are the system calls, if they are.
+    pub calls_done: bool,
 }
 
 /// What is in force, each in a few words.
@@ -59,6 +61,12 @@ impl Wide {
     #[must_use]
     pub fn restricts_files(&self) -> bool {
         self.landlock.starts_with(ON)
+    }
+
+    /// Whether lbd itself refuses system calls.
+    #[must_use]
+    pub fn refuses_calls(&self) -> bool {
+        self.seccomp == ON
     }
 }
 
@@ -78,15 +86,16 @@ pub fn confine_all(bounds: &Bounds<'_>) -> Wide {
     };
     Wide {
         landlock,
-        seccomp: refuse_calls(gained),
+        seccomp: refuse_calls(gained, bounds.calls_done),
     }
 }
 
-fn refuse_calls(gained: Result<(), Errno>) -> String {
+fn refuse_calls(gained: Result<(), Errno>, done: bool) -> String {
     if let Err(error) = gained {
         return format!("off: no_new_privs is refused: {error}");
     }
     match refused::is_in_force() {
+        Ok(true) if done => ON.to_owned(),
         Ok(true) => ON_BEFORE.to_owned(),
         // Whether it is there already isn't known: once more does no harm.
         Ok(false) | Err(_) => match refused::install() {
@@ -153,6 +162,7 @@ mod tests {
                     write: &[],
                     programs_gain: false,
                     files_done: false,
+                    calls_done: false,
                 });
                 let own = fs::write(&kept, "x");
                 let own = own.and_then(|()| fs::rename(&kept, kept.with_extension("b")));
