@@ -107,6 +107,11 @@ fn judge(
         }
     };
     let text = words(rights, said);
+    if who == "runner" && rights.uid == 0 && rights.capabilities & !permitted != 0 {
+        return Finding::warning(CHECK, who, text)
+            .cause("root's runner keeps what running programs as other users may take")
+            .remedy("let lbd become its own user: see the keeper");
+    }
     if rights.capabilities & !permitted != 0 {
         return Finding::failed(CHECK, who, text)
             .cause("it holds more rights than it needs: they could not be dropped")
@@ -136,7 +141,10 @@ fn words(rights: &Rights, said: Option<&Confinement>) -> String {
         let all = 0..64_u32;
         let held = all.filter(|number| rights.capabilities & 1 << number != 0);
         let names: Vec<String> = held.map(capability).collect();
-        names.join(" ")
+        match names.len() {
+            ..=6 => names.join(" "),
+            many => format!("{many} capabilities"),
+        }
     };
     let no_new_privs = if rights.no_new_privs { "on" } else { "off" };
     // A filter that is in force need not be lbd's own.
@@ -239,6 +247,15 @@ mod tests {
         );
         let remedy = finding.remedy.unwrap();
         assert!(remedy.starts_with("Linux from 5.13 on"), "{remedy}");
+        let root = PROXY
+            .replace("998765", "0")
+            .replace("000000\nNo", "fffeff\nNo");
+        let root = Ok(parse(&root).unwrap());
+        assert_eq!(
+            judge("runner", &root, PERMITTED, None).state,
+            State::Warning
+        );
+        assert_eq!(judge("keeper", &root, PERMITTED, None).state, State::Failed);
         let unseen = judge("keeper", &Err("hidden".into()), PERMITTED, Some(&said));
         assert_eq!(unseen.state, State::NotChecked);
     }

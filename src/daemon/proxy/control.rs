@@ -36,6 +36,7 @@ use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::health::probe::Probe;
 use crate::health::task::Finding;
+use crate::ipc::confinement::Confinement;
 use crate::ipc::message::ToProxy;
 use crate::log;
 use crate::net::clock;
@@ -119,10 +120,9 @@ impl Control {
             digest,
             listeners,
             vrrp,
-            confined,
             events,
             table,
-            config: _,
+            ..
         } = plan.begin;
         let mut chronicle = plan.chronicle;
         chronicle.take_in(events);
@@ -151,8 +151,6 @@ impl Control {
         let changing = Changing {
             vrrp,
             removed: memory.removed(),
-            others: confined,
-            own: plan.sandbox.confinement.clone(),
             ..Changing::new(board, known, welcome, now)
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
@@ -185,6 +183,13 @@ impl Control {
             reload: Reload::default(),
             unsettled: Vec::new(),
         })
+    }
+
+    /// What keeper and runner may do, and this process.
+    pub(super) fn know_rights(&self, (others, own): (Vec<Confinement>, Confinement)) {
+        let mut changing = self.shared.changing();
+        changing.others = others;
+        changing.own = own;
     }
 
     /// Until somebody says stop.

@@ -153,6 +153,7 @@ async fn serve(
     let chronicle = chronicle::Chronicle::open(state_dir.as_deref(), doors.feed());
     let memory = memory::Memory::new(begin.welcome.notes.clone(), shelf);
     let sandbox = confine(&config, &args.runtime_dir, state_dir.as_deref())?;
+    let known = (begin.confined.clone(), sandbox.confinement.clone());
     let plan = control::Plan {
         keeper_socket: args.keeper_socket,
         begin,
@@ -166,6 +167,7 @@ async fn serve(
         sandbox,
     };
     let control = control::Control::new(config, plan, clock::now())?;
+    control.know_rights(known);
     control.run(signals).await
 }
 

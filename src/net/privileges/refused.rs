@@ -224,42 +224,23 @@ pub(super) fn is_in_force() -> io::Result<bool> {
     }
 }
 
-/// One call of each kind, with arguments for which the kernel itself has another answer.
+/// One call of each kind, with arguments for which the kernel itself has another answer: no path
+/// (EFAULT), no process (ESRCH), no such clock and no such flag (EINVAL).
 fn all_are_refused() -> bool {
-    const NOBODY: i32 = i32::MAX;
-    const NO_CLOCK: i32 = 0x7fff;
-    const NO_FLAG: i32 = 1;
-    let nothing = std::ptr::null::<libc::c_char>();
-    // SAFETY: these read no memory: no path (EFAULT), no process (ESRCH), no clock and no such flag
-    // (EINVAL) are told by the kernel before it looks at anything else.
-    let answers = unsafe {
-        [
-            refused(libc::syscall(
-                libc::SYS_mount,
-                nothing,
-                nothing,
-                nothing,
-                0,
-                nothing,
-            )),
-            refused(libc::syscall(
-                libc::SYS_ptrace,
-                libc::PTRACE_PEEKUSER,
-                NOBODY,
-                0,
-                0,
-            )),
-            refused(libc::syscall(libc::SYS_clock_settime, NO_CLOCK, nothing)),
-            refused(libc::syscall(
-                libc::SYS_unshare,
-                libc::CLONE_NEWUTS | NO_FLAG,
-            )),
-        ]
-    };
-    answers.iter().all(|refused| *refused)
+    const PEEKUSER: libc::c_long = 3;
+    const NOBODY: libc::c_long = 0x7fff_ffff;
+    const NO_CLOCK: libc::c_long = 0x7fff;
+    const NEW_NAMES_AND_NO_FLAG: libc::c_long = 0x0400_0001;
+    is_refused(libc::SYS_mount, [0, 0])
+        && is_refused(libc::SYS_ptrace, [PEEKUSER, NOBODY])
+        && is_refused(libc::SYS_clock_settime, [NO_CLOCK, 0])
+        && is_refused(libc::SYS_unshare, [NEW_NAMES_AND_NO_FLAG, 0])
 }
 
-fn refused(answer: libc::c_long) -> bool {
+/// The arguments that aren't given are 0.
+fn is_refused(call: libc::c_long, [first, second]: [libc::c_long; 2]) -> bool {
+    // SAFETY: with these arguments none of the calls reads or writes memory: see above.
+    let answer = unsafe { libc::syscall(call, first, second, 0_i64, 0_i64, 0_i64) };
     let error = io::Error::last_os_error().raw_os_error();
     answer < 0 && matches!(error, Some(libc::EPERM | libc::ENOSYS))
 }
