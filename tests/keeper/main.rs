@@ -6,6 +6,8 @@
 mod alone;
 mod node;
 mod pair;
+#[path = "../lab/port.rs"]
+mod port;
 mod recorder;
 mod reload;
 mod upgrade;

@@ -47,6 +47,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        if thread::panicking() {
+            println!("recordings and logs are left in {}", self.0.display());
+            return;
+        }
         drop(fs::remove_dir_all(&self.0));
     }
 }

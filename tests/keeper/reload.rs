@@ -41,17 +41,12 @@ fn reload(node: &Node, config: &str) -> String {
     said
 }
 
-fn free() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap()
-}
-
 /// A proxy on a free port with one echo server.
 fn single(name: &str) -> (SocketAddr, String) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let backend = server.local_addr().unwrap();
     echo(server);
-    let address = free();
+    let address = crate::port::held();
     let proxy = format!(
         "[proxy.{name}]\nlisten = \"{address}\"\nbackends = [\"{backend}\"]\n\
          check = {{ type = \"tcp\", interval = \"200ms\" }}\n"
@@ -421,7 +416,7 @@ fn tracks_scripts_and_routes_come_and_go() {
     let folder = Folder::new("reload-tracks");
     let (lb1, _lb2) = pair_of(&lab, &folder, PAIR);
     let script = |name: &str, command: &str| {
-        format!("[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\n")
+        format!("[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\ntimeout = \"5s\"\n")
     };
     let tracked = |scripts: &str| {
         let all = format!("track = [\"proxy:p\", {scripts}]\npreempt = false");
