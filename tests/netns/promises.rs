@@ -80,7 +80,11 @@ fn keeps(scenario: Scenario, setup: &Setup, promised_ms: u64) {
             );
         }
         Scenario::KeeperKilled | Scenario::AllKilled | Scenario::AllStopped => {
-            assert!(seen.kept.is_some_and(|kept| kept <= LEASE * seen.busy / 100), "{seen:?}");
+            assert!(
+                seen.kept
+                    .is_some_and(|kept| kept <= LEASE * seen.busy / 100),
+                "{seen:?}"
+            );
         }
         Scenario::KeeperRestarted | Scenario::VipDeleted => {
             assert_eq!((seen.failed, seen.lost), (0, 0), "{seen:?}");

@@ -224,4 +224,3 @@ fn children(pid: u32) -> Vec<i32> {
     let pids = list.split_whitespace();
     pids.filter_map(|pid| pid.parse().ok()).collect()
 }
-
