@@ -8,4 +8,6 @@ mod node;
 mod pair;
 mod recorder;
 mod reload;
+mod reload_files;
+mod reload_routers;
 mod upgrade;
