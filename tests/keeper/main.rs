@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod alone;
+mod limits;
 mod node;
 mod pair;
 mod recorder;
