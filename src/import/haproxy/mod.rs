@@ -317,15 +317,18 @@ fn unused(sections: &[Section], views: &[View<'_>], work: &mut Work) {
     for section in sections.iter().filter(|s| s.kind == "defaults") {
         let used = |view: &View<'_>| view.defaults.is_some_and(|d| d.id == section.id);
         let heir = |s: &Section| s.kind == "defaults" && s.parent() == Some(section.name());
-        if !views.iter().any(used) && !sections.iter().any(heir) {
-            for directive in &section.directives {
-                let why = "no proxy takes these defaults";
+        let idle = !views.iter().any(used) && !sections.iter().any(heir);
+        for directive in &section.directives {
+            // What frontends or backends alone have, and none of them took.
+            let of_some = ["timeout", "retries", "balance", "maxconn", "source"];
+            if idle || of_some.contains(&directive.word(0)) {
+                let why = "no proxy that lbd serves takes it from here";
                 work.ledger.otherwise(directive.id, Fate::NotNeeded, why);
             }
         }
     }
     for view in views {
-        if view.own.kind == "backend" {
+        if view.own.kind == "backend" && !work.ledger.is_marked(view.own.id) {
             let why = "no frontend that lbd serves uses this backend";
             work.ledger.otherwise(view.own.id, Fate::Lost, why);
             for directive in &view.own.directives {
