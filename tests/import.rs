@@ -619,6 +619,23 @@ fn a_loss_is_78_and_nothing_is_written_unless_it_is_allowed() {
 }
 
 #[test]
+fn what_check_refuses_is_said_with_the_old_file_s_line() {
+    let path = std::env::temp_dir().join(format!("lbd-import-{}.cfg", std::process::id()));
+    let text = "listen x\n bind 10.0.0.1:80\n timeout client 1h\n server a 10.0.0.1:80 check\n";
+    fs::write(&path, text).unwrap();
+    let output = lbd(&["import", "--haproxy", path.to_str().unwrap()]);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("error[E0303]"), "{said}");
+    assert!(
+        said.contains(".cfg:4 server a 10.0.0.1:80 check\n"),
+        "{said}"
+    );
+    assert!(said.contains("  help: "), "{said}");
+}
+
+#[test]
 fn a_file_is_overwritten_only_when_told_to() {
     let dir = std::env::temp_dir().join(format!("lbd-import-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();

@@ -8,13 +8,21 @@ use crate::config::is_name;
 const SHOWN_MAX: usize = 160;
 
 /// Directives whose last word is a secret.
-const SECRETS: &[&str] = &["auth_pass", "auth_hmac_key", "key", "password", "auth"];
+const SECRETS: &[&str] = &[
+    "auth_pass",
+    "auth_hmac_key",
+    "key",
+    "password",
+    "insecure-password",
+    "auth",
+];
 
 /// A directive for people: on one line, bounded, secrets as stars.
 pub(super) fn shown(text: &str) -> String {
     let mut words: Vec<&str> = text.split_whitespace().collect();
     let secret = words.iter().position(|word| SECRETS.contains(word));
-    if let Some(at) = secret.filter(|at| *at <= 1 || words.first() == Some(&"stats")) {
+    let deep = matches!(words.first(), Some(&("stats" | "user")));
+    if let Some(at) = secret.filter(|at| *at <= 1 || deep) {
         let known = words.get(at + 1).is_some_and(|word| *word != "{");
         if known {
             words.truncate(at + 1);

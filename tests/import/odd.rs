@@ -198,6 +198,37 @@ fn a_server_above_a_default_keeps_its_own_weight() {
 }
 
 #[test]
+fn servers_by_name_share_what_the_first_says() {
+    let back = " server n one.example:6443 check weight 7 maxconn 9\n server m two.example:6443 check weight 8 maxconn 9";
+    let outcome = haproxy(&proxy("", "", back));
+    whole(&outcome);
+    has(
+        &outcome,
+        "backend-defaults = { max-connections = 9, weight = 7 }",
+    );
+    has(&outcome, "a = { address = \"10.0.1.1:6443\", weight = 1 }");
+    let other = outcome
+        .entries
+        .iter()
+        .find(|e| e.text.starts_with("server m"));
+    let notes = &other.unwrap().notes;
+    assert!(
+        notes.contains(&"`weight` holds for all host names: that of haproxy.cfg:13".to_owned()),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn no_password_is_shown() {
+    let text = proxy("", "", "") + "userlist l\n user root insecure-password hunter2\n";
+    let report = render(&haproxy(&text), true);
+    assert!(
+        report.contains("user root insecure-password ****"),
+        "{report}"
+    );
+}
+
+#[test]
 fn a_check_s_request_is_kept_with_its_host() {
     let back = " option httpchk\n http-check connect ssl sni kube.example\n http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kube.example\n http-check expect status 200";
     let outcome = haproxy(&proxy("", "", back));

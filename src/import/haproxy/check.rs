@@ -23,7 +23,6 @@ const CHECKS: &[&str] = &[
 ];
 /// Paths of a Kubernetes API server that say how it is.
 const KUBERNETES: &[&str] = &["/readyz", "/healthz", "/livez"];
-
 const MS_MIN: u64 = 50;
 const HOUR: u64 = 3_600_000;
 
@@ -424,7 +423,8 @@ fn transport(params: &Params, sni: Option<&str>, check: &mut Check, work: &mut W
 /// Says that another path asks more.
 fn advise(name: &str, http: &Http, https: bool, id: Id, work: &mut Work) {
     let path = http.path.as_deref().unwrap_or("/");
-    if !KUBERNETES.contains(&path.split('?').next().unwrap_or(path)) {
+    let bare = path.split('?').next().unwrap_or(path);
+    if !KUBERNETES.contains(&bare) {
         return;
     }
     if !https {
@@ -434,7 +434,7 @@ fn advise(name: &str, http: &Http, https: bool, id: Id, work: &mut Work) {
             format!("proxy {name}: the check speaks HTTP without TLS"),
             &[format!("`{origin}` without `check-ssl`: an API server answers 400 to that. lb.toml asks the same; check = \"kube-apiserver\" asks by TLS.")],
         );
-    } else if path != "/readyz" {
+    } else if bare != "/readyz" {
         work.trap(
             "healthz",
             format!("proxy {name}: {path} says that the process lives, not that it is ready"),
