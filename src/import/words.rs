@@ -135,8 +135,11 @@ pub(super) fn host_port(text: &str) -> Option<(&str, &str)> {
     Some((bare.unwrap_or(host), port))
 }
 
-/// A port, 1…65535.
+/// A port, 1…65535; `+1000` is none, but an offset.
 pub(super) fn port(text: &str) -> Option<u16> {
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
     text.parse().ok().filter(|port| *port != 0)
 }
 
