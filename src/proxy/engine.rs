@@ -406,6 +406,12 @@ impl Engine {
         }
     }
 
+    /// Whether workers end with their last connections.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Client connections of this process, running and queued.
     #[must_use]
     pub fn connections(&self) -> usize {

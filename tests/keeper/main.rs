@@ -9,4 +9,5 @@ mod node;
 mod pair;
 mod recorder;
 mod reload;
+mod totals;
 mod upgrade;
