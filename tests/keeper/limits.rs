@@ -2,7 +2,7 @@
 //! is there.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,12 +15,6 @@ use nix::unistd::Pid;
 use super::alone::{single, wait_served};
 use super::node::{Folder, Node, SOON, wait_for};
 use super::upgrade::{Stream, upgrade};
-
-/// An address that nobody listens on.
-pub(crate) fn free_port() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap()
-}
 
 /// Clients that have an answer and have not closed yet, and what was seen of them.
 #[derive(Default)]

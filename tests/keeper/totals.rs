@@ -9,7 +9,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::alone::{single, wait_served};
-use super::limits::free_port;
 use super::node::{Client, Folder, Node, SOON, wait_for};
 use super::upgrade::{Stream, upgrade};
 
@@ -85,7 +84,7 @@ impl Scraper {
 fn totals_never_step_back_over_upgrades_and_count_each_connection_once() {
     let folder = Folder::new("totals");
     let (address, config) = single();
-    let metrics = free_port();
+    let metrics = crate::port::held();
     let config = config.replace("listen = \"off\"", &format!("listen = \"{metrics}\""));
     let node = Node::start(&folder, "lb", &config, None);
     wait_served(address);

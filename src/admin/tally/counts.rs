@@ -55,7 +55,7 @@ pub(super) fn kind((word, _): Named<'_>) -> Kind {
 /// Shows every count of a status: where, its name, and the count itself.
 pub(super) fn visit(status: &mut Status, mut each: impl FnMut((&str, &str), Named<'_>, &mut u64)) {
     process(&mut status.process, |name, count| {
-        each(("", ""), name, count)
+        each(("", ""), name, count);
     });
     for of in &mut status.proxies {
         let name = of.name.clone();

@@ -136,9 +136,10 @@ fn read_last(link: &Link, buffer: &mut [u8], said: &mut Vec<ToKeeper>) -> std::i
             break;
         };
         turn.took(&received);
-        match decode(buffer, &received) {
-            Some(message @ (ToKeeper::Tally(_) | ToKeeper::Clients { .. })) => said.push(message),
-            Some(_) | None => {}
+        if let Some(message @ (ToKeeper::Tally(_) | ToKeeper::Clients { .. })) =
+            decode(buffer, &received)
+        {
+            said.push(message);
         }
     }
     Ok(())

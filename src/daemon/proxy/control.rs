@@ -29,7 +29,6 @@ use super::sharing::SharedLimits;
 use super::shelf::{Shelf, Writer};
 use super::signals::Signals;
 use super::start::Begin;
-use super::tallies::Tallies;
 use super::verbosity::Verbosity;
 use super::watchers::Watchers;
 use crate::admin::{Order, Orders, Source};
@@ -38,7 +37,6 @@ use crate::health::board::Board;
 use crate::health::probe::Probe;
 use crate::health::task::Finding;
 use crate::ipc::message::ToProxy;
-use crate::ipc::tally::Page;
 use crate::log;
 use crate::net::clock;
 use crate::proxy::dispatch::verdicts::Checked;
@@ -58,8 +56,6 @@ const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
 /// What the process before counted is waited for so long, once this one serves; until then nobody is
 /// answered who asks for counts.
 const TALLIES_WITHIN: Duration = Duration::from_secs(2);
-/// A process whose last connection has ended waits so long for a keeper to tell.
-const KEEPER_BACK_WITHIN: Duration = Duration::from_secs(1);
 /// Findings on their way to this loop; the health tasks wait when it is full.
 const FINDINGS_MAX: usize = 64;
 
@@ -83,7 +79,7 @@ pub(super) struct Plan {
 pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) digest: u64,
-    keeper_socket: PathBuf,
+    pub(super) keeper_socket: PathBuf,
     pub(super) keeper: Tie,
     /// Until serving begins; then the engine has them.
     pub(super) listeners: Option<Listeners>,
@@ -98,7 +94,6 @@ pub(super) struct Control {
     /// A server is to be checked at once.
     pub(super) alarm: Arc<Notify>,
     serve_by: Instant,
-    serving_since: Option<Instant>,
     pub(super) news: News,
     pub(super) clients: Clients,
     /// From the admin socket, and what it sends them with.
@@ -116,8 +111,6 @@ pub(super) struct Control {
     pub(super) unsettled: Vec<usize>,
     /// Kept together with another process, while there is one.
     pub(super) limits: SharedLimits,
-    /// For the process that takes over from this one.
-    tallies: Tallies,
 }
 
 impl Control {
@@ -131,8 +124,7 @@ impl Control {
             vrrp,
             events,
             table,
-            succeeds: _,
-            tallies,
+            before,
             config: _,
         } = plan.begin;
         let mut chronicle = plan.chronicle;
@@ -165,14 +157,9 @@ impl Control {
             ..Changing::new(board, known, welcome, now)
         };
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
-        let shared = Arc::new(Shared::new(fixed, changing));
-        for page in tallies {
-            shared.take_in(page, now);
-        }
         Ok(Self {
-            serve_by: now + first_verdicts_within(&shared.in_force().config),
-            serving_since: None,
-            shared,
+            serve_by: now + first_verdicts_within(&fixed.config),
+            shared: Shared::begun(fixed, changing, before),
             digest,
             keeper_socket: plan.keeper_socket,
             keeper: Tie::Connected(link),
@@ -195,7 +182,6 @@ impl Control {
             memory,
             stopping: None,
             limits,
-            tallies: Tallies::default(),
             sandbox: plan.sandbox,
             reload: Reload::default(),
             unsettled: Vec::new(),
@@ -234,27 +220,6 @@ impl Control {
         self.doors.close();
         tracing::info!("proxy stopped");
         Ok(())
-    }
-
-    /// The last counts of a process that was succeeded; a keeper that replaces itself is waited for.
-    async fn say_last(&mut self) {
-        if !self.tallies.is_telling() {
-            return;
-        }
-        if matches!(self.keeper, Tie::Lost) {
-            let next = self.keeper.next(&self.keeper_socket);
-            let found = tokio::time::timeout(KEEPER_BACK_WITHIN, next).await;
-            let again = match found {
-                Ok(event) => self.on_keeper(event).await,
-                Err(_elapsed) => return,
-            };
-            if let Err(error) = again {
-                tracing::debug!(%error, "keeper is not told of the last counts");
-            }
-        }
-        if let Tie::Connected(link) = &self.keeper {
-            self.tallies.finish(&self.shared, link, clock::now()).await;
-        }
     }
 
     pub(super) fn on_finding(&mut self, finding: &Finding) -> Result<(), ProxyError> {
@@ -301,10 +266,7 @@ impl Control {
         let Tie::Connected(link) = &self.keeper else {
             return Ok(());
         };
-        self.tallies.tick(&self.shared, now);
-        let told = self.tallies.flush(link);
-        let told = told.and_then(|()| self.news.tell(link, &self.shared, &mut self.memory, now));
-        if let Err(error) = told {
+        if let Err(error) = self.news.tell(link, &self.shared, &mut self.memory, now) {
             tracing::debug!(%error, "keeper cannot be told");
         }
         Ok(())
@@ -320,12 +282,6 @@ impl Control {
         in_force.farms.iter().for_each(|farm| farm.tick(now));
         self.see_leavers_off(now);
         self.shared.look(now);
-        if self
-            .serving_since
-            .is_some_and(|since| since + TALLIES_WITHIN <= now)
-        {
-            self.doors.release();
-        }
         self.doors.serve(source, &self.orders_sender, now);
         if let (Some(engine), Tie::Connected(link)) = (self.shared.engine.get(), &self.keeper)
             && let Err(error) = self.clients.tick(engine, link, now)
@@ -377,7 +333,7 @@ impl Control {
         }
         let elapsed_ms = now.saturating_duration_since(shared.started).as_millis();
         shared.changing().serving = true;
-        self.serving_since = Some(now);
+        self.doors.release_at(now + TALLIES_WITHIN);
         let Workers { count, cpus } = &shared.workers;
         // Named only when they are pinned: none is no news.
         let cpus = (!cpus.is_empty()).then(|| tracing::field::debug(cpus));
@@ -404,7 +360,7 @@ impl Control {
         }
     }
 
-    async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
+    pub(super) async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
         match event {
             Event::Message(message, fds) => {
                 self.shared.changing().keeper_heard = Some(clock::now());
@@ -431,7 +387,7 @@ impl Control {
                 self.news.start_over();
                 self.memory.untold = true;
                 self.clients.start_over();
-                self.tallies.start_over(&self.shared);
+                self.news.tallies.start_over(&self.shared);
                 self.shared.changing().keeper_heard = Some(clock::now());
             }
         }
@@ -447,12 +403,7 @@ impl Control {
             // It has had its own from the beginning.
             ToProxy::Shares { .. } => {}
             ToProxy::Share { shared } => self.limits.set(&self.shared, shared),
-            ToProxy::Tally(page) => {
-                if page == Page::Done {
-                    self.doors.release();
-                }
-                self.shared.take_in(page, clock::now());
-            }
+            ToProxy::Tally(page) => self.on_tally(page),
             // Said before it served.
             ToProxy::Succeeds => {}
             ToProxy::Events(events) => self.chronicle.take_in(events),
@@ -478,12 +429,7 @@ impl Control {
             ToProxy::Drain { grace_ms } => {
                 // The successor answers questions from here on, with what was counted until now.
                 self.doors.close();
-                self.tallies.hand_over(&self.shared, clock::now());
-                if let Tie::Connected(link) = &self.keeper
-                    && let Err(error) = self.tallies.flush(link)
-                {
-                    tracing::debug!(%error, "keeper cannot be told");
-                }
+                self.hand_over_counts(clock::now());
                 self.stop(Duration::from_millis(grace_ms.into()), "succeeded");
             }
         }

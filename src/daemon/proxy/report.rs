@@ -14,6 +14,7 @@ use super::access::AccessLog;
 use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
+use super::start::Before;
 use crate::admin::events::Feed;
 use crate::admin::measures::ProcessMeasures;
 use crate::admin::pace::Paces;
@@ -109,6 +110,15 @@ impl Shared {
             workers: fixed.workers,
             changing: Mutex::new(changing),
         }
+    }
+
+    /// The same after the processes before this one.
+    pub(super) fn begun(fixed: Fixed, changing: Changing, before: Before) -> Arc<Self> {
+        let shared = Self::new(fixed, changing);
+        for page in before.pages {
+            shared.take_in(page, shared.started);
+        }
+        Arc::new(shared)
     }
 
     /// The configuration in force, and its farms.
@@ -268,6 +278,8 @@ pub(super) struct Doors {
     tried: Instant,
     /// Whoever is succeeded has not told yet what it counted: until then nobody is answered here.
     held: bool,
+    /// Nothing is waited for any longer then.
+    release_at: Option<Instant>,
     feed: Arc<Feed>,
 }
 
@@ -283,10 +295,16 @@ impl Doors {
             http: config.metrics.listen.map(Door::Blocked),
             tried: clock::now(),
             held,
+            release_at: None,
             feed: Arc::default(),
         };
         doors.bind(true);
         doors
+    }
+
+    /// Nothing is waited for after this.
+    pub(super) fn release_at(&mut self, at: Instant) {
+        self.release_at = Some(at);
     }
 
     /// Nothing more is waited for.
@@ -303,6 +321,7 @@ impl Doors {
     pub(super) fn serve(&mut self, source: &Source, orders: &Orders, now: Instant) {
         if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
             self.tried = now;
+            self.held &= self.release_at.is_none_or(|at| now < at);
             self.bind(false);
         }
         self.admin = match std::mem::replace(&mut self.admin, Door::Closed) {

@@ -46,10 +46,17 @@ pub(super) struct Begin {
     pub(super) events: Vec<Event>,
     /// The limits that it keeps together with other processes.
     pub(super) table: Table,
-    /// Another process serves, and will tell what it counted.
+    /// Of the processes before this one.
+    pub(super) before: Before,
+}
+
+/// What processes before this one counted.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// One serves, and will tell.
     pub(super) succeeds: bool,
-    /// What processes told already that serve no more.
-    pub(super) tallies: Vec<Page>,
+    /// What was told already.
+    pub(super) pages: Vec<Page>,
 }
 
 /// Finds the keeper and takes over what it hands out.
@@ -92,7 +99,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut vrrp = None;
     let mut events = Vec::new();
     let mut table = Table::default();
-    let (mut succeeds, mut tallies) = (false, Vec::new());
+    let mut before = Before::default();
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
@@ -119,15 +126,14 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     vrrp,
                     events,
                     table,
-                    succeeds,
-                    tallies,
+                    before,
                 });
             }
             ToProxy::Vrrp(status) => vrrp = Some(*status),
             ToProxy::Shares { column: own } => table.column = shares(own, fds),
             ToProxy::Share { shared } => table.beside = shared,
-            ToProxy::Succeeds => succeeds = true,
-            ToProxy::Tally(page) => tallies.push(page),
+            ToProxy::Succeeds => before.succeeds = true,
+            ToProxy::Tally(page) => before.pages.push(page),
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}

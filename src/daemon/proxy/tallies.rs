@@ -5,17 +5,21 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::link::Link;
+use super::control::Control;
+use super::link::{Link, Tie};
 use super::report::Shared;
 use crate::admin::tally::Told;
 use crate::ipc::message::ToKeeper;
 use crate::ipc::tally::Page;
+use crate::net::clock;
 
 /// Between two looks at what is counted while connections end.
 const EVERY: Duration = Duration::from_millis(250);
 /// What was told is told again after so long, changed or not: the keeper may have been another one.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// A process whose last connection has ended waits so long for a keeper to tell.
+const KEEPER_BACK_WITHIN: Duration = Duration::from_secs(1);
 /// What is told, and when it was.
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
@@ -88,6 +92,51 @@ impl Tallies {
                 tracing::debug!(%error, "keeper is not told of the last counts");
                 return;
             }
+        }
+    }
+}
+
+impl Control {
+    /// Another process told what it counted.
+    pub(super) fn on_tally(&mut self, page: Page) {
+        if page == Page::Done {
+            self.doors.release();
+        }
+        self.shared.take_in(page, clock::now());
+    }
+
+    /// A successor serves.
+    pub(super) fn hand_over_counts(&mut self, now: Instant) {
+        let tallies = &mut self.news.tallies;
+        tallies.hand_over(&self.shared, now);
+        if let Tie::Connected(link) = &self.keeper
+            && let Err(error) = tallies.flush(link)
+        {
+            tracing::debug!(%error, "keeper cannot be told");
+        }
+    }
+
+    /// The last counts of a process that was succeeded; a keeper that replaces itself is waited for.
+    pub(super) async fn say_last(&mut self) {
+        if !self.news.tallies.is_telling() {
+            return;
+        }
+        if matches!(self.keeper, Tie::Lost) {
+            let next = self.keeper.next(&self.keeper_socket);
+            let found = tokio::time::timeout(KEEPER_BACK_WITHIN, next).await;
+            let again = match found {
+                Ok(event) => self.on_keeper(event).await,
+                Err(_elapsed) => return,
+            };
+            if let Err(error) = again {
+                tracing::debug!(%error, "keeper is not told of the last counts");
+            }
+        }
+        if let Tie::Connected(link) = &self.keeper {
+            self.news
+                .tallies
+                .finish(&self.shared, link, clock::now())
+                .await;
         }
     }
 }
