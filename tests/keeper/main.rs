@@ -7,6 +7,8 @@ mod alone;
 mod limits;
 mod node;
 mod pair;
+#[path = "../lab/port.rs"]
+mod port;
 mod recorder;
 mod reload;
 mod reload_files;

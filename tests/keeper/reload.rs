@@ -41,17 +41,12 @@ pub(super) fn reload(node: &Node, config: &str) -> String {
     said
 }
 
-fn free() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap()
-}
-
 /// A proxy on a free port with one echo server.
 pub(super) fn single(name: &str) -> (SocketAddr, String) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let backend = server.local_addr().unwrap();
     echo(server);
-    let address = free();
+    let address = crate::port::held();
     let proxy = format!(
         "[proxy.{name}]\nlisten = \"{address}\"\nbackends = [\"{backend}\"]\n\
          check = {{ type = \"tcp\", interval = \"200ms\" }}\n"
@@ -357,7 +352,10 @@ fn load(lab: &Lab, stop: &Arc<AtomicBool>) -> (Streams, Paced) {
 fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     let Some(lab) = Lab::new() else { return };
     let folder = Folder::new("reload-load");
-    let (lb1, lb2) = pair_of(&lab, &folder, PAIR);
+    // A machine that serves 300 connections a second with two processors may be late for an advert
+    // by more than three intervals of 100 ms, reload or not.
+    let pair = PAIR.replace("100ms\"\nnodes", "1s\"\nnodes");
+    let (lb1, lb2) = pair_of(&lab, &folder, &pair);
     let inside = lab.name("lb1");
     let second = thread::spawn(move || {
         enter(&inside);
@@ -371,16 +369,16 @@ fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     let (streams, paced) = load(&lab, &stop);
     for round in 0..RELOADS {
         let changed = match round % 4 {
-            0 => PAIR.replace(
+            0 => pair.replace(
                 "\"127.0.0.1:7443\"]",
                 "\"127.0.0.1:7443\", \"127.0.0.1:7444\"]",
             ),
-            1 => PAIR.replace(
+            1 => pair.replace(
                 "backends",
                 "idle-timeout = \"30m\"\nslowstart = \"1s\"\nbackends",
             ),
-            2 => PAIR.replace("preempt = false", "preempt = \"9s\"\ngarp = { repeat = 2 }"),
-            _ => PAIR.to_owned(),
+            2 => pair.replace("preempt = false", "preempt = \"9s\"\ngarp = { repeat = 2 }"),
+            _ => pair.clone(),
         };
         let said = reload(&lb1, &changed);
         assert!(said.contains(": applied in "), "{said}");
@@ -405,7 +403,8 @@ fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     assert!(further <= RELOADS / 4, "the added server alone: {further}");
     assert_eq!(log.matches("server down").count(), 0);
     assert!(lab.holds("lb1"));
-    assert_eq!(lb2.log().matches("to=Active").count(), became);
+    let after = lb2.log().matches("to=Active").count();
+    assert_eq!(after, became, "lb2 took the VIP over:\n{}", lb2.log());
     let accepted = wait_for("the count of connections", SOON, || {
         let status = lb1.status();
         let rest = status.split("\"accepted\":").nth(1)?.to_owned();
@@ -421,7 +420,9 @@ fn tracks_scripts_and_routes_come_and_go() {
     let folder = Folder::new("reload-tracks");
     let (lb1, _lb2) = pair_of(&lab, &folder, PAIR);
     let script = |name: &str, command: &str| {
-        format!("[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\n")
+        format!(
+            "[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\ntimeout = \"5s\"\n"
+        )
     };
     let tracked = |scripts: &str| {
         let all = format!("track = [\"proxy:p\", {scripts}]\npreempt = false");
