@@ -54,4 +54,4 @@ pub enum Order {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
