@@ -56,4 +56,4 @@ pub enum Order {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

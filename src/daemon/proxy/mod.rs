@@ -30,6 +30,8 @@ mod orders;
 mod placement;
 mod reload;
 mod report;
+#[cfg(test)]
+mod scratch;
 mod servers;
 mod setup;
 mod sharing;
