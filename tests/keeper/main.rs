@@ -11,4 +11,6 @@ mod pair;
 mod port;
 mod recorder;
 mod reload;
+mod reload_files;
+mod reload_routers;
 mod upgrade;

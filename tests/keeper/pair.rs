@@ -77,7 +77,7 @@ impl Lab {
     }
 
     /// An echo server on that node itself, and its lbd.
-    fn node(&self, folder: &Folder, short: &str, config: &str) -> Node {
+    pub(super) fn node(&self, folder: &Folder, short: &str, config: &str) -> Node {
         let namespace = self.name(short);
         let inside = namespace.clone();
         let server = thread::spawn(move || {

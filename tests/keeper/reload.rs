@@ -15,7 +15,7 @@ use std::time::Duration;
 use lbd::net::clock;
 use nix::sys::signal::Signal;
 
-fn lbd(node: &Node, arguments: &[&str]) -> Output {
+pub(super) fn lbd(node: &Node, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
     command.args(arguments).arg("--socket");
     command
@@ -24,12 +24,12 @@ fn lbd(node: &Node, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Writes the file and has it reloaded; what was printed.
-fn reload(node: &Node, config: &str) -> String {
+pub(super) fn reload(node: &Node, config: &str) -> String {
     fs::write(&node.config, config).unwrap();
     // While one proxy process takes over from another nobody answers for a moment.
     let done = wait_for("somebody to take the order", SOON, || {
@@ -42,7 +42,7 @@ fn reload(node: &Node, config: &str) -> String {
 }
 
 /// A proxy on a free port with one echo server.
-fn single(name: &str) -> (SocketAddr, String) {
+pub(super) fn single(name: &str) -> (SocketAddr, String) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let backend = server.local_addr().unwrap();
     echo(server);
@@ -54,7 +54,7 @@ fn single(name: &str) -> (SocketAddr, String) {
     (address, proxy)
 }
 
-const GENERAL: &str =
+pub(super) const GENERAL: &str =
     "[log]\ntarget = \"stderr\"\n[metrics]\nlisten = \"off\"\n[limits]\nworkers = 2\n";
 
 #[test]
@@ -195,7 +195,7 @@ fn a_proxy_that_gets_another_name_keeps_its_sockets() {
 }
 
 /// A client of the VIP, in the clients' namespace.
-fn client_of_vip(lab: &Lab) -> Client {
+pub(super) fn client_of_vip(lab: &Lab) -> Client {
     let namespace = lab.name("cl");
     let started = thread::spawn(move || {
         enter(&namespace);
@@ -204,7 +204,7 @@ fn client_of_vip(lab: &Lab) -> Client {
     started.join().unwrap()
 }
 
-fn has(lab: &Lab, short: &str, address: &str) -> bool {
+pub(super) fn has(lab: &Lab, short: &str, address: &str) -> bool {
     let name = lab.name(short);
     let args = ["-n", &name, "-o", "addr", "show", "dev", "eth0"];
     let shown = Command::new("ip").args(args).output().unwrap();

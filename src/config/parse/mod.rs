@@ -45,7 +45,7 @@ pub use self::value::{is_name, plain_duration};
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Metrics, Peer, Script, TrackFile,
+    Metrics, Peer, Reload, Script, TrackFile,
 };
 use super::problem::Problem;
 use super::schema;
@@ -232,6 +232,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let admin = admin(root.table("admin", sink), sink);
     let metrics = metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
+    let reload = reload(root.table("reload", sink), sink);
     let peer = root
         .table("peer", sink)
         .and_then(|fields| peer(fields, sink));
@@ -276,6 +277,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             admin,
             metrics,
             limits,
+            reload,
             peer,
             state_dir,
             user,
@@ -411,6 +413,13 @@ fn metrics(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Metrics {
     let compat = fields.flag("compat", sink);
     fields.finish(sink);
     Metrics { listen, compat }
+}
+
+fn reload(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Reload {
+    let mut fields = fields.unwrap_or_else(|| Fields::absent("reload"));
+    let watch = fields.flag("watch", sink);
+    fields.finish(sink);
+    Reload { watch }
 }
 
 fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {
