@@ -9,6 +9,8 @@ mod haproxy;
 mod keepalived;
 mod ledger;
 mod report;
+#[cfg(test)]
+mod tests;
 mod toml;
 mod words;
 

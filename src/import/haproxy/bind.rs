@@ -163,5 +163,6 @@ mod tests {
         assert_eq!(shown("localhost:80-82", false).len(), 3);
         assert_eq!(shown("unix@/run/x", false), [""; 0]);
         assert_eq!(shown("10.0.0.1:0", false), [""; 0]);
+        assert_eq!(shown("224.0.0.18:80", false), [""; 0]);
     }
 }
