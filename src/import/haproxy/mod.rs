@@ -220,18 +220,7 @@ fn front(
         }
         same_name(view, &back, work);
     }
-    let taken: Vec<String> = made
-        .proxies
-        .iter()
-        .map(|proxy| proxy.name.clone())
-        .collect();
-    let name = words::unique(own.name(), &taken);
-    if name == own.name() {
-        work.ledger.mark(own.id, Fate::Exact, "");
-    } else {
-        work.ledger
-            .mark(own.id, Fate::Changed, format!("called {name}"));
-    }
+    let name = name_of(own, made, work);
     work.ledger.mark(
         back.own.id,
         Fate::Exact,
@@ -246,6 +235,19 @@ fn front(
         work.ledger.mark(back.own.id, Fate::Changed, why);
     }
     made.proxies.extend(proxy::proxy(&name, view, &back, work));
+}
+
+/// What a proxy is called, which no other is.
+fn name_of(own: &Section, made: &Made, work: &mut Work) -> String {
+    let taken: Vec<String> = made.proxies.iter().map(|p| p.name.clone()).collect();
+    let name = words::unique(own.name(), &taken);
+    if name == own.name() {
+        work.ledger.mark(own.id, Fate::Exact, "");
+    } else {
+        let note = format!("called {name}");
+        work.ledger.mark(own.id, Fate::Changed, note);
+    }
+    name
 }
 
 /// The backend of a frontend.
