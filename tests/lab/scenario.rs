@@ -253,13 +253,17 @@ fn provoke(pair: &mut Pair, stack: Stack, scenario: Scenario, setup: &Setup) -> 
 /// happen); `None` when that did not come within another 3.5 s.
 fn wait_for_recovery(pair: &Pair, at: Instant, least: Duration) -> Option<Instant> {
     let quiet = Duration::from_millis(600);
+    let long = Duration::from_millis(3_500);
     loop {
         let now = clock::now();
+        // A starved client makes fewer attempts.
+        let busy = pair.noise.since(at);
+        let many = usize::try_from(20 * 100 / busy).unwrap().max(3);
         let counts = pair.client().tally(|tally| tally.counts(now - quiet, now));
-        if counts.failed() == 0 && counts.served > 20 && now > at + least {
+        if counts.failed() == 0 && counts.served > many && now > at + least {
             return Some(now);
         }
-        if now > at + least + Duration::from_millis(3_500) {
+        if now > at + least + long * busy / 100 {
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));
