@@ -1,5 +1,10 @@
 //! A machine that only adds, on a tape and off it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "any instant does to count from, and `net` is out of reach here"
+)]
+
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -8,14 +13,6 @@ use super::file::{Header, Machine, ReadError, VERSION, read, write};
 use super::replay::{ReplayError, Replayed, Timeline, replay};
 use super::tape::{ReadLine, Recorded, Tape};
 use super::{time, words};
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "any instant does, and this component may not name `net`"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
 
 /// Answers with the tens of its sum, and stands for whether it is even.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,7 +39,7 @@ impl Replayed for Adder {
 }
 
 fn replayed(lines: &[&str]) -> Result<Timeline, ReplayError> {
-    time::count_from(now());
+    time::count_from(Instant::now());
     let parsed = lines
         .iter()
         .map(|line| serde_json::from_str::<ReadLine>(line).unwrap());
@@ -112,7 +109,7 @@ fn a_line_longer_than_any_of_lbd_is_refused() {
 
 #[test]
 fn an_input_too_long_for_the_tape_leaves_a_gap_and_no_half_line() {
-    let now = now();
+    let now = Instant::now();
     time::count_from(now);
     let mut tape = Tape::new();
     let machine = Adder { sum: 4 };
