@@ -1,6 +1,12 @@
 //! Totals go on when another process takes over: they never step back, and in the end everything is
 //! counted once.
 
+#![allow(
+    clippy::allow_attributes,
+    clippy::float_cmp,
+    reason = "counts are whole numbers, on the page as well"
+)]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
