@@ -158,6 +158,7 @@ fn status() -> Status {
             measures: ProcessMeasures {
                 started: 1_795_000_000,
                 compat: false,
+                ..ProcessMeasures::default()
             },
             shortages: vec![("files".to_owned(), 0), ("ports".to_owned(), 7)],
             ..ProcessStatus::default()

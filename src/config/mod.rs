@@ -27,6 +27,7 @@ mod programs;
 mod rebalance;
 pub mod schema;
 mod secret;
+mod secret_tables;
 
 pub use diagnostics::{render, render_json};
 pub use lint::{Flaw, Host, Trouble, View, comes_back};

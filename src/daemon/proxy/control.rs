@@ -69,6 +69,8 @@ pub(super) struct Plan {
     pub(super) memory: Memory,
     pub(super) chronicle: Chronicle,
     pub(super) sandbox: Sandbox,
+    /// This machine's names.
+    pub(super) names: Vec<String>,
 }
 
 /// The control thread's state.
@@ -146,6 +148,7 @@ impl Control {
             farms,
             started: now,
             limits: plan.limits,
+            names: plan.names,
         };
         let changing = Changing {
             vrrp,
@@ -256,7 +259,11 @@ impl Control {
             .settle(&self.shared.in_force().farms, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
-        let heard = self.shared.changing().keeper_heard;
+        let heard = {
+            let mut changing = self.shared.changing();
+            changing.turned = now;
+            changing.keeper_heard
+        };
         self.outstanding.tick(now, heard);
         self.news.note(log::happenings());
         let Tie::Connected(link) = &self.keeper else {

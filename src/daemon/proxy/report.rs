@@ -14,6 +14,7 @@ use super::access::AccessLog;
 use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
+use super::reception::Reception;
 use crate::admin::events::Feed;
 use crate::admin::measures::ProcessMeasures;
 use crate::admin::pace::Paces;
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     /// The same, seconds since 1970.
     began: u64,
     pub(super) workers: Workers,
+    /// This machine's own.
+    names: Vec<String>,
     changing: Mutex<Changing>,
 }
 
@@ -59,6 +62,8 @@ pub(super) struct Changing {
     pub(super) removed: Vec<(String, String)>,
     /// Rates and averages.
     pub(super) paces: Paces,
+    /// When the control loop last turned.
+    pub(super) turned: Instant,
 }
 
 impl Changing {
@@ -75,6 +80,7 @@ impl Changing {
             serving: false,
             removed: Vec::new(),
             paces: Paces::default(),
+            turned: now,
         }
     }
 }
@@ -88,6 +94,8 @@ pub(super) struct Fixed {
     pub(super) started: Instant,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
+    /// This machine's own.
+    pub(super) names: Vec<String>,
 }
 
 impl Shared {
@@ -99,6 +107,7 @@ impl Shared {
             started: fixed.started,
             began: clock::unix_time().as_secs(),
             workers: fixed.workers,
+            names: fixed.names,
             changing: Mutex::new(changing),
         }
     }
@@ -131,6 +140,8 @@ impl Shared {
     /// Everything, at `now`.
     pub(super) fn status(&self, now: Instant) -> Status {
         let in_force = self.in_force();
+        // Before the lock: the control loop needs it, and others have it while they look.
+        let stats: Vec<_> = in_force.proxies().map(|p| p.farm.stats(now)).collect();
         let changing = self.changing();
         let millis = |since: Instant| {
             let age = now.saturating_duration_since(since).as_millis();
@@ -163,14 +174,15 @@ impl Shared {
             measures: ProcessMeasures {
                 started: self.began,
                 compat: in_force.config.metrics.compat,
+                names: self.names(&in_force.config),
+                control_ms: millis(changing.turned),
             },
         };
-        let proxies = in_force.proxies().map(|placed| {
-            let (at, config, farm) = (placed.slot, placed.config, placed.farm);
+        let proxies = in_force.proxies().zip(&stats).map(|(placed, stats)| {
+            let (at, config) = (placed.slot, placed.config);
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
             let paces = &changing.paces;
-            let stats = farm.stats(now);
-            let status = gather::proxy_status(config, &stats, health, probed, paces, now);
+            let status = gather::proxy_status(config, stats, health, probed, paces, now);
             let removed = changing.removed.iter();
             let removed = removed.filter(|(proxy, _)| *proxy == config.name);
             ProxyStatus {
@@ -179,13 +191,22 @@ impl Shared {
                 ..status
             }
         });
-        Status {
+        let status = Status {
             process,
             vrrp: changing.vrrp.clone(),
             proxies: proxies.collect(),
             ..Status::default()
-        }
-        .judged()
+        };
+        drop(changing);
+        status.judged()
+    }
+
+    /// What browsers may call this node.
+    fn names(&self, config: &Config) -> Vec<String> {
+        let nodes = config.vips.iter().flat_map(|vip| &vip.nodes);
+        let nodes = nodes.filter_map(|node| node.name.clone());
+        let given = config.metrics.names.iter().chain(&self.names).cloned();
+        nodes.chain(given).collect()
     }
 }
 
@@ -212,6 +233,7 @@ pub(super) struct Doors {
     http: Option<Door<SocketAddr, TcpListener>>,
     tried: Instant,
     feed: Arc<Feed>,
+    reception: Reception,
 }
 
 impl Doors {
@@ -225,6 +247,7 @@ impl Doors {
             http: config.metrics.listen.map(Door::Blocked),
             tried: clock::now(),
             feed: Arc::default(),
+            reception: Reception::default(),
         };
         doors.bind(true);
         doors
@@ -257,7 +280,7 @@ impl Doors {
         self.http = self.http.take().map(|door| match door {
             Door::Bound(listener) => {
                 let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
-                let task = tokio::spawn(async move {
+                let task = self.reception.handle().spawn(async move {
                     if let Err(error) = http::serve(listener, source, feed).await {
                         tracing::error!(%error, "metrics listener cannot be served");
                     }
