@@ -17,7 +17,7 @@ use lbd::admin::{Source, http, socket};
 use lbd::net::clock;
 use tokio::sync::mpsc;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn ready() -> Status {
     Status {

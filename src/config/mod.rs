@@ -25,6 +25,7 @@ mod parse;
 pub mod problem;
 mod programs;
 mod rebalance;
+mod reload;
 pub mod schema;
 mod secret;
 mod secret_tables;

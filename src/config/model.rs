@@ -17,6 +17,7 @@ pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 pub use super::rebalance::Rebalance;
+pub use super::reload::Reload;
 use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -32,6 +33,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[reload]`.
+    pub reload: Reload,
     /// `[peer]`; without it the channel is off.
     pub peer: Option<Peer>,
     /// `state-dir`; `None`: the service manager's, or the usual one if it is there.
@@ -435,6 +438,17 @@ pub enum Listen {
     /// `":PORT"`: every address of both families (one dual-stack socket; IPv4 alone where the
     /// kernel has no IPv6).
     Any(u16),
+}
+
+impl Listen {
+    /// Its port.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Addr(addr) => addr.port(),
+            Self::Any(port) => port,
+        }
+    }
 }
 
 impl fmt::Display for Listen {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cpus;
 pub mod epoll;
 pub mod eventfd;
+pub mod file_watch;
 pub mod link;
 pub mod local_route;
 pub mod localtime;

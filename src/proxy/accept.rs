@@ -207,10 +207,10 @@ impl Worker {
         let Some(settings) = self.proxies.get(usize::from(proxy)) else {
             return false;
         };
-        if !self.shared.gate.enter() {
+        if !self.shared.joint.enter(&self.shared.gate) {
             return false;
         }
-        if settings.farm.gate().enter() || settings.farm.claim_place() {
+        if settings.farm.enter() {
             return true;
         }
         if self.shared.gate.leave() {

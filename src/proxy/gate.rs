@@ -54,6 +54,31 @@ impl Gate {
         }
     }
 
+    /// Takes a place if one is free. Who finds none is not noted.
+    pub fn try_enter(&self) -> bool {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while inside(word) < limit(word) {
+            match self.word.compare_exchange_weak(
+                word,
+                word + ONE,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => {
+                    self.raise(inside(word) + 1);
+                    return true;
+                }
+                Err(present) => word = present,
+            }
+        }
+        false
+    }
+
+    /// Whoever was turned away is told that there is room.
+    pub fn forget_wish(&self) {
+        self.word.fetch_and(!WANTED, Ordering::SeqCst);
+    }
+
     /// Only while the record is being broken is there a second write.
     fn raise(&self, inside: u32) {
         if self.most.load(Ordering::Relaxed) < inside {

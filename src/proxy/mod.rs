@@ -56,6 +56,7 @@ mod connect;
 mod ending;
 mod guard;
 mod hedge;
+mod joint;
 mod line;
 mod origin;
 mod relay;

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::engine::{AccessSink, Engine, EngineError, Listeners, attach, prepare};
@@ -168,7 +169,9 @@ impl Engine {
         let mut layout = self.layout();
         layout.groups.clone_from(&shape.groups);
         layout.access.clone_from(&shape.access);
-        self.shared.gate.set_limit(shape.max_connections);
+        let most = shape.max_connections;
+        self.shared.own_limit.store(most, Ordering::Relaxed);
+        self.shared.joint.set_own(&self.shared.gate, most);
         self.shared.post(&Message::Reshape(Arc::new(shape)));
     }
 

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::net::shm::{self, Words};
@@ -16,6 +17,9 @@ use crate::net::shm::{self, Words};
 pub const COLUMNS: usize = 12;
 /// Limits that are kept; further ones are each process's own affair.
 const LINES: usize = 2048;
+/// Lines for sources of connections, behind those: as many may have connections while two processes
+/// serve; further ones are each process's own affair.
+const SOURCES: usize = 8192;
 /// Where the owners' process ids stand; before them, who is alone.
 const OWNERS: usize = 2;
 const HEAD: usize = 16;
@@ -25,11 +29,74 @@ const SUM: usize = 1;
 const CELLS: usize = 2;
 /// Lines that are looked at for a key.
 const PROBES: usize = 64;
-const WORDS: usize = HEAD + LINES * LINE_WORDS;
+const WORDS: usize = HEAD + (LINES + SOURCES) * LINE_WORDS;
 
 /// The table.
 #[derive(Debug)]
 pub struct Shares(Words);
+
+/// The table, and this process's column of it.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// The table.
+    pub shares: Arc<Shares>,
+    /// Which column.
+    pub column: u8,
+}
+
+impl Column {
+    /// One more of what `key` names, if all processes together stay within `limit`.
+    pub(super) fn claim(&self, key: u64, limit: u32) -> bool {
+        let line = self.shares.line(key);
+        !self.shares.is_closed() && line.is_some_and(|line| line.claim(self.column, limit))
+    }
+
+    /// This process has so many already.
+    pub(super) fn declare(&self, key: u64, count: u32) {
+        if let Some(line) = self.shares.line(key) {
+            line.declare(self.column, count);
+        }
+    }
+
+    /// So many are free for others.
+    pub(super) fn give(&self, key: u64, count: u32) {
+        if let Some(line) = self.shares.line(key) {
+            line.give(self.column, count);
+        }
+    }
+
+    /// One more connection of a source. While another process has everything nobody knows what that
+    /// is: then this one's own count decides, as where the table is full.
+    pub(super) fn enter_source(&self, key: u64, limit: u32) -> bool {
+        let Some(line) = self.shares.source(key) else {
+            return true;
+        };
+        if limit == u32::MAX || self.shares.is_closed() {
+            line.declare(self.column, 1);
+            return true;
+        }
+        line.claim(self.column, limit)
+    }
+
+    /// A source has so many connections already.
+    pub(super) fn declare_source(&self, key: u64, count: u32) {
+        if let Some(line) = self.shares.source(key) {
+            line.declare(self.column, count);
+        }
+    }
+
+    /// A connection of a source has ended.
+    pub(super) fn leave_source(&self, key: u64) {
+        if let Some(line) = self.shares.source(key) {
+            line.give(self.column, 1);
+        }
+    }
+
+    /// What all processes have.
+    pub(super) fn taken(&self, key: u64) -> u64 {
+        self.shares.line(key).map_or(0, |line| line.taken())
+    }
+}
 
 /// A line of it.
 #[derive(Debug, Clone, Copy)]
@@ -88,10 +155,8 @@ impl Shares {
             if owner.load(Ordering::Acquire) != u64::from(pid) {
                 continue;
             }
-            for at in 0..LINES {
-                if let Some(line) = self.line_at(at) {
-                    line.clear(column);
-                }
+            for line in self.used_lines() {
+                line.clear(column);
             }
             self.end_alone(column);
             owner.store(0, Ordering::Release);
@@ -105,10 +170,7 @@ impl Shares {
 
     /// From here on this process has everything. It is the only one.
     pub fn be_alone(&self, column: u8) {
-        for at in 0..LINES {
-            let Some(line) = self.line_at(at).filter(Line::is_used) else {
-                continue;
-            };
+        for line in self.used_lines() {
             line.reset();
         }
         if let Some(alone) = self.alone() {
@@ -134,17 +196,34 @@ impl Shares {
     }
 
     fn line_at(&self, at: usize) -> Option<Line<'_>> {
-        let start = HEAD + (at % LINES) * LINE_WORDS;
+        let start = HEAD + at * LINE_WORDS;
         self.0.get(start..start + LINE_WORDS).map(Line)
+    }
+
+    fn used_lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let lines = (0..LINES + SOURCES).filter_map(|at| self.line_at(at));
+        lines.filter(Line::is_used)
+    }
+
+    /// Looks for the key's line among `count` lines from `first` on.
+    fn find(&self, key: u64, first: usize, count: usize) -> Option<Line<'_>> {
+        let key = key.max(1);
+        let at = usize::try_from(key % u64::try_from(count).ok()?).ok()?;
+        let places = (at..at + PROBES).map(|at| first + at % count);
+        let mut lines = places.filter_map(|at| self.line_at(at));
+        lines.find(|line| line.is_of(key))
     }
 
     /// The line of a limit, by whatever names it; `None`: the table is full.
     #[must_use]
     pub fn line(&self, key: u64) -> Option<Line<'_>> {
-        let key = key.max(1);
-        let first = usize::try_from(key % u64::try_from(LINES).ok()?).ok()?;
-        let lines = (first..first + PROBES).filter_map(|at| self.line_at(at));
-        lines.into_iter().find(|line| line.is_of(key))
+        self.find(key, 0, LINES)
+    }
+
+    /// The line of a source of connections; `None`: the table is full.
+    #[must_use]
+    pub fn source(&self, key: u64) -> Option<Line<'_>> {
+        self.find(key, LINES, SOURCES)
     }
 }
 
@@ -221,8 +300,9 @@ impl Line<'_> {
         }
     }
 
+    /// Nobody's from here on.
     fn reset(&self) {
-        for word in self.0.iter().skip(SUM) {
+        for word in self.0 {
             word.store(0, Ordering::Release);
         }
     }

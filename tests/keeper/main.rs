@@ -4,8 +4,13 @@
 #![cfg(test)]
 
 mod alone;
+mod limits;
 mod node;
 mod pair;
+#[path = "../lab/port.rs"]
+mod port;
 mod recorder;
 mod reload;
+mod reload_files;
+mod reload_routers;
 mod upgrade;

@@ -34,7 +34,7 @@ fn install_script(text: &str, path: &Path) {
     fs::rename(&beside, path).unwrap();
 }
 
-fn upgrade(node: &Node) -> Output {
+pub(crate) fn upgrade(node: &Node) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
     let socket = node.runtime.join("admin.sock");
     command.arg("upgrade").arg("--socket").arg(socket);
@@ -42,10 +42,10 @@ fn upgrade(node: &Node) -> Output {
 }
 
 /// A connection that lives on.
-struct Stream(TcpStream);
+pub(crate) struct Stream(pub(crate) TcpStream);
 
 impl Stream {
-    fn open(address: SocketAddr) -> Self {
+    pub(crate) fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         let mut stream = Self(stream);
@@ -53,7 +53,7 @@ impl Stream {
         stream
     }
 
-    fn ask(&mut self) {
+    pub(crate) fn ask(&mut self) {
         self.0.write_all(b"x").unwrap();
         self.0.read_exact(&mut [0]).unwrap();
     }
@@ -194,10 +194,10 @@ fn sigusr2_upgrades_too_and_a_drained_process_is_told_apart_from_a_new_one() {
 }
 
 /// Three connections are allowed; two live on in the process that was succeeded.
-fn keeps_limit_over_an_upgrade(name: &str, limit: &str) {
+fn keeps_limit_over_an_upgrade(name: &str, limited: impl Fn(&str) -> String) {
     let folder = Folder::new(name);
     let (address, config) = single();
-    let mut node = Node::prepare(&folder, "lb", &format!("{config}{limit}\n"), None);
+    let mut node = Node::prepare(&folder, "lb", &limited(&config), None);
     node.restart();
     wait_served(address);
     let mut old = vec![Stream::open(address), Stream::open(address)];
@@ -236,10 +236,19 @@ fn keeps_limit_over_an_upgrade(name: &str, limit: &str) {
 #[test]
 fn a_servers_limit_is_exact_over_two_processes() {
     let limit = "backend-defaults = { max-connections = 3, max-queue = 8 }";
-    keeps_limit_over_an_upgrade("server-limit", limit);
+    keeps_limit_over_an_upgrade("server-limit", |config| format!("{config}{limit}\n"));
 }
 
 #[test]
 fn a_proxys_limit_is_exact_over_two_processes() {
-    keeps_limit_over_an_upgrade("proxy-limit", "max-connections = 3");
+    let limit = "max-connections = 3";
+    keeps_limit_over_an_upgrade("proxy-limit", |config| format!("{config}{limit}\n"));
+}
+
+#[test]
+fn the_limit_of_all_proxies_is_exact_over_two_processes() {
+    let limit = "[limits]\nmax-connections = 3\n";
+    keeps_limit_over_an_upgrade("process-limit", |config| {
+        config.replace("[limits]\n", limit)
+    });
 }

@@ -165,6 +165,8 @@ pub struct Seen {
     pub double: Option<Duration>,
     /// What this machine adds: `Pair::slack`.
     pub slack: Duration,
+    /// How much longer than alone on the machine things took: `Noise::since`.
+    pub busy: u32,
 }
 
 /// The pair, serving, lb2 in charge, lb1 fit to replace it.
@@ -216,6 +218,7 @@ pub fn measure(stack: Stack, scenario: Scenario, setup: &Setup) -> Seen {
         kept: (!pair.holds(LB2)).then_some(kept),
         double: (!(pair.holds(LB1) && pair.holds(LB2))).then(|| pair.double(at)),
         slack: pair.slack(),
+        busy: pair.noise.since(at),
     }
 }
 

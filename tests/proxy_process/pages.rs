@@ -71,8 +71,7 @@ fn dawdle(address: SocketAddr, end: &AtomicBool, sent_away: &AtomicUsize, seated
 fn two_hundred_slow_clients_delay_neither_probes_nor_scrapes() {
     let mut keeper = Keeper::start("slow-clients");
     let (listener, front) = front();
-    let (free, pages) = super::front();
-    drop(free);
+    let pages = port::held();
     keeper.bring_up(&with_pages(front, pages, &[echo()]), listener);
     wait_for("pages", || get(pages, "GET /livez HTTP/1.0\r\n\r\n").ok());
     let (end, sent_away, seated) = (
@@ -127,8 +126,7 @@ fn two_hundred_slow_clients_delay_neither_probes_nor_scrapes() {
 fn a_browser_that_asks_for_a_foreign_name_reads_nothing_and_programs_may_use_any() {
     let mut keeper = Keeper::start("names");
     let (listener, front) = front();
-    let (free, pages) = super::front();
-    drop(free);
+    let pages = port::held();
     let text = with_pages(front, pages, &[echo()])
         .replace("[limits]", "names = [\"LB.example.com.\"]\n[limits]");
     keeper.bring_up(&text, listener);

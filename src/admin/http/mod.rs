@@ -251,8 +251,12 @@ async fn respond(request: &Request<Incoming>, desk: &Arc<Desk>) -> Response<Full
     response
 }
 
-/// The name that a browser asked for, if it is not this node's.
+/// The name that a browser asked for, if it is not this node's. Probes tell nothing worth the
+/// trouble, and some of those who ask for them call themselves browsers.
 fn foreign(request: &Request<Incoming>, desk: &Desk) -> Option<String> {
+    if matches!(request.uri().path(), "/livez" | "/readyz" | "/healthz") {
+        return None;
+    }
     let (headers, target) = (request.headers(), request.uri().host());
     // Most are well without a look at the state.
     host::foreign(headers, target, &[])?;

@@ -46,7 +46,7 @@ pub use self::value::{is_name, plain_duration};
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Peer, Script, TrackFile,
+    Peer, Reload, Script, TrackFile,
 };
 use super::problem::Problem;
 use super::schema;
@@ -233,6 +233,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
     let admin = admin(root.table("admin", sink), sink);
     let metrics = metrics::metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
+    let reload = reload(root.table("reload", sink), sink);
     let peer = root
         .table("peer", sink)
         .and_then(|fields| peer(fields, sink));
@@ -277,6 +278,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             admin,
             metrics,
             limits,
+            reload,
             peer,
             state_dir,
             user,
@@ -399,6 +401,13 @@ fn admin(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Admin {
     };
     fields.finish(sink);
     admin
+}
+
+fn reload(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Reload {
+    let mut fields = fields.unwrap_or_else(|| Fields::absent("reload"));
+    let watch = fields.flag("watch", sink);
+    fields.finish(sink);
+    Reload { watch }
 }
 
 fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {

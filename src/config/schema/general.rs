@@ -40,6 +40,12 @@ pub(super) const ROOT: Section = Section {
         )
         .called(&["global"]),
         Key::new(
+            "reload",
+            Kind::Table("reload"),
+            Fallback::Words("see there"),
+            "When this file is read again.",
+        ),
+        Key::new(
             "vip",
             Kind::Named("vip.NAME"),
             Fallback::Words("none"),
@@ -258,6 +264,17 @@ pub(super) const LIMITS: Section = Section {
         )
         .called(&["cpu-map", "worker-cpu-affinity"]),
     ],
+};
+
+pub(super) const RELOAD: Section = Section {
+    path: "reload",
+    doc: "When this file is read again, beside `lbd reload` and SIGHUP; see docs/reload.md.",
+    keys: &[Key::new(
+        "watch",
+        Kind::Bool,
+        Fallback::Value("false"),
+        "Also as soon as it changes, in place, by a rename or by a link that points elsewhere. One that is refused changes nothing, and is told of in log and events.",
+    )],
 };
 
 pub(super) const PEER: Section = Section {

@@ -134,6 +134,7 @@ impl Keeper {
         self.proxies.kept = Vec::new();
         self.keep_listeners();
         self.confine();
+        self.watch_config();
         Ok(())
     }
 

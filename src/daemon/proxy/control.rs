@@ -255,8 +255,7 @@ impl Control {
         for farm in &self.shared.in_force().farms {
             farm.watch(now);
         }
-        self.limits
-            .settle(&self.shared.in_force().farms, self.stopping.is_none());
+        self.limits.settle(&self.shared, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
         let heard = {
@@ -325,6 +324,7 @@ impl Control {
             let placement = Placement {
                 cpus: shared.workers.cpus.clone(),
                 descriptors: in_force.limits.descriptors,
+                shared: self.limits.joined(in_force.limits.asked),
             };
             let (config, farms) = (&in_force.config, &in_force.farms);
             let engine = Engine::start_placed(config, farms, listeners, options, placement)
@@ -402,7 +402,7 @@ impl Control {
             ToProxy::ListenersDone => self.on_fresh_done(),
             // It has had its own from the beginning.
             ToProxy::Shares { .. } => {}
-            ToProxy::Share { shared } => self.limits.set(&self.shared.in_force().farms, shared),
+            ToProxy::Share { shared } => self.limits.set(&self.shared, shared),
             ToProxy::Events(events) => self.chronicle.take_in(events),
             ToProxy::Vrrp(status) => {
                 self.verbosity.follow(status.log.as_ref(), clock::now());

@@ -1,6 +1,7 @@
 //! How many client connections this process may hold, from `limits.max-connections` and the
 //! kernel's limit of open files; and which of the files are not for connections.
 
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -27,6 +28,8 @@ const MOST: u64 = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) max_connections: u32,
+    /// What the file wants: of all processes together, while there are several.
+    pub(super) asked: Option<u32>,
     pub(super) descriptors: Descriptors,
 }
 
@@ -52,6 +55,7 @@ impl Limits {
         let servers = config.proxies.iter().map(places).sum();
         Self {
             max_connections,
+            asked: config.limits.max_connections.map(NonZeroU32::get),
             descriptors: descriptors(files, servers),
         }
     }

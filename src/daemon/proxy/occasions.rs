@@ -133,8 +133,7 @@ impl Occasions {
             return;
         }
         if let Some(engine) = shared.engine.get() {
-            let limit = engine.connections_limit();
-            let full = engine.connections() >= usize::try_from(limit).unwrap_or(usize::MAX);
+            let full = engine.is_full();
             self.look((None, None), Limit::Process, u64::from(full), now);
         }
         let in_force = shared.in_force();

@@ -16,9 +16,8 @@ use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
-use crate::proxy::farm::share::Column;
 use crate::proxy::pp;
-use crate::proxy::shares::Shares;
+use crate::proxy::shares::{Column, Shares};
 
 /// A proxy process that no keeper wants for this long ends.
 const WELCOME_WITHIN: Duration = Duration::from_secs(30);
@@ -117,7 +116,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                 });
             }
             ToProxy::Vrrp(status) => vrrp = Some(*status),
-            ToProxy::Shares { column: own } => table.column = shares(own, fds)?,
+            ToProxy::Shares { column: own } => table.column = shares(own, fds),
             ToProxy::Share { shared } => table.beside = shared,
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
@@ -133,14 +132,19 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     }
 }
 
-/// The table of limits beside a message.
-fn shares(column: u8, fds: Vec<OwnedFd>) -> Result<Option<Column>, ProxyError> {
-    let table = fds.into_iter().next().map(Shares::open).transpose();
-    let table = table.map_err(ProxyError::KeeperLost)?;
-    Ok(table.map(|shares| Column {
-        shares: Arc::new(shares),
-        column,
-    }))
+/// The table of limits beside a message; `None`: it is another version's.
+fn shares(column: u8, fds: Vec<OwnedFd>) -> Option<Column> {
+    let table = fds.into_iter().next().map(Shares::open)?;
+    match table {
+        Ok(shares) => Some(Column {
+            shares: Arc::new(shares),
+            column,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "limits hold for each process alone");
+            None
+        }
+    }
 }
 
 /// The text of lb.toml from the memory file beside a welcome.

@@ -80,6 +80,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
             workers: None,
             pin_workers: false,
         },
+        reload: model::Reload { watch: false },
         peer: None,
         state_dir: None,
         user: None,

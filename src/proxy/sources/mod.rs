@@ -8,7 +8,7 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use serde::{Serialize, Serializer};
 
 use super::acl::AddressSet;
+use super::shares::Column;
 use crate::config::model::{PerSource, Rate};
 
 /// Parts of the table.
@@ -89,6 +90,24 @@ struct Part {
     entries: HashMap<Source, Entry>,
     /// Those without a connection, longest unseen first; each at most once.
     idle: VecDeque<Source>,
+    /// Counted together with another process, while there is one.
+    shared: Option<Arc<Common>>,
+}
+
+/// Where connections of a source are counted together with those that other processes have of it.
+#[derive(Debug)]
+struct Common {
+    of: Column,
+    proxy: u64,
+}
+
+impl Common {
+    /// The same in every process.
+    fn key(&self, source: Source) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.proxy, source).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// The sources of one proxy.
@@ -174,14 +193,29 @@ impl Sources {
         let Some(mut part) = self.part(source) else {
             return Ok(());
         };
-        let entry = part.entries.entry(source).or_default();
+        let Part {
+            entries, shared, ..
+        } = &mut *part;
+        let entry = entries.entry(source).or_default();
         entry.fresh = entry.listed;
-        let admitted = if exempt {
-            Ok(())
-        } else if entry.connections >= rules.max_connections {
+        let most = if exempt {
+            u32::MAX
+        } else {
+            rules.max_connections
+        };
+        let rate = rules.rate.filter(|_| !exempt);
+        let before = entry.due;
+        let admitted = if entry.connections >= most {
             Err(Excess::Connections)
         } else {
-            rules.rate.map_or(Ok(()), |rate| entry.take_turn(rate, now))
+            let turn = rate.map_or(Ok(()), |rate| entry.take_turn(rate, now));
+            turn.and_then(|()| match shared {
+                Some(common) if !common.of.enter_source(common.key(source), most) => {
+                    entry.due = before;
+                    Err(Excess::Connections)
+                }
+                Some(_) | None => Ok(()),
+            })
         };
         match admitted {
             Ok(()) => {
@@ -198,6 +232,35 @@ impl Sources {
         let source = Source::of(client);
         if let Some(mut part) = self.part(source) {
             part.leave(source);
+        }
+    }
+
+    /// Another process serves this proxy, too, from here on: what each source has counts in both.
+    pub(super) fn share(&self, of: &Column, proxy: &str) {
+        let mut hasher = DefaultHasher::new();
+        proxy.hash(&mut hasher);
+        let common = Arc::new(Common {
+            of: of.clone(),
+            proxy: hasher.finish(),
+        });
+        for part in &self.parts {
+            let mut part = lock(part);
+            if part.shared.is_some() {
+                continue;
+            }
+            for (source, entry) in &part.entries {
+                if entry.connections > 0 {
+                    of.declare_source(common.key(*source), entry.connections);
+                }
+            }
+            part.shared = Some(Arc::clone(&common));
+        }
+    }
+
+    /// This process is alone.
+    pub(super) fn end_sharing(&self) {
+        for part in &self.parts {
+            lock(part).shared = None;
         }
     }
 
@@ -282,6 +345,9 @@ impl Part {
         let Some(entry) = self.entries.get_mut(&source) else {
             return;
         };
+        if let Some(common) = self.shared.as_ref().filter(|_| entry.connections > 0) {
+            common.of.leave_source(common.key(source));
+        }
         entry.connections = entry.connections.saturating_sub(1);
         if entry.connections == 0 && !entry.listed {
             entry.listed = true;

@@ -208,3 +208,59 @@ fn seeded_runs_agree_with_a_plain_count() {
         assert_eq!(sources.overview(1).connected, connected);
     }
 }
+
+#[test]
+fn two_processes_count_a_source_together_while_there_are_two() {
+    use crate::proxy::shares::Shares;
+    let shares = Arc::new(Shares::create().unwrap());
+    let column = |pid| Column {
+        column: shares.assign(pid).unwrap(),
+        shares: Arc::clone(&shares),
+    };
+    let (old, new, now) = (
+        sources(3, Some((1, 4))),
+        sources(3, Some((1, 4))),
+        clock::now(),
+    );
+    let (a, b) = (ip("192.0.2.1"), ip("192.0.2.2"));
+    assert_eq!((old.enter(a, now), old.enter(a, now)), (Ok(()), Ok(())));
+    old.share(&column(1), "kube");
+    new.share(&column(2), "kube");
+    assert_eq!(new.enter(a, now), Ok(()));
+    assert_eq!(new.enter(a, now), Err(Excess::Connections));
+    assert_eq!(old.enter(a, now), Err(Excess::Connections));
+    assert_eq!(new.enter(b, now), Ok(()));
+    // What is refused for the number costs nothing of the rate: three more are due at once.
+    old.leave(a);
+    old.leave(a);
+    assert_eq!((new.enter(a, now), new.enter(a, now)), (Ok(()), Ok(())));
+    // What a process had that died is free.
+    shares.forget(2);
+    assert_eq!(old.enter(a, now), Ok(()));
+    // Alone again, one's own connections count.
+    old.end_sharing();
+    assert_eq!(old.enter(a, now), Ok(()));
+    assert_eq!(old.enter(a, now), Err(Excess::Rate));
+}
+
+#[test]
+fn an_exempt_source_is_counted_together_and_never_refused() {
+    use crate::proxy::shares::Shares;
+    let shares = Arc::new(Shares::create().unwrap());
+    let column = Column {
+        column: shares.assign(1).unwrap(),
+        shares,
+    };
+    let (sources, now) = (sources(1, None), clock::now());
+    sources.share(&column, "kube");
+    for _ in 0..5 {
+        assert_eq!(sources.enter(ip("10.0.0.9"), now), Ok(()));
+    }
+    assert_eq!(sources.enter(ip("192.0.2.1"), now), Ok(()));
+    assert_eq!(
+        sources.enter(ip("192.0.2.1"), now),
+        Err(Excess::Connections)
+    );
+    sources.leave(ip("192.0.2.1"));
+    assert_eq!(sources.enter(ip("192.0.2.1"), now), Ok(()));
+}
