@@ -404,12 +404,15 @@ fn clients_that_do_not_read_keep_neither_a_place_nor_a_page_each() {
             stream
         })
         .collect();
+    // Were it to wait for a place, it would for the 5 s that each of them may take.
     assert_eq!(get(address, "/livez").0, 200);
-    let (code, body) = get(address, "/status.json");
-    assert_eq!(code, 200);
-    assert!(body.len() > 5_000_000, "{}", body.len());
     let waited = clock::now() - begun;
     assert!(waited < Duration::from_secs(4), "{waited:?}");
+    // Such a page takes its time in a debug build.
+    let question = b"GET /status.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    while fetch(address, question).len() < 5_000_000 {
+        assert!(clock::now() < begun + 3 * PATIENCE, "no page");
+    }
     let cut = silent.into_iter().map(end_of);
     let cut = cut.filter(|answer| answer.len() < 5_000_000).count();
     assert!(cut >= 32, "{cut} were cut off");

@@ -45,6 +45,8 @@ const PURE: &[&str] = &[
     "src/ipc/reload.rs",
     "src/ipc/route.rs",
     "src/ipc/runner.rs",
+    "src/ipc/tally.rs",
+    "src/admin/tally",
     "src/log/access.rs",
     "src/log/catalog.rs",
     "src/log/spacing.rs",

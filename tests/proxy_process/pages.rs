@@ -142,12 +142,15 @@ fn a_browser_that_asks_for_a_foreign_name_reads_nothing_and_programs_may_use_any
         "/status.txt",
         "/events.json",
         "/metrics",
-        "/readyz",
     ];
     let own = nix::sys::utsname::uname().unwrap();
     let own = own.nodename().to_str().unwrap().to_owned();
+    let foreign = format!("evil.example:{}", pages.port());
+    for probe in ["/livez", "/readyz", "/healthz"] {
+        assert_eq!(ask(probe, &foreign, browser).0, 200, "{probe}");
+    }
     for path in all {
-        let (code, body) = ask(path, &format!("evil.example:{}", pages.port()), browser);
+        let (code, body) = ask(path, &foreign, browser);
         assert_eq!(code, 421, "{path}: {body}");
         assert!(
             body.starts_with("This node doesn't know itself as \"evil.example:"),

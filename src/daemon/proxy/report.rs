@@ -15,15 +15,18 @@ use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
 use super::reception::Reception;
+use super::start::Before;
 use crate::admin::events::Feed;
 use crate::admin::measures::ProcessMeasures;
 use crate::admin::pace::Paces;
 use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
+use crate::admin::tally::{Ledger, Told};
 use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
 use crate::discovery::known::Known;
 use crate::health::board::Board;
 use crate::ipc::message::{VrrpStatus, Welcome};
+use crate::ipc::tally::Page;
 use crate::log;
 use crate::net::clock;
 use crate::proxy::engine::Engine;
@@ -64,6 +67,10 @@ pub(super) struct Changing {
     pub(super) paces: Paces,
     /// When the control loop last turned.
     pub(super) turned: Instant,
+    /// What processes before this one counted.
+    pub(super) ledger: Ledger,
+    /// A successor answers questions: what is asked here still gets this.
+    pub(super) last: Option<Status>,
 }
 
 impl Changing {
@@ -81,6 +88,8 @@ impl Changing {
             removed: Vec::new(),
             paces: Paces::default(),
             turned: now,
+            ledger: Ledger::new(clock::unix_time(), std::process::id()),
+            last: None,
         }
     }
 }
@@ -112,6 +121,15 @@ impl Shared {
         }
     }
 
+    /// The same after the processes before this one.
+    pub(super) fn begun(fixed: Fixed, changing: Changing, before: Before) -> Arc<Self> {
+        let shared = Self::new(fixed, changing);
+        for page in before.pages {
+            shared.take_in(page, shared.started);
+        }
+        Arc::new(shared)
+    }
+
     /// The configuration in force, and its farms.
     pub(super) fn in_force(&self) -> Arc<InForce> {
         self.in_force.load_full()
@@ -139,10 +157,56 @@ impl Shared {
 
     /// Everything, at `now`.
     pub(super) fn status(&self, now: Instant) -> Status {
-        let in_force = self.in_force();
-        // Before the lock: the control loop needs it, and others have it while they look.
-        let stats: Vec<_> = in_force.proxies().map(|p| p.farm.stats(now)).collect();
         let changing = self.changing();
+        if let Some(last) = &changing.last {
+            return last.clone();
+        }
+        let own = self.own_status(&changing, now);
+        changing.ledger.show(own, clock::unix_time()).judged()
+    }
+
+    /// A successor serves: what this process knows of counts is for it.
+    pub(super) fn hand_over(&self, now: Instant) -> (Vec<Page>, Told) {
+        let mut changing = self.changing();
+        let own = self.own_status(&changing, now);
+        let wall = clock::unix_time();
+        let handed = changing.ledger.hand_over(&own, wall);
+        let shown = changing.ledger.show(own, wall).judged();
+        changing.last.get_or_insert(shown);
+        handed
+    }
+
+    /// What was counted since it was `told`; `ended`: for the last time.
+    pub(super) fn tell_again(&self, told: &mut Told, ended: bool, now: Instant) -> Vec<Page> {
+        let changing = self.changing();
+        let own = self.own_status(&changing, now);
+        changing.ledger.tell_again(&own, told, ended)
+    }
+
+    /// All that was told, once more.
+    pub(super) fn known(&self, told: &Told) -> Vec<Page> {
+        self.changing().ledger.known(told)
+    }
+
+    /// What was told last.
+    pub(super) fn repeat(&self, told: &Told) -> Vec<Page> {
+        self.changing().ledger.repeat(told, false)
+    }
+
+    /// Takes in what another process counted. One that was succeeded itself has told its own already.
+    pub(super) fn take_in(&self, page: Page, now: Instant) {
+        let mut changing = self.changing();
+        if changing.last.is_some() {
+            return;
+        }
+        let mut ledger = std::mem::take(&mut changing.ledger);
+        ledger.take_in(page, || self.own_status(&changing, now));
+        changing.ledger = ledger;
+    }
+
+    /// Everything as this process alone knows it.
+    fn own_status(&self, changing: &Changing, now: Instant) -> Status {
+        let in_force = self.in_force();
         let millis = |since: Instant| {
             let age = now.saturating_duration_since(since).as_millis();
             u64::try_from(age).unwrap_or(u64::MAX)
@@ -178,11 +242,12 @@ impl Shared {
                 control_ms: millis(changing.turned),
             },
         };
-        let proxies = in_force.proxies().zip(&stats).map(|(placed, stats)| {
-            let (at, config) = (placed.slot, placed.config);
+        let proxies = in_force.proxies().map(|placed| {
+            let (at, config, farm) = (placed.slot, placed.config, placed.farm);
             let (health, probed) = (changing.board.servers(at), changing.board.is_probed(at));
             let paces = &changing.paces;
-            let status = gather::proxy_status(config, stats, health, probed, paces, now);
+            let stats = farm.stats(now);
+            let status = gather::proxy_status(config, &stats, health, probed, paces, now);
             let removed = changing.removed.iter();
             let removed = removed.filter(|(proxy, _)| *proxy == config.name);
             ProxyStatus {
@@ -191,14 +256,12 @@ impl Shared {
                 ..status
             }
         });
-        let status = Status {
+        Status {
             process,
             vrrp: changing.vrrp.clone(),
             proxies: proxies.collect(),
             ..Status::default()
-        };
-        drop(changing);
-        status.judged()
+        }
     }
 
     /// What browsers may call this node.
@@ -232,13 +295,18 @@ pub(super) struct Doors {
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
     tried: Instant,
+    /// Whoever is succeeded has not told yet what it counted: until then nobody is answered here.
+    held: bool,
+    /// Nothing is waited for any longer then.
+    release_at: Option<Instant>,
     feed: Arc<Feed>,
     reception: Reception,
 }
 
 impl Doors {
     /// Opens what can be opened; [`Doors::serve`] tries the rest again.
-    pub(super) fn open(config: &Config, runtime_dir: &Path) -> Self {
+    /// `held`: not before [`Doors::release`].
+    pub(super) fn open(config: &Config, runtime_dir: &Path, held: bool) -> Self {
         let default = || runtime_dir.join("admin.sock");
         let admin_path = config.admin.socket.clone().unwrap_or_else(default);
         let mut doors = Self {
@@ -246,11 +314,23 @@ impl Doors {
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
             tried: clock::now(),
+            held,
+            release_at: None,
             feed: Arc::default(),
             reception: Reception::default(),
         };
         doors.bind(true);
         doors
+    }
+
+    /// Nothing is waited for after this.
+    pub(super) fn release_at(&mut self, at: Instant) {
+        self.release_at = Some(at);
+    }
+
+    /// Nothing more is waited for.
+    pub(super) fn release(&mut self) {
+        self.held = false;
     }
 
     /// The events that the admin socket tells of.
@@ -262,6 +342,7 @@ impl Doors {
     pub(super) fn serve(&mut self, source: &Source, orders: &Orders, now: Instant) {
         if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
             self.tried = now;
+            self.held &= self.release_at.is_none_or(|at| now < at);
             self.bind(false);
         }
         self.admin = match std::mem::replace(&mut self.admin, Door::Closed) {
@@ -327,6 +408,9 @@ impl Doors {
     }
 
     fn bind(&mut self, first: bool) {
+        if self.held {
+            return;
+        }
         if let Door::Blocked(path) = &self.admin {
             match socket::bind(path) {
                 Ok(listener) => self.admin = Door::Bound(listener),
