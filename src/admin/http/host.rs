@@ -53,15 +53,13 @@ fn is_ours(host: &str, names: &[String]) -> bool {
 }
 
 fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port))
-            if port.bytes().all(|b| b.is_ascii_digit())
-                && !(name.contains(':') && !name.ends_with(']')) =>
-        {
-            name
-        }
-        Some(_) | None => host,
-    }
+    let Some((name, port)) = host.rsplit_once(':') else {
+        return host;
+    };
+    // An address of IPv6 without brackets has no port.
+    let is_bare = name.contains(':') && !name.ends_with(']');
+    let is_port = port.bytes().all(|b| b.is_ascii_digit());
+    if is_port && !is_bare { name } else { host }
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ mod tests {
     #[tokio::test]
     async fn who_asks_while_a_page_is_written_shares_the_next_one() {
         let press = Arc::new(Press::default());
-        let (go, gate) = mpsc::channel::<()>();
+        let (go, gate) = mpsc::sync_channel::<()>(1);
         let write = |text: &'static str| move || Bytes::from(text);
         let first = tokio::spawn({
             let press = Arc::clone(&press);

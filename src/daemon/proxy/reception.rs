@@ -29,7 +29,7 @@ impl Reception {
             match begin() {
                 Ok(begun) => self.0 = Some(begun),
                 Err(error) => {
-                    tracing::warn!(%error, "no thread for http, it is answered beside checks")
+                    tracing::warn!(%error, "no thread for http, it is answered beside checks");
                 }
             }
         }
