@@ -129,13 +129,12 @@ impl Control {
             before,
             config: _,
         } = plan.begin;
-        let mut chronicle = plan.chronicle;
+        let (mut chronicle, mut memory) = (plan.chronicle, plan.memory);
         chronicle.take_in(events);
         let mut verbosity = Verbosity::default();
         verbosity.follow(vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()), now);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let (mut board, mut machines) = (Board::new(&config, now), machines(&config, now));
-        let mut memory = plan.memory;
         memory.restore(&config, &farms);
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
