@@ -6,6 +6,8 @@
 mod checks;
 #[path = "proxy_process/memcheck.rs"]
 mod memcheck;
+#[path = "proxy_process/pages.rs"]
+mod pages;
 #[path = "lab/port.rs"]
 mod port;
 #[path = "proxy_process/reload.rs"]

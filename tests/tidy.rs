@@ -104,6 +104,8 @@ const PURE: &[&str] = &[
     "src/admin/judge.rs",
     "src/admin/compat",
     "src/admin/families",
+    "src/admin/http/crowd.rs",
+    "src/admin/http/host.rs",
     "src/admin/measures.rs",
     "src/admin/pace.rs",
     "src/metrics",

@@ -29,6 +29,7 @@ mod rebalance;
 mod reload;
 pub mod schema;
 mod secret;
+mod secret_tables;
 
 pub use diagnostics::{render, render_json};
 pub use lint::{Flaw, Host, Trouble, View, comes_back};

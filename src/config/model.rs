@@ -124,6 +124,8 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
     /// `compat`: names of other exporters too.
     pub compat: bool,
+    /// `names` of this node that browsers may ask for, in lower case, without a dot at the end.
+    pub names: Vec<String>,
 }
 
 /// `[limits]` of the whole process.

@@ -16,6 +16,7 @@ pub mod local_route;
 pub mod localtime;
 pub mod memfd;
 pub mod nd;
+pub mod nd_watch;
 pub mod netlink;
 pub mod netns;
 pub mod notify;

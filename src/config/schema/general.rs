@@ -221,6 +221,13 @@ pub(super) const METRICS: Section = Section {
             Fallback::Value("true"),
             "Also answers by the metric names and labels of HAProxy's exporter and of keepalived-exporter, for their dashboards.",
         ),
+        Key::new(
+            "names",
+            Kind::List("host names, at most 16"),
+            Fallback::Words("the host's name, and the names of `nodes`"),
+            "Further names by which browsers may open the status page: a question for a foreign name may come from a foreign page (DNS rebinding). Addresses and `localhost` always do; Prometheus, probes and `curl` may use any name.",
+        )
+        .called(&["hosts", "host-names", "allowed-hosts", "server-names"]),
     ],
 };
 

@@ -72,6 +72,8 @@ pub(super) struct Plan {
     pub(super) memory: Memory,
     pub(super) chronicle: Chronicle,
     pub(super) sandbox: Sandbox,
+    /// This machine's names.
+    pub(super) names: Vec<String>,
 }
 
 /// The control thread's state.
@@ -127,13 +129,12 @@ impl Control {
             before,
             config: _,
         } = plan.begin;
-        let mut chronicle = plan.chronicle;
+        let (mut chronicle, mut memory) = (plan.chronicle, plan.memory);
         chronicle.take_in(events);
         let mut verbosity = Verbosity::default();
         verbosity.follow(vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()), now);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let (mut board, mut machines) = (Board::new(&config, now), machines(&config, now));
-        let mut memory = plan.memory;
         memory.restore(&config, &farms);
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
@@ -150,6 +151,7 @@ impl Control {
             farms,
             started: now,
             limits: plan.limits,
+            names: plan.names,
         };
         let changing = Changing {
             vrrp,
@@ -260,7 +262,11 @@ impl Control {
         self.limits.settle(&self.shared, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
-        let heard = self.shared.changing().keeper_heard;
+        let heard = {
+            let mut changing = self.shared.changing();
+            changing.turned = now;
+            changing.keeper_heard
+        };
         self.outstanding.tick(now, heard);
         self.news.note(log::happenings());
         let Tie::Connected(link) = &self.keeper else {

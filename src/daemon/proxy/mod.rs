@@ -10,7 +10,7 @@
 //! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time; `force` is
 //! the configuration in force, `reload` replaces it; `adoption` is
 //! what a process does that outlived its keeper). `verbosity` is what is logged, `occasions` looks for limits that
-//! were reached; `who` finds a connection, `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! were reached; `who` finds a connection, `report` gathers the status for the admin socket and HTTP (`reception` is the thread that answers the latter), `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -28,6 +28,7 @@ mod news;
 mod occasions;
 mod orders;
 mod placement;
+mod reception;
 mod reload;
 mod report;
 #[cfg(test)]
@@ -155,6 +156,7 @@ async fn serve(
     let shelf = state_dir.as_deref().map(shelf::Shelf::new);
     let chronicle = chronicle::Chronicle::open(state_dir.as_deref(), doors.feed());
     let memory = memory::Memory::new(begin.welcome.notes.clone(), shelf);
+    let names = reception::host_names();
     let sandbox = confine(&config, &args.runtime_dir, state_dir.as_deref())?;
     let plan = control::Plan {
         keeper_socket: args.keeper_socket,
@@ -167,6 +169,7 @@ async fn serve(
         memory,
         chronicle,
         sandbox,
+        names,
     };
     let control = control::Control::new(config, plan, clock::now())?;
     control.run(signals).await

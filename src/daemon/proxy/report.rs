@@ -14,6 +14,7 @@ use super::access::AccessLog;
 use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
+use super::reception::Reception;
 use super::start::Before;
 use crate::admin::events::Feed;
 use crate::admin::measures::ProcessMeasures;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     /// The same, seconds since 1970.
     began: u64,
     pub(super) workers: Workers,
+    /// This machine's own.
+    names: Vec<String>,
     changing: Mutex<Changing>,
 }
 
@@ -62,6 +65,8 @@ pub(super) struct Changing {
     pub(super) removed: Vec<(String, String)>,
     /// Rates and averages.
     pub(super) paces: Paces,
+    /// When the control loop last turned.
+    pub(super) turned: Instant,
     /// What processes before this one counted.
     pub(super) ledger: Ledger,
     /// A successor answers questions: what is asked here still gets this.
@@ -82,6 +87,7 @@ impl Changing {
             serving: false,
             removed: Vec::new(),
             paces: Paces::default(),
+            turned: now,
             ledger: Ledger::new(clock::unix_time(), std::process::id()),
             last: None,
         }
@@ -97,6 +103,8 @@ pub(super) struct Fixed {
     pub(super) started: Instant,
     pub(super) limits: Limits,
     pub(super) workers: Workers,
+    /// This machine's own.
+    pub(super) names: Vec<String>,
 }
 
 impl Shared {
@@ -108,6 +116,7 @@ impl Shared {
             started: fixed.started,
             began: clock::unix_time().as_secs(),
             workers: fixed.workers,
+            names: fixed.names,
             changing: Mutex::new(changing),
         }
     }
@@ -229,6 +238,8 @@ impl Shared {
             measures: ProcessMeasures {
                 started: self.began,
                 compat: in_force.config.metrics.compat,
+                names: self.names(&in_force.config),
+                control_ms: millis(changing.turned),
             },
         };
         let proxies = in_force.proxies().map(|placed| {
@@ -251,6 +262,14 @@ impl Shared {
             proxies: proxies.collect(),
             ..Status::default()
         }
+    }
+
+    /// What browsers may call this node.
+    fn names(&self, config: &Config) -> Vec<String> {
+        let nodes = config.vips.iter().flat_map(|vip| &vip.nodes);
+        let nodes = nodes.filter_map(|node| node.name.clone());
+        let given = config.metrics.names.iter().chain(&self.names).cloned();
+        nodes.chain(given).collect()
     }
 }
 
@@ -281,6 +300,7 @@ pub(super) struct Doors {
     /// Nothing is waited for any longer then.
     release_at: Option<Instant>,
     feed: Arc<Feed>,
+    reception: Reception,
 }
 
 impl Doors {
@@ -297,6 +317,7 @@ impl Doors {
             held,
             release_at: None,
             feed: Arc::default(),
+            reception: Reception::default(),
         };
         doors.bind(true);
         doors
@@ -340,7 +361,7 @@ impl Doors {
         self.http = self.http.take().map(|door| match door {
             Door::Bound(listener) => {
                 let (source, feed) = (Arc::clone(source), Arc::clone(&self.feed));
-                let task = tokio::spawn(async move {
+                let task = self.reception.handle().spawn(async move {
                     if let Err(error) = http::serve(listener, source, feed).await {
                         tracing::error!(%error, "metrics listener cannot be served");
                     }

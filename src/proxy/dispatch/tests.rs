@@ -73,6 +73,7 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
         metrics: model::Metrics {
             listen: None,
             compat: true,
+            names: Vec::new(),
         },
         limits: model::Limits {
             max_connections: None,
