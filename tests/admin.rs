@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lbd::admin::protocol::{AskError, ask_status};
@@ -16,7 +17,7 @@ use lbd::admin::{Source, http, socket};
 use lbd::net::clock;
 use tokio::sync::mpsc;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn ready() -> Status {
     Status {
@@ -348,28 +349,145 @@ fn garbage_and_giants_are_refused() {
     assert_eq!(get(address, "/livez").0, 200);
 }
 
+/// So soon nobody is sent away for being slow: who is gone by then had to make room.
+const SOON: Duration = Duration::from_millis(600);
+
 #[test]
-fn clients_that_dawdle_are_cut_off_and_keep_nobody_out_for_long() {
+fn clients_that_dawdle_are_cut_off_and_keep_nobody_waiting() {
     let address = pages(ready());
     let begun = clock::now();
-    let dawdlers: Vec<TcpStream> = (0..8)
+    let mut dawdlers: Vec<TcpStream> = (0..30)
         .map(|_| {
             let mut stream = dial(address);
             stream.write_all(b"GET /livez HTTP/1.1\r\nHos").unwrap();
             stream
         })
         .collect();
-    // All places are taken; the next asker waits until the first ones are sent away after 1 s.
+    assert_eq!(get(address, "/livez").0, 200);
+    // 24 places: the first six made room for the last six, another one for the question.
+    for stream in dawdlers.drain(..7) {
+        assert!(end_of(stream).is_empty());
+    }
+    let waited = clock::now() - begun;
+    assert!(waited < SOON, "{waited:?}");
+    // The rest goes for being slow.
+    for stream in dawdlers {
+        assert!(!end_of(stream).starts_with(b"HTTP/1.1 200"));
+    }
+    let waited = clock::now() - begun;
+    assert!(waited >= Duration::from_millis(900), "{waited:?}");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+}
+
+fn end_of(mut stream: TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap_or_default();
+    answer
+}
+
+#[test]
+fn clients_that_do_not_read_keep_neither_a_place_nor_a_page_each() {
+    let mut status = ready();
+    let server = |n: u32| lbd::admin::status::ServerStatus {
+        name: format!("kube-apiserver-{n:04}-{}", "x".repeat(60_000)),
+        ..Default::default()
+    };
+    // Pages of about 6 MB: more than the kernel takes for one who doesn't read.
+    status.proxies[0].servers = (0..100).map(server).collect();
+    let address = pages(status);
+    let begun = clock::now();
+    let silent: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = dial(address);
+            let question = b"GET /status.json HTTP/1.1\r\nHost: x\r\n\r\n";
+            stream.write_all(question).unwrap();
+            stream
+        })
+        .collect();
+    // Were it to wait for a place, it would for the 5 s that each of them may take.
     assert_eq!(get(address, "/livez").0, 200);
     let waited = clock::now() - begun;
-    assert!(
-        waited >= Duration::from_millis(500),
-        "{waited:?}: more than 8 at once"
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    // Such a page takes its time in a debug build.
+    let question = b"GET /status.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    while fetch(address, question).len() < 5_000_000 {
+        assert!(clock::now() < begun + 3 * PATIENCE, "no page");
+    }
+    let cut = silent.into_iter().map(end_of);
+    let cut = cut.filter(|answer| answer.len() < 5_000_000).count();
+    assert!(cut >= 32, "{cut} were cut off");
+}
+
+#[test]
+fn a_process_whose_control_loop_is_stuck_says_so() {
+    let stuck = |ms: u64| {
+        let mut status = ready();
+        status.process.measures.control_ms = ms;
+        let address = pages(status);
+        (get(address, "/livez"), get(address, "/readyz"))
+    };
+    let well = (200, "ok\n".to_owned());
+    assert_eq!(stuck(1_900), (well.clone(), well));
+    let (live, ready) = stuck(7_100);
+    assert_eq!(
+        live,
+        (503, "the control loop has been stuck for 7 s\n".to_owned())
     );
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
-    for mut stream in dawdlers {
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap_or_default();
-        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    assert_eq!(ready, live);
+}
+
+#[test]
+fn a_flood_of_questions_looks_at_the_state_some_times_a_second() {
+    let looked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&looked);
+    let source: Source = Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        ready()
+    });
+    let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    run(move || http::serve(listener, source, Arc::default()));
+    let begun = clock::now();
+    for _ in 0..200 {
+        assert_eq!(get(address, "/readyz").0, 200);
+    }
+    let looked = looked.load(Ordering::Relaxed);
+    let most = (clock::now() - begun).as_millis() / 10 + 1;
+    assert!(
+        looked >= 1 && (looked as u128) <= most,
+        "{looked} of at most {most}"
+    );
+}
+
+#[test]
+fn every_answer_tells_browsers_what_they_may_do_with_it() {
+    let address = pages(ready());
+    for path in [
+        "/",
+        "/metrics",
+        "/status.json",
+        "/events.json",
+        "/readyz",
+        "/none",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: http://127.0.0.1\r\n\r\n");
+        // Of a page on another port: it gets an answer that its script can't read.
+        let answer = fetch(
+            address,
+            request.replace("Host: x", "Host: 127.0.0.1").as_bytes(),
+        );
+        let head = answer.split_once("\r\n\r\n").unwrap().0.to_lowercase();
+        for header in [
+            "x-content-type-options: nosniff",
+            "x-frame-options: deny",
+            "referrer-policy: no-referrer",
+            "cross-origin-resource-policy: same-origin",
+            "content-security-policy: default-src 'none'; ",
+            "frame-ancestors 'none'",
+            "cache-control: no-store",
+        ] {
+            assert!(head.contains(header), "{path}: {header}\n{head}");
+        }
+        assert!(!head.contains("access-control-"), "{head}");
     }
 }

@@ -7,6 +7,8 @@
 mod api;
 #[path = "discovery/daemon.rs"]
 mod daemon;
+#[path = "lab/port.rs"]
+mod port;
 #[path = "discovery/watch.rs"]
 mod watch;
 

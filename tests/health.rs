@@ -6,6 +6,8 @@
 mod accept;
 #[path = "health/credentials.rs"]
 mod credentials;
+#[path = "lab/port.rs"]
+mod port;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -215,10 +217,7 @@ fn unresponsive(reason: &str) -> Verdict {
 
 /// An address on which nothing listens.
 fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    port::held()
 }
 
 #[test]

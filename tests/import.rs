@@ -10,6 +10,9 @@
     reason = "a test fails by panicking, and says why"
 )]
 
+#[path = "import/odd.rs"]
+mod odd;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -237,7 +240,7 @@ fn kubeadm_s_http_check_is_found_to_be_replaced_by_a_tls_hello() {
     assert!(
         outcome
             .text
-            .contains("check = { type = \"tls\", verify = false, timeout = \"10s\" }"),
+            .contains("check = { type = \"tls\", verify = false, timeout = \"10s\", fall = 3 }"),
         "{}",
         outcome.text
     );
@@ -613,6 +616,23 @@ fn a_loss_is_78_and_nothing_is_written_unless_it_is_allowed() {
     ]);
     assert_eq!(output.status.code(), Some(0));
     assert!(!output.stdout.is_empty());
+}
+
+#[test]
+fn what_check_refuses_is_said_with_the_old_file_s_line() {
+    let path = std::env::temp_dir().join(format!("lbd-import-{}.cfg", std::process::id()));
+    let text = "listen x\n bind 10.0.0.1:80\n timeout client 1h\n server a 10.0.0.1:80 check\n";
+    fs::write(&path, text).unwrap();
+    let output = lbd(&["import", "--haproxy", path.to_str().unwrap()]);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("error[E0303]"), "{said}");
+    assert!(
+        said.contains(".cfg:4 server a 10.0.0.1:80 check\n"),
+        "{said}"
+    );
+    assert!(said.contains("  help: "), "{said}");
 }
 
 #[test]

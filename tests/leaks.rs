@@ -13,6 +13,8 @@
 mod crowd;
 #[path = "leaks/daemon.rs"]
 mod daemon;
+#[path = "lab/port.rs"]
+mod port;
 #[path = "leaks/readers.rs"]
 mod readers;
 

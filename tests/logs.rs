@@ -4,6 +4,9 @@
 
 #![cfg(test)]
 
+#[path = "lab/port.rs"]
+mod port;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -30,11 +33,6 @@ fn wait_for<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
         assert!(clock::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// A server that sends back what it gets, and tells who connected.
@@ -110,7 +108,7 @@ struct Daemon<'a> {
 impl<'a> Daemon<'a> {
     /// `top`: tables before, `rest`: further keys of `[proxy.kube]`, then its backends.
     fn start(dir: &'a Dir, top: &str, rest: &str) -> Self {
-        let (dir, listen) = (dir.0.as_path(), free_port());
+        let (dir, listen) = (dir.0.as_path(), port::held());
         let state = dir.join("state");
         let text = format!(
             "state-dir = \"{}\"\n[metrics]\nlisten = \"off\"\n{top}\n[proxy.kube]\n\
@@ -196,7 +194,7 @@ fn talk(client: &mut TcpStream) {
 #[test]
 fn a_server_that_fails_is_an_event_and_events_outlast_the_daemon() {
     let dir = Dir::new("events");
-    let failing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let failing = TcpListener::bind(port::held()).unwrap();
     let (good, _peers) = echo();
     let backends = format!(
         "[proxy.kube.backends]\na = \"{}\"\nb = \"{good}\"\n",
@@ -333,7 +331,7 @@ fn the_client_behind_a_servers_connection_is_found_and_the_reverse() {
     assert_eq!(value["connections"][0]["client"], client.to_string());
     assert_eq!(value["connections"][0]["bytes_in"], 5);
     drop(clients);
-    let gone = daemon.lbd(&["who", &free_port().to_string()]);
+    let gone = daemon.lbd(&["who", &port::held().to_string()]);
     assert_eq!(gone.status.code(), Some(1));
     daemon.said(&["who", "10.0.0.1"], 2);
 }
@@ -425,7 +423,7 @@ fn visit(listen: SocketAddr, manner: &str) -> Option<TcpStream> {
 #[test]
 fn a_line_of_the_access_log_is_haproxys_line() {
     let (good, _peers) = echo();
-    let dead = free_port();
+    let dead = port::held();
     let long = "  timeout client 20s\n  timeout server 20s\n  timeout queue 1s";
     let short = "  timeout client 1s\n  timeout server 20s";
     // What a client does, its server, and the same limits in both languages.
@@ -443,7 +441,7 @@ fn a_line_of_the_access_log_is_haproxys_line() {
     ];
     for (manner, server, (timeouts, limit), keys) in cases {
         let dir = Dir::new(&format!("access-{manner}"));
-        let theirs = free_port();
+        let theirs = port::held();
         let servers = format!("  server a {server}{limit}");
         let Some(_haproxy) = haproxy(&dir, theirs, &servers, timeouts) else {
             return;

@@ -9,10 +9,13 @@
     reason = "a test program"
 )]
 
+#[path = "lab/port.rs"]
+mod port;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -187,11 +190,7 @@ struct HaProxy {
 
 impl HaProxy {
     fn start() -> Option<Self> {
-        let free = || {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let (proxy, port) = (free(), free());
+        let (proxy, port) = (port::held().port(), port::held().port());
         let config = format!(
             "defaults\n  mode tcp\n  timeout client 5s\n  timeout server 5s\n  timeout connect 1s\n\
              listen api\n  bind 127.0.0.1:{proxy}\n  server s1 127.0.0.1:9 check\n\

@@ -27,6 +27,8 @@ mod limits;
 mod manners;
 #[path = "proxy/mixture.rs"]
 mod mixture;
+#[path = "lab/noise.rs"]
+mod noise;
 #[path = "proxy/rebalancing.rs"]
 mod rebalancing;
 #[path = "proxy/relaying.rs"]

@@ -6,6 +6,10 @@
 mod checks;
 #[path = "proxy_process/memcheck.rs"]
 mod memcheck;
+#[path = "proxy_process/pages.rs"]
+mod pages;
+#[path = "lab/port.rs"]
+mod port;
 #[path = "proxy_process/reload.rs"]
 mod reload;
 #[path = "proxy_process/verdicts.rs"]
@@ -639,6 +643,8 @@ fn orders_beyond_the_bound_are_refused_and_a_dead_keeper_leaves_nobody_waiting()
     let refused = operator(&keeper).join().unwrap();
     assert_eq!(refused, Outcome::Refused("too many orders at once".into()));
     assert!(keeper.status().process.serving);
+    // Nor will another keeper be there: the process looks for one.
+    std::fs::remove_file(keeper.dir.join("keeper.sock")).unwrap();
     keeper.connection = None;
     for waiting in waiting {
         let outcome = waiting.join().unwrap();

@@ -2,6 +2,9 @@
 //! HAProxy: each reads what the other writes, health checks included.
 #![cfg(test)]
 
+#[path = "lab/port.rs"]
+mod port;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -89,8 +92,7 @@ fn has_haproxy() -> bool {
 
 /// An address on which nobody listens.
 fn free(ip: &str) -> SocketAddr {
-    let listener = TcpListener::bind(format!("{ip}:0")).unwrap();
-    listener.local_addr().unwrap()
+    port::held_at(ip)
 }
 
 /// A server that hands over what each connection brought.

@@ -3,6 +3,9 @@
 
 #![cfg(test)]
 
+#[path = "lab/port.rs"]
+mod port;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use socket2::{Domain, Socket, Type};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 
 fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = clock::now() + SOON;
@@ -150,14 +153,9 @@ fn any() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// A port that nobody has right now.
-fn free() -> SocketAddr {
-    TcpListener::bind(any()).unwrap().local_addr().unwrap()
-}
-
 #[test]
 fn a_data_path_that_has_used_every_descriptor_leaves_some_to_those_who_ask() {
-    let (front, bulk) = (free(), free());
+    let (front, bulk) = (port::held(), port::held());
     let config = format!(
         "[limits]\nworkers = 2\n\
          [proxy.echo]\nlisten = \"{front}\"\nbackends = [\"{}\"]\ncheck = {{ type = \"tcp\" }}\n\
@@ -165,7 +163,7 @@ fn a_data_path_that_has_used_every_descriptor_leaves_some_to_those_who_ask() {
         serve(any(), echo),
         serve(any(), pour),
     );
-    let daemon = Daemon::start("files", 160, free(), &config);
+    let daemon = Daemon::start("files", 160, port::held(), &config);
     // Two sockets and a pipe each, which is more than a connection is reckoned with.
     let hoarders: Vec<TcpStream> = (0..20)
         .map(|_| {
@@ -235,7 +233,7 @@ fn workers_are_as_many_as_the_process_has_cpus_and_stay_on_one_each_when_asked()
         format!(
             "[limits]\n{limits}\n[proxy.p]\nlisten = \"{}\"\nbackends = [\"{}\"]\n\
              check = {{ type = \"tcp\" }}\n",
-            free(),
+            port::held(),
             serve(any(), echo),
         )
     };
@@ -243,7 +241,7 @@ fn workers_are_as_many_as_the_process_has_cpus_and_stay_on_one_each_when_asked()
     let numbers: Vec<String> = all.iter().map(usize::to_string).collect();
     let workers = all.len();
     let pinned = format!("workers = {workers}\npin-workers = true");
-    let daemon = Daemon::start("pinned", 4_096, free(), &config(&pinned));
+    let daemon = Daemon::start("pinned", 4_096, port::held(), &config(&pinned));
     assert_eq!(cpus_of_workers(&daemon), numbers);
     let said = String::from_utf8(daemon.status().stdout).unwrap();
     let expected = format!("  workers {workers} (on CPU {})  ", numbers.join(", "));
@@ -253,14 +251,14 @@ fn workers_are_as_many_as_the_process_has_cpus_and_stay_on_one_each_when_asked()
     let last = *all.last().unwrap();
     cpus::stay_on(last).unwrap();
     let auto = config("workers = \"auto\"\npin-workers = true");
-    let daemon = Daemon::start("one-cpu", 4_096, free(), &auto);
+    let daemon = Daemon::start("one-cpu", 4_096, port::held(), &auto);
     assert_eq!(cpus_of_workers(&daemon), [last.to_string()]);
     assert_eq!(daemon.metric("lbd_process_workers"), Some(1));
     drop(daemon);
     let daemon = Daemon::start(
         "crowd",
         4_096,
-        free(),
+        port::held(),
         &config("workers = 3\npin-workers = true"),
     );
     assert_eq!(daemon.metric("lbd_process_workers"), Some(3));

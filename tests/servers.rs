@@ -3,6 +3,9 @@
 
 #![cfg(test)]
 
+#[path = "lab/port.rs"]
+mod port;
+
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -49,11 +52,6 @@ fn server(name: &'static str) -> SocketAddr {
     address
 }
 
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// A directory that goes with its owner.
 struct Dir(PathBuf);
 
@@ -81,7 +79,7 @@ struct Daemon<'a> {
 impl<'a> Daemon<'a> {
     /// `rest`: further keys of `[proxy.kube]`, then its `[proxy.kube.backends]`.
     fn start(dir: &'a Dir, top: &str, rest: &str) -> Self {
-        let (dir, listen) = (dir.0.as_path(), free_port());
+        let (dir, listen) = (dir.0.as_path(), port::held());
         let text = format!(
             "{top}\n[log]\ntarget = \"stderr\"\n[proxy.kube]\nlisten = \"{listen}\"\n\
              slowstart = \"off\"\n\
@@ -366,7 +364,7 @@ fn a_server_is_added_serves_and_is_removed_again() {
     let itself = daemon.refused(&["server", "add", "me", &daemon.listen.to_string()]);
     assert!(itself.contains("kube itself listens"), "{itself}");
     // An added server that is not there is checked, and gets nobody.
-    let nobody = free_port().to_string();
+    let nobody = port::held().to_string();
     daemon.done(&["server", "add", "d", &nobody]);
     daemon.wait_state("d", ServerState::Down);
     assert_eq!(daemon.answers(4), "abcc");

@@ -9,6 +9,9 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+#[path = "lab/port.rs"]
+mod port;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -528,11 +531,8 @@ fn doctor_works_without_a_daemon_and_its_exit_code_says_whether_something_failed
             "[metrics]\nlisten = \"off\"\n[proxy.a]\nlisten = \"{listen}\"\nbackends = [\"{server}\"]\n"
         )
     };
-    // Port 0 can't be written; one that was just free will do.
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Port 0 can't be written.
+    let free = port::held();
     let (exit, well) = told(&write("well.toml", proxy(&free.to_string())));
     assert_eq!(
         (exit, &well["ok"]),

@@ -21,7 +21,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-const SOON: Duration = Duration::from_secs(10);
+/// A hand-off that the other node was too late for is repeated after 10 s.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` gives a value, at most `limit`.
 fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {

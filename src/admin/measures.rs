@@ -10,6 +10,10 @@ pub struct ProcessMeasures {
     pub started: u64,
     /// Whether metrics have other exporters' names too (`metrics.compat`).
     pub compat: bool,
+    /// Names of this node that browsers may ask for, those of `metrics.names` among them.
+    pub names: Vec<String>,
+    /// Milliseconds since the control loop last turned.
+    pub control_ms: u64,
 }
 
 /// Of a proxy.

@@ -88,7 +88,7 @@ fn route(announced: bool, draining_ms: Option<u64>) -> RouteStatus {
     }
 }
 
-fn vip(state: VrrpState) -> VipStatus {
+pub(crate) fn vip(state: VrrpState) -> VipStatus {
     VipStatus {
         name: "kube".to_owned(),
         sync_group: None,
@@ -157,7 +157,7 @@ fn status() -> Status {
             worker_cpus: vec![0, 2],
             measures: ProcessMeasures {
                 started: 1_795_000_000,
-                compat: false,
+                ..ProcessMeasures::default()
             },
             shortages: vec![("files".to_owned(), 0), ("ports".to_owned(), 7)],
             ..ProcessStatus::default()

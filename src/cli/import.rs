@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::{Exit, out, run::read, talk};
-use crate::config::is_name;
+use crate::config::{Problem, is_name};
 use crate::import::{Fate, Input, Node, Outcome, Source, import, render, render_json};
 
 /// Arguments of `lbd import`.
@@ -155,6 +155,12 @@ fn explain(outcome: &Outcome, arguments: &ImportArgs) {
         let errors = outcome.problems.iter().filter(|problem| problem.is_error());
         for problem in errors.take(10) {
             talk(&format!("error[{}]: {}", problem.code, problem.message));
+            if let Some(origin) = origin(&outcome.text, problem) {
+                talk(&format!("  from {origin}"));
+            }
+            for help in &problem.help {
+                talk(&format!("  help: {help}"));
+            }
         }
         talk("nothing is written: what can be translated is no configuration yet");
     } else if verdict(outcome, arguments.allow_loss) == Exit::Success {
@@ -168,6 +174,17 @@ fn explain(outcome: &Outcome, arguments: &ImportArgs) {
     } else {
         talk("nothing is written: --allow-loss writes lb.toml without what is not translated");
     }
+}
+
+/// The lines of the old files from which that line of lb.toml comes.
+fn origin<'a>(text: &'a str, problem: &Problem) -> Option<&'a str> {
+    let label = problem.labels.iter().find(|label| label.primary)?;
+    let (before, behind) = (text.get(..label.span.start)?, text.get(label.span.start..)?);
+    let line = behind.lines().next()?;
+    let whole = before.rsplit('\n').next().map_or(0, str::len) + line.len();
+    let start = label.span.start + line.len() - whole;
+    let line = text.get(start..start + whole)?;
+    line.rsplit_once("  # ").map(|(_, origin)| origin)
 }
 
 /// Writes the file, by a rename; over another one only if told to.

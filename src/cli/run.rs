@@ -8,6 +8,7 @@ use super::{Exit, chain, color, talk};
 use crate::config::model::Config;
 use crate::config::{parse, render};
 use crate::daemon::keeper::{self, Handover, KeeperArgs, KeeperError};
+use crate::net::signal;
 
 /// What the daemon is started with.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,11 @@ pub(super) struct RunArgs {
 pub(super) fn run(arguments: RunArgs) -> ExitCode {
     let named = arguments.config;
     let config_path = named.unwrap_or_else(|| super::CONFIG_PATH.into());
+    // Whoever changes the file from here on may say so at once.
+    if let Err(error) = signal::keep_orders() {
+        talk(&format!("error: cannot block signals: {error}"));
+        return Exit::Failure.into();
+    }
     let handover = match Handover::take() {
         Ok(handover) => handover,
         Err(error) => {

@@ -8,6 +8,7 @@
 //! writes the reference, `json_schema` the schema for editors, `diff` tells two files apart.
 //! Everything here is pure: text and facts in, values out.
 
+mod access_log;
 mod auth;
 mod balance;
 mod check;
@@ -25,8 +26,10 @@ mod parse;
 pub mod problem;
 mod programs;
 mod rebalance;
+mod reload;
 pub mod schema;
 mod secret;
+mod secret_tables;
 
 pub use diagnostics::{render, render_json};
 pub use lint::{Flaw, Host, Trouble, View, comes_back};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::access_log::{AccessFormat, AccessLog};
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::balance::Balance;
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
@@ -17,6 +18,7 @@ pub use super::guard::{Guard, PerSource, Rate};
 pub use super::origin::{HeaderVersion, Network, ProxyProtocol, Source};
 pub use super::programs::{Notify, RunAs, Script, TrackFile};
 pub use super::rebalance::Rebalance;
+pub use super::reload::Reload;
 use crate::units::{AdvertInterval, Priority, TrackWeight, Version, Vrid, Weight};
 
 /// One lb.toml, the same on every node.
@@ -32,6 +34,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[reload]`.
+    pub reload: Reload,
     /// `[peer]`; without it the channel is off.
     pub peer: Option<Peer>,
     /// `state-dir`; `None`: the service manager's, or the usual one if it is there.
@@ -108,28 +112,6 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facility(pub u8);
 
-/// `[access-log]`: one line per proxied connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessLog {
-    /// `format`, default tcplog.
-    pub format: AccessFormat,
-    /// `skip-empty`, default false: leave out connections on which the client sent nothing.
-    pub skip_empty: bool,
-    /// `sample`, default 1: of connections without any fault one in so many is logged; 0: none.
-    pub sample: u32,
-}
-
-/// The shape of an access-log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// HAProxy's `option tcplog`, field by field.
-    Tcplog,
-    /// One JSON object per line.
-    Json,
-    /// `key=value` pairs.
-    Logfmt,
-}
-
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -144,6 +126,8 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
     /// `compat`: names of other exporters too.
     pub compat: bool,
+    /// `names` of this node that browsers may ask for, in lower case, without a dot at the end.
+    pub names: Vec<String>,
 }
 
 /// `[limits]` of the whole process.
@@ -435,6 +419,17 @@ pub enum Listen {
     /// `":PORT"`: every address of both families (one dual-stack socket; IPv4 alone where the
     /// kernel has no IPv6).
     Any(u16),
+}
+
+impl Listen {
+    /// Its port.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Addr(addr) => addr.port(),
+            Self::Any(port) => port,
+        }
+    }
 }
 
 impl fmt::Display for Listen {

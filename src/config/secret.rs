@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::secret_tables;
+
 /// What a password is called here and in keepalived.conf.
 const WORDS: [&str; 8] = [
     "key",
@@ -44,6 +46,13 @@ pub(super) fn masked(text: &str) -> Cow<'_, str> {
                 *byte = b'*';
                 found = true;
             }
+        }
+    }
+    for value in secret_tables::values(text) {
+        let secret = bytes.get_mut(value).unwrap_or_default();
+        for byte in secret.iter_mut().filter(|b| !matches!(b, b'\n' | b'\r')) {
+            *byte = b'*';
+            found = true;
         }
     }
     match String::from_utf8(bytes) {
@@ -109,7 +118,7 @@ fn mask_strings(list: &mut [u8]) -> bool {
 }
 
 /// The bytes before the closing quote, or all.
-fn closing(inside: &str, quote: &str) -> usize {
+pub(super) fn closing(inside: &str, quote: &str) -> usize {
     let mut escaped = false;
     for (at, c) in inside.char_indices() {
         if !escaped && inside.get(at..).is_some_and(|t| t.starts_with(quote)) {

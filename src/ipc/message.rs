@@ -12,6 +12,7 @@ use super::event::{Event, Happening};
 use super::note::ServerNote;
 use super::reload::{PrepareAnswer, ReloadStatus};
 pub use super::route::{RouteCounters, RouteStatus};
+use super::tally::Page;
 pub use super::upgrade::{UpgradeStage, UpgradeStatus};
 
 /// The longest encoded message either side accepts, bytes.
@@ -80,6 +81,8 @@ pub enum ToKeeper {
     },
     /// Beside it: the table of limits that this process has; adoption only. See `proxy::shares`.
     Shares,
+    /// What this process counted, and those before it: for the one that took over.
+    Tally(Page),
 }
 
 /// Client connections in one message.
@@ -161,6 +164,10 @@ pub enum ToProxy {
         /// It does.
         shared: bool,
     },
+    /// What processes before this one counted.
+    Tally(Page),
+    /// Another process serves: what it counted comes once it does no more. Before `ListenersDone`.
+    Succeeds,
     /// What keeper and runner may do; once for each process, and on change.
     Confined(Vec<Confinement>),
 }

@@ -68,6 +68,18 @@ impl AsFd for Signals {
     }
 }
 
+/// Keeps SIGHUP and SIGUSR2, which would end the process, until [`Signals`] reads them. For this
+/// thread and those it starts.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_orders() -> io::Result<()> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGHUP);
+    set.add(Signal::SIGUSR2);
+    Ok(set.thread_block()?)
+}
+
 /// Sends this process SIGHUP. While [`Signals`] has it blocked it waits, also for the program that
 /// this process runs next.
 ///
@@ -94,7 +106,10 @@ mod tests {
 
     #[test]
     fn a_hangup_is_read_as_a_reload_request() {
+        keep_orders().unwrap();
+        nix::sys::signal::raise(Signal::SIGHUP).unwrap();
         let signals = Signals::open().unwrap();
+        assert_eq!(signals.take().unwrap(), Some(Request::Reload));
         assert_eq!(signals.take().unwrap(), None);
         nix::sys::signal::raise(Signal::SIGHUP).unwrap();
         assert_eq!(signals.take().unwrap(), Some(Request::Reload));

@@ -30,10 +30,7 @@ impl Daemon {
     fn start(name: &str, proxy: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("lbd-found-{}-{name}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let front = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap()
-        };
+        let front = crate::port::held();
         let config = format!(
             "[metrics]\nlisten = \"off\"\n[limits]\nmax-connections = 50\nworkers = 1\n\
              [proxy.p]\nlisten = \"{front}\"\n\

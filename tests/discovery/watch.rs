@@ -254,10 +254,7 @@ fn a_token_and_an_authority_that_are_replaced_serve_the_next_connection() {
 fn servers_that_are_down_are_asked_again_until_one_is_back() {
     let (pki, cluster) = (Pki::new(), Cluster::default());
     cluster.set("one", 6443, &[("10.0.0.4", true)]);
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let closed = crate::port::held();
     let source = Source::with_token(&pki, &[closed]);
     let told = source.next().unwrap_err();
     assert_eq!(told, format!("{closed}: Connection refused (os error 111)"));

@@ -17,9 +17,7 @@ pub(crate) fn single() -> (SocketAddr, String) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let backend = server.local_addr().unwrap();
     echo(server);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = crate::port::held();
     let config = format!(
         "[log]\ntarget = \"stderr\"\n[metrics]\nlisten = \"off\"\n[limits]\nworkers = 2\n\
          [proxy.p]\nlisten = \"{address}\"\nbackends = [\"{backend}\"]\n\

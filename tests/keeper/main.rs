@@ -7,7 +7,12 @@ mod alone;
 mod limits;
 mod node;
 mod pair;
+#[path = "../lab/port.rs"]
+mod port;
 mod recorder;
 mod reload;
+mod reload_files;
+mod reload_routers;
 mod sandbox;
+mod totals;
 mod upgrade;

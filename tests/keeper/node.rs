@@ -32,7 +32,8 @@ pub(crate) fn wait_for<T>(
     }
 }
 
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// A hand-off that the other node was too late for is repeated after 10 s.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A folder of this test alone.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -47,6 +48,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        if thread::panicking() {
+            println!("recordings and logs are left in {}", self.0.display());
+            return;
+        }
         drop(fs::remove_dir_all(&self.0));
     }
 }

@@ -77,7 +77,7 @@ impl Lab {
     }
 
     /// An echo server on that node itself, and its lbd.
-    fn node(&self, folder: &Folder, short: &str, config: &str) -> Node {
+    pub(super) fn node(&self, folder: &Folder, short: &str, config: &str) -> Node {
         let namespace = self.name(short);
         let inside = namespace.clone();
         let server = thread::spawn(move || {
@@ -124,7 +124,7 @@ fn a_failing_track_script_hands_the_vip_over() {
     let script = format!(
         "[track.script.s]\ncommand = [\"/bin/sh\", \"-c\", \
          \"test $LBD_TRACK = s && ! test -e {} || ! ip -o addr | grep -q 10.9.0.1/\"]\n\
-         interval = \"100ms\"\n",
+         interval = \"100ms\"\ntimeout = \"5s\"\n",
         flag.display()
     );
     let config = PAIR.replace("preempt", "track = [\"proxy:p\", \"script:s\"]\npreempt");
@@ -132,7 +132,7 @@ fn a_failing_track_script_hands_the_vip_over() {
     lb1.wait_log("track script succeeds");
     fs::write(&flag, "").unwrap();
     let moved = || (lab.holds("lb2") && !lab.holds("lb1")).then_some(());
-    wait_for("the vip to move", Duration::from_secs(3), moved);
+    wait_for("the vip to move", SOON, moved);
     lb1.wait_log("track script fails");
 }
 

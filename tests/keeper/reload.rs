@@ -15,7 +15,7 @@ use std::time::Duration;
 use lbd::net::clock;
 use nix::sys::signal::Signal;
 
-fn lbd(node: &Node, arguments: &[&str]) -> Output {
+pub(super) fn lbd(node: &Node, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
     command.args(arguments).arg("--socket");
     command
@@ -24,12 +24,12 @@ fn lbd(node: &Node, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Writes the file and has it reloaded; what was printed.
-fn reload(node: &Node, config: &str) -> String {
+pub(super) fn reload(node: &Node, config: &str) -> String {
     fs::write(&node.config, config).unwrap();
     // While one proxy process takes over from another nobody answers for a moment.
     let done = wait_for("somebody to take the order", SOON, || {
@@ -41,17 +41,12 @@ fn reload(node: &Node, config: &str) -> String {
     said
 }
 
-fn free() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap()
-}
-
 /// A proxy on a free port with one echo server.
-fn single(name: &str) -> (SocketAddr, String) {
+pub(super) fn single(name: &str) -> (SocketAddr, String) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let backend = server.local_addr().unwrap();
     echo(server);
-    let address = free();
+    let address = crate::port::held();
     let proxy = format!(
         "[proxy.{name}]\nlisten = \"{address}\"\nbackends = [\"{backend}\"]\n\
          check = {{ type = \"tcp\", interval = \"200ms\" }}\n"
@@ -59,7 +54,7 @@ fn single(name: &str) -> (SocketAddr, String) {
     (address, proxy)
 }
 
-const GENERAL: &str =
+pub(super) const GENERAL: &str =
     "[log]\ntarget = \"stderr\"\n[metrics]\nlisten = \"off\"\n[limits]\nworkers = 2\n";
 
 #[test]
@@ -200,7 +195,7 @@ fn a_proxy_that_gets_another_name_keeps_its_sockets() {
 }
 
 /// A client of the VIP, in the clients' namespace.
-fn client_of_vip(lab: &Lab) -> Client {
+pub(super) fn client_of_vip(lab: &Lab) -> Client {
     let namespace = lab.name("cl");
     let started = thread::spawn(move || {
         enter(&namespace);
@@ -209,7 +204,7 @@ fn client_of_vip(lab: &Lab) -> Client {
     started.join().unwrap()
 }
 
-fn has(lab: &Lab, short: &str, address: &str) -> bool {
+pub(super) fn has(lab: &Lab, short: &str, address: &str) -> bool {
     let name = lab.name(short);
     let args = ["-n", &name, "-o", "addr", "show", "dev", "eth0"];
     let shown = Command::new("ip").args(args).output().unwrap();
@@ -357,7 +352,10 @@ fn load(lab: &Lab, stop: &Arc<AtomicBool>) -> (Streams, Paced) {
 fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     let Some(lab) = Lab::new() else { return };
     let folder = Folder::new("reload-load");
-    let (lb1, lb2) = pair_of(&lab, &folder, PAIR);
+    // A machine that serves 300 connections a second with two processors may be late for an advert
+    // by more than three intervals of 100 ms, reload or not.
+    let pair = PAIR.replace("100ms\"\nnodes", "1s\"\nnodes");
+    let (lb1, lb2) = pair_of(&lab, &folder, &pair);
     let inside = lab.name("lb1");
     let second = thread::spawn(move || {
         enter(&inside);
@@ -371,16 +369,16 @@ fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     let (streams, paced) = load(&lab, &stop);
     for round in 0..RELOADS {
         let changed = match round % 4 {
-            0 => PAIR.replace(
+            0 => pair.replace(
                 "\"127.0.0.1:7443\"]",
                 "\"127.0.0.1:7443\", \"127.0.0.1:7444\"]",
             ),
-            1 => PAIR.replace(
+            1 => pair.replace(
                 "backends",
                 "idle-timeout = \"30m\"\nslowstart = \"1s\"\nbackends",
             ),
-            2 => PAIR.replace("preempt = false", "preempt = \"9s\"\ngarp = { repeat = 2 }"),
-            _ => PAIR.to_owned(),
+            2 => pair.replace("preempt = false", "preempt = \"9s\"\ngarp = { repeat = 2 }"),
+            _ => pair.clone(),
         };
         let said = reload(&lb1, &changed);
         assert!(said.contains(": applied in "), "{said}");
@@ -405,7 +403,8 @@ fn twenty_reloads_under_load_refuse_reset_and_move_nothing() {
     assert!(further <= RELOADS / 4, "the added server alone: {further}");
     assert_eq!(log.matches("server down").count(), 0);
     assert!(lab.holds("lb1"));
-    assert_eq!(lb2.log().matches("to=Active").count(), became);
+    let after = lb2.log().matches("to=Active").count();
+    assert_eq!(after, became, "lb2 took the VIP over:\n{}", lb2.log());
     let accepted = wait_for("the count of connections", SOON, || {
         let status = lb1.status();
         let rest = status.split("\"accepted\":").nth(1)?.to_owned();
@@ -421,7 +420,9 @@ fn tracks_scripts_and_routes_come_and_go() {
     let folder = Folder::new("reload-tracks");
     let (lb1, _lb2) = pair_of(&lab, &folder, PAIR);
     let script = |name: &str, command: &str| {
-        format!("[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\n")
+        format!(
+            "[track.script.{name}]\ncommand = [\"{command}\"]\ninterval = \"100ms\"\ntimeout = \"5s\"\n"
+        )
     };
     let tracked = |scripts: &str| {
         let all = format!("track = [\"proxy:p\", {scripts}]\npreempt = false");

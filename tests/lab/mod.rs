@@ -14,6 +14,7 @@
 )]
 
 pub mod cases;
+pub mod noise;
 pub mod peers;
 pub mod scenario;
 
@@ -33,6 +34,7 @@ use lbd::cli::demo::plan::{Plan, PlanNode, PlanServer};
 use lbd::net::clock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use noise::Noise;
 
 /// The node with the lower priority, 100.
 pub const LB1: usize = 0;
@@ -65,6 +67,8 @@ pub fn lbd() -> PathBuf {
 pub struct Pair {
     pub lab: Lab,
     client: Option<Client>,
+    /// How busy the machine is.
+    pub noise: Noise,
     /// The longest gap while nothing happened.
     calm_gap: Duration,
     /// What was started on which node and has not ended yet.
@@ -78,6 +82,7 @@ impl Pair {
         Self {
             lab,
             client: None,
+            noise: Noise::start(),
             calm_gap: Duration::ZERO,
             children: RefCell::default(),
         }
@@ -107,6 +112,11 @@ impl Pair {
     /// nothing happened.
     pub fn slack(&self) -> Duration {
         self.calm_gap * 3
+    }
+
+    /// A bound on what happened since then, as a machine this busy keeps it.
+    pub fn bound(&self, alone: Duration, since: Instant) -> Duration {
+        self.noise.stretched(alone, since) + self.slack()
     }
 
     pub fn start_lbd(&mut self, node: usize, config: &str) {
@@ -221,13 +231,15 @@ impl Pair {
         at
     }
 
-    /// Waits for a condition, at most so many milliseconds; how long it took.
+    /// Waits for a condition, at most so many milliseconds, longer on a busy machine; how long it
+    /// took.
     pub fn until(&self, what: &str, ms: u64, condition: impl Fn(&Self) -> bool) -> Duration {
         let start = clock::now();
-        let end = start + Duration::from_millis(ms);
+        let alone = Duration::from_millis(ms);
         while !condition(self) {
+            let took = clock::now() - start;
             assert!(
-                clock::now() < end,
+                took < alone || took < self.noise.stretched(alone, start),
                 "not within {ms} ms: {what}\n{}",
                 self.report()
             );
@@ -308,14 +320,15 @@ impl Pair {
 
     /// What to print when something went wrong.
     pub fn report(&self) -> String {
+        let now = clock::now();
+        let lately = now.checked_sub(Duration::from_secs(10)).unwrap_or(now);
         let mut report = format!(
-            "holders: {:?}\n",
-            self.lab.history(|h| h.holders().to_vec())
+            "holders: {:?}\nprocessors wanted, last 10 s: {} %\n",
+            self.lab.history(|h| h.holders().to_vec()),
+            self.noise.since(lately)
         );
         if let Some(client) = &self.client {
-            let now = clock::now();
-            let since = now.checked_sub(Duration::from_secs(10)).unwrap_or(now);
-            let counts = client.tally(|tally| tally.counts(since, now));
+            let counts = client.tally(|tally| tally.counts(lately, now));
             report.push_str(&format!("client, last 10 s: {counts:?}\n"));
         }
         for node in &self.lab.nodes {

@@ -165,6 +165,8 @@ pub struct Seen {
     pub double: Option<Duration>,
     /// What this machine adds: `Pair::slack`.
     pub slack: Duration,
+    /// How much longer than alone on the machine things took: `Noise::since`.
+    pub busy: u32,
 }
 
 /// The pair, serving, lb2 in charge, lb1 fit to replace it.
@@ -216,6 +218,7 @@ pub fn measure(stack: Stack, scenario: Scenario, setup: &Setup) -> Seen {
         kept: (!pair.holds(LB2)).then_some(kept),
         double: (!(pair.holds(LB1) && pair.holds(LB2))).then(|| pair.double(at)),
         slack: pair.slack(),
+        busy: pair.noise.since(at),
     }
 }
 
@@ -250,13 +253,17 @@ fn provoke(pair: &mut Pair, stack: Stack, scenario: Scenario, setup: &Setup) -> 
 /// happen); `None` when that did not come within another 3.5 s.
 fn wait_for_recovery(pair: &Pair, at: Instant, least: Duration) -> Option<Instant> {
     let quiet = Duration::from_millis(600);
+    let long = Duration::from_millis(3_500);
     loop {
         let now = clock::now();
+        // A starved client makes fewer attempts.
+        let busy = pair.noise.since(at);
+        let many = usize::try_from(20 * 100 / busy).unwrap().max(3);
         let counts = pair.client().tally(|tally| tally.counts(now - quiet, now));
-        if counts.failed() == 0 && counts.served > 20 && now > at + least {
+        if counts.failed() == 0 && counts.served > many && now > at + least {
             return Some(now);
         }
-        if now > at + least + Duration::from_millis(3_500) {
+        if now > at + least + long * busy / 100 {
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -83,16 +83,11 @@ impl Servers {
     }
 }
 
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// A proxy with a good server and one that refuses, one with only the latter, and one whose
 /// server takes one connection at a time. All pass their checks.
 pub fn config(servers: &Servers) -> (String, Crowd) {
     let (does, refuses) = (servers.does, servers.refuses);
-    let [mixed, dead, narrow] = [(); 3].map(|()| free_address());
+    let [mixed, dead, narrow] = [(); 3].map(|()| crate::port::held());
     let bad = format!("{{ address = \"{refuses}\", check-address = \"{does}\" }}");
     let good = format!("{{ address = \"{does}\" }}");
     let proxy = |name, listen, body: &str| {

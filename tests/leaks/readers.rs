@@ -68,9 +68,7 @@ fn nobody_reads(name: &str, clients_write: bool) {
             kept.push(stream);
         }
     });
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = free.local_addr().unwrap();
-    drop(free);
+    let listen = crate::port::held();
     let mut daemon = Daemon::start(name, &config(listen, addresses[0], addresses[1]));
     daemon.wait_served(1);
     let before = daemon.pss();

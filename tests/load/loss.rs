@@ -76,7 +76,8 @@ fn one_way() {
     assert_eq!(pair.only_holder(), Some(LB2), "{}", pair.report());
     let gap = pair.gap(mended);
     println!("    gap after the repair: {} ms", gap.as_millis());
-    assert!(gap <= Duration::from_millis(150) + pair.slack(), "{gap:?}");
+    let bound = pair.bound(Duration::from_millis(150), mended);
+    assert!(gap <= bound, "{gap:?}, more than {bound:?}");
 }
 
 /// Has a host drop adverts that match, and count them.

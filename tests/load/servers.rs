@@ -115,14 +115,14 @@ fn one_loses(setup: &super::lab::scenario::Setup, skew: Duration) {
         took.as_millis(),
         pair.gap(at).as_millis()
     );
-    let bound = skew + Duration::from_millis(100) + pair.slack();
+    let bound = skew + pair.bound(Duration::from_millis(100), at);
     assert!(
         after <= bound,
         "{after:?}, more than {bound:?}\n{}",
         pair.report()
     );
     assert!(
-        pair.double(at) <= Duration::from_millis(200),
+        pair.double(at) <= pair.bound(Duration::from_millis(200), at),
         "{}",
         pair.report()
     );

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::faults::{Managed, wait};
 use super::lab::cases::Case;
-use super::lab::{LB2, Pair, Role};
+use super::lab::{self, LB2, Pair, Role, SEED};
 use super::service::{Event, Service};
 use super::unit::{LEFT_OUT, OBEYED, Unit, span};
 
@@ -30,6 +30,11 @@ pub const CASES: &[Case] = &[
     ),
     ("a_refused_configuration_is_not_tried_again", &[], refused),
     ("sighup_leaves_everything_running", &[], sighup),
+    (
+        "a_watched_file_is_seen_from_within_the_sandbox",
+        &[],
+        watched,
+    ),
 ];
 
 fn unit_keys() {
@@ -147,6 +152,22 @@ fn sighup() {
     lb.pair.until_served(1_000, 5_000);
     assert_eq!(lb.service.main_pid(), Some(keeper));
     assert_eq!(lb.proxy(), proxy);
+    assert_eq!(lb.refused(at), 0, "{}", lb.pair.report());
+    assert_eq!(lb.moves(at), 0, "{}", lb.pair.report());
+}
+
+fn watched() {
+    let lb = Managed::start();
+    let at = clock::now();
+    let text = format!("{}\n[reload]\nwatch = true\n", lab::config(SEED));
+    let done = lb.service.reload(&text);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let changed = text.replace("max-connections = 250", "max-connections = 260");
+    assert_ne!(changed, text);
+    lb.service.replace_config(&changed);
+    wait("the change", 5_000, || {
+        lb.log().matches("configuration reloaded").count() == 2
+    });
     assert_eq!(lb.refused(at), 0, "{}", lb.pair.report());
     assert_eq!(lb.moves(at), 0, "{}", lb.pair.report());
 }

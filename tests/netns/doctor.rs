@@ -22,6 +22,11 @@ pub const CASES: &[Case] = &[
         &["nft"],
         pair_well_and_sick,
     ),
+    (
+        "doctor_asks_by_neighbour_discovery_who_has_an_address_of_ipv6",
+        &["ip"],
+        over_ipv6,
+    ),
 ];
 
 const FILE: &str = "/run/lbd/doctor.toml";
@@ -217,4 +222,68 @@ fn a_firewall(pair: &Pair, config: &str) {
         "failed adverts of lb2 (172.16.0.3) arrive and are dropped this host's firewall",
     );
     nft("delete table inet doctor");
+}
+
+/// A virtual address of IPv6: nobody has it, lb2's daemon, also a stranger, and this node as well.
+fn over_ipv6() {
+    let mut pair = Pair::new();
+    let ip = |host: &Namespace, words: &str| {
+        let mut command = Command::new("ip");
+        command.args(words.split(' ')).stdin(Stdio::null());
+        let ended = host.spawn(&mut command).unwrap().wait().unwrap();
+        assert!(ended.success(), "ip {words}");
+    };
+    for (node, last) in [(LB1, 2), (LB2, 3)] {
+        let words = format!("-6 address add fd00:16::{last}/64 dev eth0 nodad");
+        ip(&pair.lab.nodes[node].host, &words);
+    }
+    ip(
+        &pair.lab.client,
+        "-6 address add fd00:16::64/64 dev eth0 nodad",
+    );
+    let six = "[log]\ntarget = \"stderr\"\n[vip.six]\naddress = \"fd00:16::10/64\"\nvrid = 61\nversion = 3\n\
+               nodes = [\n{ name = \"lb1\", address = \"fd00:16::2\", priority = 100 },\n\
+               { name = \"lb2\", address = \"fd00:16::3\", priority = 110 },\n]\n";
+    let config = format!("{six}[metrics]\nlisten = \"off\"\n");
+    let look = |pair: &Pair, node: usize| doctor(&pair.lab.nodes[node].host, &config).1;
+    let findings = look(&pair, LB1);
+    says(&findings, "nd", "ok nobody has fd00:16::10 yet");
+    says(&findings, "nd", "ok lb2 answers from ");
+    assert_eq!(of(&findings, "arp"), [""; 0]);
+
+    pair.start_lbd(LB2, &config);
+    let vip: IpAddr = "fd00:16::10".parse().unwrap();
+    pair.until("lb2 holds the VIP", 20_000, |pair| {
+        let held = pair.lab.nodes[LB2].host.run(|| {
+            let host = lbd::net::netlink::host_facts().unwrap();
+            host.interface_with(vip).is_some()
+        });
+        held.unwrap()
+    });
+    let findings = look(&pair, LB1);
+    says(&findings, "nd", "ok fd00:16::10 answers from lb2 (");
+    says(&findings, "adverts", "ok lb2 (fd00:16::3) is active");
+    says(
+        &look(&pair, LB2),
+        "nd",
+        "ok fd00:16::10 is on this node alone",
+    );
+
+    ip(
+        &pair.lab.client,
+        "-6 address add fd00:16::10/128 dev eth0 nodad",
+    );
+    says(&look(&pair, LB1), "nd", "failed fd00:16::10 answers from ");
+    says(
+        &look(&pair, LB2),
+        "nd",
+        "failed fd00:16::10 is on this node, and ",
+    );
+    // Nor has asking made anybody give it up.
+    let text = pair.report();
+    let holds = pair.lab.client.run(|| {
+        let host = lbd::net::netlink::host_facts().unwrap();
+        host.interface_with(vip).is_some()
+    });
+    assert!(holds.unwrap(), "{text}");
 }

@@ -65,12 +65,13 @@ fn no_longer_than(what: &str, bound: Duration, seen: Duration, pair: &Pair) {
 
 /// The client's gap, with what a busy machine adds to it.
 fn gap_no_longer_than(bound_ms: u64, since: Instant, pair: &Pair) {
-    let bound = Duration::from_millis(bound_ms) + pair.slack();
+    let bound = pair.bound(Duration::from_millis(bound_ms), since);
     no_longer_than("gap", bound, pair.gap(since), pair);
 }
 
 fn one_holder(pair: &Pair, since: Instant) {
-    no_longer_than("two holders", OVERLAP, pair.double(since), pair);
+    let bound = pair.bound(OVERLAP, since);
+    no_longer_than("two holders", bound, pair.double(since), pair);
 }
 
 fn refused(pair: &Pair, since: Instant) -> usize {

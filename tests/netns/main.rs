@@ -27,6 +27,8 @@ mod routed;
 mod routed_lab;
 mod scrape;
 mod strangers;
+mod template_lab;
+mod templates;
 mod transparent;
 
 use std::process::ExitCode;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         routed::CASES,
         scrape::CASES,
         strangers::CASES,
+        templates::CASES,
         transparent::CASES,
         doctor::CASES,
     ]

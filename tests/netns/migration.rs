@@ -45,7 +45,7 @@ impl Replacement {
             double.as_millis()
         );
         assert!(
-            double <= OVERLAP,
+            double <= self.pair.bound(OVERLAP, self.step),
             "two holders for {double:?}\n{}",
             self.pair.report()
         );
@@ -79,9 +79,10 @@ fn replace() {
     }
     pair.settle();
     let slack = pair.slack();
+    let began = clock::now();
     let mut steps = Replacement {
         pair,
-        step: clock::now(),
+        step: began,
         total: Duration::ZERO,
         steps: 0,
     };
@@ -120,7 +121,7 @@ fn replace() {
         steps.steps,
         steps.total.as_millis()
     );
-    let bound = TOTAL + slack * steps.steps;
+    let bound = steps.pair.noise.stretched(TOTAL, began) + slack * steps.steps;
     assert!(
         steps.total <= bound,
         "{:?}, more than {bound:?}",

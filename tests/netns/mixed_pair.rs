@@ -94,7 +94,7 @@ fn through_a_life(lbd: usize, version: Version) {
     let double = pair.double(began);
     println!("    two holders: {} ms", double.as_millis());
     assert!(
-        double <= OVERLAP,
+        double <= pair.bound(OVERLAP, began),
         "two holders for {double:?}\n{}",
         pair.report()
     );

@@ -111,7 +111,7 @@ fn gap_is_small(pair: &Pair, since: Instant) {
     let counts = pair
         .client()
         .tally(|tally| tally.counts(since, clock::now()));
-    assert!(gap <= GAP + pair.slack(), "{gap:?}\n{}", pair.report());
+    assert!(gap <= pair.bound(GAP, since), "{gap:?}\n{}", pair.report());
     assert_eq!(counts.refused, 0, "{counts:?}\n{}", pair.report());
 }
 

@@ -40,7 +40,7 @@ fn takes_over() {
     let gap = pair.gap(at);
     println!("    gap: {} ms", gap.as_millis());
     assert!(
-        gap <= Duration::from_millis(20) + pair.slack(),
+        gap <= pair.bound(Duration::from_millis(20), at),
         "{}",
         pair.report()
     );
@@ -52,7 +52,7 @@ fn takes_over() {
     pair.until_served(500, 5_000);
     let two = pair.double(at);
     assert!(
-        two <= Duration::from_millis(200),
+        two <= pair.bound(Duration::from_millis(200), at),
         "{two:?}\n{}",
         pair.report()
     );

@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[(
     transparent,
 )];
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = r#"
 [log]

@@ -13,6 +13,8 @@ use lbd::config::model::{MaxQueue, Server};
 use lbd::net::clock;
 use lbd::proxy::server::AdminState;
 
+use crate::noise::Noise;
+
 use super::lab::{Lab, PATIENCE, is_reset, limited, proxy, reset, server, wait_until};
 
 /// A server that greets whom it accepts, keeps everybody, and counts them as they are at each
@@ -102,11 +104,14 @@ fn three_thousand_clients_meet_three_servers_of_250_and_a_queue_of_256() {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
     }
+    let mut late = 0;
     for _ in 0..1994 {
         let record = lab.record();
         assert_eq!(record.end.to_string(), "SQ");
-        assert!(record.total < Duration::from_millis(100), "{record:?}");
+        late += u32::from(record.total >= Duration::from_millis(100));
     }
+    // The machine may have other things to do for a moment, but not each time.
+    assert!(late < 200, "{late} of 1994 refused late");
     let stats = lab.stats();
     assert_eq!(
         (stats.queue, stats.queue_max, stats.connections),
@@ -312,7 +317,9 @@ fn who_would_wait_in_vain_is_refused_at_once() {
     let _served = lab.connect();
     wait_until("one is served", || lab.stats().servers[0].connections == 1);
     // A line that never moves, for longer than anybody would wait in it.
-    let deadline = clock::now() + PATIENCE;
+    let noise = Noise::start();
+    let began = clock::now();
+    let deadline = began + PATIENCE;
     let mut waiting = vec![lab.connect()];
     while lab.stats().totals.queue_too_slow == 0 {
         assert!(clock::now() < deadline);
@@ -322,6 +329,8 @@ fn who_would_wait_in_vain_is_refused_at_once() {
     let refused = std::iter::from_fn(|| Some(lab.record()))
         .find(|record| record.end.to_string() == "SQ")
         .unwrap();
-    assert!(refused.total < Duration::from_millis(100), "{refused:?}");
+    // Not after the 400 ms for which it could have waited.
+    let bound = noise.stretched(Duration::from_millis(100), began);
+    assert!(refused.total < bound, "not within {bound:?}: {refused:?}");
     assert_eq!(lab.stats().totals.queue_full, 0);
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use lbd::config::model::{
     Admin, Balance, Check, CheckKind, Config, Facility, Guard, HedgeAfter, Level, Limits, Listen,
-    Log, LogFormat, LogTarget, MaxQueue, Metrics, OnNotReady, OnUnresponsive, Proxy, Server,
-    Source,
+    Log, LogFormat, LogTarget, MaxQueue, Metrics, OnNotReady, OnUnresponsive, Proxy, Reload,
+    Server, Source,
 };
 use lbd::net::{clock, tcp};
 use lbd::proxy::engine::{AccessSink, Engine, EngineOptions};
@@ -293,6 +293,7 @@ pub fn config(proxy: Proxy) -> Config {
             workers: None,
             pin_workers: false,
         },
+        reload: Reload { watch: false },
         peer: None,
         state_dir: None,
         user: None,

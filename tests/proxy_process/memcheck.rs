@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
-use super::{Keeper, config, dial, front};
+use super::{Keeper, config, dial, front, wait_for};
 
 const BULK: usize = 600_000;
 
@@ -71,6 +71,10 @@ fn valgrind_finds_no_mistake_with_memory_in_the_process() {
     let mut keeper = Keeper::start_under("memcheck", &under);
     let (listener, address) = front();
     keeper.bring_up(&config(address, &[moody(), moody()]), listener);
+    // Under valgrind beside other cases a check may take longer than it is given.
+    wait_for("two servers", || {
+        (keeper.status().proxies[0].usable == 2).then_some(())
+    });
     for _ in 0..20 {
         assert_eq!(hear(address, b"e12345").unwrap(), b"12345");
         assert_eq!(hear(address, b"b").unwrap().len(), BULK);

@@ -92,7 +92,7 @@ fn clients_of_a_server_that_hangs_are_told_and_nobody_else_is() {
         "[metrics]\nlisten = \"off\"\n[limits]\nmax-connections = 50\nworkers = 2\n\
          [proxy.p]\nlisten = \"{address}\"\nbackends = [{}]\n\
          [proxy.p.check]\ntype = \"http\"\npath = \"/readyz\"\ninterval = \"200ms\"\n\
-         fast-interval = \"100ms\"\ndown-interval = \"200ms\"\ntimeout = \"300ms\"\n",
+         fast-interval = \"100ms\"\ndown-interval = \"200ms\"\ntimeout = \"1s\"\n",
         backends.join(", ")
     );
     keeper.bring_up(&text, listener);
@@ -141,8 +141,7 @@ fn clients_of_a_server_that_hangs_are_told_and_nobody_else_is() {
 fn a_server_that_only_its_clients_cannot_reach_is_ejected_and_the_election_hears_nothing_of_it() {
     let servers = [start(0), start(1), start(2)];
     // Its checks go elsewhere, and succeed.
-    let refuses = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-    let refuses = refuses.unwrap();
+    let refuses = crate::port::held();
     let mut keeper = Keeper::start("ejected");
     let (listener, address) = front();
     let [a, b, c] = [0, 1, 2].map(|at: usize| servers[at].0);

@@ -4,6 +4,8 @@
 #![cfg(test)]
 
 mod load;
+#[path = "../lab/port.rs"]
+mod port;
 mod program;
 mod trace;
 

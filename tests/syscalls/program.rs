@@ -2,7 +2,7 @@
 //! Not the whole daemon: its keeper takes a worker that ptrace stops for one that hangs.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -143,7 +143,7 @@ impl Program {
         let name = kind.name();
         let dir = std::env::temp_dir().join(format!("lbd-syscalls-{}-{name}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let addr = free_address();
+        let addr = crate::port::held();
         let config = dir.join("config");
         fs::write(&config, kind.config(addr, servers)).unwrap();
         let command = kind.command(&config, &dir);
@@ -223,10 +223,4 @@ fn children(pid: u32) -> Vec<i32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let pids = list.split_whitespace();
     pids.filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// A free port on 127.0.0.1.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }

@@ -47,6 +47,11 @@ struct Seen {
 impl Screen {
     /// Starts `lbd` with these arguments on a terminal of its own.
     pub fn start(host: &Namespace, arguments: &[&str]) -> Self {
+        Self::with_lines(host, LINES, arguments)
+    }
+
+    /// The same with so many lines, of `LINES` at most.
+    pub fn with_lines(host: &Namespace, lines: usize, arguments: &[&str]) -> Self {
         let master: PtyMaster = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -58,7 +63,7 @@ impl Screen {
         )
         .unwrap();
         let size = Command::new("stty")
-            .args(["rows", "24", "cols", "80"])
+            .args(["rows", &lines.to_string(), "cols", "80"])
             .stdin(Stdio::from(slave.try_clone().unwrap()))
             .status();
         assert!(size.unwrap().success());

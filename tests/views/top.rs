@@ -174,7 +174,8 @@ fn drain_from_top() {
 fn watched_status() {
     let pair = super::pair();
     let host = &pair.lab.nodes[LB1].host;
-    let mut screen = Screen::start(host, &["status", "-w", "200ms"]);
+    // Fewer than it has to say at any time.
+    let mut screen = Screen::with_lines(host, 20, &["status", "-w", "200ms"]);
     screen.until("it is drawn", 5_000, |text| {
         text.starts_with("VIP 172.16.0.10 held by lb2 (172.16.0.3)") && text.contains("more lines")
     });

@@ -1,45 +1,46 @@
-//! What answers by ARP mean: who has the virtual address, whether several have it, which node is
+//! What answers by ARP and by neighbour discovery mean: who has the virtual address, whether several have it, which node is
 //! silent. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::report::Finding;
 use crate::config::local::LocalVip;
 use crate::ipc::message::{VipStatus, VrrpState};
-use crate::net::arp_watch::Sighting;
 use crate::net::link::Mac;
 
-const CHECK: &str = "arp";
+/// By which an address of this family is asked for.
+pub(super) const fn check(of: IpAddr) -> &'static str {
+    if of.is_ipv4() { "arp" } else { "nd" }
+}
+
 /// More answers than these are not told apart.
 const ANSWERS_MAX: usize = 64;
 
 /// Who answered for what.
 #[derive(Debug, Default)]
-pub(super) struct Answers(BTreeMap<Ipv4Addr, BTreeSet<[u8; 6]>>);
+pub(super) struct Answers(BTreeMap<IpAddr, BTreeSet<[u8; 6]>>);
 
 impl Answers {
     /// Somebody spoke for an address.
-    pub(super) fn note(&mut self, sighting: Sighting) {
-        let macs = self.0.entry(sighting.address).or_default();
+    pub(super) fn note(&mut self, address: IpAddr, mac: [u8; 6]) {
+        let macs = self.0.entry(address).or_default();
         if macs.len() < ANSWERS_MAX {
-            macs.insert(sighting.mac);
+            macs.insert(mac);
         }
     }
 
     fn of(&self, address: IpAddr) -> Vec<[u8; 6]> {
-        let IpAddr::V4(address) = address else {
-            return Vec::new();
-        };
         let macs = self.0.get(&address);
         macs.into_iter().flatten().copied().collect()
     }
 
     /// What it means for each address of a VIP and each of its nodes. `held` says whether an address
-    /// is on this host, `mine` is this node's own daemon, if it runs.
+    /// is on this host, `mine` is this node's own daemon, if it runs; `asked` are the addresses.
     pub(super) fn findings(
         &self,
         local: &LocalVip,
+        asked: &dyn Fn(IpAddr) -> bool,
         held: &dyn Fn(IpAddr) -> bool,
         mine: Option<&VipStatus>,
     ) -> Vec<Finding> {
@@ -48,18 +49,18 @@ impl Answers {
             .vip
             .addresses
             .iter()
-            .filter(|address| address.ip.is_ipv4())
+            .filter(|address| asked(address.ip))
         {
             findings.push(self.address(local, address.ip, held(address.ip), mine));
         }
         for (place, node) in local.vip.nodes.iter().enumerate() {
-            if place == local.me || !node.address.is_ipv4() {
+            if place == local.me || !asked(node.address) {
                 continue;
             }
-            let who = node.label();
+            let (who, check) = (node.label(), check(node.address));
             findings.push(match self.of(node.address).as_slice() {
                 [] => Finding::warning(
-                    CHECK,
+                    check,
                     &local.vip.name,
                     format!("{who} doesn't answer on {}", local.interface),
                 )
@@ -68,12 +69,12 @@ impl Answers {
                     "the nodes of a VIP belong on one LAN: is its link up, is its address right?",
                 ),
                 [mac] => Finding::ok(
-                    CHECK,
+                    check,
                     &local.vip.name,
                     format!("{who} answers from {}", Mac(*mac)),
                 ),
                 [_, _, ..] => Finding::failed(
-                    CHECK,
+                    check,
                     &local.vip.name,
                     format!("several hosts answer for {who}"),
                 )
@@ -91,33 +92,37 @@ impl Answers {
         held: bool,
         mine: Option<&VipStatus>,
     ) -> Finding {
-        let name = local.vip.name.as_str();
+        let (name, check) = (local.vip.name.as_str(), check(address));
         let macs = self.of(address);
         let list: Vec<String> = macs.iter().map(|mac| self.owner(local, *mac)).collect();
         let list = list.join(" and ");
         match (held, macs.as_slice(), mine) {
             (true, [], Some(_)) => {
-                Finding::ok(CHECK, name, format!("{address} is on this node alone"))
+                Finding::ok(check, name, format!("{address} is on this node alone"))
             }
-            (true, [], None) => Finding::warning(CHECK, name, format!("{address} is on this node, and no lbd answers here"))
+            (true, [], None) => Finding::warning(check, name, format!("{address} is on this node, and no lbd answers here"))
                 .cause("keepalived holds it, or it was added by hand, or lbd has just ended")
                 .remedy("stop keepalived before lbd starts, or `ip address del` what nobody manages"),
-            (true, [_, ..], _) => Finding::failed(CHECK, name, format!("{address} is on this node, and {list} answers for it too"))
+            (true, [_, ..], _) => Finding::failed(check, name, format!("{address} is on this node, and {list} answers for it too"))
                 .cause("two nodes are active because they don't hear each other, or a host has the address by hand")
                 .remedy("see the findings about adverts, here and there"),
             (false, [], Some(mine)) if mine.active.is_some() && mine.state == VrrpState::Backup => {
-                Finding::failed(CHECK, name, format!("nobody answers for {address} on {}, though another node is active", local.interface))
-                    .cause("the active node's address is gone, or `arp_ignore` keeps it silent")
+                Finding::failed(check, name, format!("nobody answers for {address} on {}, though another node is active", local.interface))
+                    .cause(if address.is_ipv4() {
+                        "the active node's address is gone, or `arp_ignore` keeps it silent"
+                    } else {
+                        "the active node's address is gone, or its firewall drops ICMPv6's neighbour discovery"
+                    })
                     .remedy("run `lbd doctor` on the active node")
             }
-            (false, [], _) => Finding::ok(CHECK, name, format!("nobody has {address} yet")),
+            (false, [], _) => Finding::ok(check, name, format!("nobody has {address} yet")),
             (false, [mac], _) if self.is_node(local, *mac) => {
-                Finding::ok(CHECK, name, format!("{address} answers from {list}"))
+                Finding::ok(check, name, format!("{address} answers from {list}"))
             }
-            (false, [_], _) => Finding::failed(CHECK, name, format!("{address} answers from {list}, which is none of the nodes"))
-                .cause("a host has the address by hand, another cluster uses it, or a router answers for others (proxy ARP)")
+            (false, [_], _) => Finding::failed(check, name, format!("{address} answers from {list}, which is none of the nodes"))
+                .cause("a host has the address by hand, another cluster uses it, or a router answers for others (proxy ARP, NDP proxy)")
                 .remedy("take the address from that host, or choose another one"),
-            (false, [_, _, ..], _) => Finding::failed(CHECK, name, format!("{address} answers from {list}"))
+            (false, [_, _, ..], _) => Finding::failed(check, name, format!("{address} answers from {list}"))
                 .cause("two nodes are active because they don't hear each other, or a host has the address by hand")
                 .remedy("see the findings about adverts on both nodes"),
         }
@@ -125,7 +130,16 @@ impl Answers {
 
     /// Whether that hardware address is a node's, or the virtual router's own.
     fn is_node(&self, local: &LocalVip, mac: [u8; 6]) -> bool {
-        let virtual_mac = [0, 0, 0x5e, 0, 1, local.vip.vrid.get()];
+        // RFC 9568 §7.3.
+        let is_v4 = local.source.is_ipv4();
+        let virtual_mac = [
+            0,
+            0,
+            0x5e,
+            0,
+            if is_v4 { 1 } else { 2 },
+            local.vip.vrid.get(),
+        ];
         let mut nodes = local.vip.nodes.iter();
         mac == virtual_mac || nodes.any(|node| self.of(node.address).contains(&mac))
     }
@@ -142,6 +156,7 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::tests::vip;
     use crate::cli::doctor::report::State;
     use crate::config::parse;
 
@@ -159,12 +174,9 @@ mod tests {
     fn told(sightings: &[(&str, u8)], held: bool) -> Vec<(State, String)> {
         let mut answers = Answers::default();
         for (address, last) in sightings {
-            answers.note(Sighting {
-                address: address.parse().unwrap(),
-                mac: [2, 0, 0, 0, 0, *last],
-            });
+            answers.note(address.parse().unwrap(), [2, 0, 0, 0, 0, *last]);
         }
-        let findings = answers.findings(&local(), &|_| held, None);
+        let findings = answers.findings(&local(), &|_| true, &|_| held, None);
         findings
             .into_iter()
             .map(|finding| (finding.state, finding.found))
@@ -219,5 +231,34 @@ mod tests {
                 "172.16.0.3 doesn't answer on eth0".to_owned()
             )
         );
+    }
+
+    #[test]
+    fn nobody_answers_is_a_fault_only_where_another_node_is_active() {
+        let told = |active| {
+            let mine = VipStatus {
+                active,
+                ..vip(VrrpState::Backup)
+            };
+            let findings = Answers::default().findings(&local(), &|_| false, Some(&mine));
+            findings[0].state
+        };
+        assert_eq!(told(Some("172.16.0.3".parse().unwrap())), State::Failed);
+        assert_eq!(told(None), State::Ok);
+    }
+
+    #[test]
+    fn a_virtual_hardware_address_is_a_node_s() {
+        let told = |last| {
+            let mut answers = Answers::default();
+            answers.note(Sighting {
+                address: "172.16.0.10".parse().unwrap(),
+                mac: [0, 0, 0x5e, 0, 1, last],
+            });
+            answers.findings(&local(), &|_| false, None)[0].state
+        };
+        let vrid = local().vip.vrid.get();
+        assert_eq!(told(vrid), State::Ok);
+        assert_eq!(told(vrid + 1), State::Failed);
     }
 }

@@ -1,17 +1,18 @@
-//! Listens to a LAN for some seconds and asks it by ARP: the driver of `adverts` and `answers`.
+//! Listens to a LAN for some seconds and asks it by ARP and neighbour discovery: the driver of `adverts` and `answers`.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::Duration;
 
 use super::Facts;
 use super::adverts::Ledger;
-use super::answers::Answers;
+use super::answers::{Answers, check};
 use super::report::Finding;
 use crate::config::local::LocalVip;
 use crate::net::arp_watch::Watcher;
 use crate::net::clock;
+use crate::net::nd_watch::NeighborWatcher;
 use crate::net::vrrp_ear::Ear;
 use crate::vrrp::hmac::Clock;
 
@@ -28,8 +29,55 @@ const BURST: usize = 256;
 struct Post {
     ledger: Ledger,
     ear: io::Result<Ear>,
-    watcher: Option<io::Result<Watcher>>,
+    watcher: Option<io::Result<Watch>>,
     answers: Answers,
+}
+
+/// Asks in the family of this node's own address.
+enum Watch {
+    V4(Watcher),
+    V6(NeighborWatcher),
+}
+
+impl Watch {
+    fn open(facts: &Facts, local: &LocalVip) -> Option<io::Result<Self>> {
+        let link = facts
+            .links
+            .iter()
+            .find(|link| link.name == local.interface)?;
+        let mac = link.mac?;
+        let virtuals = local.vip.addresses.iter().map(|address| address.ip);
+        let others = local.vip.nodes.iter().enumerate();
+        let others = others.filter(|(place, _)| *place != local.me);
+        let nodes = others.map(|(_, node)| node.address);
+        Some(match local.source {
+            IpAddr::V4(me) => {
+                let virtuals: Vec<Ipv4Addr> = virtuals.filter_map(v4).collect();
+                let nodes: Vec<Ipv4Addr> = nodes.filter_map(v4).collect();
+                Watcher::open(link.index, mac, me, &virtuals, &nodes).map(Self::V4)
+            }
+            IpAddr::V6(me) => {
+                let all: Vec<Ipv6Addr> = virtuals.chain(nodes).filter_map(v6).collect();
+                NeighborWatcher::open(link.index, mac, me, all).map(Self::V6)
+            }
+        })
+    }
+
+    fn ask(&self) -> io::Result<()> {
+        match self {
+            Self::V4(watcher) => watcher.probe(),
+            Self::V6(watcher) => watcher.ask(),
+        }
+    }
+
+    fn read(&self) -> io::Result<Option<(IpAddr, [u8; 6])>> {
+        Ok(match self {
+            Self::V4(watcher) => watcher
+                .read()?
+                .map(|sighting| (IpAddr::V4(sighting.address), sighting.mac)),
+            Self::V6(watcher) => watcher.read()?.map(|(ip, mac)| (IpAddr::V6(ip), mac)),
+        })
+    }
 }
 
 /// Listens for `time` and says what was heard for each VIP.
@@ -66,23 +114,10 @@ pub(super) fn listen(facts: &Facts, time: Duration) -> Vec<Finding> {
 fn post(facts: &Facts, local: &LocalVip) -> Post {
     let link = facts.links.iter().find(|link| link.name == local.interface);
     let index = link.map_or(0, |link| link.index);
-    let virtuals: Vec<Ipv4Addr> = local
-        .vip
-        .addresses
-        .iter()
-        .filter_map(|a| v4(a.ip))
-        .collect();
-    let others = local.vip.nodes.iter().enumerate();
-    let others = others.filter(|(place, _)| *place != local.me);
-    let nodes: Vec<Ipv4Addr> = others.filter_map(|(_, node)| v4(node.address)).collect();
-    let watcher = match (link.and_then(|link| link.mac), v4(local.source)) {
-        (Some(mac), Some(me)) => Some(Watcher::open(index, mac, me, &virtuals, &nodes)),
-        (Some(_) | None, Some(_) | None) => None,
-    };
     Post {
         ledger: Ledger::new(local.clone()),
         ear: Ear::open(&local.interface, index, local.source),
-        watcher,
+        watcher: Watch::open(facts, local),
         answers: Answers::default(),
     }
 }
@@ -94,9 +129,16 @@ fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
+fn v6(ip: IpAddr) -> Option<Ipv6Addr> {
+    match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => Some(ip),
+    }
+}
+
 fn ask(post: &mut Post) {
     if let Some(Ok(watcher)) = &post.watcher
-        && let Err(error) = watcher.probe()
+        && let Err(error) = watcher.ask()
     {
         post.watcher = Some(Err(error));
     }
@@ -124,10 +166,10 @@ fn read(post: &mut Post) {
     }
     if let Some(Ok(watcher)) = &post.watcher {
         for _ in 0..BURST {
-            let Ok(Some(sighting)) = watcher.read() else {
+            let Ok(Some((address, mac))) = watcher.read() else {
                 break;
             };
-            post.answers.note(sighting);
+            post.answers.note(address, mac);
         }
     }
 }
@@ -140,16 +182,18 @@ fn findings(facts: &Facts, post: &Post, seconds: u64) -> Vec<Finding> {
         Ok(_) => post.ledger.findings(mine, seconds),
         Err(error) => vec![Finding::not_checked("adverts", name, not_heard(error))],
     };
+    let asked_by = check(local.source);
     match &post.watcher {
         Some(Ok(_)) => {
+            let asked = |ip: IpAddr| ip.is_ipv4() == local.source.is_ipv4();
             let held = |ip| facts.host.interface_with(ip).is_some();
-            findings.extend(post.answers.findings(local, &held, mine));
+            findings.extend(post.answers.findings(local, &asked, &held, mine));
         }
-        Some(Err(error)) => findings.push(Finding::not_checked("arp", name, not_heard(error))),
+        Some(Err(error)) => findings.push(Finding::not_checked(asked_by, name, not_heard(error))),
         None => findings.push(Finding::not_checked(
-            "arp",
+            asked_by,
             name,
-            "an interface without hardware address, or a VIP of IPv6 alone: nobody is asked",
+            "an interface without hardware address: nobody is asked",
         )),
     }
     findings

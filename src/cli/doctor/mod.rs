@@ -35,7 +35,7 @@ use crate::net::netlink::{self, Link, Netlink};
 use report::Finding;
 
 const EXAMPLES: &str = "\
-It listens for adverts for a few intervals, asks by ARP who has the addresses, and asks each server
+It listens for adverts for a few intervals, asks by ARP and neighbour discovery who has the addresses, and asks each server
 what the daemon would ask it. It changes nothing. As root it sees more: what takes rights that this
 user lacks is `not checked`, with the reason.
 

@@ -200,14 +200,7 @@ fn dns_name(text: &Text<'_>, sink: &mut Sink) -> Option<DnsName> {
     let host = parts.map_or(text.text, |(host, _)| host);
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let problem = Problem::error("E0108", format!("`{}` is no NAME:PORT", text.name));
-    let label = |label: &str| {
-        (1..=LABEL_CHARS_MAX).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-    };
-    if host.len() > HOST_CHARS_MAX || !host.split('.').all(label) || host.parse::<IpAddr>().is_ok()
-    {
+    if !is_host_name(&host) {
         sink.push(problem.at(
             &text.span,
             "write a host name and a port: \"api.example:6443\"",
@@ -219,6 +212,17 @@ fn dns_name(text: &Text<'_>, sink: &mut Sink) -> Option<DnsName> {
         return None;
     };
     Some(DnsName { host, port })
+}
+
+/// Whether it could be a host's name in DNS, and is no address.
+pub(super) fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=LABEL_CHARS_MAX).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    host.len() <= HOST_CHARS_MAX && host.split('.').all(label) && host.parse::<IpAddr>().is_err()
 }
 
 fn resolvers(fields: &mut Fields<'_, '_>, sink: &mut Sink) -> Vec<SocketAddr> {

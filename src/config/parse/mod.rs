@@ -13,6 +13,7 @@ mod family;
 mod fields;
 mod given;
 mod guard;
+mod metrics;
 mod notify;
 mod origin;
 mod proxy;
@@ -46,7 +47,7 @@ pub use self::value::{is_name, plain_duration};
 use super::lint::{self, View};
 use super::model::{
     AccessFormat, AccessLog, Admin, Config, Facility, Level, Limits, Log, LogFormat, LogTarget,
-    Metrics, Peer, Script, TrackFile,
+    Peer, Reload, Script, TrackFile,
 };
 use super::problem::Problem;
 use super::schema;
@@ -231,8 +232,9 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
         .table("access-log", sink)
         .map(|fields| access_log(fields, sink));
     let admin = admin(root.table("admin", sink), sink);
-    let metrics = metrics(root.table("metrics", sink), sink);
+    let metrics = metrics::metrics(root.table("metrics", sink), sink);
     let limits = limits(root.table("limits", sink), sink);
+    let reload = reload(root.table("reload", sink), sink);
     let peer = root
         .table("peer", sink)
         .and_then(|fields| peer(fields, sink));
@@ -278,6 +280,7 @@ fn draft(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> Draft {
             admin,
             metrics,
             limits,
+            reload,
             peer,
             state_dir,
             user,
@@ -403,17 +406,11 @@ fn admin(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Admin {
     admin
 }
 
-fn metrics(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Metrics {
-    let mut fields = fields.unwrap_or_else(|| Fields::absent("metrics"));
-    let default = fields.default_text("listen").parse().ok();
-    let listen = match fields.text("listen", sink) {
-        None => default,
-        Some(given) if given.text == "off" => None,
-        Some(given) => address::socket_addr(&given, sink),
-    };
-    let compat = fields.flag("compat", sink);
+fn reload(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Reload {
+    let mut fields = fields.unwrap_or_else(|| Fields::absent("reload"));
+    let watch = fields.flag("watch", sink);
     fields.finish(sink);
-    Metrics { listen, compat }
+    Reload { watch }
 }
 
 fn limits(fields: Option<Fields<'_, '_>>, sink: &mut Sink) -> Limits {

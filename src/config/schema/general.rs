@@ -40,6 +40,12 @@ pub(super) const ROOT: Section = Section {
         )
         .called(&["global"]),
         Key::new(
+            "reload",
+            Kind::Table("reload"),
+            Fallback::Words("see there"),
+            "When this file is read again.",
+        ),
+        Key::new(
             "vip",
             Kind::Named("vip.NAME"),
             Fallback::Words("none"),
@@ -222,6 +228,13 @@ pub(super) const METRICS: Section = Section {
             Fallback::Value("true"),
             "Also answers by the metric names and labels of HAProxy's exporter and of keepalived-exporter, for their dashboards.",
         ),
+        Key::new(
+            "names",
+            Kind::List("host names, at most 16"),
+            Fallback::Words("the host's name, and the names of `nodes`"),
+            "Further names by which browsers may open the status page: a question for a foreign name may come from a foreign page (DNS rebinding). Addresses and `localhost` always do; Prometheus, probes and `curl` may use any name.",
+        )
+        .called(&["hosts", "host-names", "allowed-hosts", "server-names"]),
     ],
 };
 
@@ -258,6 +271,17 @@ pub(super) const LIMITS: Section = Section {
         )
         .called(&["cpu-map", "worker-cpu-affinity"]),
     ],
+};
+
+pub(super) const RELOAD: Section = Section {
+    path: "reload",
+    doc: "When this file is read again, beside `lbd reload` and SIGHUP; see docs/reload.md.",
+    keys: &[Key::new(
+        "watch",
+        Kind::Bool,
+        Fallback::Value("false"),
+        "Also as soon as it changes, in place, by a rename or by a link that points elsewhere. One that is refused changes nothing, and is told of in log and events.",
+    )],
 };
 
 pub(super) const PEER: Section = Section {

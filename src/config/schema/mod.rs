@@ -131,6 +131,7 @@ pub const SECTIONS: &[Section] = &[
     general::ADMIN,
     general::METRICS,
     general::LIMITS,
+    general::RELOAD,
     general::PEER,
     vip::VIP,
     vip::NOTIFY,

@@ -134,6 +134,7 @@ impl Keeper {
         self.proxies.kept = Vec::new();
         self.keep_listeners();
         self.confine();
+        self.watch_config();
         Ok(())
     }
 
@@ -152,6 +153,7 @@ impl Keeper {
     /// Deadlines of adoption and replacement.
     pub(super) fn tick_proxies(&mut self, now: Instant) -> Result<(), KeeperError> {
         self.tick_accepting(now);
+        self.flush_tallies(now);
         self.tick_succession(now);
         let due = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         if let Some((link, since)) = self.proxies.replaced.take() {
@@ -293,6 +295,7 @@ impl Keeper {
                     | ToKeeper::Serving(_)
                     | ToKeeper::Clients { .. }
                     | ToKeeper::Note(_)
+                    | ToKeeper::Tally(_)
                     | ToKeeper::Prepared { .. }
                     | ToKeeper::Committed { .. }
                     | ToKeeper::Command { .. },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     FIRST_FREE, Handover, Keeper, KeeperArgs, KeeperError, SIGNALS, SOCKET, command, events,
     health, log_level, notify, peers, proxies, publish, recorder, reload, route, routers,
-    runtime_dir::RuntimeDir, sandbox::Sandbox, scripts, tracks, upgrade,
+    runtime_dir::RuntimeDir, sandbox::Sandbox, scripts, tracks, upgrade, user,
 };
 use crate::config::model::Config;
 use crate::config::{self, local};
@@ -171,8 +171,9 @@ impl Keeper {
         } else {
             KeeperNeeds::Nothing
         };
-        let client_source = self.args.config.has_client_source();
-        let report = privileges::confine_keeper(needs, client_source, &self.sandbox.wide);
+        let config = &self.args.config;
+        let (source, ports) = (config.has_client_source(), user::keeps_low_ports(config));
+        let report = privileges::confine_keeper(needs, source, ports, &self.sandbox.wide);
         let rights = self.note_own_rights(report);
         let elapsed = clock::now().saturating_duration_since(self.began);
         tracing::info!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use caps::Capability;
 
 use super::{KeeperArgs, KeeperError};
-use crate::config::model::{Config, Listen, RunAs};
+use crate::config::model::{Config, RunAs};
 use crate::net::privileges::user::{self, Account};
 
 /// Whom the packages make for it.
@@ -138,13 +138,19 @@ fn needed(config: &Config) -> Vec<Capability> {
     } else if config.has_client_source() {
         needed.push(Capability::CAP_NET_RAW);
     }
-    let mut listens = config.proxies.iter().flat_map(|proxy| &proxy.listen);
-    let is_low = |listen: &Listen| match listen {
-        Listen::Addr(addr) => addr.port() < 1024,
-        Listen::Any(port) => *port < 1024,
-    };
-    if listens.any(is_low) {
+    if has_low_port(config) {
         needed.push(Capability::CAP_NET_BIND_SERVICE);
     }
     needed
+}
+
+fn has_low_port(config: &Config) -> bool {
+    let mut listens = config.proxies.iter().flat_map(|proxy| &proxy.listen);
+    listens.any(|listen| listen.port() < 1024)
+}
+
+/// Whether the right to low ports is kept for later configurations: it was asked for, by the file or
+/// by whoever gave it to another user than root.
+pub(super) fn keeps_low_ports(config: &Config) -> bool {
+    has_low_port(config) || !user::is_root()
 }

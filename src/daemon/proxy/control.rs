@@ -54,6 +54,9 @@ const TICK: Duration = Duration::from_millis(250);
 const SUSPICION_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// SIGTERM to this process alone.
 const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
+/// What the process before counted is waited for so long, once this one serves; until then nobody is
+/// answered who asks for counts.
+const TALLIES_WITHIN: Duration = Duration::from_secs(2);
 /// Findings on their way to this loop; the health tasks wait when it is full.
 const FINDINGS_MAX: usize = 64;
 
@@ -70,6 +73,8 @@ pub(super) struct Plan {
     pub(super) memory: Memory,
     pub(super) chronicle: Chronicle,
     pub(super) sandbox: Sandbox,
+    /// This machine's names.
+    pub(super) names: Vec<String>,
 }
 
 /// The control thread's state.
@@ -77,7 +82,7 @@ pub(super) struct Plan {
 pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) digest: u64,
-    keeper_socket: PathBuf,
+    pub(super) keeper_socket: PathBuf,
     pub(super) keeper: Tie,
     /// Until serving begins; then the engine has them.
     pub(super) listeners: Option<Listeners>,
@@ -122,15 +127,15 @@ impl Control {
             vrrp,
             events,
             table,
+            before,
             ..
         } = plan.begin;
-        let mut chronicle = plan.chronicle;
+        let (mut chronicle, mut memory) = (plan.chronicle, plan.memory);
         chronicle.take_in(events);
         let mut verbosity = Verbosity::default();
         verbosity.follow(vrrp.as_ref().and_then(|vrrp| vrrp.log.as_ref()), now);
         let farms: Vec<Arc<Farm>> = config.proxies.iter().map(Farm::new).map(Arc::new).collect();
         let (mut board, mut machines) = (Board::new(&config, now), machines(&config, now));
-        let mut memory = plan.memory;
         memory.restore(&config, &farms);
         memory.apply(&farms, now);
         as_operators_left_it(&farms, &mut board, now);
@@ -147,6 +152,7 @@ impl Control {
             farms,
             started: now,
             limits: plan.limits,
+            names: plan.names,
         };
         let changing = Changing {
             vrrp,
@@ -156,7 +162,7 @@ impl Control {
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
             serve_by: now + first_verdicts_within(&fixed.config),
-            shared: Arc::new(Shared::new(fixed, changing)),
+            shared: Shared::begun(fixed, changing, before),
             digest,
             keeper_socket: plan.keeper_socket,
             keeper: Tie::Connected(link),
@@ -218,6 +224,7 @@ impl Control {
                 () = stopped(&mut self.stopping) => break,
             }
         }
+        self.say_last().await;
         self.shared.access.drain().await;
         self.chronicle.close().await;
         self.doors.close();
@@ -263,7 +270,11 @@ impl Control {
         self.limits.settle(&self.shared, self.stopping.is_none());
         // Those that it was too early for.
         self.on_suspicion(now);
-        let heard = self.shared.changing().keeper_heard;
+        let heard = {
+            let mut changing = self.shared.changing();
+            changing.turned = now;
+            changing.keeper_heard
+        };
         self.outstanding.tick(now, heard);
         self.news.note(log::happenings());
         let Tie::Connected(link) = &self.keeper else {
@@ -336,6 +347,7 @@ impl Control {
         }
         let elapsed_ms = now.saturating_duration_since(shared.started).as_millis();
         shared.changing().serving = true;
+        self.doors.release_at(now + TALLIES_WITHIN);
         let Workers { count, cpus } = &shared.workers;
         // Named only when they are pinned: none is no news.
         let cpus = (!cpus.is_empty()).then(|| tracing::field::debug(cpus));
@@ -362,7 +374,7 @@ impl Control {
         }
     }
 
-    async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
+    pub(super) async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
         match event {
             Event::Message(message, fds) => {
                 self.shared.changing().keeper_heard = Some(clock::now());
@@ -389,6 +401,7 @@ impl Control {
                 self.news.start_over();
                 self.memory.untold = true;
                 self.clients.start_over();
+                self.news.tallies.start_over(&self.shared);
                 self.shared.changing().keeper_heard = Some(clock::now());
             }
         }
@@ -404,6 +417,9 @@ impl Control {
             // It has had its own from the beginning.
             ToProxy::Shares { .. } => {}
             ToProxy::Share { shared } => self.limits.set(&self.shared, shared),
+            ToProxy::Tally(page) => self.on_tally(page),
+            // Said before it served.
+            ToProxy::Succeeds => {}
             ToProxy::Events(events) => self.chronicle.take_in(events),
             ToProxy::Vrrp(status) => {
                 self.verbosity.follow(status.log.as_ref(), clock::now());
@@ -426,8 +442,9 @@ impl Control {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }
             ToProxy::Drain { grace_ms } => {
-                // The successor answers questions from here on.
+                // The successor answers questions from here on, with what was counted until now.
                 self.doors.close();
+                self.hand_over_counts(clock::now());
                 self.stop(Duration::from_millis(grace_ms.into()), "succeeded");
             }
         }

@@ -16,9 +16,9 @@ const RESERVE: u64 = 256;
 /// Those few: what a process has open before its first connection.
 const BASE: u64 = 32;
 /// The part of them that the data path never takes, beside one per server for its probe: admin
-/// socket 24, HTTP 8, the tie to the keeper, logs. Another part of this size is for servers of
+/// socket 24, HTTP 32, the tie to the keeper, logs. Another part of this size is for servers of
 /// clients that were accepted just before.
-const CONTROL: u64 = 48;
+const CONTROL: u64 = 72;
 /// A connection is two sockets.
 const PER_CONNECTION: u64 = 2;
 /// No machine needs more; an unlimited RLIMIT_NOFILE is no promise of memory.
@@ -117,7 +117,7 @@ mod tests {
             let found = descriptors(files, servers);
             (found.accept_below, found.connect_below)
         };
-        assert_eq!(of(1_024, 3), (922, 973));
+        assert_eq!(of(1_024, 3), (874, 949));
         assert_eq!(of(128, 3), (96, 112));
         assert_eq!(of(u64::MAX, 3), (RawFd::MAX, RawFd::MAX));
     }

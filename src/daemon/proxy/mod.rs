@@ -10,7 +10,7 @@
 //! outlasts a reboot; `chronicle` keeps the events; `discoveries` takes in those that are found at run time; `force` is
 //! the configuration in force, `reload` replaces it; `adoption` is
 //! what a process does that outlived its keeper). `verbosity` is what is logged, `occasions` looks for limits that
-//! were reached; `who` finds a connection, `report` gathers the status for the admin socket and HTTP, `access` writes the
+//! were reached; `who` finds a connection, `report` gathers the status for the admin socket and HTTP (`reception` is the thread that answers the latter), `access` writes the
 //! access log on its own thread, `limits` derives the connection limit, `placement` the workers and their CPUs. The data path itself is
 //! `proxy::engine`'s threads; nothing here waits for them.
 
@@ -28,14 +28,18 @@ mod news;
 mod occasions;
 mod orders;
 mod placement;
+mod reception;
 mod reload;
 mod report;
+#[cfg(test)]
+mod scratch;
 mod servers;
 mod setup;
 mod sharing;
 mod shelf;
 mod signals;
 mod start;
+mod tallies;
 mod verbosity;
 mod watchers;
 mod who;
@@ -145,13 +149,14 @@ async fn serve(
     let config = Arc::new(begin.config.clone());
     let probes = start::probes(&config)?;
     let access = access::start(&config).map_err(ProxyError::Log)?;
-    let doors = report::Doors::open(&config, &args.runtime_dir);
+    let doors = report::Doors::open(&config, &args.runtime_dir, begin.before.succeeds);
     let workers = placement::Workers::of(&config);
     let limits = limits::Limits::of(&config, workers.count);
     let state_dir = state_dir(&config, &args.runtime_dir);
     let shelf = state_dir.as_deref().map(shelf::Shelf::new);
     let chronicle = chronicle::Chronicle::open(state_dir.as_deref(), doors.feed());
     let memory = memory::Memory::new(begin.welcome.notes.clone(), shelf);
+    let names = reception::host_names();
     let sandbox = confine(&config, &args.runtime_dir, state_dir.as_deref())?;
     let known = (begin.confined.clone(), sandbox.confinement.clone());
     let plan = control::Plan {
@@ -165,6 +170,7 @@ async fn serve(
         memory,
         chronicle,
         sandbox,
+        names,
     };
     let control = control::Control::new(config, plan, clock::now())?;
     control.know_rights(known);

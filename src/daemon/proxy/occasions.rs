@@ -247,4 +247,57 @@ mod tests {
         assert_eq!(lost.look(11, at(61)), Some(6));
         assert_eq!(lost.look(11, at(200)), None);
     }
+
+    fn stats(now: Instant) -> FarmStats {
+        let text = "[proxy.api]\nlisten = \"127.0.0.1:6443\"\nmax-connections = 10\n\
+                    [proxy.api.backends]\na = { address = \"10.0.0.4:6443\", max-connections = 2 }\n";
+        let config = crate::config::load(text).unwrap();
+        crate::proxy::farm::Farm::new(&config.proxies[0]).stats(now)
+    }
+
+    fn met(occasions: &Occasions) -> Vec<Limit> {
+        let at = occasions.episodes.iter();
+        let at = at.filter(|(_, episode)| episode.span.is_some());
+        at.map(|((_, limit), _)| *limit).collect()
+    }
+
+    #[test]
+    fn a_proxy_that_rests_because_the_process_is_full_is_not_at_its_own_limit() {
+        let now = clock::now();
+        let mut rested = stats(now);
+        rested.totals.limit_reached = 1;
+        let mut alone = Occasions::default();
+        alone.look_at(&rested, now);
+        assert_eq!(met(&alone), [Limit::Proxy]);
+        let mut full = Occasions::default();
+        full.look((None, None), Limit::Process, 1, now);
+        full.look_at(&rested, now);
+        assert_eq!(met(&full), [Limit::Process]);
+    }
+
+    #[test]
+    fn a_server_is_at_its_limit_while_somebody_waits_and_until_it_is_gone() {
+        let start = clock::now();
+        let mut occasions = Occasions::default();
+        let mut busy = stats(start);
+        busy.servers[0].connections = 2;
+        occasions.look_at(&busy, start);
+        assert_eq!(met(&occasions), []);
+        busy.queue = 1;
+        occasions.look_at(&busy, start);
+        assert_eq!(met(&occasions), [Limit::Server]);
+        busy.servers.clear();
+        occasions.look_at(&busy, start + QUIET);
+        assert_eq!(met(&occasions), []);
+    }
+
+    #[test]
+    fn clients_turned_away_for_a_slow_queue_are_told_as_those_that_waited_too_long() {
+        let now = clock::now();
+        let mut occasions = Occasions::default();
+        let mut slow = stats(now);
+        slow.totals.queue_too_slow = 1;
+        occasions.look_at(&slow, now);
+        assert_eq!(met(&occasions), [Limit::QueueTime]);
+    }
 }

@@ -15,6 +15,7 @@ use crate::health::tls::CLUSTER_CA;
 use crate::ipc::confinement::Confinement;
 use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
+use crate::ipc::tally::Page;
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
 use crate::proxy::pp;
@@ -48,6 +49,17 @@ pub(super) struct Begin {
     pub(super) events: Vec<Event>,
     /// The limits that it keeps together with other processes.
     pub(super) table: Table,
+    /// Of the processes before this one.
+    pub(super) before: Before,
+}
+
+/// What processes before this one counted.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// One serves, and will tell.
+    pub(super) succeeds: bool,
+    /// What was told already.
+    pub(super) pages: Vec<Page>,
 }
 
 /// Finds the keeper and takes over what it hands out.
@@ -91,6 +103,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut confined = Vec::new();
     let mut events = Vec::new();
     let mut table = Table::default();
+    let mut before = Before::default();
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
@@ -118,11 +131,14 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     confined,
                     events,
                     table,
+                    before,
                 });
             }
             ToProxy::Vrrp(status) => vrrp = Some(*status),
             ToProxy::Shares { column: own } => table.column = shares(own, fds),
             ToProxy::Share { shared } => table.beside = shared,
+            ToProxy::Succeeds => before.succeeds = true,
+            ToProxy::Tally(page) => before.pages.push(page),
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::Confined(others) => confined = others,

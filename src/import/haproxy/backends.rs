@@ -8,18 +8,32 @@ use super::proxy::shared;
 use super::put;
 use super::server::{Params, Server, Target};
 
-/// What `default-server` says about every server. With host names, whose servers have no table of
-/// their own, what the first one says.
+/// What holds for every server that has no table of its own: what `default-server` says; with host
+/// names what the first of them says.
+pub(super) fn basis(defaults: Params, servers: &[Server], work: &mut Work) -> Params {
+    let is_named = |s: &&Server| matches!(s.target, Target::Name(..));
+    let Some(first) = servers.iter().find(is_named) else {
+        return defaults;
+    };
+    for other in servers.iter().filter(is_named) {
+        for name in ["weight", "maxconn"] {
+            if other.params.value(name) != first.params.value(name) {
+                let place = work.ledger.place(first.id);
+                let note = format!("`{name}` holds for all host names: that of {place}");
+                work.ledger.mark(other.id, Fate::Changed, note);
+            }
+        }
+    }
+    first.params.clone()
+}
+
+/// What `basis` found.
 pub(super) fn backend_defaults(
-    defaults: &Params,
+    params: &Params,
     servers: &[Server],
     table: &mut Table,
     work: &mut Work,
 ) {
-    let named = servers
-        .iter()
-        .find(|s| matches!(s.target, Target::Name(..)));
-    let params = named.map_or(defaults, |s| &s.params);
     let mut fields = Vec::new();
     let mut ids: Vec<Id> = Vec::new();
     for (param, field, range) in [
@@ -198,7 +212,15 @@ fn own_fields(server: &Server, defaults: &Params, work: &mut Work) -> Vec<String
         ("maxconn", "max-connections", (1, 10_000_000)),
     ] {
         let unlimited = param == "maxconn" && params.value(param) == Some("0");
-        if differs(param)
+        if differs(param) && !params.has(param) {
+            // A `default-server` that comes later counts for all of them in lbd.
+            if param == "weight" {
+                fields.push("weight = 1".to_owned());
+            } else {
+                let why = "no `maxconn` of its own: that of `backend-defaults` holds";
+                work.ledger.mark(server.id, Fate::Changed, why);
+            }
+        } else if differs(param)
             && !unlimited
             && let Some(number) = params.number(param, range, work)
         {

@@ -23,7 +23,6 @@ const CHECKS: &[&str] = &[
 ];
 /// Paths of a Kubernetes API server that say how it is.
 const KUBERNETES: &[&str] = &["/readyz", "/healthz", "/livez"];
-
 const MS_MIN: u64 = 50;
 const HOUR: u64 = 3_600_000;
 
@@ -290,15 +289,22 @@ fn http_rules(view: &View<'_>, http: &mut Http, work: &mut Work) {
                 while let Some(word) = rest.next() {
                     let value = rest.next().unwrap_or("");
                     match word {
-                        "meth" if value == "GET" => {}
+                        "meth" | "ver" if word == "ver" || value == "GET" => {}
                         "meth" => {
                             work.ledger
                                 .mark(id, Fate::Changed, format!("GET instead of {value}"));
                         }
                         "uri" => path(http, value, id, work),
-                        "ver" => {}
                         "hdr" if value.eq_ignore_ascii_case("host") => {
-                            http.host = rest.next().map(str::to_owned).filter(|host| is_host(host));
+                            let host = rest.next().unwrap_or("");
+                            http.host = Some(host.to_owned()).filter(|host| is_host(host));
+                            if http.host.is_none() {
+                                work.ledger.mark(
+                                    id,
+                                    Fate::Lost,
+                                    "a Host header that lbd can't send",
+                                );
+                            }
                         }
                         other => {
                             work.ledger.mark(
@@ -417,7 +423,8 @@ fn transport(params: &Params, sni: Option<&str>, check: &mut Check, work: &mut W
 /// Says that another path asks more.
 fn advise(name: &str, http: &Http, https: bool, id: Id, work: &mut Work) {
     let path = http.path.as_deref().unwrap_or("/");
-    if !KUBERNETES.contains(&path.split('?').next().unwrap_or(path)) {
+    let bare = path.split('?').next().unwrap_or(path);
+    if !KUBERNETES.contains(&bare) {
         return;
     }
     if !https {
@@ -427,7 +434,7 @@ fn advise(name: &str, http: &Http, https: bool, id: Id, work: &mut Work) {
             format!("proxy {name}: the check speaks HTTP without TLS"),
             &[format!("`{origin}` without `check-ssl`: an API server answers 400 to that. lb.toml asks the same; check = \"kube-apiserver\" asks by TLS.")],
         );
-    } else if path != "/readyz" {
+    } else if bare != "/readyz" {
         work.trap(
             "healthz",
             format!("proxy {name}: {path} says that the process lives, not that it is ready"),
@@ -484,7 +491,9 @@ fn timing(params: &Params, view: &View<'_>, check: &mut Check, work: &mut Work) 
         work.ledger.mark(id, Fate::Exact, "");
     }
     for key in ["rise", "fall"] {
-        if let Some(count) = params.number(key, (1, 255), work) {
+        // HAProxy's `fall` is 3, lbd's is 2.
+        let count = params.number(key, (1, 255), work);
+        if let Some(count) = count.or((key == "fall").then_some(3)) {
             check.put(key, count.to_string(), params.id(key));
         }
     }

@@ -6,7 +6,7 @@ use super::super::Work;
 use super::super::ledger::{Fate, Id};
 use super::super::toml::{Table, key, list, string};
 use super::super::words;
-use super::backends::{backend_defaults, backends, capacity, differing, unchecked};
+use super::backends::{backend_defaults, backends, basis, capacity, differing, unchecked};
 use super::server::{Params, Server};
 use super::view::View;
 use super::{Proxy, bind, check, put, server};
@@ -28,7 +28,8 @@ pub(super) fn proxy(
         .iter()
         .map(|(_, ip, port)| (*ip, *port))
         .collect();
-    let (servers, defaults) = server::servers(back, ports.first().map(|(_, port)| *port), work);
+    let (servers, defaults) = server::servers(back, &ports, work);
+    let defaults = basis(defaults, &servers, work);
     if ports.is_empty() || servers.is_empty() {
         let what = if ports.is_empty() {
             "no address to listen on"

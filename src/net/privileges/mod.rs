@@ -57,17 +57,26 @@ pub enum KeeperNeeds {
     Nothing,
 }
 
-/// Reduces the keeper to what its virtual routers need. Ports below 1024 must be bound, real-time
-/// scheduling and memory locks asked for, before. The bounding set stays: a runner that has to be
-/// started again drops its own. With `client_source` it keeps what a proxy started later needs.
+/// Reduces the keeper to what its virtual routers need. Real-time scheduling and memory locks must be
+/// asked for before. The bounding set stays: a runner that has to be started again drops its own.
+/// With `client_source` it keeps what a proxy started later needs, with `low_ports` the right to ports
+/// below 1024, if it has it: those of a later configuration.
 #[must_use]
-pub fn confine_keeper(needs: KeeperNeeds, client_source: bool, wide: &Wide) -> Report {
+pub fn confine_keeper(
+    needs: KeeperNeeds,
+    client_source: bool,
+    low_ports: bool,
+    wide: &Wide,
+) -> Report {
     let mut wanted: CapsHashSet = match needs {
         KeeperNeeds::VirtualRouters => [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW].into(),
         KeeperNeeds::Nothing => CapsHashSet::new(),
     };
     if client_source {
         wanted.insert(Capability::CAP_NET_RAW);
+    }
+    if low_ports {
+        wanted.insert(Capability::CAP_NET_BIND_SERVICE);
     }
     let outcome = reduce_to(&wanted);
     Report {

@@ -73,12 +73,14 @@ pub(in crate::proxy) fn config(proxy: model::Proxy) -> model::Config {
         metrics: model::Metrics {
             listen: None,
             compat: true,
+            names: Vec::new(),
         },
         limits: model::Limits {
             max_connections: None,
             workers: None,
             pin_workers: false,
         },
+        reload: model::Reload { watch: false },
         peer: None,
         state_dir: None,
         user: None,

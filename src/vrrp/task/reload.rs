@@ -11,7 +11,7 @@ use crate::config::local::LocalVip;
 use crate::net::clock;
 use crate::net::link::LinkEvent;
 use crate::units::Priority;
-use crate::vrrp::stamp::Resume;
+use crate::vrrp::stamp::{Resume, Stamp};
 use crate::vrrp::validate::Rules;
 
 impl VirtualRouter {
@@ -65,15 +65,20 @@ impl VirtualRouter {
         Self::opened(members, netlink, now)
     }
 
-    /// Begins in the place of routers that had some of its addresses or names; they are used up.
-    /// While one of them was Active it goes on as such. Addresses that they had and this one hasn't leave.
-    pub fn succeed(&mut self, now: Instant, mut before: Vec<Self>, boot_id: &str) {
+    /// Begins in the place of routers that had some of its addresses or names; others may do so, too,
+    /// in this moment, and nobody uses them afterwards. While one of them was Active it goes on as such.
+    pub fn succeed(&mut self, now: Instant, before: &[&Self], boot_id: &str) {
         let boottime = clock::boottime();
         let stamp = before
             .iter()
             .find_map(|router| router.stamp(now, boottime, boot_id));
         let resume = stamp.map(|stamp| Resume {
-            stamp,
+            stamp: Stamp {
+                // It is Active in this moment, however long its last advert is ago: by the new
+                // interval that may seem too long.
+                advertised_at: boottime,
+                ..stamp
+            },
             boot_id: boot_id.to_owned(),
             boottime,
         });
@@ -81,11 +86,8 @@ impl VirtualRouter {
             self.machine.hold_back(hold);
         }
         self.begin(now, resume.as_ref());
-        for router in &before {
+        for router in before {
             self.inherit(router);
-        }
-        for router in &mut before {
-            self.leave_unwanted(now, router);
         }
         // What happened between its opening and here.
         self.on_link(now, &LinkEvent::Lost);
@@ -123,12 +125,13 @@ impl VirtualRouter {
         }
     }
 
-    fn leave_unwanted(&mut self, now: Instant, before: &mut Self) {
-        let own: Vec<IpAddr> = self.members.iter().flat_map(Member::addresses).collect();
+    /// Removes the addresses that `before` had and nobody who took over from it has.
+    pub fn leave_unwanted(&mut self, now: Instant, before: &mut Self, wanted: &[IpAddr]) {
         let held = before.holds();
         let mut left = Vec::new();
         for member in &mut before.members {
-            let unwanted: Vec<IpAddr> = member.addresses().filter(|ip| !own.contains(ip)).collect();
+            let is_unwanted = |ip: &IpAddr| !wanted.contains(ip);
+            let unwanted: Vec<IpAddr> = member.addresses().filter(is_unwanted).collect();
             if unwanted.is_empty() || !held {
                 continue;
             }

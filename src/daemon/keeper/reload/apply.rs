@@ -80,6 +80,7 @@ impl Keeper {
             .carry_routes(routes.iter().map(|route| route.announced).collect());
         self.follow_peers(now, &old, &locals);
         self.reload.locals = locals;
+        self.watch_config();
         self.order_examination(now);
         if old.track_files != self.args.config.track_files {
             self.order_files(now);
@@ -153,7 +154,6 @@ impl Keeper {
         }
         self.proxies.replaced = Some((current.link, now));
         self.board.new_process();
-        self.peers.forget_clients();
         self.commands.forget();
         self.supervise(now, Input::Ended);
     }

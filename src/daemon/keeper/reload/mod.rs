@@ -11,6 +11,7 @@ mod read;
 mod report;
 mod routers;
 mod routes;
+mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::config::diff::Rights;
 use crate::config::local::LocalVip;
 use crate::config::model::Config;
 use crate::ipc::command::Outcome;
+use crate::ipc::event::EventKind;
 use crate::ipc::reload::{
     PREPARE_WITHIN_MS, PrepareAnswer, ReloadOrder, ReloadReport, ReloadStatus,
 };
@@ -28,6 +30,7 @@ use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::eventfd::Bell;
 use read::{Found, Question, Reading, Unfit};
+use watch::Watch;
 
 /// A file that takes longer to be read is on a disk that hangs.
 const READ_WITHIN: Duration = Duration::from_secs(30);
@@ -45,8 +48,12 @@ pub(super) struct Reload {
     /// The last one's number.
     last: u64,
     phase: Phase,
-    /// A signal came meanwhile: once more.
-    again: bool,
+    /// A signal or a change came meanwhile: once more.
+    again: Option<By>,
+    /// An order that came while one that nobody waits for was under way.
+    waiting: Option<(u64, ReloadOrder)>,
+    /// `reload.watch`.
+    watch: Option<Watch>,
     status: ReloadStatus,
 }
 
@@ -77,10 +84,19 @@ enum Phase {
 /// Who asked for what.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
-    /// The number of the order; `None`: a signal.
-    order: Option<u64>,
+    by: By,
     dry_run: bool,
     began: Instant,
+}
+
+/// What a reload is due to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The order of this number.
+    Order(u64),
+    Signal,
+    /// The file has changed.
+    File,
 }
 
 impl Reload {
@@ -97,7 +113,9 @@ impl Reload {
             rights: Rights::of(config),
             last: 0,
             phase: Phase::Idle,
-            again: false,
+            again: None,
+            waiting: None,
+            watch: None,
             status: ReloadStatus {
                 success_at_ms: wall_ms(),
                 ..ReloadStatus::default()
@@ -120,6 +138,19 @@ impl Reload {
         matches!(self.phase, Phase::Committing { .. })
     }
 
+    /// Whether one is under way that nobody waits for an answer of.
+    const fn is_unattended(&self) -> bool {
+        match &self.phase {
+            Phase::Idle => false,
+            Phase::Reading { asked, .. }
+            | Phase::Preparing { asked, .. }
+            | Phase::Committing { asked, .. } => match asked.by {
+                By::Order(_) => false,
+                By::Signal | By::File => true,
+            },
+        }
+    }
+
     const fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
     }
@@ -137,7 +168,15 @@ impl Keeper {
     /// An operator orders it.
     pub(super) fn on_reload_order(&mut self, now: Instant, id: u64, order: ReloadOrder) {
         tracing::info!(dry_run = order.dry_run, "reload ordered");
-        if let Err(why) = self.begin_reload(now, Some(id), order.dry_run) {
+        if self.reload.is_unattended() && self.reload.waiting.is_none() {
+            self.reload.waiting = Some((id, order));
+            return;
+        }
+        self.obey(now, id, order);
+    }
+
+    fn obey(&mut self, now: Instant, id: u64, order: ReloadOrder) {
+        if let Err(why) = self.begin_reload(now, By::Order(id), order.dry_run) {
             self.answer(now, id, Outcome::Refused(why));
         }
     }
@@ -146,12 +185,35 @@ impl Keeper {
     /// comes while processes change is kept for later.
     pub(super) fn on_hangup(&mut self, now: Instant) {
         tracing::info!("reload asked for by signal");
+        self.reload_unasked(now, By::Signal);
+    }
+
+    /// At once, or as soon as that can be.
+    fn reload_unasked(&mut self, now: Instant, by: By) {
         if self.reload.is_idle() && !self.processes_change() {
-            if let Err(reason) = self.begin_reload(now, None, false) {
+            if let Err(reason) = self.begin_reload(now, by, false) {
                 tracing::warn!(reason, "not reloaded");
             }
-        } else {
-            self.reload.again = true;
+        } else if self.reload.again != Some(By::Signal) {
+            self.reload.again = Some(by);
+        }
+    }
+
+    /// `reload.watch` is begun or given up. No thread before this one has given up its rights: each
+    /// has its own.
+    pub(super) fn watch_config(&mut self) {
+        let reload = &mut self.reload;
+        if !self.args.config.reload.watch {
+            reload.watch = None;
+        } else if reload.watch.is_none() {
+            match Watch::begin(&self.args.config_path, Arc::clone(&reload.bell)) {
+                Ok(watch) => reload.watch = Some(watch),
+                Err(error) => {
+                    tracing::error!(%error, "the configuration cannot be watched");
+                    let why = format!("the file cannot be watched: {error}");
+                    self.record(EventKind::Reload, (None, None), None, &why);
+                }
+            }
         }
     }
 
@@ -162,17 +224,13 @@ impl Keeper {
             || !self.proxies.is_settled()
     }
 
-    /// Whether a signal's reload is still to come. A keeper that takes over hears of it as this one did.
+    /// Whether a signal's reload is still to come. A keeper that takes over hears of it as this one did;
+    /// of a file that has changed it finds out itself.
     pub(super) const fn is_reload_owed(&self) -> bool {
-        self.reload.again
+        matches!(self.reload.again, Some(By::Signal))
     }
 
-    fn begin_reload(
-        &mut self,
-        now: Instant,
-        order: Option<u64>,
-        dry_run: bool,
-    ) -> Result<(), String> {
+    fn begin_reload(&mut self, now: Instant, by: By, dry_run: bool) -> Result<(), String> {
         if self.stopping.is_some() {
             return Err("this node is stopping".to_owned());
         }
@@ -200,7 +258,7 @@ impl Keeper {
             self.notify.reloading();
         }
         let asked = Asked {
-            order,
+            by,
             dry_run,
             began: now,
         };
@@ -208,17 +266,20 @@ impl Keeper {
         Ok(())
     }
 
-    /// The thread has rung.
+    /// A thread has rung: that which reads, or that which watches.
     pub(super) fn file_was_read(&mut self, now: Instant) {
         if let Err(error) = self.reload.bell.silence() {
             tracing::error!(%error, "the bell of the reload cannot be silenced");
+        }
+        if self.reload.watch.as_ref().is_some_and(Watch::take) {
+            self.reload_unasked(now, By::File);
         }
         let Phase::Reading { asked, reading } = &self.reload.phase else {
             return;
         };
         let asked = *asked;
         match reading.take() {
-            // Of one that was given up.
+            // Not yet, or of one that was given up.
             None => {}
             Some(Ok(found)) => self.offer(now, asked, found),
             Some(Err(Unfit::Same)) => self.end_reload(now, asked, report::same()),
@@ -302,9 +363,14 @@ impl Keeper {
                 }
             }
         }
+        if self.reload.is_idle()
+            && let Some((id, order)) = self.reload.waiting.take()
+        {
+            self.obey(now, id, order);
+        }
         let may = self.reload.is_idle() && self.stopping.is_none() && !self.processes_change();
-        if may && std::mem::take(&mut self.reload.again) {
-            self.on_hangup(now);
+        if may && let Some(by) = self.reload.again.take() {
+            self.reload_unasked(now, by);
         }
     }
 

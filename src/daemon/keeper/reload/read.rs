@@ -19,11 +19,16 @@ use crate::daemon::keeper::sandbox::{Reach, out_of_reach};
 use crate::health::files;
 use crate::ipc::reload::DIAGNOSTICS_MAX;
 use crate::net::eventfd::Bell;
+use crate::net::tcp::ListenError;
 use crate::net::{memfd, netlink, program, tcp};
 use crate::peer::task::keyfile;
 
 /// No lb.toml is longer.
 const BYTES_MAX: u64 = 1024 * 1024;
+
+/// What is missing where a low port can't be had.
+const LOW_PORT: &str = "ports below 1024 take CAP_NET_BIND_SERVICE, which lbd has from its start or not: \
+                        docs/reload.md";
 
 /// What the thread needs to know.
 #[derive(Debug)]
@@ -171,14 +176,14 @@ fn check(
     old: &Config,
     (facts, node): (&HostFacts, Option<&str>),
 ) -> Result<(Config, String), Unfit> {
-    let ours: BTreeSet<u16> = listens(old).map(|listen| port(*listen)).collect();
+    let ours: BTreeSet<u16> = listens(old).map(|listen| listen.port()).collect();
     let host = Host {
         facts,
         file_exists: &Path::exists,
         key_problem: &|path| keyfile::read(path).err().map(|error| error.to_string()),
         check_flaws: &files::flaws,
         trouble: &|path, user| program::prepare(path, user).err(),
-        port_held: &|listen| !ours.contains(&port(listen)) && tcp::is_held(listen),
+        port_held: &|listen| !ours.contains(&listen.port()) && tcp::is_held(listen),
         node,
     };
     let parsed = config::examine(text, View::Here(host));
@@ -239,13 +244,6 @@ fn listens(config: &Config) -> impl Iterator<Item = &Listen> {
     config.proxies.iter().flat_map(|proxy| &proxy.listen)
 }
 
-fn port(listen: Listen) -> u16 {
-    match listen {
-        Listen::Addr(addr) => addr.port(),
-        Listen::Any(port) => port,
-    }
-}
-
 /// The sockets of the new file: those that are there, and new ones.
 fn places(old: &Config, new: &Config, workers: usize) -> Result<Vec<Vec<Place>>, String> {
     let of_proxy = |proxy: &Proxy| {
@@ -275,7 +273,7 @@ fn place(
         }
     }
     // One that goes, on this port at other addresses, is in the way only as far as it is ours.
-    let leaves = |one: &Listen| port(*one) == port(listen) && !listens(new).any(|n| n == one);
+    let leaves = |one: &Listen| one.port() == listen.port() && !listens(new).any(|n| n == one);
     let opened = if listens(old).any(leaves) {
         tcp::listener_group_beside(listen, workers)
     } else {
@@ -283,7 +281,13 @@ fn place(
     };
     opened.map(Place::Opened).map_err(|error| {
         let source = std::error::Error::source(&error);
-        source.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+        let why = source.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        if matches!(&error, ListenError::Kernel { source, .. } if denied(source)) {
+            format!("{why} ({LOW_PORT})")
+        } else {
+            why
+        }
     })
 }
 

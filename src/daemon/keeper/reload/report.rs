@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use super::read::{Found, Unfit};
-use super::{Asked, Phase, wall_ms};
+use super::{Asked, By, Phase, wall_ms};
 use crate::config::diff::{self, Change};
 use crate::daemon::keeper::Keeper;
 use crate::ipc::command::Outcome;
 use crate::ipc::event::EventKind;
 use crate::ipc::reload::{CHANGES_MAX, ChangeKind, ReloadChange, ReloadReport, ReloadResult};
 
+/// Mistakes of a file that are logged.
+const MISTAKES_MAX: u32 = 10;
 /// Bytes of the changes told of: a message has an end.
 const CHANGES_BYTES_MAX: usize = 64 * 1024;
 
@@ -122,19 +124,25 @@ impl Keeper {
         let elapsed = now.saturating_duration_since(asked.began);
         report.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         if !asked.dry_run {
-            self.note_reload(&report);
+            // A look at a file that was only touched is no reload.
+            if (asked.by, report.result) != (By::File, ReloadResult::Unchanged) {
+                self.note_reload(asked.by, &report);
+            }
             self.notify.send("READY=1");
         }
-        if let Some(id) = asked.order {
+        if let By::Order(id) = asked.by {
             self.answer(now, id, Outcome::Reload(Box::new(report)));
         }
     }
 
-    fn note_reload(&mut self, report: &ReloadReport) {
+    fn note_reload(&mut self, by: By, report: &ReloadReport) {
         let result = report.result.name();
         let elapsed_ms = report.elapsed_ms;
         let changes = report.changes.len() + usize::try_from(report.more).unwrap_or(0);
         let reason = report.problems.join("; ");
+        if by == By::File {
+            tracing::info!(changes, "the configuration file has changed");
+        }
         let status = &mut self.reload.status;
         match report.result {
             ReloadResult::Applied | ReloadResult::Replaced | ReloadResult::Unchanged => {
@@ -150,6 +158,9 @@ impl Keeper {
                     error = first,
                     "new configuration refused: the old one counts"
                 );
+                if !matches!(by, By::Order(_)) {
+                    log_mistakes(&report.diagnostics);
+                }
             }
             ReloadResult::Failed => {
                 status.failed += 1;
@@ -167,5 +178,24 @@ impl Keeper {
             },
         };
         self.record(EventKind::Reload, (None, Some(result)), None, &words);
+    }
+}
+
+/// For want of somebody who reads the answer: each mistake, with its place.
+fn log_mistakes(diagnostics: &str) {
+    let mut lines = diagnostics.lines().peekable();
+    let mut left = MISTAKES_MAX;
+    while let Some(line) = lines.next() {
+        if !line.starts_with("error[") {
+            continue;
+        }
+        if left == 0 {
+            tracing::error!(reason = "too many", "further mistakes are not logged");
+            return;
+        }
+        left -= 1;
+        let place = lines.peek().map_or("", |place| place.trim_start());
+        let place = place.strip_prefix("--> ").unwrap_or_default();
+        tracing::error!(error = line, place, "mistake in the new configuration");
     }
 }

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -146,6 +147,8 @@ impl Routers {
         let old = std::mem::take(&mut self.routers);
         let mut moved = vec![None; old.len()];
         let mut old: Vec<Option<Router>> = old.into_iter().map(Some).collect();
+        // Before any is noted under its new position, which may be the old one of another.
+        let wanted = self.make_room(&next.routers, old.len());
         let mut remade = false;
         for next in next.routers {
             let index = self.routers.len();
@@ -169,20 +172,17 @@ impl Routers {
                 }
                 Origin::Successor(inner, from) => {
                     remade = true;
-                    let mut before = Vec::new();
-                    for from in from {
-                        let taken = old.get_mut(from).and_then(Option::take);
-                        before.extend(taken.map(|router| router.inner));
-                        note(&mut moved, from, index);
-                        self.forget_places(from);
+                    for from in &from {
+                        note(&mut moved, *from, index);
                     }
-                    let inner = self.begun(now, *inner, before);
+                    let inner = self.begun(now, *inner, &old, &from);
                     if let Err(error) = self.watch(inner, vips, tracked, epoll) {
                         tracing::error!(%error, "adverts cannot be waited for");
                     }
                 }
             }
         }
+        self.see_through(now, &mut old, &moved, &wanted);
         remade |= old.iter().any(Option::is_some);
         self.part(now, old);
         self.renumber(&moved);
@@ -197,19 +197,65 @@ impl Routers {
         moved
     }
 
-    /// A new one in its place.
+    /// Forgets the descriptors of routers that others take over from. For each router of the old file:
+    /// `None` if nobody does, else the addresses that its successors have.
+    fn make_room(&mut self, next: &[Next], old: usize) -> Vec<Option<Vec<IpAddr>>> {
+        let mut wanted = vec![None; old];
+        for next in next {
+            let Origin::Successor(_, from) = &next.origin else {
+                continue;
+            };
+            let members = next.members.iter();
+            let addresses = members.flat_map(|local| &local.vip.addresses);
+            let addresses: Vec<IpAddr> = addresses.map(|vip| vip.ip).collect();
+            for from in from {
+                if let Some(entry) = wanted.get_mut(*from) {
+                    entry.get_or_insert_with(Vec::new).extend(&addresses);
+                }
+            }
+        }
+        for (index, _) in wanted.iter().enumerate().filter(|(_, one)| one.is_some()) {
+            self.forget_places(index);
+        }
+        wanted
+    }
+
+    /// A new one in the place of those at the positions `from`, which may have other successors, too.
     fn begun(
         &self,
         now: Instant,
         mut inner: VirtualRouter,
-        before: Vec<VirtualRouter>,
+        old: &[Option<Router>],
+        from: &[usize],
     ) -> VirtualRouter {
+        let before: Vec<&VirtualRouter> = from
+            .iter()
+            .filter_map(|from| Some(&old.get(*from)?.as_ref()?.inner))
+            .collect();
         if before.is_empty() {
             inner.begin_anew(now);
         } else {
-            inner.succeed(now, before, &self.boot_id);
+            inner.succeed(now, &before, &self.boot_id);
         }
         inner
+    }
+
+    /// Ends those that others have taken over from, with the addresses that none of these has.
+    fn see_through(
+        &mut self,
+        now: Instant,
+        old: &mut [Option<Router>],
+        moved: &[Option<usize>],
+        wanted: &[Option<Vec<IpAddr>>],
+    ) {
+        for ((old, wanted), to) in old.iter_mut().zip(wanted).zip(moved) {
+            let Some(wanted) = wanted else { continue };
+            let successor = to.and_then(|to| self.routers.get_mut(to));
+            if let (Some(mut before), Some(successor)) = (old.take(), successor) {
+                let inner = &mut before.inner;
+                successor.inner.leave_unwanted(now, inner, wanted);
+            }
+        }
     }
 
     /// Those that nobody took over from leave.
