@@ -79,6 +79,14 @@ pub enum ToKeeper {
     },
     /// Beside it: the table of limits that this process has; adoption only. See `proxy::shares`.
     Shares,
+    /// The answer to [`ToProxy::Record`] with this number. Beside it: one descriptor, a sealed memfd
+    /// with sections as `recorder::file::sections` writes them.
+    Tapes {
+        /// The order's number.
+        id: u64,
+        /// Servers whose checks are not recorded: there are too many.
+        unrecorded: u32,
+    },
 }
 
 /// Client connections in one message.
@@ -159,6 +167,15 @@ pub enum ToProxy {
     Share {
         /// It does.
         shared: bool,
+    },
+    /// A recording is being written: what were the machines of this process told?
+    Record {
+        /// The order's number.
+        id: u64,
+        /// The keeper's time on tapes, nanoseconds.
+        t: i64,
+        /// The same moment by `CLOCK_BOOTTIME`, nanoseconds.
+        boottime_ns: u64,
     },
 }
 

@@ -90,12 +90,18 @@ fn a_crowd_gets_exactly_what_the_process_before_leaves_of_the_limit() {
     streams.iter_mut().for_each(Stream::ask);
     // What one of its connections gives back, and then the process as it dies, is had by others.
     streams.pop();
-    wait_for("a place", SOON, || (crowd.most_while(50) == 5).then_some(()));
+    wait_for("a place", SOON, || {
+        (crowd.most_while(50) == 5).then_some(())
+    });
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    wait_for("a place", SOON, || (crowd.most_while(50) == 6).then_some(()));
+    wait_for("a place", SOON, || {
+        (crowd.most_while(50) == 6).then_some(())
+    });
     assert_eq!(crowd.most_while(200), 6);
     crowd.stop.store(true, Ordering::Relaxed);
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    clients
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
     let longest = *crowd.longest.lock().unwrap();
     assert!(longest < Duration::from_secs(3), "{longest:?}");
 }
@@ -104,7 +110,9 @@ fn a_crowd_gets_exactly_what_the_process_before_leaves_of_the_limit() {
 fn is_served(address: SocketAddr, kept: &mut Vec<TcpStream>) -> bool {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    let served = stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0]));
+    let served = stream
+        .write_all(b"x")
+        .and_then(|()| stream.read_exact(&mut [0]));
     if served.is_ok() {
         kept.push(stream);
     }
@@ -132,15 +140,21 @@ fn what_one_source_may_have_is_exact_over_two_processes() {
     }
     streams.iter_mut().for_each(Stream::ask);
     streams.pop();
-    wait_for("one more", SOON, || is_served(address, &mut kept).then_some(()));
+    wait_for("one more", SOON, || {
+        is_served(address, &mut kept).then_some(())
+    });
     assert!(!is_served(address, &mut kept));
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    wait_for("the last", SOON, || is_served(address, &mut kept).then_some(()));
+    wait_for("the last", SOON, || {
+        is_served(address, &mut kept).then_some(())
+    });
     assert!(!is_served(address, &mut kept));
     // Alone again, it counts by itself.
     node.wait_log("limits are kept together with another process shared=false");
     assert!(!is_served(address, &mut kept));
     kept.pop();
-    wait_for("one in place", SOON, || is_served(address, &mut kept).then_some(()));
+    wait_for("one in place", SOON, || {
+        is_served(address, &mut kept).then_some(())
+    });
     assert_eq!(kept.len(), 4);
 }

@@ -248,5 +248,7 @@ fn a_proxys_limit_is_exact_over_two_processes() {
 #[test]
 fn the_limit_of_all_proxies_is_exact_over_two_processes() {
     let limit = "[limits]\nmax-connections = 3\n";
-    keeps_limit_over_an_upgrade("process-limit", |config| config.replace("[limits]\n", limit));
+    keeps_limit_over_an_upgrade("process-limit", |config| {
+        config.replace("[limits]\n", limit)
+    });
 }

@@ -296,6 +296,7 @@ impl Keeper {
                     | ToKeeper::Note(_)
                     | ToKeeper::Prepared { .. }
                     | ToKeeper::Committed { .. }
+                    | ToKeeper::Tapes { .. }
                     | ToKeeper::Command { .. },
                 ) => {}
                 None => tracing::warn!("a message of the proxy was not understood"),

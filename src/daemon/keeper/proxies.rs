@@ -357,7 +357,7 @@ impl Keeper {
                 Ok(Some(received)) => {
                     turn.took(&received);
                     if let Some(message) = decode(&self.buffer, &received) {
-                        self.proxy_says(now, message);
+                        self.proxy_says(now, message, received.fds);
                     } else {
                         tracing::warn!("a message of the proxy was not understood");
                     }
@@ -368,7 +368,7 @@ impl Keeper {
         }
     }
 
-    fn proxy_says(&mut self, now: Instant, message: ToKeeper) {
+    fn proxy_says(&mut self, now: Instant, message: ToKeeper, fds: Vec<OwnedFd>) {
         match message {
             ToKeeper::Heartbeat(Heartbeat { workers, .. }) => {
                 let ticks: Vec<(u32, u32)> =
@@ -396,6 +396,7 @@ impl Keeper {
             ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Prepared { id, answer } => self.on_prepared(now, id, answer),
             ToKeeper::Committed { id } => self.on_committed(now, id),
+            ToKeeper::Tapes { id, unrecorded } => self.on_tapes(now, id, unrecorded, fds),
             ToKeeper::Hello(_)
             | ToKeeper::Listeners(_)
             | ToKeeper::ListenersDone

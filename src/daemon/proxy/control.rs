@@ -413,6 +413,7 @@ impl Control {
             ToProxy::Prepare { id } => self.on_prepare(id, fds),
             ToProxy::Commit { id } => self.on_commit(id),
             ToProxy::Abort { id } => self.on_abort(id),
+            ToProxy::Record { id, t, boottime_ns } => self.on_record(id, t, boottime_ns),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }

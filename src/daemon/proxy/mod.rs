@@ -36,6 +36,7 @@ mod sharing;
 mod shelf;
 mod signals;
 mod start;
+mod tapes;
 mod verbosity;
 mod watchers;
 mod who;

@@ -121,6 +121,8 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
+            // It has told its machines nothing yet.
+            ToProxy::Record { .. } => {}
             // A process that doesn't serve yet is not asked to reload.
             ToProxy::Prepare { .. } | ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}
             ToProxy::Stop { .. } | ToProxy::Drain { .. } => {

@@ -217,7 +217,11 @@ fn two_processes_count_a_source_together_while_there_are_two() {
         column: shares.assign(pid).unwrap(),
         shares: Arc::clone(&shares),
     };
-    let (old, new, now) = (sources(3, Some((1, 4))), sources(3, Some((1, 4))), clock::now());
+    let (old, new, now) = (
+        sources(3, Some((1, 4))),
+        sources(3, Some((1, 4))),
+        clock::now(),
+    );
     let (a, b) = (ip("192.0.2.1"), ip("192.0.2.2"));
     assert_eq!((old.enter(a, now), old.enter(a, now)), (Ok(()), Ok(())));
     old.share(&column(1), "kube");
@@ -253,7 +257,10 @@ fn an_exempt_source_is_counted_together_and_never_refused() {
         assert_eq!(sources.enter(ip("10.0.0.9"), now), Ok(()));
     }
     assert_eq!(sources.enter(ip("192.0.2.1"), now), Ok(()));
-    assert_eq!(sources.enter(ip("192.0.2.1"), now), Err(Excess::Connections));
+    assert_eq!(
+        sources.enter(ip("192.0.2.1"), now),
+        Err(Excess::Connections)
+    );
     sources.leave(ip("192.0.2.1"));
     assert_eq!(sources.enter(ip("192.0.2.1"), now), Ok(()));
 }
