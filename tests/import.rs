@@ -10,6 +10,9 @@
     reason = "a test fails by panicking, and says why"
 )]
 
+#[path = "import/odd.rs"]
+mod odd;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -237,7 +240,7 @@ fn kubeadm_s_http_check_is_found_to_be_replaced_by_a_tls_hello() {
     assert!(
         outcome
             .text
-            .contains("check = { type = \"tls\", verify = false, timeout = \"10s\" }"),
+            .contains("check = { type = \"tls\", verify = false, timeout = \"10s\", fall = 3 }"),
         "{}",
         outcome.text
     );

@@ -1,7 +1,8 @@
 //! What operators see: status, metrics, the admin socket and HTTP.
 //!
 //! `status` is the one value behind everything, `judge` says what is wrong in it, in one headline,
-//! and `gather` makes it out of what proxy and health know (all pure). `table` renders it for
+//! `gather` makes it out of what proxy and health know, and `tally` adds what processes before this one
+//! counted (all pure). `table` renders it for
 //! people, `families` as metrics;
 //! `discovery` is the part of both about where servers come from. `events` is what happened so far. `socket` answers questions and takes orders over a Unix socket
 //! (`protocol` is its vocabulary and its client, `servers` that of orders about servers), `http` answers Prometheus, load balancers and
@@ -25,6 +26,7 @@ pub mod socket;
 pub mod status;
 pub mod table;
 pub mod talkers;
+pub mod tally;
 pub mod who;
 
 use std::net::SocketAddr;
@@ -54,4 +56,4 @@ pub enum Order {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

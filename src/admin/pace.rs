@@ -291,6 +291,58 @@ mod tests {
         assert_eq!(average(&[(4_000, 0), (512, 512_000)]), 500);
     }
 
+    /// A proxy with these servers, and whether one of them is usable.
+    fn stats(servers: &[&str], usable: bool, now: Instant) -> FarmStats {
+        let servers: Vec<String> = (4..)
+            .zip(servers)
+            .map(|(last, name)| format!("{name} = \"10.0.0.{last}:6443\""))
+            .collect();
+        let text = format!(
+            "[proxy.api]\nlisten = \"127.0.0.1:6443\"\n[proxy.api.backends]\n{}\n",
+            servers.join("\n")
+        );
+        let config = crate::config::load(&text).unwrap();
+        let farm = crate::proxy::farm::Farm::new(&config.proxies[0]);
+        FarmStats {
+            usable: usize::from(usable),
+            ..farm.stats(now)
+        }
+    }
+
+    #[test]
+    fn the_time_without_a_usable_server_grows_while_it_lasts_and_stays() {
+        let start = crate::net::clock::now();
+        let mut paces = Paces::default();
+        let mut told = Vec::new();
+        for (second, usable) in (0..).zip([false, true, true, false, false, true]) {
+            let now = start + EVERY * second;
+            paces.look(&[stats(&["a"], usable, now)], now);
+            let pace = paces.of_proxy("api", now);
+            told.push((pace.downs, pace.down_ms, pace.turned_ms));
+        }
+        let expected = [
+            (0, 0, 0),
+            (0, 1_000, 0),
+            (0, 1_000, 1_000),
+            (1, 1_000, 0),
+            (1, 2_000, 1_000),
+            (1, 3_000, 0),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let now = crate::net::clock::now();
+        let mut paces = Paces::default();
+        paces.look(&[stats(&["a", "b"], true, now)], now);
+        assert_eq!(paces.proxies["api"].servers.len(), 2);
+        paces.look(&[stats(&["a"], true, now)], now);
+        assert_eq!(paces.proxies["api"].servers.len(), 1);
+        paces.look(&[], now);
+        assert!(paces.proxies.is_empty());
+    }
+
     #[test]
     fn counters_that_went_back_belong_to_somebody_else() {
         let now = crate::net::clock::now();

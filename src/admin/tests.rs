@@ -88,7 +88,7 @@ fn route(announced: bool, draining_ms: Option<u64>) -> RouteStatus {
     }
 }
 
-fn vip(state: VrrpState) -> VipStatus {
+pub(crate) fn vip(state: VrrpState) -> VipStatus {
     VipStatus {
         name: "kube".to_owned(),
         sync_group: None,

@@ -99,6 +99,11 @@ mod tests {
         let text = one.render();
         let rest = "  kube/master1, relaying, since 1m02s, idle 3.0s, in 517 B, out 7.1 KiB\n";
         assert_eq!(text.strip_prefix(way), Some(rest));
+        let unknown = Connection {
+            source: None,
+            ..one.clone()
+        };
+        assert!(unknown.render().contains(" | ? → server 172.16.0.4:6443\n"));
         let queued = Connection {
             server: None,
             source: None,

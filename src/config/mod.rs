@@ -8,6 +8,7 @@
 //! writes the reference, `json_schema` the schema for editors, `diff` tells two files apart.
 //! Everything here is pure: text and facts in, values out.
 
+mod access_log;
 mod auth;
 mod balance;
 mod check;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::access_log::{AccessFormat, AccessLog};
 pub use super::auth::{Auth, Hmac, HmacKey, HmacMode, Password, Secret};
 pub use super::balance::Balance;
 pub use super::check::{Check, CheckKind, ClientFiles, HttpCheck, TlsCheck, Verify};
@@ -108,28 +109,6 @@ pub enum LogFormat {
 /// A syslog facility by number, 0…23 (RFC 5424 §6.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facility(pub u8);
-
-/// `[access-log]`: one line per proxied connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessLog {
-    /// `format`, default tcplog.
-    pub format: AccessFormat,
-    /// `skip-empty`, default false: leave out connections on which the client sent nothing.
-    pub skip_empty: bool,
-    /// `sample`, default 1: of connections without any fault one in so many is logged; 0: none.
-    pub sample: u32,
-}
-
-/// The shape of an access-log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// HAProxy's `option tcplog`, field by field.
-    Tcplog,
-    /// One JSON object per line.
-    Json,
-    /// `key=value` pairs.
-    Logfmt,
-}
 
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

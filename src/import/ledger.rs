@@ -110,6 +110,13 @@ impl Ledger {
         }
     }
 
+    /// Whether somebody has said what became of it.
+    pub(super) fn is_marked(&self, id: Id) -> bool {
+        self.drafts
+            .get(id.0)
+            .is_some_and(|draft| draft.fate.is_some())
+    }
+
     /// `FILE:LINE`.
     pub(super) fn place(&self, id: Id) -> String {
         let draft = self.drafts.get(id.0);

@@ -9,6 +9,8 @@ mod haproxy;
 mod keepalived;
 mod ledger;
 mod report;
+#[cfg(test)]
+mod tests;
 mod toml;
 mod words;
 
@@ -155,7 +157,7 @@ fn translate(input: &Input<'_>, alone: bool) -> Outcome {
     let mut tables = Vec::new();
     let mut made = haproxy::Made::default();
     if let (Some(source), Some(label)) = (input.haproxy, labels.first()) {
-        made = haproxy::translate(label, source.text, &mut work);
+        made = haproxy::translate(label, plain(source.text), &mut work);
     }
     let skip = usize::from(input.haproxy.is_some());
     let own = labels.get(skip..).unwrap_or_default();
@@ -186,6 +188,11 @@ fn translate(input: &Input<'_>, alone: bool) -> Outcome {
         needs: work.needs,
         placeholders: work.placeholders,
     }
+}
+
+/// A text without the mark that some editors put in front of it.
+fn plain(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Short names of the inputs, haproxy.cfg first: the file's own name where no other has it.

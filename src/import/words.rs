@@ -135,8 +135,11 @@ pub(super) fn host_port(text: &str) -> Option<(&str, &str)> {
     Some((bare.unwrap_or(host), port))
 }
 
-/// A port, 1…65535.
+/// A port, 1…65535; `+1000` is none, but an offset.
 pub(super) fn port(text: &str) -> Option<u16> {
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
     text.parse().ok().filter(|port| *port != 0)
 }
 
@@ -152,4 +155,34 @@ pub(super) fn ip(text: &str) -> Option<IpAddr> {
 /// `IP:PORT` with quotes.
 pub(super) fn socket(ip: IpAddr, port: u16) -> String {
     format!("\"{}\"", SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_haproxy_does_and_written_as_people_do() {
+        assert_eq!(milliseconds("1500us"), Some(2));
+        assert_eq!(milliseconds("1500"), Some(1_500));
+        assert_eq!(milliseconds("2m"), Some(120_000));
+        assert_eq!(milliseconds("2w"), None);
+        assert_eq!(duration(60_000), "\"60s\"");
+        assert_eq!(duration(120_000), "\"2m\"");
+        assert_eq!(duration(1_500), "\"1500ms\"");
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let taken = ["api".to_owned(), "api-2".to_owned()];
+        assert_eq!(unique("etcd", &taken), "etcd");
+        assert_eq!(unique("api", &taken), "api-3");
+    }
+
+    #[test]
+    fn a_secret_is_hidden_and_says_that_it_is() {
+        assert_eq!(shown("auth_pass  1111"), "auth_pass ****");
+        assert_eq!(shown("stats auth admin:secret if X"), "stats auth ****");
+        assert_eq!(shown("bind :6443"), "bind :6443");
+    }
 }

@@ -9,8 +9,10 @@ use super::command::{Command, LogState, Outcome};
 pub use super::counters::{SpanCounts, VrrpCounters};
 use super::event::{Event, Happening};
 use super::note::ServerNote;
+use super::record::{Record, Tapes};
 use super::reload::{PrepareAnswer, ReloadStatus};
 pub use super::route::{RouteCounters, RouteStatus};
+use super::tally::Page;
 pub use super::upgrade::{UpgradeStage, UpgradeStatus};
 
 /// The longest encoded message either side accepts, bytes.
@@ -79,14 +81,10 @@ pub enum ToKeeper {
     },
     /// Beside it: the table of limits that this process has; adoption only. See `proxy::shares`.
     Shares,
-    /// The answer to [`ToProxy::Record`] with this number. Beside it: one descriptor, a sealed memfd
-    /// with sections as `recorder::file::sections` writes them.
-    Tapes {
-        /// The order's number.
-        id: u64,
-        /// Servers whose checks are not recorded: there are too many.
-        unrecorded: u32,
-    },
+    /// What this process counted, and those before it: for the one that took over.
+    Tally(Page),
+    /// The answer to [`ToProxy::Record`].
+    Tapes(Tapes),
 }
 
 /// Client connections in one message.
@@ -168,15 +166,12 @@ pub enum ToProxy {
         /// It does.
         shared: bool,
     },
+    /// What processes before this one counted.
+    Tally(Page),
+    /// Another process serves: what it counted comes once it does no more. Before `ListenersDone`.
+    Succeeds,
     /// A recording is being written: what were the machines of this process told?
-    Record {
-        /// The order's number.
-        id: u64,
-        /// The keeper's time on tapes, nanoseconds.
-        t: i64,
-        /// The same moment by `CLOCK_BOOTTIME`, nanoseconds.
-        boottime_ns: u64,
-    },
+    Record(Record),
 }
 
 /// Who connects. Keepers and proxies of different versions meet here: the order of what is in these

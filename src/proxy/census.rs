@@ -41,7 +41,12 @@ impl Census {
         if self.missing.load(Ordering::Acquire) > 0 {
             return None;
         }
-        Some(std::mem::take(&mut *self.found()))
+        Some(self.take_some())
+    }
+
+    /// Those of the workers that have answered: others have ended, while they are waited for.
+    pub fn take_some(&self) -> Vec<ClientFlow> {
+        std::mem::take(&mut *self.found())
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, Vec<ClientFlow>> {

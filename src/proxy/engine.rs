@@ -1,6 +1,5 @@
 //! The worker threads: started, watched and stopped. What they do is in `worker`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -14,11 +13,10 @@ use std::time::{Duration, Instant};
 use super::census::Census;
 use super::farm::Farm;
 use super::gate::Gate;
-use super::joint::Joint;
+use super::joint::{Joined, Joint};
 use super::lookup::{Desk, Lookup};
 use super::mailbox::{Mailbox, Message};
 use super::reshape::Layout;
-use super::shares::Column;
 use super::shortage::{Descriptors, Shortage, Shortages};
 use super::termination::AccessRecord;
 use super::worker::Worker;
@@ -28,11 +26,6 @@ use crate::net::{clock, cpus, tcp};
 
 /// How long [`Engine::reset_local`] waits for the workers to have done it.
 const RESET_WAIT: Duration = Duration::from_millis(200);
-
-/// Places that are kept for those who come next while limits are shared.
-const SPARE: u32 = 8;
-/// What names the process's limit in the table that processes share: no proxy's name.
-const PROCESS_LINE: &str = "limits.max-connections";
 
 /// Listening sockets by proxy, `listen` entry and position in the group.
 pub type Listeners = Vec<Vec<Vec<OwnedFd>>>;
@@ -57,15 +50,6 @@ pub struct Placement {
     pub descriptors: Descriptors,
     /// Another process serves, too: the limits of connections are kept together from the beginning.
     pub shared: Option<Joined>,
-}
-
-/// How the limit of connections over all proxies is kept together with other processes.
-#[derive(Debug, Clone)]
-pub struct Joined {
-    /// The table.
-    pub column: Column,
-    /// Connections of all processes; `None`: each has its own limit alone.
-    pub max_connections: Option<u32>,
 }
 
 /// Where records of ended connections go: a bounded channel. One that is full drops the record
@@ -197,16 +181,6 @@ impl Shared {
     pub(super) fn millis(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.started);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Another process serves, too, from here on.
-    pub(super) fn share(&self, with: &Joined) {
-        let mut hasher = DefaultHasher::new();
-        PROCESS_LINE.hash(&mut hasher);
-        let own = self.own_limit.load(Ordering::Relaxed);
-        let limits = (with.max_connections, own);
-        self.joint
-            .begin(&self.gate, &with.column, hasher.finish(), limits);
     }
 
     /// Tells every worker.
@@ -406,6 +380,12 @@ impl Engine {
         }
     }
 
+    /// Whether workers end with their last connections.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Client connections of this process, running and queued.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -422,41 +402,6 @@ impl Engine {
     #[must_use]
     pub fn connections_limit(&self) -> u32 {
         self.shared.own_limit.load(Ordering::Relaxed)
-    }
-
-    /// Whether there is no place for a further connection.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.shared.joint.is_full(&self.shared.gate)
-    }
-
-    /// Another process serves, too, from here on: the limit of connections over all proxies is kept
-    /// together with it.
-    pub fn share(&self, with: &Joined) {
-        self.shared.share(with);
-    }
-
-    /// This process is alone.
-    pub fn end_sharing(&self) {
-        if self.shared.joint.end(&self.shared.gate) {
-            self.shared.post(&Message::Room);
-        }
-    }
-
-    /// Gives back what is not used, and claims what is waited for. `stays`: whether this process goes on
-    /// accepting; `max_connections`: of all processes.
-    pub fn settle_sharing(&self, stays: bool, max_connections: Option<u32>) {
-        let Shared {
-            joint,
-            gate,
-            own_limit,
-            ..
-        } = &*self.shared;
-        joint.set(gate, max_connections, own_limit.load(Ordering::Relaxed));
-        let spare = if stays { SPARE } else { 0 };
-        if joint.settle(gate, spare, stays) {
-            self.shared.post(&Message::Room);
-        }
     }
 }
 

@@ -3,14 +3,31 @@
 //! places that were claimed for it: one more is claimed for whoever finds none, and those that nobody
 //! uses are given back.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::engine::{Engine, Shared};
 use super::gate::Gate;
+use super::mailbox::Message;
 use super::shares::Column;
 
 /// Places claimed at once for those who were turned away.
 const PLACES_AT_ONCE: u32 = 16;
+
+/// Places that are kept for those who come next while limits are shared.
+const SPARE: u32 = 8;
+/// What names the process's limit in the table that processes share: no proxy's name.
+const PROCESS_LINE: &str = "limits.max-connections";
+
+/// How the limit of connections over all proxies is kept together with other processes.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// The table.
+    pub column: Column,
+    /// Connections of all processes; `None`: each has its own limit alone.
+    pub max_connections: Option<u32>,
+}
 
 /// Whether a gate's limit is shared.
 #[derive(Debug, Default)]
@@ -182,6 +199,55 @@ impl Held {
     }
 }
 
+impl Shared {
+    /// Another process serves, too, from here on.
+    pub(super) fn share(&self, with: &Joined) {
+        let mut hasher = DefaultHasher::new();
+        PROCESS_LINE.hash(&mut hasher);
+        let own = self.own_limit.load(Ordering::Relaxed);
+        let limits = (with.max_connections, own);
+        self.joint
+            .begin(&self.gate, &with.column, hasher.finish(), limits);
+    }
+}
+
+impl Engine {
+    /// Whether there is no place for a further connection.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.joint.is_full(&self.shared.gate)
+    }
+
+    /// Another process serves, too, from here on: the limit of connections over all proxies is kept
+    /// together with it.
+    pub fn share(&self, with: &Joined) {
+        self.shared.share(with);
+    }
+
+    /// This process is alone.
+    pub fn end_sharing(&self) {
+        if self.shared.joint.end(&self.shared.gate) {
+            self.shared.post(&Message::Room);
+        }
+    }
+
+    /// Gives back what is not used, and claims what is waited for. `stays`: whether this process goes on
+    /// accepting; `max_connections`: of all processes.
+    pub fn settle_sharing(&self, stays: bool, max_connections: Option<u32>) {
+        let Shared {
+            joint,
+            gate,
+            own_limit,
+            ..
+        } = &*self.shared;
+        joint.set(gate, max_connections, own_limit.load(Ordering::Relaxed));
+        let spare = if stays { SPARE } else { 0 };
+        if joint.settle(gate, spare, stays) {
+            self.shared.post(&Message::Room);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -252,7 +318,9 @@ mod tests {
         // What it has then counts: nobody gets more.
         new.set(&b, Some(4), 9);
         assert!(!new.enter(&b) && !old.enter(&a));
-        (0..9).for_each(|_| drop(b.leave()));
+        for _ in 0..9 {
+            b.leave();
+        }
         new.settle(&b, 0, true);
         assert!(old.enter(&a));
         assert!(new.end(&b));

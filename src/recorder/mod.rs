@@ -16,3 +16,6 @@ pub mod store;
 pub mod tape;
 pub mod time;
 pub mod words;
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("lbd-recorder-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("notes.txt"), "mine").unwrap();
+        fs::write(dir.join("000000000000999-vip-move.partial"), "ha").unwrap();
         for ms in 1_000..1_020 {
             keep(&dir, ms, "vip-move", b"x").unwrap();
         }

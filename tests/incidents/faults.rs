@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use lbd::net::clock;
 use nix::sys::signal::Signal;
 
+use super::lab::noise::Noise;
+
 use super::client::{Attempt, Clients, Habits, Held, PATIENCE};
 use super::place::{LB1, PORT, Place};
 use super::targets::{Running, Target, Wish};
@@ -103,6 +105,8 @@ pub struct Seen {
     pub p99: Duration,
     /// The slowest one before anything happened.
     pub calm: Duration,
+    /// How much longer than alone on the machine things took: `Noise::since`.
+    pub busy: u32,
     /// Until the bad server was marked down.
     pub marked: Option<Duration>,
     /// Until the last established client of the bad server was told; `None`: not all were.
@@ -130,6 +134,7 @@ pub fn measure(target: Target, fault: Fault, window: Duration) -> Seen {
         held: HELD,
     };
     let clients = Clients::start(&place.client, habits);
+    let noise = Noise::start();
     let begun = clock::now();
     let end = begun + PATIENCE;
     while clients.look(|record| record.held.len() < HELD) {
@@ -145,6 +150,7 @@ pub fn measure(target: Target, fault: Fault, window: Duration) -> Seen {
     let marked = running.first_down(BAD, at).map(|down| down - at);
     let mut seen = judge(&record.attempts, &record.held, at, over);
     seen.marked = marked;
+    seen.busy = noise.since(at);
     seen
 }
 
@@ -198,6 +204,7 @@ fn judge(attempts: &[Attempt], held: &[Held], at: Instant, over: Instant) -> See
             .copied()
             .unwrap_or_default(),
         calm,
+        busy: 100,
         marked: None,
         told: (told.len() == bad.len())
             .then(|| told.iter().max().copied())

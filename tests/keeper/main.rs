@@ -13,4 +13,5 @@ mod recorder;
 mod reload;
 mod reload_files;
 mod reload_routers;
+mod totals;
 mod upgrade;

@@ -23,12 +23,26 @@ fn numbers(status: &str, key: &str) -> Vec<u64> {
     status.split(&key).skip(1).filter_map(number).collect()
 }
 
-/// Waits until `node` has heard more of the others.
+/// Waits until each virtual router of `node` has heard more of the other node, its first peer.
 fn hears(node: &Node) {
-    let heard = |status: &str| numbers(status, "adverts").iter().sum::<u64>();
-    let before = heard(&node.status());
+    let heard = || -> Vec<(u64, u64)> {
+        let status = node.status();
+        let vips = status.split("\"vrid\"").skip(1);
+        let first = |vip: &str| {
+            let vip = format!("\"vrid\"{vip}");
+            let number = |key| numbers(&vip, key).first().copied();
+            Some((number("vrid")?, number("adverts")?))
+        };
+        vips.filter_map(first).collect()
+    };
+    let before = heard();
+    let further = |(vrid, adverts): &(u64, u64)| {
+        let known = before.iter().find(|(one, _)| one == vrid);
+        *adverts > known.map_or(0, |(_, known)| *known) + 1
+    };
     wait_for("adverts of the other node", SOON, || {
-        (heard(&node.status()) > before + 1).then_some(())
+        let after = heard();
+        (!after.is_empty() && after.iter().all(further)).then_some(())
     });
 }
 

@@ -105,7 +105,11 @@ fn joined(lab: &mut Routed) {
     });
     // Connections that the router moves in the middle are reset by the node they come to.
     let failed = tell(lab, "join", start);
-    assert!(failed <= 5, "{failed}\n{}", lab.report());
+    assert!(
+        failed <= lab.at_most(5, start),
+        "{failed}\n{}",
+        lab.report()
+    );
 }
 
 /// New connections don't notice; those that stay are served until the router sends them elsewhere.
@@ -138,7 +142,7 @@ fn stopped(lab: &mut Routed) {
     });
     assert_eq!(lab.local_routes(LB2), "");
     let failed = tell(lab, "planned stop", at);
-    assert!(failed <= 2, "{failed}\n{}", lab.report());
+    assert!(failed <= lab.at_most(2, at), "{failed}\n{}", lab.report());
     lab.start_lbd(LB2);
     lab.until("both again", 10_000, |lab| lab.next_hops() == [LB1, LB2]);
 }

@@ -17,6 +17,8 @@ use lbd::net::clock;
 use lbd::net::netns::Namespace;
 use lbd::net::netns::wire::{Plug, Wire};
 
+use super::lab::noise::Noise;
+
 pub const LB1: usize = 0;
 pub const LB2: usize = 1;
 /// The announced address, outside of both networks.
@@ -62,10 +64,16 @@ pub struct Routed {
     calls: Arc<Mutex<Vec<Call>>>,
     stop: Arc<AtomicBool>,
     children: Vec<Child>,
+    noise: Noise,
     _wires: [Wire; 2],
 }
 
 impl Routed {
+    /// So many failures, more on a busy machine.
+    pub fn at_most(&self, failures: usize, since: Instant) -> usize {
+        failures * usize::try_from(self.noise.since(since)).unwrap() / 100
+    }
+
     /// The hosts and FRR on three of them; lbd runs nowhere yet.
     pub fn new() -> Self {
         let mut inner = Wire::new().unwrap();
@@ -94,6 +102,7 @@ impl Routed {
             calls: Arc::default(),
             stop: Arc::default(),
             children: Vec::new(),
+            noise: Noise::start(),
             _wires: [inner, outer],
         };
         for number in 1..=2_u8 {

@@ -41,6 +41,21 @@ fn stuck(lab: &Lab) {
     });
 }
 
+/// What a client reads to the end; if it is cut off, how the proxy and the kernel say that came.
+fn read_all(lab: &Lab, client: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let read = client.read_to_end(&mut answer);
+    assert!(
+        read.is_ok(),
+        "{read:?} after {} bytes: {:?}\n{:?}\n{}",
+        answer.len(),
+        lab.record(),
+        lab.stats().totals,
+        fs::read_to_string("/proc/net/netstat").unwrap()
+    );
+    answer
+}
+
 #[test]
 fn a_client_that_rests_for_four_times_the_user_timeout_gets_every_byte() {
     for workers in [1, 2] {
@@ -50,8 +65,7 @@ fn a_client_that_rests_for_four_times_the_user_timeout_gets_every_byte() {
         let lab = lab(&backend, workers);
         let mut client = lab.connect();
         thread::sleep(4 * TIMEOUT);
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).unwrap();
+        let answer = read_all(&lab, &mut client);
         assert!(answer == Pattern::bytes(1, ANSWER), "{}", answer.len());
     }
 }

@@ -1,9 +1,9 @@
 //! What other exporters' dashboards ask for, and what they get.
 
 use crate::admin::families;
-use crate::admin::status::{ServerState, Status};
+use crate::admin::status::{DiscoveryStatus, ServerState, Status};
 use crate::admin::tests::ill;
-use crate::ipc::message::VrrpState;
+use crate::ipc::message::{RouteCounters, RouteStatus, TrackStatus, VrrpState};
 
 /// Lists of metrics and labels: `name label label=value`.
 const DASHBOARDS: [&str; 3] = [
@@ -203,4 +203,74 @@ fn a_silent_keeper_is_keepalived_down_and_nothing_else_of_it_is_known() {
         .filter(|line| line.starts_with("keepalived_"))
         .collect();
     assert_eq!(samples, ["keepalived_up 0"]);
+}
+
+/// The value of the only sample with this name and these labels.
+fn value(status: &Status, sample: &str) -> String {
+    let text = families::render(status);
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(sample));
+    lines.next().unwrap_or("absent").trim().to_owned()
+}
+
+#[test]
+fn a_weight_in_slowstart_is_never_0_and_the_highest_rate_is_of_one_proxy() {
+    let mut status = sample();
+    status.proxies.truncate(1);
+    let mut other = status.proxies[0].clone();
+    other.name = "other".into();
+    status.proxies.push(other);
+    status.proxies[0].servers[0].weight = 1;
+    status.proxies[0].servers[0].measures.share_percent = 30;
+    status.proxies[0].measures.pace.rate_max = 30;
+    status.proxies[1].measures.pace.rate_max = 70;
+    let (proxy, server) = (&status.proxies[0].name, &status.proxies[0].servers[0].name);
+    let weight = format!("haproxy_server_weight{{proxy=\"{proxy}\",server=\"{server}\"}}");
+    assert_eq!(value(&status, &weight), "1");
+    assert_eq!(value(&status, "haproxy_process_max_connection_rate "), "70");
+}
+
+#[test]
+fn only_name_servers_fail_to_resolve_and_only_networks_are_denied() {
+    let mut status = sample();
+    status.proxies.truncate(1);
+    let source = |kind: &str, failures| DiscoveryStatus {
+        kind: kind.into(),
+        source: "x".into(),
+        servers: 0,
+        heard_ms: None,
+        changed_ms: None,
+        error: None,
+        failures,
+    };
+    status.proxies[0].discovery = vec![source("dns", 3), source("kubernetes", 5)];
+    status.proxies[0].totals.failed = vec![("denied".into(), 2), ("source-rate".into(), 7)];
+    let denied = format!(
+        "haproxy_frontend_denied_connections_total{{proxy=\"{}\"}}",
+        status.proxies[0].name
+    );
+    assert_eq!(value(&status, "haproxy_process_failed_resolutions "), "3");
+    assert_eq!(value(&status, &denied), "2");
+}
+
+#[test]
+fn what_a_route_tracks_is_a_script_too() {
+    let mut status = sample();
+    let vrrp = status.vrrp.as_mut().unwrap();
+    vrrp.routes = vec![RouteStatus {
+        name: "any".into(),
+        interface: "lo".into(),
+        addresses: Vec::new(),
+        announced: true,
+        draining_ms: None,
+        reason: String::new(),
+        since_ms: 0,
+        tracks: vec![TrackStatus {
+            name: "script:uplink".into(),
+            ok: Some(false),
+            weight: None,
+        }],
+        counters: RouteCounters::default(),
+    }];
+    let uplink = "keepalived_script_status{name=\"script:uplink\"}";
+    assert_eq!(value(&status, uplink), "0");
 }

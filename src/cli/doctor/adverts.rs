@@ -292,6 +292,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::admin::tests::vip;
     use crate::cli::doctor::report::State;
     use crate::config::local::{HostFacts, InterfaceFacts, one};
     use crate::config::model::VipAddress;
@@ -413,6 +414,36 @@ mod tests {
         assert!(told("", &broken).contains("malformed"));
         let key = "auth = { type = \"hmac\", keys = [{ id = 1, key = \"0123456789abcdef0123456789abcdef\" }] }\n";
         assert!(told(key, &good).contains("authentication differs"));
+    }
+
+    #[test]
+    fn two_active_nodes_fail_but_one_that_resigns_or_only_claims_is_none() {
+        let told = |priority: u8, holds: bool| {
+            let mut ledger = ledger("");
+            hear(&mut ledger, &advert(LB2, 255, 10, priority), true);
+            let mine = VipStatus {
+                holds,
+                ..vip(VrrpState::Active)
+            };
+            ledger.findings(Some(&mine), 4).remove(0).state
+        };
+        assert_eq!(told(190, true), State::Failed);
+        assert_eq!(told(0, true), State::Ok);
+        assert_eq!(told(190, false), State::Ok);
+    }
+
+    #[test]
+    fn a_crowd_of_senders_is_bounded() {
+        let mut ledger = ledger("");
+        for last in 20..120 {
+            let vrid = 10 + last % 2;
+            hear(
+                &mut ledger,
+                &advert([172, 16, 0, last], 255, vrid, 100),
+                false,
+            );
+        }
+        assert_eq!(ledger.senders.len() + ledger.neighbours.len(), 64);
     }
 
     #[test]

@@ -142,6 +142,7 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::tests::vip;
     use crate::cli::doctor::report::State;
     use crate::config::parse;
 
@@ -219,5 +220,34 @@ mod tests {
                 "172.16.0.3 doesn't answer on eth0".to_owned()
             )
         );
+    }
+
+    #[test]
+    fn nobody_answers_is_a_fault_only_where_another_node_is_active() {
+        let told = |active| {
+            let mine = VipStatus {
+                active,
+                ..vip(VrrpState::Backup)
+            };
+            let findings = Answers::default().findings(&local(), &|_| false, Some(&mine));
+            findings[0].state
+        };
+        assert_eq!(told(Some("172.16.0.3".parse().unwrap())), State::Failed);
+        assert_eq!(told(None), State::Ok);
+    }
+
+    #[test]
+    fn a_virtual_hardware_address_is_a_node_s() {
+        let told = |last| {
+            let mut answers = Answers::default();
+            answers.note(Sighting {
+                address: "172.16.0.10".parse().unwrap(),
+                mac: [0, 0, 0x5e, 0, 1, last],
+            });
+            answers.findings(&local(), &|_| false, None)[0].state
+        };
+        let vrid = local().vip.vrid.get();
+        assert_eq!(told(vrid), State::Ok);
+        assert_eq!(told(vrid + 1), State::Failed);
     }
 }

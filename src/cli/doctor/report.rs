@@ -211,6 +211,18 @@ not checked  arp kube: needs CAP_NET_RAW
     }
 
     #[test]
+    fn a_line_is_filled_to_its_79th_column_and_no_further() {
+        let lines = |last: usize| {
+            let words = format!("{} {}", "x".repeat(40), "y".repeat(last));
+            let mut text = String::new();
+            wrap(&mut text, &words);
+            text.lines().count()
+        };
+        // 13 columns are before it.
+        assert_eq!((lines(25), lines(26)), (1, 2));
+    }
+
+    #[test]
     fn what_failed_decides_and_programs_get_every_field() {
         assert!(!is_well(&findings()));
         assert!(is_well(&[Finding::warning("a", "b", "c")]));

@@ -16,11 +16,9 @@ use crate::admin::status::{
     ProcessStatus, ProxyStatus, ProxyTotals, ServerStanding, ServerState, ServerStatus, Status,
 };
 use crate::ipc::command::{Failover, ReleaseHold};
-use crate::ipc::counters::SpanCounts;
 use crate::ipc::event::{Event, EventKind};
 use crate::ipc::message::{
-    ChannelStatus, HeldBack, NodeView, PeerStatus, RouterView, VipStatus, VrrpCounters, VrrpState,
-    VrrpStatus,
+    ChannelStatus, HeldBack, NodeView, RouterView, VipStatus, VrrpState, VrrpStatus,
 };
 
 fn server(number: u64, state: ServerState, seconds: u64) -> ServerStatus {
@@ -43,36 +41,9 @@ fn server(number: u64, state: ServerState, seconds: u64) -> ServerStatus {
 fn vip() -> VipStatus {
     VipStatus {
         name: "haproxy-vip".into(),
-        sync_group: None,
-        vrid: 60,
-        version: 2,
-        interface: "eth0".into(),
-        addresses: vec!["172.16.0.10/24".into()],
-        state: VrrpState::Backup,
-        reason: "a stronger node is active".into(),
         since_ms: 7_262_000,
-        holds: false,
-        base_priority: 100,
-        effective_priority: 100,
-        advert_interval_ms: 1_000,
-        active: Some("172.16.0.3".parse().unwrap()),
-        held_back: None,
-        silent: false,
-        conflict: None,
-        peers: vec![PeerStatus {
-            name: Some("lb2".into()),
-            address: "172.16.0.3".parse().unwrap(),
-            last_advert_age_ms: Some(412),
-            priority: Some(110),
-            adverts: 7_200,
-            jitter_p50_us: None,
-            jitter_p99_us: None,
-            deviations: SpanCounts::default(),
-            alive_unheard: false,
-            rejected: Vec::new(),
-        }],
         tracks: Vec::new(),
-        counters: VrrpCounters::default(),
+        ..crate::admin::tests::vip(VrrpState::Backup)
     }
 }
 
@@ -496,4 +467,14 @@ fn rates_and_curves_read_well() {
     assert_eq!(short_rate(Some(1_234)), "123");
     assert_eq!(curve(&[0, 1, 50, 100], 100), "▁▂▅█");
     assert_eq!(curve(&[0, 0], 0), "▁▁");
+}
+
+#[test]
+fn a_curve_is_of_the_last_minute() {
+    let mut rates = Rates::default();
+    for seconds in 0..100 {
+        rates.take(&node(seconds));
+    }
+    let counter = Counter::of_server("kube-apiserver", "kube-apiserver-2", Of::Connections);
+    assert_eq!(rates.recent(&counter, 1_000), [80; 60]);
 }

@@ -310,7 +310,9 @@ pub fn obstacles(rights: Rights, new: &Config) -> Vec<String> {
     let mut found = Vec::new();
     if needed.addresses && !rights.addresses {
         found.push(
-            "the first [vip] of a node takes rights that lbd has given up: restart lbd".to_owned(),
+            "the first [vip] of a node takes rights that lbd has given up: `systemctl restart lbd`, \
+             which refuses nobody"
+                .to_owned(),
         );
     }
     if needed.client_source && !rights.client_source {

@@ -153,6 +153,7 @@ impl Keeper {
     /// Deadlines of adoption and replacement.
     pub(super) fn tick_proxies(&mut self, now: Instant) -> Result<(), KeeperError> {
         self.tick_accepting(now);
+        self.flush_tallies(now);
         self.tick_succession(now);
         let due = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         if let Some((link, since)) = self.proxies.replaced.take() {
@@ -294,9 +295,10 @@ impl Keeper {
                     | ToKeeper::Serving(_)
                     | ToKeeper::Clients { .. }
                     | ToKeeper::Note(_)
+                    | ToKeeper::Tally(_)
                     | ToKeeper::Prepared { .. }
                     | ToKeeper::Committed { .. }
-                    | ToKeeper::Tapes { .. }
+                    | ToKeeper::Tapes(_)
                     | ToKeeper::Command { .. },
                 ) => {}
                 None => tracing::warn!("a message of the proxy was not understood"),

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::Keeper;
 use super::adoption::Phase;
-use super::link::Link;
-use super::proxies::{Proxies, send};
-use crate::ipc::message::ToProxy;
+use super::link::{Link, Turn};
+use super::proxies::{Proxies, decode, send};
+use crate::ipc::message::{ToKeeper, ToProxy};
 use crate::net::epoll::Event;
 
 /// Proxies on their way out that are watched; when one more comes the oldest is let go.
@@ -33,9 +33,10 @@ impl Keeper {
     pub(super) fn let_leave(&mut self, link: Link) {
         let leaving = &mut self.proxies.leaving;
         if leaving.len() >= LEAVING_MAX {
-            leaving.remove(0);
+            let oldest = leaving.remove(0);
+            self.peers.forget_clients(oldest.token);
         }
-        leaving.push(link);
+        self.proxies.leaving.push(link);
     }
 
     /// Sends to the present proxy and to those that still have connections.
@@ -70,8 +71,9 @@ impl Keeper {
         }
     }
 
-    /// What a proxy on its way out says is of no interest, only that it goes.
+    /// Of what a proxy on its way out says, its counts and its clients are of interest, and that it goes.
     pub(super) fn read_leaving(&mut self, now: Instant, token: u64, event: Event) {
+        let mut said = Vec::new();
         let mut gone = None;
         let Self {
             proxies,
@@ -84,7 +86,7 @@ impl Keeper {
                 return true;
             }
             let flushed = !event.writable() || link.flush(epoll).is_ok();
-            let stays = flushed && link.discard(buffer).is_ok();
+            let stays = flushed && read_last(link, buffer, &mut said).is_ok();
             if !stays {
                 gone = link.connection().peer().ok();
             }
@@ -97,9 +99,49 @@ impl Keeper {
                 gone = link.connection().peer().ok();
             }
         }
+        for message in said {
+            match message {
+                ToKeeper::Tally(page) => self.pass_on(now, page),
+                ToKeeper::Clients { first, last, flows } => {
+                    self.peers.set_clients(token, (first, last), &flows);
+                }
+                // Left out before.
+                ToKeeper::Hello(_)
+                | ToKeeper::Listeners(_)
+                | ToKeeper::ListenersDone
+                | ToKeeper::Heartbeat(_)
+                | ToKeeper::Serving(_)
+                | ToKeeper::Snapshot(_)
+                | ToKeeper::Notes(_)
+                | ToKeeper::Note(_)
+                | ToKeeper::Command { .. }
+                | ToKeeper::Prepared { .. }
+                | ToKeeper::Committed { .. }
+                | ToKeeper::Tapes(_)
+                | ToKeeper::Shares => {}
+            }
+        }
         if let Some(peer) = gone {
             tracing::info!(pid = peer.pid, "a proxy that was succeeded has ended");
+            self.peers.forget_clients(token);
             self.free_column(now, peer.pid);
         }
     }
+}
+
+/// What is there, in a portion; an error: the other end has closed.
+fn read_last(link: &Link, buffer: &mut [u8], said: &mut Vec<ToKeeper>) -> std::io::Result<()> {
+    let mut turn = Turn::default();
+    while turn.goes_on() {
+        let Some(received) = link.receive(buffer)? else {
+            break;
+        };
+        turn.took(&received);
+        if let Some(message @ (ToKeeper::Tally(_) | ToKeeper::Clients { .. })) =
+            decode(buffer, &received)
+        {
+            said.push(message);
+        }
+    }
+    Ok(())
 }

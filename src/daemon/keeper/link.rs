@@ -132,19 +132,6 @@ impl Link {
             other => Ok(other),
         }
     }
-
-    /// Takes what is there, at most [`MESSAGES_MAX`], and looks at none of it.
-    ///
-    /// # Errors
-    /// As [`receive`](Self::receive).
-    pub(super) fn discard(&self, buffer: &mut [u8]) -> io::Result<()> {
-        for _ in 0..MESSAGES_MAX {
-            if self.receive(buffer)?.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What the other end has sent beside messages that nobody read would be closed with the socket, and
@@ -158,23 +145,6 @@ impl Drop for Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flood_is_taken_in_portions() {
-        let epoll = Epoll::new().unwrap();
-        let (ours, theirs) = Connection::pair().unwrap();
-        let link = Link::new(&epoll, ours, 1).unwrap();
-        for _ in 0..100 {
-            theirs.send(b"flood", &[]).unwrap();
-        }
-        let mut buffer = [0; 8];
-        link.discard(&mut buffer).unwrap();
-        let mut left = 0;
-        while link.receive(&mut buffer).unwrap().is_some() {
-            left += 1;
-        }
-        assert_eq!(left, 36);
-    }
 
     #[test]
     fn what_the_other_end_does_not_read_waits_in_order() {

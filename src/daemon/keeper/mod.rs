@@ -45,6 +45,7 @@ mod stamps;
 mod start;
 mod stop;
 mod succession;
+mod tallies;
 mod tracks;
 mod upgrade;
 mod user;

@@ -111,16 +111,17 @@ impl Peers {
         all.map(|(name, tape)| ("peer", name.to_owned(), tape))
     }
 
-    /// A piece of the list of client connections.
-    pub(super) fn set_clients(&mut self, first: bool, last: bool, flows: &[ClientFlow]) {
+    /// A piece of the list of client connections of one process, by the token of its link.
+    pub(super) fn set_clients(&mut self, process: u64, piece: (bool, bool), flows: &[ClientFlow]) {
         if let Some(channel) = &mut self.channel {
-            channel.set_clients(first, last, flows);
+            channel.set_clients(process, piece.0, piece.1, flows);
         }
     }
 
-    pub(super) fn forget_clients(&mut self) {
+    /// A process has ended.
+    pub(super) fn forget_clients(&mut self, process: u64) {
         if let Some(channel) = &mut self.channel {
-            channel.forget_clients();
+            channel.forget_clients(process);
         }
     }
 

@@ -14,6 +14,7 @@ use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
 use super::sharing::Sharing;
 use super::succession::Succession;
+use super::tallies::Tallies;
 use super::watch::{Looks, kill};
 use super::welcome;
 use super::{Keeper, KeeperError};
@@ -21,6 +22,7 @@ use crate::daemon::supervise::Input;
 use crate::ipc::event::EventKind;
 use crate::ipc::message::{Heartbeat, Hello, ServerSnapshot, ToKeeper, ToProxy, Welcome};
 use crate::ipc::note::ServerNote;
+use crate::ipc::tally::Page;
 use crate::net::epoll::{Epoll, Event, Interest};
 use crate::net::process::{self, Process};
 use crate::net::seqpacket::Received;
@@ -42,6 +44,8 @@ pub(super) struct Proxies {
     /// The one that is to take over from the present one.
     pub(super) succession: Option<Succession>,
     pub(super) sharing: Sharing,
+    /// What processes that were succeeded counted.
+    pub(super) tallies: Tallies,
     /// Listening sockets that the service manager, or this process's earlier program, kept.
     pub(super) kept: Vec<OwnedFd>,
     /// The process the runner started that hasn't connected yet.
@@ -111,6 +115,7 @@ impl Proxies {
             leaving: Vec::new(),
             succession: None,
             sharing: Sharing::new(),
+            tallies: Tallies::default(),
             kept: Vec::new(),
             starting: None,
             snapshot: None,
@@ -298,6 +303,7 @@ impl Keeper {
             tracing::info!(pid = hello.pid, "proxy connected");
             let pid = hello.pid.to_string();
             self.record(EventKind::Proxy, (None, Some(&pid)), None, "connected");
+            self.flush_tallies(now);
         } else {
             kill(&process);
             self.supervise(now, Input::Ended);
@@ -340,6 +346,9 @@ impl Keeper {
             return Ok(());
         };
         self.give_column(link)?;
+        if self.proxies.is_connected() || self.proxies.replaced.is_some() {
+            send(&self.epoll, link, &ToProxy::Succeeds, &[])?;
+        }
         for (group, fds) in listeners.messages() {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             send(&self.epoll, link, &ToProxy::Listeners(group), &fds)?;
@@ -391,15 +400,19 @@ impl Keeper {
             ToKeeper::Notes(notes) => self.proxies.notes = Some(notes),
             ToKeeper::Note(event) => self.note_happening(&event),
             ToKeeper::Clients { first, last, flows } => {
-                self.peers.set_clients(first, last, &flows);
+                if let Some(current) = &self.proxies.current {
+                    let process = current.link.token;
+                    self.peers.set_clients(process, (first, last), &flows);
+                }
             }
             ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Prepared { id, answer } => self.on_prepared(now, id, answer),
             ToKeeper::Committed { id } => self.on_committed(now, id),
-            ToKeeper::Tapes { id, unrecorded } => self.on_tapes(now, id, unrecorded, fds),
+            ToKeeper::Tapes(told) => self.on_tapes(now, told, fds),
             ToKeeper::Hello(_)
             | ToKeeper::Listeners(_)
             | ToKeeper::ListenersDone
+            | ToKeeper::Tally(_)
             | ToKeeper::Shares => {
                 tracing::warn!("a message of the proxy came at the wrong time");
             }
@@ -420,12 +433,14 @@ impl Keeper {
             self.record(EventKind::Proxy, (None, Some(&pid)), None, "lost");
         }
         self.board.new_process();
-        self.peers.forget_clients();
+        self.peers.forget_clients(current.link.token);
         self.commands.forget();
         self.proxy_gone_in_reload(now);
         let hurried = self.hurry_succession(now);
         self.free_column(now, gone);
         if hurried {
+            // Nobody tells any more.
+            self.pass_on(now, Page::Done);
             self.supervise(now, Input::Adopted);
             self.read_proxy(now);
         } else {

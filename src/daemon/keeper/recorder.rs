@@ -14,6 +14,7 @@ use crate::config::model::Script;
 use crate::daemon::proxy::state_dir;
 use crate::ipc::command::Outcome;
 use crate::ipc::message::ToProxy;
+use crate::ipc::record::{Record, Tapes};
 use crate::net::{clock, memfd};
 use crate::recorder::file::{self, Header, VERSION};
 use crate::recorder::{store, time};
@@ -132,23 +133,21 @@ impl Keeper {
         }
         self.recorder.asked += 1;
         let (at, booted) = clock::both();
-        let order = ToProxy::Record {
+        let order = ToProxy::Record(Record {
             id: self.recorder.asked,
             t: time::nanos(at),
             boottime_ns: u64::try_from(booted.as_nanos()).unwrap_or(0),
-        };
+        });
         self.recorder.waiting = Some((job, id, now + PROXY_WITHIN));
         self.tell_proxy(now, &order);
     }
 
     /// The proxy's part has come.
-    pub(super) fn on_tapes(
-        &mut self,
-        now: Instant,
-        asked: u64,
-        unrecorded: u32,
-        fds: Vec<OwnedFd>,
-    ) {
+    pub(super) fn on_tapes(&mut self, now: Instant, told: Tapes, fds: Vec<OwnedFd>) {
+        let Tapes {
+            id: asked,
+            unrecorded,
+        } = told;
         if asked != self.recorder.asked {
             return;
         }

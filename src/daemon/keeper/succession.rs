@@ -201,10 +201,10 @@ impl Keeper {
         self.forsake_orders(now);
         if let Some(old) = self.proxies.current.replace(next) {
             self.let_drain(old.into_link());
+            self.proxies.tallies.expect();
         }
         let about = pid.to_string();
         self.record(EventKind::Proxy, (None, Some(&about)), None, "took over");
-        self.peers.forget_clients();
         self.board.new_process();
         self.board.report(reports, true);
         self.supervise(now, Input::Adopted);

@@ -145,7 +145,8 @@ impl Keeper {
                 }
             }
             Some(UpgradeStage::Keeper) => {
-                if self.proxies.has_told_leaving() || waited >= SETTLE_WITHIN {
+                let settled = self.proxies.has_told_leaving() && self.proxies.tallies.is_settled();
+                if settled || waited >= SETTLE_WITHIN {
                     self.replace_keeper(now);
                 }
             }

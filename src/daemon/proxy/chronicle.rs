@@ -237,31 +237,15 @@ fn parse(text: &[u8]) -> Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::proxy::scratch::Scratch;
     use crate::ipc::event::EventKind;
 
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Self {
-            let name = format!("lbd-chronicle-{}-{name}", std::process::id());
-            let dir = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&dir).unwrap();
-            Self(dir)
-        }
-
-        fn chronicle(&self) -> Chronicle {
-            Chronicle::open(Some(&self.0), Arc::default())
-        }
-
-        fn text(&self) -> String {
-            std::fs::read_to_string(self.0.join(FILE)).unwrap()
-        }
+    fn open(dir: &Scratch) -> Chronicle {
+        Chronicle::open(Some(dir.path()), Arc::default())
     }
 
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).unwrap();
-        }
+    fn text(dir: &Scratch) -> String {
+        std::fs::read_to_string(dir.join(FILE)).unwrap()
     }
 
     fn events(numbers: std::ops::Range<u64>) -> Vec<Event> {
@@ -286,66 +270,66 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_process_knows_what_the_last_one_kept_and_each_event_once() {
-        let dir = Dir::new("next");
-        let mut first = dir.chronicle();
+        let dir = Scratch::new("chronicle-next");
+        let mut first = open(&dir);
         first.take_in(events(0..3));
         first.take_in(events(3..4));
         first.close().await;
-        assert_eq!(dir.text().lines().count(), 4);
-        let mut second = dir.chronicle();
+        assert_eq!(text(&dir).lines().count(), 4);
+        let mut second = open(&dir);
         assert_eq!(kept(&second), [0, 1, 2, 3]);
         second.take_in(events(2..6));
         second.close().await;
-        assert_eq!(dir.text().lines().count(), 6);
-        assert_eq!(kept(&dir.chronicle()), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(text(&dir).lines().count(), 6);
+        assert_eq!(kept(&open(&dir)), [0, 1, 2, 3, 4, 5]);
     }
 
     #[tokio::test]
     async fn a_torn_end_is_left_out_and_mended() {
-        let dir = Dir::new("torn");
-        let mut first = dir.chronicle();
+        let dir = Scratch::new("chronicle-torn");
+        let mut first = open(&dir);
         first.take_in(events(0..3));
         first.close().await;
-        let mut text = dir.text();
+        let mut text = text(&dir);
         text.truncate(text.len() - 5);
-        std::fs::write(dir.0.join(FILE), text).unwrap();
-        let mut second = dir.chronicle();
+        std::fs::write(dir.join(FILE), text).unwrap();
+        let mut second = open(&dir);
         assert_eq!(kept(&second), [0, 1]);
         second.take_in(events(7..8));
         second.close().await;
-        assert_eq!(kept(&dir.chronicle()), [0, 1, 7]);
-        assert!(!dir.0.join(BROKEN).exists());
+        assert_eq!(kept(&open(&dir)), [0, 1, 7]);
+        assert!(!dir.join(BROKEN).exists());
     }
 
     #[tokio::test]
     async fn a_damaged_file_is_set_aside_and_its_whole_lines_count() {
-        let dir = Dir::new("damaged");
+        let dir = Scratch::new("chronicle-damaged");
         let mut text = lines(&events(0..1)).unwrap();
         text.extend(b"{\"seq\":1,\"kind\":\"weather\"}\n\x00\xff\n");
         text.extend(lines(&events(2..3)).unwrap());
-        std::fs::write(dir.0.join(FILE), &text).unwrap();
-        let mut chronicle = dir.chronicle();
+        std::fs::write(dir.join(FILE), &text).unwrap();
+        let mut chronicle = open(&dir);
         assert_eq!(kept(&chronicle), [0, 2]);
-        assert_eq!(std::fs::read(dir.0.join(BROKEN)).unwrap(), text);
+        assert_eq!(std::fs::read(dir.join(BROKEN)).unwrap(), text);
         chronicle.take_in(events(3..4));
         chronicle.close().await;
-        let again = dir.chronicle();
+        let again = open(&dir);
         assert_eq!(kept(&again), [0, 2, 3]);
     }
 
     #[tokio::test]
     async fn a_file_that_has_grown_is_replaced_by_what_is_kept() {
-        let dir = Dir::new("grown");
-        let mut chronicle = dir.chronicle();
+        let dir = Scratch::new("chronicle-grown");
+        let mut chronicle = open(&dir);
         for round in 0..60 {
             chronicle.take_in(events(round * 100..round * 100 + 100));
             chronicle.close().await;
         }
-        assert!(dir.text().len() < 700_000, "{}", dir.text().len());
-        let kept = kept(&dir.chronicle());
+        assert!(text(&dir).len() < 700_000, "{}", text(&dir).len());
+        let kept = kept(&open(&dir));
         assert_eq!(kept.last(), Some(&5_999));
         assert_eq!(kept.len(), 1_024);
-        assert!(!dir.0.join(NEW).exists());
+        assert!(!dir.join(NEW).exists());
     }
 
     #[tokio::test]

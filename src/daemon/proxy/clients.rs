@@ -47,7 +47,11 @@ impl Clients {
         if self.vips.is_empty() {
             return Ok(());
         }
-        let found = self.asked.as_ref().and_then(|census| census.take());
+        let late = engine.is_draining() && self.ask_at.is_none_or(|at| at <= now);
+        let found = self.asked.as_ref().and_then(|census| match census.take() {
+            None if late => Some(census.take_some()),
+            found => found,
+        });
         if let Some(mut flows) = found {
             self.asked = None;
             // Workers answer in any order.

@@ -53,6 +53,9 @@ const TICK: Duration = Duration::from_millis(250);
 const SUSPICION_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// SIGTERM to this process alone.
 const GRACE_ON_SIGNAL: Duration = Duration::from_secs(5);
+/// What the process before counted is waited for so long, once this one serves; until then nobody is
+/// answered who asks for counts.
+const TALLIES_WITHIN: Duration = Duration::from_secs(2);
 /// Findings on their way to this loop; the health tasks wait when it is full.
 const FINDINGS_MAX: usize = 64;
 
@@ -76,7 +79,7 @@ pub(super) struct Plan {
 pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) digest: u64,
-    keeper_socket: PathBuf,
+    pub(super) keeper_socket: PathBuf,
     pub(super) keeper: Tie,
     /// Until serving begins; then the engine has them.
     pub(super) listeners: Option<Listeners>,
@@ -121,6 +124,7 @@ impl Control {
             vrrp,
             events,
             table,
+            before,
             config: _,
         } = plan.begin;
         let mut chronicle = plan.chronicle;
@@ -155,7 +159,7 @@ impl Control {
         let (orders_sender, orders) = mpsc::channel(OUTSTANDING_MAX);
         Ok(Self {
             serve_by: now + first_verdicts_within(&fixed.config),
-            shared: Arc::new(Shared::new(fixed, changing)),
+            shared: Shared::begun(fixed, changing, before),
             digest,
             keeper_socket: plan.keeper_socket,
             keeper: Tie::Connected(link),
@@ -210,6 +214,7 @@ impl Control {
                 () = stopped(&mut self.stopping) => break,
             }
         }
+        self.say_last().await;
         self.shared.access.drain().await;
         self.chronicle.close().await;
         self.doors.close();
@@ -328,6 +333,7 @@ impl Control {
         }
         let elapsed_ms = now.saturating_duration_since(shared.started).as_millis();
         shared.changing().serving = true;
+        self.doors.release_at(now + TALLIES_WITHIN);
         let Workers { count, cpus } = &shared.workers;
         // Named only when they are pinned: none is no news.
         let cpus = (!cpus.is_empty()).then(|| tracing::field::debug(cpus));
@@ -354,7 +360,7 @@ impl Control {
         }
     }
 
-    async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
+    pub(super) async fn on_keeper(&mut self, event: Event) -> Result<(), ProxyError> {
         match event {
             Event::Message(message, fds) => {
                 self.shared.changing().keeper_heard = Some(clock::now());
@@ -381,6 +387,7 @@ impl Control {
                 self.news.start_over();
                 self.memory.untold = true;
                 self.clients.start_over();
+                self.news.tallies.start_over(&self.shared);
                 self.shared.changing().keeper_heard = Some(clock::now());
             }
         }
@@ -396,6 +403,9 @@ impl Control {
             // It has had its own from the beginning.
             ToProxy::Shares { .. } => {}
             ToProxy::Share { shared } => self.limits.set(&self.shared, shared),
+            ToProxy::Tally(page) => self.on_tally(page),
+            // Said before it served.
+            ToProxy::Succeeds => {}
             ToProxy::Events(events) => self.chronicle.take_in(events),
             ToProxy::Vrrp(status) => {
                 self.verbosity.follow(status.log.as_ref(), clock::now());
@@ -413,13 +423,14 @@ impl Control {
             ToProxy::Prepare { id } => self.on_prepare(id, fds),
             ToProxy::Commit { id } => self.on_commit(id),
             ToProxy::Abort { id } => self.on_abort(id),
-            ToProxy::Record { id, t, boottime_ns } => self.on_record(id, t, boottime_ns),
+            ToProxy::Record(order) => self.on_record(order),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }
             ToProxy::Drain { grace_ms } => {
-                // The successor answers questions from here on.
+                // The successor answers questions from here on, with what was counted until now.
                 self.doors.close();
+                self.hand_over_counts(clock::now());
                 self.stop(Duration::from_millis(grace_ms.into()), "succeeded");
             }
         }

@@ -30,12 +30,15 @@ mod orders;
 mod placement;
 mod reload;
 mod report;
+#[cfg(test)]
+mod scratch;
 mod servers;
 mod setup;
 mod sharing;
 mod shelf;
 mod signals;
 mod start;
+mod tallies;
 mod tapes;
 mod verbosity;
 mod watchers;
@@ -146,7 +149,7 @@ async fn serve(
     let config = Arc::new(begin.config.clone());
     let probes = start::probes(&config)?;
     let access = access::start(&config).map_err(ProxyError::Log)?;
-    let doors = report::Doors::open(&config, &args.runtime_dir);
+    let doors = report::Doors::open(&config, &args.runtime_dir, begin.before.succeeds);
     let workers = placement::Workers::of(&config);
     let limits = limits::Limits::of(&config, workers.count);
     let state_dir = state_dir(&config, &args.runtime_dir);

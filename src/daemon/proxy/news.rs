@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::link::Link;
 use super::memory::Memory;
 use super::report::Shared;
+use super::tallies::Tallies;
 use crate::ipc::event::Happening;
 use crate::ipc::message::{Heartbeat, ListenerGroup, ProxyServing, ServerSnapshot, ToKeeper};
 use crate::net::seqpacket;
@@ -28,6 +29,8 @@ pub(super) struct News {
     pub(super) snapshot_due: bool,
     /// For the keeper's record.
     events: Vec<Happening>,
+    /// For the process that takes over from this one.
+    pub(super) tallies: Tallies,
     snapshot_sent: Option<Instant>,
     serving: Option<(Instant, Vec<ProxyServing>)>,
 }
@@ -44,6 +47,7 @@ impl News {
         *self = Self {
             beats: self.beats,
             events: std::mem::take(&mut self.events),
+            tallies: std::mem::take(&mut self.tallies),
             snapshot_due: true,
             ..Self::default()
         };
@@ -73,6 +77,8 @@ impl News {
             sent.is_none_or(|sent| now.saturating_duration_since(sent) >= pause)
         };
         self.tell_of_operators(link, memory)?;
+        self.tallies.tick(shared, now);
+        self.tallies.flush(link)?;
         if self.snapshot_due && passed(self.snapshot_sent, SNAPSHOT_EVERY) {
             link.offer(&ToKeeper::Snapshot(snapshot(shared, now)))?;
             self.snapshot_due = false;

@@ -14,15 +14,18 @@ use super::access::AccessLog;
 use super::force::InForce;
 use super::limits::Limits;
 use super::placement::Workers;
+use super::start::Before;
 use crate::admin::events::Feed;
 use crate::admin::measures::ProcessMeasures;
 use crate::admin::pace::Paces;
 use crate::admin::status::{ProcessStatus, ProxyStatus, Status};
+use crate::admin::tally::{Ledger, Told};
 use crate::admin::{Orders, Source, discovery, gather, http, socket};
 use crate::config::model::Config;
 use crate::discovery::known::Known;
 use crate::health::board::Board;
 use crate::ipc::message::{VrrpStatus, Welcome};
+use crate::ipc::tally::Page;
 use crate::log;
 use crate::net::clock;
 use crate::proxy::engine::Engine;
@@ -59,6 +62,10 @@ pub(super) struct Changing {
     pub(super) removed: Vec<(String, String)>,
     /// Rates and averages.
     pub(super) paces: Paces,
+    /// What processes before this one counted.
+    pub(super) ledger: Ledger,
+    /// A successor answers questions: what is asked here still gets this.
+    pub(super) last: Option<Status>,
 }
 
 impl Changing {
@@ -75,6 +82,8 @@ impl Changing {
             serving: false,
             removed: Vec::new(),
             paces: Paces::default(),
+            ledger: Ledger::new(clock::unix_time(), std::process::id()),
+            last: None,
         }
     }
 }
@@ -101,6 +110,15 @@ impl Shared {
             workers: fixed.workers,
             changing: Mutex::new(changing),
         }
+    }
+
+    /// The same after the processes before this one.
+    pub(super) fn begun(fixed: Fixed, changing: Changing, before: Before) -> Arc<Self> {
+        let shared = Self::new(fixed, changing);
+        for page in before.pages {
+            shared.take_in(page, shared.started);
+        }
+        Arc::new(shared)
     }
 
     /// The configuration in force, and its farms.
@@ -130,8 +148,56 @@ impl Shared {
 
     /// Everything, at `now`.
     pub(super) fn status(&self, now: Instant) -> Status {
-        let in_force = self.in_force();
         let changing = self.changing();
+        if let Some(last) = &changing.last {
+            return last.clone();
+        }
+        let own = self.own_status(&changing, now);
+        changing.ledger.show(own, clock::unix_time()).judged()
+    }
+
+    /// A successor serves: what this process knows of counts is for it.
+    pub(super) fn hand_over(&self, now: Instant) -> (Vec<Page>, Told) {
+        let mut changing = self.changing();
+        let own = self.own_status(&changing, now);
+        let wall = clock::unix_time();
+        let handed = changing.ledger.hand_over(&own, wall);
+        let shown = changing.ledger.show(own, wall).judged();
+        changing.last.get_or_insert(shown);
+        handed
+    }
+
+    /// What was counted since it was `told`; `ended`: for the last time.
+    pub(super) fn tell_again(&self, told: &mut Told, ended: bool, now: Instant) -> Vec<Page> {
+        let changing = self.changing();
+        let own = self.own_status(&changing, now);
+        changing.ledger.tell_again(&own, told, ended)
+    }
+
+    /// All that was told, once more.
+    pub(super) fn known(&self, told: &Told) -> Vec<Page> {
+        self.changing().ledger.known(told)
+    }
+
+    /// What was told last.
+    pub(super) fn repeat(&self, told: &Told) -> Vec<Page> {
+        self.changing().ledger.repeat(told, false)
+    }
+
+    /// Takes in what another process counted. One that was succeeded itself has told its own already.
+    pub(super) fn take_in(&self, page: Page, now: Instant) {
+        let mut changing = self.changing();
+        if changing.last.is_some() {
+            return;
+        }
+        let mut ledger = std::mem::take(&mut changing.ledger);
+        ledger.take_in(page, || self.own_status(&changing, now));
+        changing.ledger = ledger;
+    }
+
+    /// Everything as this process alone knows it.
+    fn own_status(&self, changing: &Changing, now: Instant) -> Status {
+        let in_force = self.in_force();
         let millis = |since: Instant| {
             let age = now.saturating_duration_since(since).as_millis();
             u64::try_from(age).unwrap_or(u64::MAX)
@@ -185,7 +251,6 @@ impl Shared {
             proxies: proxies.collect(),
             ..Status::default()
         }
-        .judged()
     }
 }
 
@@ -211,12 +276,17 @@ pub(super) struct Doors {
     admin: Door<PathBuf, UnixListener>,
     http: Option<Door<SocketAddr, TcpListener>>,
     tried: Instant,
+    /// Whoever is succeeded has not told yet what it counted: until then nobody is answered here.
+    held: bool,
+    /// Nothing is waited for any longer then.
+    release_at: Option<Instant>,
     feed: Arc<Feed>,
 }
 
 impl Doors {
     /// Opens what can be opened; [`Doors::serve`] tries the rest again.
-    pub(super) fn open(config: &Config, runtime_dir: &Path) -> Self {
+    /// `held`: not before [`Doors::release`].
+    pub(super) fn open(config: &Config, runtime_dir: &Path, held: bool) -> Self {
         let default = || runtime_dir.join("admin.sock");
         let admin_path = config.admin.socket.clone().unwrap_or_else(default);
         let mut doors = Self {
@@ -224,10 +294,22 @@ impl Doors {
             admin_path,
             http: config.metrics.listen.map(Door::Blocked),
             tried: clock::now(),
+            held,
+            release_at: None,
             feed: Arc::default(),
         };
         doors.bind(true);
         doors
+    }
+
+    /// Nothing is waited for after this.
+    pub(super) fn release_at(&mut self, at: Instant) {
+        self.release_at = Some(at);
+    }
+
+    /// Nothing more is waited for.
+    pub(super) fn release(&mut self) {
+        self.held = false;
     }
 
     /// The events that the admin socket tells of.
@@ -239,6 +321,7 @@ impl Doors {
     pub(super) fn serve(&mut self, source: &Source, orders: &Orders, now: Instant) {
         if now.saturating_duration_since(self.tried) >= RETRY_EVERY {
             self.tried = now;
+            self.held &= self.release_at.is_none_or(|at| now < at);
             self.bind(false);
         }
         self.admin = match std::mem::replace(&mut self.admin, Door::Closed) {
@@ -304,6 +387,9 @@ impl Doors {
     }
 
     fn bind(&mut self, first: bool) {
+        if self.held {
+            return;
+        }
         if let Door::Blocked(path) = &self.admin {
             match socket::bind(path) {
                 Ok(listener) => self.admin = Door::Bound(listener),

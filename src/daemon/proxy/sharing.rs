@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::report::Shared;
 use super::start::Table;
-use crate::proxy::engine::Joined;
 use crate::proxy::farm::Farm;
+use crate::proxy::joint::Joined;
 use crate::proxy::shares::Column;
 
 /// This process's column of the table, and whether another process has one, too.

@@ -140,24 +140,8 @@ fn read(path: &Path) -> io::Result<Vec<ServerNote>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::proxy::scratch::Scratch;
     use crate::ipc::note::AdminWord;
-
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Self {
-            let name = format!("lbd-shelf-{}-{name}", std::process::id());
-            let dir = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&dir).unwrap();
-            Self(dir)
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
 
     fn note(server: &str) -> ServerNote {
         ServerNote {
@@ -168,8 +152,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_is_read_again_and_the_last_write_holds() {
-        let dir = Dir::new("again");
-        let shelf = Shelf::new(&dir.0);
+        let dir = Scratch::new("shelf-again");
+        let shelf = Shelf::new(dir.path());
         assert!(shelf.load().is_empty());
         let writer = shelf.writer();
         for servers in [vec![note("a")], vec![note("a"), note("b")]] {
@@ -178,30 +162,30 @@ mod tests {
             written.await.unwrap().unwrap();
         }
         assert_eq!(shelf.load(), [note("a"), note("b")]);
-        assert!(!dir.0.join(NEW).exists());
+        assert!(!dir.join(NEW).exists());
     }
 
     #[test]
     fn a_file_that_is_torn_or_of_another_version_is_set_aside() {
-        let dir = Dir::new("torn");
-        let shelf = Shelf::new(&dir.0);
+        let dir = Scratch::new("shelf-torn");
+        let shelf = Shelf::new(dir.path());
         shelf.write(vec![note("a")]).unwrap();
-        let whole = std::fs::read(dir.0.join(FILE)).unwrap();
+        let whole = std::fs::read(dir.join(FILE)).unwrap();
         let other = b"{\"v\":2,\"servers\":[]}".as_slice();
         for broken in [&whole[..whole.len() / 2], other, &[]] {
-            std::fs::write(dir.0.join(FILE), broken).unwrap();
+            std::fs::write(dir.join(FILE), broken).unwrap();
             assert!(shelf.load().is_empty());
-            assert!(!dir.0.join(FILE).exists());
-            assert_eq!(std::fs::read(dir.0.join(BROKEN)).unwrap(), broken);
+            assert!(!dir.join(FILE).exists());
+            assert_eq!(std::fs::read(dir.join(BROKEN)).unwrap(), broken);
         }
     }
 
     #[test]
     fn what_is_no_file_holds_up_nobody() {
-        let dir = Dir::new("pipe");
+        let dir = Scratch::new("shelf-pipe");
         let mode = nix::sys::stat::Mode::S_IRUSR;
-        nix::unistd::mkfifo(&dir.0.join(FILE), mode).unwrap();
-        assert!(Shelf::new(&dir.0).load().is_empty());
+        nix::unistd::mkfifo(&dir.join(FILE), mode).unwrap();
+        assert!(Shelf::new(dir.path()).load().is_empty());
     }
 
     #[test]

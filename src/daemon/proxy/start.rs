@@ -14,6 +14,7 @@ use crate::health::probe::Probe;
 use crate::health::tls::CLUSTER_CA;
 use crate::ipc::event::Event;
 use crate::ipc::message::{Hello, ListenerGroup, ToKeeper, ToProxy, VrrpStatus, Welcome};
+use crate::ipc::tally::Page;
 use crate::net::memfd;
 use crate::proxy::engine::Listeners;
 use crate::proxy::pp;
@@ -45,6 +46,17 @@ pub(super) struct Begin {
     pub(super) events: Vec<Event>,
     /// The limits that it keeps together with other processes.
     pub(super) table: Table,
+    /// Of the processes before this one.
+    pub(super) before: Before,
+}
+
+/// What processes before this one counted.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// One serves, and will tell.
+    pub(super) succeeds: bool,
+    /// What was told already.
+    pub(super) pages: Vec<Page>,
 }
 
 /// Finds the keeper and takes over what it hands out.
@@ -87,6 +99,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut vrrp = None;
     let mut events = Vec::new();
     let mut table = Table::default();
+    let mut before = Before::default();
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
@@ -113,16 +126,19 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     vrrp,
                     events,
                     table,
+                    before,
                 });
             }
             ToProxy::Vrrp(status) => vrrp = Some(*status),
             ToProxy::Shares { column: own } => table.column = shares(own, fds),
             ToProxy::Share { shared } => table.beside = shared,
+            ToProxy::Succeeds => before.succeeds = true,
+            ToProxy::Tally(page) => before.pages.push(page),
             ToProxy::Events(more) => events.extend(more),
             // The first probes begin with the process anyway.
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
             // It has told its machines nothing yet.
-            ToProxy::Record { .. } => {}
+            ToProxy::Record(_) => {}
             // A process that doesn't serve yet is not asked to reload.
             ToProxy::Prepare { .. } | ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}
             ToProxy::Stop { .. } | ToProxy::Drain { .. } => {

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use super::control::Control;
 use super::link::Tie;
 use crate::ipc::message::ToKeeper;
+use crate::ipc::record::{Record, Tapes};
 use crate::net::{clock, memfd};
 use crate::recorder::{file, time};
 
 impl Control {
-    /// Answers the order with this number, given at the keeper's times `t` and `boottime_ns`.
-    pub(super) fn on_record(&self, id: u64, t: i64, boottime_ns: u64) {
+    /// Answers the order.
+    pub(super) fn on_record(&self, order: Record) {
+        let Record { id, t, boottime_ns } = order;
         let (now, booted) = clock::both();
         let passed = booted.saturating_sub(Duration::from_nanos(boottime_ns));
         let passed = i64::try_from(passed.as_nanos()).unwrap_or(0);
@@ -20,7 +22,7 @@ impl Control {
         let unrecorded = u32::try_from(self.watchers.unrecorded()).unwrap_or(u32::MAX);
         let sent = self.tapes(now, base).and_then(|fd| match &self.keeper {
             Tie::Connected(link) => {
-                let answer = ToKeeper::Tapes { id, unrecorded };
+                let answer = ToKeeper::Tapes(Tapes { id, unrecorded });
                 link.send_beside(&answer, &[fd.as_fd()])
             }
             Tie::Lost => Ok(()),

@@ -198,7 +198,15 @@ fn own_fields(server: &Server, defaults: &Params, work: &mut Work) -> Vec<String
         ("maxconn", "max-connections", (1, 10_000_000)),
     ] {
         let unlimited = param == "maxconn" && params.value(param) == Some("0");
-        if differs(param)
+        if differs(param) && !params.has(param) {
+            // A `default-server` that comes later counts for all of them in lbd.
+            if param == "weight" {
+                fields.push("weight = 1".to_owned());
+            } else {
+                let why = "no `maxconn` of its own: that of `backend-defaults` holds";
+                work.ledger.mark(server.id, Fate::Changed, why);
+            }
+        } else if differs(param)
             && !unlimited
             && let Some(number) = params.number(param, range, work)
         {

@@ -27,6 +27,17 @@ pub(super) fn binds(view: &View<'_>, work: &mut Work) -> Binds {
     for directive in view.own.directives.iter().filter(|d| d.word(0) == "bind") {
         bind(directive, &mut binds, work);
     }
+    // `:PORT` hears IPv4, too.
+    let both: Vec<u16> = binds
+        .listen
+        .iter()
+        .filter(|(text, ..)| text.starts_with("\":"))
+        .map(|(.., port)| *port)
+        .collect();
+    let is_part = |(text, ip, port): &(String, Option<IpAddr>, u16)| {
+        ip.is_none() && !text.starts_with("\":") && both.contains(port)
+    };
+    binds.listen.retain(|entry| !is_part(entry));
     binds
 }
 
@@ -64,7 +75,11 @@ fn extras(parameters: &[&str], id: Id, binds: &mut Binds, work: &mut Work) {
     let mut rest = parameters.iter().copied();
     while let Some(word) = rest.next() {
         match word {
-            "v4v6" | "v6only" | "defer-accept" | "transparent" => {}
+            "v6only" => {
+                work.ledger
+                    .mark(id, Fate::Changed, "`v6only`: lbd's `:PORT` hears IPv4, too");
+            }
+            "v4v6" | "defer-accept" | "transparent" => {}
             "name" | "id" | "process" | "thread" | "nbconn" | "shards" | "guid" => {
                 rest.next();
             }
@@ -148,5 +163,6 @@ mod tests {
         assert_eq!(shown("localhost:80-82", false).len(), 3);
         assert_eq!(shown("unix@/run/x", false), [""; 0]);
         assert_eq!(shown("10.0.0.1:0", false), [""; 0]);
+        assert_eq!(shown("224.0.0.18:80", false), [""; 0]);
     }
 }

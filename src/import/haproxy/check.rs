@@ -290,15 +290,22 @@ fn http_rules(view: &View<'_>, http: &mut Http, work: &mut Work) {
                 while let Some(word) = rest.next() {
                     let value = rest.next().unwrap_or("");
                     match word {
-                        "meth" if value == "GET" => {}
+                        "meth" | "ver" if word == "ver" || value == "GET" => {}
                         "meth" => {
                             work.ledger
                                 .mark(id, Fate::Changed, format!("GET instead of {value}"));
                         }
                         "uri" => path(http, value, id, work),
-                        "ver" => {}
                         "hdr" if value.eq_ignore_ascii_case("host") => {
-                            http.host = rest.next().map(str::to_owned).filter(|host| is_host(host));
+                            let host = rest.next().unwrap_or("");
+                            http.host = Some(host.to_owned()).filter(|host| is_host(host));
+                            if http.host.is_none() {
+                                work.ledger.mark(
+                                    id,
+                                    Fate::Lost,
+                                    "a Host header that lbd can't send",
+                                );
+                            }
                         }
                         other => {
                             work.ledger.mark(
@@ -484,7 +491,9 @@ fn timing(params: &Params, view: &View<'_>, check: &mut Check, work: &mut Work) 
         work.ledger.mark(id, Fate::Exact, "");
     }
     for key in ["rise", "fall"] {
-        if let Some(count) = params.number(key, (1, 255), work) {
+        // HAProxy's `fall` is 3, lbd's is 2.
+        let count = params.number(key, (1, 255), work);
+        if let Some(count) = count.or((key == "fall").then_some(3)) {
             check.put(key, count.to_string(), params.id(key));
         }
     }

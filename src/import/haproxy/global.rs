@@ -129,6 +129,30 @@ impl General {
 
     fn listener(&mut self, view: &View<'_>, work: &mut Work) {
         let binds = bind::binds(view, work);
+        let open = binds
+            .listen
+            .iter()
+            .any(|(_, ip, _)| !ip.is_some_and(|ip| ip.is_loopback()));
+        for directive in view
+            .own
+            .directives
+            .iter()
+            .filter(|d| d.word(0) == "http-request")
+        {
+            match directive.word(1) {
+                "use-service" => work.ledger.mark(
+                    directive.id,
+                    Fate::Changed,
+                    "/metrics of the metrics listener, with HAProxy's names, too",
+                ),
+                "deny" | "auth" | "reject" | "tarpit" | "silent-drop" if open => work.ledger.mark(
+                    directive.id,
+                    Fate::Lost,
+                    "who reaches the listener may read it: bind `metrics.listen` to loopback",
+                ),
+                _ => {}
+            }
+        }
         for (index, (listen, ip, port)) in binds.listen.iter().enumerate() {
             let id = binds.ids.first().copied().unwrap_or(view.own.id);
             if index > 0 || self.listen.is_some() {

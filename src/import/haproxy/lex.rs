@@ -21,6 +21,15 @@ impl Directive {
         self.words.get(index).map_or("", String::as_str)
     }
 
+    /// Whether it says about the same as another line, in whose place it stands then.
+    pub(super) fn overrides(&self, other: &Self) -> bool {
+        let depth = match self.word(0) {
+            "option" | "timeout" | "stats" | "http-check" | "tcp-check" => 2,
+            _ => 1,
+        };
+        (0..depth).all(|index| self.word(index) == other.word(index))
+    }
+
     /// Whether it begins with these words.
     pub(super) fn is(&self, start: &[&str]) -> bool {
         let same = |(index, wanted): (usize, &&str)| self.word(index) == *wanted;
@@ -42,6 +51,12 @@ impl Section {
     /// The first argument.
     pub(super) fn name(&self) -> &str {
         self.arguments.first().map_or("", String::as_str)
+    }
+
+    /// The `defaults` that it takes by name.
+    pub(super) fn parent(&self) -> Option<&str> {
+        let mut words = self.arguments.iter().skip_while(|word| *word != "from");
+        words.nth(1).map(String::as_str)
     }
 }
 
@@ -73,13 +88,15 @@ pub(super) fn sections(file: &str, text: &str, ledger: &mut Ledger) -> (Vec<Sect
     let mut found: Vec<Section> = Vec::new();
     let mut placeholders = Vec::new();
     let mut conditions = 0_usize;
+    let mut defined: Vec<(String, String)> = Vec::new();
     for (line, text) in lines(text) {
-        let (words, plain) = split(&text);
+        let text = replaced(text, &defined);
+        let (words, plain, _) = split(&text);
         let Some(first) = words.first().cloned() else {
             continue;
         };
         let id = ledger.open(file, line, plain);
-        if let Some(placeholder) = words::placeholder(plain) {
+        if let Some(placeholder) = words::placeholder(plain).or_else(|| variable(plain)) {
             ledger.mark(
                 id,
                 Fate::Lost,
@@ -118,6 +135,11 @@ pub(super) fn sections(file: &str, text: &str, ledger: &mut Ledger) -> (Vec<Sect
             });
             continue;
         }
+        if let ("setenv" | "presetenv", [_, name, value]) = (first.as_str(), words.as_slice()) {
+            defined.push((format!("${{{name}}}"), value.clone()));
+            ledger.mark(id, Fate::NotNeeded, "put in where it is used");
+            continue;
+        }
         let negated = first == "no" && words.len() > 1;
         let words = words.into_iter().skip(usize::from(negated)).collect();
         match found.last_mut() {
@@ -128,6 +150,39 @@ pub(super) fn sections(file: &str, text: &str, ledger: &mut Ledger) -> (Vec<Sect
     (found, placeholders)
 }
 
+/// The line with what `setenv` says in the places of its names.
+fn replaced(mut text: String, defined: &[(String, String)]) -> String {
+    for (name, value) in defined.iter().rev() {
+        if text.len() < 4_096 && text.contains("${") {
+            text = text.replace(name, value);
+        }
+    }
+    text
+}
+
+/// A variable without braces, as double quotes may have it.
+fn variable(plain: &str) -> Option<&str> {
+    let mut quote: Option<char> = None;
+    let mut chars = plain.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            (None | Some('"'), '\\') => drop(chars.next()),
+            (Some('"'), '$') => {
+                let rest = plain.get(at + 1..).unwrap_or("");
+                let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+                let len = rest.bytes().take_while(|b| is_name(*b)).count();
+                if len > 0 {
+                    return plain.get(at..=at + len);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Lines with their numbers; one that ends with a backslash goes on in the next.
 fn lines(text: &str) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
@@ -136,7 +191,8 @@ fn lines(text: &str) -> Vec<(usize, String)> {
         let line = line.trim_end_matches('\r');
         let (start, mut whole) = open.take().unwrap_or((number, String::new()));
         let slashes = line.bytes().rev().take_while(|b| *b == b'\\').count();
-        if slashes % 2 == 1 {
+        // A comment ends with its line, whatever stands last in it.
+        if slashes % 2 == 1 && !split(line).2 {
             whole.push_str(line.get(..line.len() - 1).unwrap_or(""));
             open = Some((start, whole));
         } else {
@@ -148,8 +204,8 @@ fn lines(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The words of a line, and the line without its comment.
-fn split(line: &str) -> (Vec<String>, &str) {
+/// The words of a line, the line without its comment, and whether it has one.
+fn split(line: &str) -> (Vec<String>, &str, bool) {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
@@ -180,7 +236,8 @@ fn split(line: &str) -> (Vec<String>, &str) {
         }
     }
     words.extend(word);
-    (words, line.get(..end).unwrap_or(line).trim())
+    let plain = line.get(..end).unwrap_or(line).trim();
+    (words, plain, end < line.len())
 }
 
 #[cfg(test)]
@@ -189,7 +246,7 @@ mod tests {
 
     #[test]
     fn quotes_escapes_and_comments_are_haproxy_s() {
-        let (words, plain) = split(r#"  server a\ b "1.2.3.4:80" 'x # y' check # why"#);
+        let (words, plain, _) = split(r#"  server a\ b "1.2.3.4:80" 'x # y' check # why"#);
         assert_eq!(words, ["server", "a b", "1.2.3.4:80", "x # y", "check"]);
         assert_eq!(plain, r#"server a\ b "1.2.3.4:80" 'x # y' check"#);
     }
@@ -199,5 +256,7 @@ mod tests {
         let found = lines("bind *:1 \\\n  name x\nmode tcp\\\\\n");
         assert_eq!(found[0], (1, "bind *:1   name x".to_owned()));
         assert_eq!(found[1].0, 3);
+        let found = lines("mode tcp # C:\\\nbind *:1\n");
+        assert_eq!(found[1], (2, "bind *:1".to_owned()));
     }
 }

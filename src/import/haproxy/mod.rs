@@ -50,7 +50,8 @@ enum Http {
 
 /// Translates a file.
 pub(super) fn translate(file: &str, text: &str, work: &mut Work) -> Made {
-    let (sections, placeholders) = lex::sections(file, text, &mut work.ledger);
+    let (mut sections, placeholders) = lex::sections(file, text, &mut work.ledger);
+    inherit(&mut sections);
     work.placeholders.extend(placeholders);
     work.base = global::certificate_base(&sections);
     usual(&sections, work);
@@ -58,13 +59,17 @@ pub(super) fn translate(file: &str, text: &str, work: &mut Work) -> Made {
     let views = views(&sections);
     let mut general = global::General::default();
     for view in &views {
+        if is_disabled(view) {
+            disabled(view, work);
+            continue;
+        }
         match view.own.kind.as_str() {
             "frontend" | "listen" => front(view, &views, &mut general, &mut made, work),
             _ => {}
         }
     }
     global::translate(&sections, &mut general, &mut made, work);
-    unused(&views, work);
+    unused(&sections, &views, work);
     made
 }
 
@@ -94,6 +99,45 @@ fn usual(sections: &[Section], work: &mut Work) {
     }
 }
 
+/// Whether a proxy is switched off.
+fn is_disabled(view: &View<'_>) -> bool {
+    let says = |word: &str| !view.all(&[word]).is_empty();
+    let own = |word: &str| view.own.directives.iter().any(|d| d.word(0) == word);
+    says("disabled") && (own("disabled") || !own("enabled"))
+}
+
+/// Leaves out what HAProxy doesn't start either.
+fn disabled(view: &View<'_>, work: &mut Work) {
+    let why = "it is `disabled`: left out";
+    work.ledger.mark(view.own.id, Fate::Changed, why);
+    for directive in view
+        .all(&["disabled"])
+        .into_iter()
+        .chain(&view.own.directives)
+    {
+        work.ledger.mark(directive.id, Fate::NotNeeded, why);
+    }
+}
+
+/// Gives `defaults NAME from OTHER` what the other one says.
+fn inherit(sections: &mut [Section]) {
+    for index in 0..sections.len() {
+        let (before, rest) = sections.split_at_mut(index);
+        let Some(own) = rest.first_mut().filter(|s| s.kind == "defaults") else {
+            continue;
+        };
+        let Some(from) = own.parent() else { continue };
+        let is_named = |s: &&Section| s.kind == "defaults" && s.name() == from;
+        if let Some(parent) = before.iter().rfind(is_named) {
+            let said = |d: &lex::Directive| own.directives.iter().any(|o| o.overrides(d));
+            let mut taken = parent.directives.clone();
+            taken.retain(|d| !said(d));
+            taken.append(&mut own.directives);
+            own.directives = taken;
+        }
+    }
+}
+
 /// Each proxy section with its defaults: those it names, else the last ones before it.
 fn views(sections: &[Section]) -> Vec<View<'_>> {
     let mut found = Vec::new();
@@ -102,16 +146,14 @@ fn views(sections: &[Section]) -> Vec<View<'_>> {
         match own.kind.as_str() {
             "defaults" => latest = Some(own),
             "frontend" | "backend" | "listen" => {
-                let mut words = own.arguments.iter().skip_while(|word| *word != "from");
-                let named = words.nth(1);
-                let by_name = |name: &String| {
+                let by_name = |name: &str| {
                     sections
                         .iter()
                         .find(|s| s.kind == "defaults" && s.name() == name)
                 };
                 found.push(View {
                     own,
-                    defaults: named.and_then(by_name).or(latest),
+                    defaults: own.parent().and_then(by_name).or(latest),
                 });
             }
             _ => {}
@@ -137,7 +179,11 @@ fn front(
     if mode(view, work) == "http" {
         let has = |start: &[&str]| own.directives.iter().any(|d| d.is(start));
         let serves = has(&["default_backend"]) || has(&["use_backend"]) || has(&["server"]);
-        let kind = match (serves, has(&["monitor-uri"]), has(&["stats"])) {
+        let exporter = own
+            .directives
+            .iter()
+            .any(|d| d.is(&["http-request", "use-service", "prometheus-exporter"]));
+        let kind = match (serves, has(&["monitor-uri"]), has(&["stats"]) || exporter) {
             (false, true, _) => Http::Health,
             (false, false, true) => Http::Statistics,
             (true, ..) | (false, false, false) => Http::Proxy,
@@ -191,6 +237,14 @@ fn front(
         Fate::Exact,
         format!("a part of `proxy.{name}`"),
     );
+    let twins = views
+        .iter()
+        .filter(|other| other.own.kind != "backend" && other.uses(&back));
+    if back.own.id != own.id && twins.count() > 1 {
+        let why =
+            "several frontends use it: each [proxy] checks and counts for itself, `maxconn` too";
+        work.ledger.mark(back.own.id, Fate::Changed, why);
+    }
     made.proxies.extend(proxy::proxy(&name, view, &back, work));
 }
 
@@ -259,9 +313,22 @@ fn lost(view: &View<'_>, work: &mut Work) {
 }
 
 /// Sections that nobody uses, and lines of defaults that hold for nothing.
-fn unused(views: &[View<'_>], work: &mut Work) {
+fn unused(sections: &[Section], views: &[View<'_>], work: &mut Work) {
+    for section in sections.iter().filter(|s| s.kind == "defaults") {
+        let used = |view: &View<'_>| view.defaults.is_some_and(|d| d.id == section.id);
+        let heir = |s: &Section| s.kind == "defaults" && s.parent() == Some(section.name());
+        let idle = !views.iter().any(used) && !sections.iter().any(heir);
+        for directive in &section.directives {
+            // What frontends or backends alone have, and none of them took.
+            let of_some = ["timeout", "retries", "balance", "maxconn", "source"];
+            if idle || of_some.contains(&directive.word(0)) {
+                let why = "no proxy that lbd serves takes it from here";
+                work.ledger.otherwise(directive.id, Fate::NotNeeded, why);
+            }
+        }
+    }
     for view in views {
-        if view.own.kind == "backend" {
+        if view.own.kind == "backend" && !work.ledger.is_marked(view.own.id) {
             let why = "no frontend that lbd serves uses this backend";
             work.ledger.otherwise(view.own.id, Fate::Lost, why);
             for directive in &view.own.directives {

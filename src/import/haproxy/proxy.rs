@@ -28,7 +28,7 @@ pub(super) fn proxy(
         .iter()
         .map(|(_, ip, port)| (*ip, *port))
         .collect();
-    let (servers, defaults) = server::servers(back, ports.first().map(|(_, port)| *port), work);
+    let (servers, defaults) = server::servers(back, &ports, work);
     if ports.is_empty() || servers.is_empty() {
         let what = if ports.is_empty() {
             "no address to listen on"

@@ -204,9 +204,12 @@ pub(super) struct Server {
 /// The servers of a backend with the parameters that hold for them, and what `default-server` says.
 pub(super) fn servers(
     view: &View<'_>,
-    port: Option<u16>,
+    ports: &[(Option<IpAddr>, u16)],
     work: &mut Work,
 ) -> (Vec<Server>, Params) {
+    // A server without a port has that at which its client came.
+    let port = ports.first().map(|(_, port)| *port);
+    let port = port.filter(|port| ports.iter().all(|(_, other)| other == port));
     let mut defaults = Params::default();
     let mut found = Vec::new();
     let inherited = view

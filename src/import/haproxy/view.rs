@@ -13,6 +13,12 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Whether this frontend sends to that backend.
+    pub(super) fn uses(&self, back: &View<'_>) -> bool {
+        let named = self.all(&["default_backend"]);
+        named.last().is_some_and(|d| d.word(1) == back.own.name())
+    }
+
     /// All own lines that begin so, or, if there is none, those of the defaults.
     pub(super) fn all(&self, start: &[&str]) -> Vec<&'a Directive> {
         let of = |section: &'a Section| -> Vec<&'a Directive> {

@@ -41,6 +41,8 @@ pub(super) struct Instance {
     pub(super) source: Option<Said<IpAddr>>,
     /// `unicast_peer`; `None`: multicast.
     pub(super) peers: Option<Vec<Said<IpAddr>>>,
+    /// `min_ttl` of those peers that have one.
+    pub(super) min_ttls: Vec<(IpAddr, u64)>,
     pub(super) ttl: Option<Said<u64>>,
     pub(super) addresses: Vec<Said<Address>>,
     pub(super) nopreempt: Option<Id>,
@@ -68,6 +70,7 @@ pub(super) fn read(node: &lex::Node, work: &mut Work) -> Instance {
         auth: None,
         source: None,
         peers: None,
+        min_ttls: Vec::new(),
         ttl: None,
         addresses: Vec::new(),
         nopreempt: None,
@@ -230,13 +233,23 @@ fn auth(node: &lex::Node, found: &mut Instance, work: &mut Work) {
 fn peers(node: &lex::Node, found: &mut Instance, work: &mut Work) {
     work.ledger.mark(node.id, Fate::Exact, "");
     let list = found.peers.get_or_insert_default();
+    let ttls = &mut found.min_ttls;
     for inner in node.inside() {
         match words::ip(inner.word(0)) {
             Some(ip) => {
                 work.ledger.mark(inner.id, Fate::Exact, "");
-                if inner.words.len() > 1 {
-                    work.ledger
-                        .mark(inner.id, Fate::Changed, "write `min-ttl` of that node");
+                for pair in inner.words.get(1..).unwrap_or_default().chunks(2) {
+                    match pair {
+                        [key, ttl] if key == "min_ttl" => {
+                            let ttl = ttl.parse().ok().filter(|ttl| (1..=255).contains(ttl));
+                            ttls.extend(ttl.map(|ttl| (ip, ttl)));
+                            if ttl.is_none() {
+                                work.ledger.mark(inner.id, Fate::Lost, "no TTL");
+                            }
+                        }
+                        [key, ttl] if key == "max_ttl" && ttl == "255" => {}
+                        _ => work.ledger.mark(inner.id, Fate::Lost, pair.join(" ")),
+                    }
                 }
                 list.push(Said::new(ip, inner.id));
             }

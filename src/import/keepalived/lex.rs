@@ -6,6 +6,8 @@ use super::super::words;
 
 /// No block stands deeper; what does is read as words.
 const DEPTH_MAX: usize = 16;
+/// No definition is named by a definition by a definition for longer.
+const NESTED_MAX: usize = 8;
 
 /// One directive, with a block or without.
 #[derive(Debug, Clone)]
@@ -84,7 +86,7 @@ impl Reader<'_> {
 
     fn line(&mut self, line: usize, text: &str) {
         let text = self.replaced(text);
-        let (tokens, plain) = split(&text);
+        let (tokens, plain, _) = split(&text);
         let mut words: Vec<String> = Vec::new();
         let deep = self.stack.len() >= DEPTH_MAX;
         for token in tokens {
@@ -127,6 +129,14 @@ impl Reader<'_> {
         };
         let id = self.ledger.open(self.file, line, shown);
         self.fill(id, &words);
+        let own = words
+            .first()
+            .and_then(|word| word.strip_prefix('@'))
+            .map(str::to_owned);
+        let words = match own.and_then(|node| self.holds(&node)) {
+            Some(true) => words.into_iter().skip(1).collect(),
+            Some(false) | None => words,
+        };
         self.stack.push(Node {
             id,
             words,
@@ -188,7 +198,8 @@ impl Reader<'_> {
     /// Whether the words hold a placeholder, which is entered then.
     fn fill(&mut self, id: Id, words: &[String]) -> bool {
         let joined = words.join(" ");
-        let Some(placeholder) = words::placeholder(&joined) else {
+        let found = words::placeholder(&joined).or_else(|| undefined(words));
+        let Some(placeholder) = found else {
             return false;
         };
         let why = format!("`{placeholder}` is still to be filled in");
@@ -200,23 +211,67 @@ impl Reader<'_> {
     /// The line with defined names replaced.
     fn replaced(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        if text.contains('$') && definition(text.trim()).is_none() {
-            for (name, value) in self.defined.iter().rev() {
-                let bounded = text.len() < 4_096;
-                if bounded {
-                    text = text.replace(&format!("${{{name}}}"), value);
-                    text = text.replace(&format!("${name}"), value);
-                }
+        // A value may name what was defined before it.
+        for _ in 0..NESTED_MAX {
+            if !text.contains('$') || definition(text.trim()).is_some() || text.len() > 4_096 {
+                break;
             }
+            text = self.once(&text);
         }
         text
     }
+
+    /// The line with each name replaced once.
+    fn once(&self, text: &str) -> String {
+        let mut made = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            made.push_str(before);
+            let braced = after.strip_prefix('{');
+            let name = braced.unwrap_or(after);
+            let len = name.bytes().take_while(|b| is_name(*b)).count();
+            let (name, behind) = name.split_at(len);
+            let behind = match braced {
+                Some(_) => behind.strip_prefix('}'),
+                None => Some(behind),
+            };
+            let known = self.defined.iter().rfind(|(other, _)| other == name);
+            match (known, behind) {
+                (Some((_, value)), Some(behind)) => {
+                    made.push_str(value);
+                    rest = behind;
+                }
+                _ => {
+                    made.push('$');
+                    rest = after;
+                }
+            }
+        }
+        made.push_str(rest);
+        made
+    }
+}
+
+fn is_name(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'_'
+}
+
+/// A name that nobody defined, where a command for a shell can't stand.
+fn undefined(words: &[String]) -> Option<&str> {
+    let first = words.first().map_or("", String::as_str);
+    if first == "script" || first.starts_with("notify") {
+        return None;
+    }
+    let is_bare = |word: &&String| {
+        let name = word.strip_prefix('$').unwrap_or("");
+        !name.is_empty() && name.bytes().all(is_name)
+    };
+    words.iter().find(is_bare).map(String::as_str)
 }
 
 /// `$NAME=value`.
 fn definition(plain: &str) -> Option<(&str, &str)> {
     let (name, value) = plain.strip_prefix('$')?.split_once('=')?;
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     (!name.is_empty() && name.bytes().all(is_name)).then_some((name, value.trim()))
 }
 
@@ -226,7 +281,12 @@ fn lines(text: &str) -> Vec<(usize, String)> {
     let mut open: Option<(usize, String)> = None;
     for (number, line) in (1..).zip(text.lines()) {
         let (start, mut whole) = open.take().unwrap_or((number, String::new()));
-        match line.trim_end().strip_suffix('\\') {
+        // A comment ends with its line, whatever stands last in it.
+        match line
+            .trim_end()
+            .strip_suffix('\\')
+            .filter(|_| !split(line).2)
+        {
             Some(part) => {
                 whole.push_str(part);
                 open = Some((start, whole));
@@ -241,8 +301,8 @@ fn lines(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The tokens of a line, and the line without its comment.
-fn split(line: &str) -> (Vec<Token>, &str) {
+/// The tokens of a line, the line without its comment, and whether it has one.
+fn split(line: &str) -> (Vec<Token>, &str, bool) {
     let mut tokens = Vec::new();
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
@@ -289,7 +349,8 @@ fn split(line: &str) -> (Vec<Token>, &str) {
         }
     }
     tokens.extend(word.map(Token::Word));
-    (tokens, line.get(..end).unwrap_or(line).trim())
+    let plain = line.get(..end).unwrap_or(line).trim();
+    (tokens, plain, end < line.len())
 }
 
 #[cfg(test)]
@@ -327,6 +388,7 @@ mod tests {
         );
         assert_eq!(shape("a {\n b\n", None), "a(b;);unbalanced");
         assert_eq!(shape("}\na\n", None), "a;unbalanced");
+        assert_eq!(shape("a # x \\\nb\n! \\\nc d \\\n e\n", None), "a;b;c|d|e;");
     }
 
     #[test]
@@ -335,6 +397,8 @@ mod tests {
         assert_eq!(shape(text, Some("main")), "x(priority|99;);");
         assert_eq!(shape(text, Some("backup")), "x(priority|49;nopreempt;);");
         assert_eq!(shape(text, None), "x();");
+        let text = "x {\n @main y {\n  z\n }\n}\n";
+        assert_eq!(shape(text, Some("main")), "x(y(z;););");
     }
 
     #[test]
@@ -343,6 +407,13 @@ mod tests {
             shape("$IF=eth1\ninterface $IF\ninterface ${IF}\n", None),
             "interface|eth1;interface|eth1;"
         );
+        assert_eq!(
+            shape("$A=10.9\n$AB=77\n$C=${A}.$AB\nx $C.1_$A$AB\n", None),
+            "x|10.9.77.1_10.977;"
+        );
+        let mut ledger = Ledger::default();
+        let tree = tree("k", None, "$IF=eth1\ninterface $IFACE\n", &mut ledger);
+        assert_eq!(tree.placeholders, ["$IFACE"]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(super) fn translate(
             .and_then(|hint| hint.name.clone())
             .or(own.filter(|_| unique));
         let address = hint.and_then(|hint| hint.address);
-        files.push(read(source.text, label, node, address, work));
+        files.push(read(super::plain(source.text), label, node, address, work));
     }
     merge::tables(&files, proxies, work)
 }

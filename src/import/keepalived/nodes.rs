@@ -137,7 +137,7 @@ pub(super) fn hosts(
             name: file.node.clone(),
             priority: priority.clamp(2, 255),
             interface: interface.map(|said| said.value.clone()),
-            min_ttl: min_ttl(instance, multicast, v6, work),
+            min_ttl: min_ttl(instance, address, (group, multicast, v6), work),
             about: comment(&work.ledger, &ids.into_iter().flatten().collect::<Vec<_>>()),
         });
     }
@@ -147,7 +147,12 @@ pub(super) fn hosts(
     found
 }
 
-fn min_ttl(instance: &Instance, multicast: bool, v6: bool, work: &mut Work) -> Option<u64> {
+fn min_ttl(
+    instance: &Instance,
+    address: IpAddr,
+    (group, multicast, v6): (&Group<'_>, bool, bool),
+    work: &mut Work,
+) -> Option<u64> {
     if let Some(said) = &instance.ttl {
         let fate = if multicast {
             Fate::NotNeeded
@@ -157,10 +162,19 @@ fn min_ttl(instance: &Instance, multicast: bool, v6: bool, work: &mut Work) -> O
         work.ledger.mark(said.id, fate, "");
     }
     let given = instance.ttl.as_ref().map(|said| said.value.clamp(1, 255));
+    let given = given.into_iter().chain(accepted(group, address)).min();
     // keepalived sends IPv6 by unicast with the kernel's hop limit.
     given
         .or(v6.then_some(64))
         .filter(|ttl| !multicast && *ttl != 255)
+}
+
+/// The least TTL that the others accept from a node.
+fn accepted(group: &Group<'_>, address: IpAddr) -> Option<u64> {
+    let all = group.members.iter().flat_map(|(_, i)| &i.min_ttls);
+    all.filter(|(peer, _)| *peer == address)
+        .map(|(_, ttl)| *ttl)
+        .min()
 }
 
 /// Peers whose own files nobody gave.
@@ -213,7 +227,9 @@ fn strangers(
                 name: None,
                 priority,
                 interface: None,
-                min_ttl: v6.then_some(64),
+                min_ttl: accepted(group, peer.value)
+                    .or(v6.then_some(64))
+                    .filter(|ttl| *ttl != 255),
                 about: format!("{}; its priority is a guess", work.ledger.origin(peer.id)),
             });
         }

@@ -283,6 +283,16 @@ fn entries(
     found
 }
 
+/// Enters a number of a script that lbd can have, or the nearest.
+fn kept(id: Id, exact: bool, work: &mut Work) {
+    let (fate, note) = if exact {
+        (Fate::Exact, "")
+    } else {
+        (Fate::Changed, "the nearest that lbd has")
+    };
+    work.ledger.mark(id, fate, note);
+}
+
 fn table(name: &str, script: &Script, work: &mut Work) -> Table {
     let mut table = Table::new(
         format!("[track.script.{}]", key(name)),
@@ -310,23 +320,21 @@ fn table(name: &str, script: &Script, work: &mut Work) -> Table {
         ("timeout", &script.timeout, 10),
     ] {
         if let Some(said) = said {
-            work.ledger.mark(said.id, Fate::Exact, "");
-            let value = words::duration(said.value.clamp(min, 86_400_000));
+            let fit = said.value.clamp(min, 86_400_000);
+            kept(said.id, fit == said.value, work);
+            let value = words::duration(fit);
             table.put(key, &value, origin(&[said.id], work));
         }
     }
     for (key, said) in [("rise", &script.rise), ("fall", &script.fall)] {
         if let Some(said) = said {
-            work.ledger.mark(said.id, Fate::Exact, "");
-            table.put(
-                key,
-                &said.value.clamp(1, 255).to_string(),
-                origin(&[said.id], work),
-            );
+            let fit = said.value.clamp(1, 255);
+            kept(said.id, fit == said.value, work);
+            table.put(key, &fit.to_string(), origin(&[said.id], work));
         }
     }
     if let Some(said) = &script.weight {
-        work.ledger.mark(said.id, Fate::Exact, "");
+        kept(said.id, (-253..=253).contains(&said.value), work);
         if said.value != 0 {
             table.put(
                 "weight",

@@ -187,3 +187,28 @@ pub(super) fn guessed(vip: &str, node: &str, priority: i64, work: &mut Work) {
         &[format!("{priority} is a guess. Give that node's keepalived.conf with another --keepalived, or correct it.")],
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_that_brings_both_nodes_to_one_sum_decides_nothing() {
+        let told = |first: i64, second: i64, points: i64| {
+            let rank = |label: &str, priority| Rank {
+                label: label.to_owned(),
+                priority,
+            };
+            let mut work = Work::default();
+            let nodes = [rank("a", first), rank("b", second)];
+            weight("kube", "check", points, &nodes, false, &mut work);
+            !work.traps.is_empty()
+        };
+        assert!(!told(100, 90, -11));
+        assert!(told(100, 90, -10));
+        assert!(told(100, 90, -5));
+        // No sum is above 254.
+        assert!(told(254, 100, 155));
+        assert!(!told(253, 100, 155));
+    }
+}

@@ -12,6 +12,25 @@ use crate::peer::message::{FLOWS_MAX as PART_FLOWS, Writer};
 /// The list of client connections is told once in this time.
 const CYCLE: Duration = Duration::from_secs(2);
 
+/// The client connections of one process.
+#[derive(Debug)]
+pub(super) struct OfProcess {
+    process: u64,
+    clients: Vec<ClientFlow>,
+    /// The next list, as far as it has come.
+    incoming: Vec<ClientFlow>,
+}
+
+impl OfProcess {
+    fn new(process: u64) -> Self {
+        Self {
+            process,
+            clients: Vec::new(),
+            incoming: Vec::new(),
+        }
+    }
+}
+
 impl Channel {
     /// Tells one node the next parts of the list of client connections.
     pub(super) fn tell_clients(&mut self, index: usize) {
@@ -42,23 +61,39 @@ impl Channel {
         }
     }
 
-    /// A piece of the list of client connections on this node.
-    pub fn set_clients(&mut self, first: bool, last: bool, flows: &[ClientFlow]) {
+    /// A piece of the list of client connections that a process of this node has. Several may have some:
+    /// one that serves, and those that were succeeded.
+    pub fn set_clients(&mut self, process: u64, first: bool, last: bool, flows: &[ClientFlow]) {
+        let known = self.lists.iter().position(|list| list.process == process);
+        let at = known.unwrap_or_else(|| {
+            self.lists.push(OfProcess::new(process));
+            self.lists.len() - 1
+        });
+        let Some(list) = self.lists.get_mut(at) else {
+            return;
+        };
         if first {
-            self.incoming.clear();
+            list.incoming.clear();
         }
-        let room = FLOWS_MAX.saturating_sub(self.incoming.len());
-        self.incoming.extend(flows.iter().take(room));
+        let room = FLOWS_MAX.saturating_sub(list.incoming.len());
+        list.incoming.extend(flows.iter().take(room));
         if last {
-            std::mem::swap(&mut self.clients, &mut self.incoming);
-            self.incoming.clear();
+            std::mem::swap(&mut list.clients, &mut list.incoming);
+            list.incoming.clear();
+            self.gather_clients();
         }
     }
 
-    /// The proxy has ended, and its connections with it.
-    pub fn forget_clients(&mut self) {
+    /// A process has ended, and its connections with it.
+    pub fn forget_clients(&mut self, process: u64) {
+        self.lists.retain(|list| list.process != process);
+        self.gather_clients();
+    }
+
+    fn gather_clients(&mut self) {
         self.clients.clear();
-        self.incoming.clear();
+        let all = self.lists.iter().flat_map(|list| &list.clients);
+        self.clients.extend(all.take(FLOWS_MAX));
     }
 
     /// This node has these addresses now, because their holder fell silent: its clients are told.

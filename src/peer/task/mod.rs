@@ -60,7 +60,8 @@ pub struct Channel {
     serves: bool,
     /// Connections of clients to this node, and those that are still coming in.
     clients: Vec<ClientFlow>,
-    incoming: Vec<ClientFlow>,
+    /// What they are made of.
+    lists: Vec<clients::OfProcess>,
     queue: Queue,
     tickler: Option<Tickler>,
     counts: Counts,
@@ -127,7 +128,7 @@ impl Channel {
             routers: routers.collect(),
             serves: false,
             clients: Vec::with_capacity(FLOWS_MAX),
-            incoming: Vec::with_capacity(FLOWS_MAX),
+            lists: Vec::new(),
             queue: Queue::new(),
             tickler: tickler.ok(),
             counts: Counts::default(),

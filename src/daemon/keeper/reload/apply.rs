@@ -155,7 +155,6 @@ impl Keeper {
         }
         self.proxies.replaced = Some((current.link, now));
         self.board.new_process();
-        self.peers.forget_clients();
         self.commands.forget();
         self.supervise(now, Input::Ended);
     }

@@ -1,0 +1,422 @@
+//! Files as people have them who don't follow a guide: what comes out is faithful, and what can't
+//! be is said with its place. What HAProxy 2.6 and keepalived 2.2.7 make of such lines was tried.
+
+use lbd::config::model::Config;
+use lbd::import::{Fate, Input, Node, Outcome, Source, import, render};
+
+fn haproxy(text: &str) -> Outcome {
+    import(&Input {
+        haproxy: Some(Source {
+            name: "haproxy.cfg",
+            text,
+        }),
+        ..Input::default()
+    })
+}
+
+fn keepalived(texts: &[&str]) -> Outcome {
+    let names = ["lb1.conf", "lb2.conf"];
+    import(&Input {
+        haproxy: None,
+        keepalived: names
+            .iter()
+            .zip(texts)
+            .map(|(name, text)| Source { name, text })
+            .collect(),
+        nodes: Vec::new(),
+    })
+}
+
+/// What became of the line that begins so.
+fn fate(outcome: &Outcome, start: &str) -> Fate {
+    let found = outcome.entries.iter().find(|e| e.text.starts_with(start));
+    found
+        .unwrap_or_else(|| panic!("no {start}: {outcome:?}"))
+        .fate
+}
+
+fn lost(outcome: &Outcome) -> Vec<&str> {
+    let lost = outcome.entries.iter().filter(|e| e.fate == Fate::Lost);
+    lost.map(|e| e.text.as_str()).collect()
+}
+
+/// The configuration, of which nothing was lost.
+fn whole(outcome: &Outcome) -> Config {
+    assert_eq!(lost(outcome), [""; 0], "{}", render(outcome, true));
+    assert!(outcome.accepted, "{:?}\n{}", outcome.problems, outcome.text);
+    lbd::config::parse(&outcome.text).config.unwrap()
+}
+
+#[track_caller]
+fn has(outcome: &Outcome, line: &str) {
+    let found = outcome.text.lines().any(|l| l.starts_with(line));
+    assert!(found, "no {line} in\n{}", outcome.text);
+}
+
+#[track_caller]
+fn hasnt(outcome: &Outcome, part: &str) {
+    assert!(!outcome.text.contains(part), "{part} in\n{}", outcome.text);
+}
+
+/// A proxy that can run, with lines of one's own in `defaults`, the frontend and the backend.
+fn proxy(defaults: &str, front: &str, back: &str) -> String {
+    format!(
+        "defaults\n mode tcp\n timeout connect 3s\n timeout client 10m\n timeout server 10m\n{defaults}\n\
+         frontend in\n bind 10.0.0.1:6443\n default_backend out\n{front}\n\
+         backend out\n server a 10.0.1.1:6443 check\n{back}\n"
+    )
+}
+
+/// An instance of a pair by unicast; `more` stands inside of it.
+fn instance(own: u8, other: u8, priority: u8, more: &str) -> String {
+    format!(
+        "vrrp_instance V {{\n interface eth0\n virtual_router_id 7\n priority {priority}\n\
+         unicast_src_ip 10.0.0.{own}\n virtual_ipaddress {{\n  10.0.0.9/24\n }}\n\
+         unicast_peer {{\n  10.0.0.{other}\n }}\n{more}\n}}\n"
+    )
+}
+
+fn pair(more: &str) -> Outcome {
+    keepalived(&[&instance(2, 3, 100, more), &instance(3, 2, 90, more)])
+}
+
+#[test]
+fn a_comment_that_ends_with_a_backslash_hides_no_line() {
+    let text = proxy(
+        "# logs in C:\\",
+        "# here \\\n maxconn 77 # and \\",
+        " # x\\\n retries 5",
+    );
+    let outcome = haproxy(&text);
+    whole(&outcome);
+    has(&outcome, "max-connections = 77");
+    has(&outcome, "retries = 5");
+    let outcome = pair("! x \\\n advert_int 3 # y \\\n preempt_delay 20");
+    whole(&outcome);
+    has(&outcome, "advert-interval = \"3s\"");
+    has(&outcome, "preempt = \"20s\"");
+}
+
+#[test]
+fn defaults_take_what_the_defaults_they_are_from_say() {
+    let outcome = haproxy(
+        "defaults base\n mode tcp\n timeout connect 4s\n timeout client 20m\n timeout server 20m\n retries 7\n\
+         defaults short from base\n retries 1\n\
+         defaults nobody\n timeout client 9s\n\
+         frontend in from short\n bind :6443\n default_backend out\n\
+         backend out from base\n server a 10.0.1.1:6443 check\n\
+         frontend two from base\n bind :6444\n default_backend out\n",
+    );
+    let config = whole(&outcome);
+    assert_eq!(config.proxies.len(), 2);
+    has(&outcome, "connect-timeout = \"4s\"");
+    has(&outcome, "idle-timeout = \"20m\"");
+    hasnt(&outcome, "9s");
+    // Two [proxy] have these servers.
+    assert_eq!(fate(&outcome, "backend out"), Fate::Changed);
+}
+
+#[test]
+fn a_disabled_proxy_is_left_out() {
+    let text = proxy("", "", "") + "listen old\n disabled\n bind :81\n server x 10.0.1.9:81\n";
+    let outcome = haproxy(&text);
+    assert_eq!(whole(&outcome).proxies.len(), 1);
+    hasnt(&outcome, "10.0.1.9");
+    assert_eq!(fate(&outcome, "listen old"), Fate::Changed);
+}
+
+#[test]
+fn an_offset_is_no_port_and_no_port_is_that_of_the_client() {
+    let outcome = haproxy(&proxy(
+        "",
+        "",
+        " server b 10.0.1.2:+1000 check\n server c 10.0.1.3 check",
+    ));
+    assert_eq!(lost(&outcome), ["server b 10.0.1.2:+1000 check"]);
+    has(&outcome, "c = \"10.0.1.3:6443\"");
+    let outcome = haproxy(&proxy("", " bind :7000-7001", " server c 10.0.1.3 check"));
+    assert_eq!(lost(&outcome), ["server c 10.0.1.3 check"]);
+}
+
+#[test]
+fn variables_are_put_in_or_said_to_be_missing() {
+    let text = "global\n setenv PORT 6443\n".to_owned()
+        + &proxy(
+            "",
+            " bind \"10.0.0.2:${PORT}\"",
+            " server b \"$HOST:6443\" check",
+        );
+    let outcome = haproxy(&text);
+    has(&outcome, "listen = [\"10.0.0.1:6443\", \"10.0.0.2:6443\"]");
+    assert_eq!(lost(&outcome), ["server b \"$HOST:6443\" check"]);
+    assert_eq!(outcome.placeholders, ["$HOST"]);
+    // Single quotes keep it as it is.
+    let outcome = haproxy(&proxy("", " description 'costs $5'", ""));
+    whole(&outcome);
+}
+
+#[test]
+fn a_listener_for_an_exporter_is_the_metrics_listener() {
+    let exporter = "frontend prom\n mode http\n bind *:8404\n http-request use-service prometheus-exporter if { path /metrics }\n stats enable\n stats uri /stats\n stats refresh 10s\n";
+    let outcome = haproxy(&(proxy("", "", "") + exporter));
+    whole(&outcome);
+    has(&outcome, "listen = \"0.0.0.0:8404\"");
+    // Who may not read it could, then.
+    let guarded = exporter.to_owned() + " http-request deny if { src 10.9.0.0/16 }\n";
+    let outcome = haproxy(&(proxy("", "", "") + &guarded));
+    assert_eq!(lost(&outcome), ["http-request deny if { src 10.9.0.0/16 }"]);
+}
+
+#[test]
+fn listeners_of_both_families_are_one() {
+    let outcome = haproxy(&proxy("", " bind *:7443\n bind :::7443 v6only", ""));
+    whole(&outcome);
+    has(&outcome, "listen = [\"10.0.0.1:6443\", \":7443\"]");
+    assert_eq!(fate(&outcome, "bind :::7443"), Fate::Changed);
+}
+
+#[test]
+fn three_failures_take_a_server_down_where_the_file_says_nothing() {
+    let outcome = haproxy(&proxy("", "", ""));
+    has(&outcome, "check = { type = \"tcp\", fall = 3 }");
+    let outcome = haproxy(&proxy(" default-server inter 4s fall 5", "", ""));
+    has(
+        &outcome,
+        "check = { type = \"tcp\", interval = \"4s\", fall = 5 }",
+    );
+}
+
+#[test]
+fn a_server_above_a_default_keeps_its_own_weight() {
+    let back = " server b 10.0.1.2:6443 check weight 3\n default-server weight 50\n server c 10.0.1.3:6443 check";
+    let outcome = haproxy(&proxy("", "", back));
+    whole(&outcome);
+    has(&outcome, "backend-defaults = { weight = 50 }");
+    has(&outcome, "a = { address = \"10.0.1.1:6443\", weight = 1 }");
+    has(&outcome, "b = { address = \"10.0.1.2:6443\", weight = 3 }");
+    has(&outcome, "c = \"10.0.1.3:6443\"");
+}
+
+#[test]
+fn a_check_s_request_is_kept_with_its_host() {
+    let back = " option httpchk\n http-check connect ssl sni kube.example\n http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kube.example\n http-check expect status 200";
+    let outcome = haproxy(&proxy("", "", back));
+    has(
+        &outcome,
+        "check = { type = \"https\", path = \"/readyz\", host = \"kube.example\", verify = false, server-name = \"kube.example\", fall = 3 }",
+    );
+    let outcome = haproxy(&proxy(
+        "",
+        "",
+        " option httpchk GET /readyz HTTP/1.1\\r\\nHost:\\ kube.example",
+    ));
+    has(
+        &outcome,
+        "check = { type = \"http\", path = \"/readyz\", host = \"kube.example\", fall = 3 }",
+    );
+    let outcome = haproxy(&proxy(
+        "",
+        "",
+        " option httpchk\n http-check send uri / hdr Host \"a b\"",
+    ));
+    assert_eq!(lost(&outcome), ["http-check send uri / hdr Host \"a b\""]);
+}
+
+#[test]
+fn what_routes_by_content_is_lost_line_by_line() {
+    let front = " tcp-request inspect-delay 5s\n acl hello req.ssl_hello_type 1\n tcp-request content accept if hello\n acl office src 10.0.0.0/8\n tcp-request connection reject if !office\n use_backend other if { req.ssl_sni -i a.example }";
+    let back = " stick-table type ip size 1m expire 30m\n stick on src\n server-template w 1-3 w.example:6443 check resolvers dns";
+    let text = proxy("", front, back)
+        + "resolvers dns\n nameserver a 10.0.0.53:53\n hold valid 10s\n\
+           peers mine\n peer a 10.0.0.1:1024\nprogram api\n command /usr/bin/dataplane -x\n\
+           ring buf\n size 1000\n.if feature(OPENSSL)\nglobal\n tune.x 1\n.else\nbackend y\n.endif\n";
+    let outcome = haproxy(&text);
+    let lost = lost(&outcome);
+    for line in text.lines().map(str::trim) {
+        let said = [
+            "tcp-request",
+            "acl",
+            "use_backend",
+            "stick",
+            "resolvers",
+            "nameserver",
+            "hold",
+            "peer",
+            "program",
+            "command",
+            "ring",
+            "size",
+            ".if",
+            ".else",
+            ".endif",
+            "tune.x",
+            "backend y",
+        ];
+        if said.iter().any(|start| line.starts_with(start)) {
+            assert!(lost.contains(&line), "{line} isn't lost: {lost:?}");
+        }
+    }
+    // The servers of a name are there, and so is their change.
+    assert_eq!(fate(&outcome, "server-template w"), Fate::Changed);
+    let report = render(&outcome, true);
+    assert!(
+        report.contains("haproxy.cfg:15 use_backend other"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_longer_name_is_no_shorter_one_and_an_unknown_one_is_said() {
+    let text = "$IF=eth0\n".to_owned() + &instance(2, 3, 100, "").replace("eth0", "$IFACE");
+    let outcome = keepalived(&[&text]);
+    assert_eq!(outcome.placeholders, ["$IFACE"]);
+    assert_eq!(lost(&outcome), ["interface $IFACE"]);
+    let text = "$NET=10.0.0\n$VIP=${NET}.9/24\n".to_owned()
+        + &instance(2, 3, 100, "").replace("10.0.0.9/24", "$VIP");
+    let outcome = keepalived(&[&text]);
+    whole(&outcome);
+    has(&outcome, "address = \"10.0.0.9/24\"");
+    // A shell's own are left alone.
+    let script = "vrrp_script c {\n script \"/bin/sh -c 'test $USER'\"\n}\n";
+    let more = instance(2, 3, 100, " track_script {\n  c\n }");
+    let outcome = keepalived(&[&(script.to_owned() + &more)]);
+    assert_eq!(outcome.placeholders, [""; 0]);
+}
+
+#[test]
+fn the_least_ttl_of_a_peer_is_that_of_the_node() {
+    let far = |own, other, priority| {
+        let text = instance(own, other, priority, "");
+        text.replace(
+            &format!("  10.0.0.{other}\n }}"),
+            &format!("  10.0.0.{other} min_ttl 253\n }}"),
+        )
+    };
+    let outcome = keepalived(&[&far(2, 3, 100), &far(3, 2, 90)]);
+    whole(&outcome);
+    has(
+        &outcome,
+        "  { name = \"lb1\", address = \"10.0.0.2\", priority = 100, min-ttl = 253 }",
+    );
+    has(
+        &outcome,
+        "  { name = \"lb2\", address = \"10.0.0.3\", priority = 90, min-ttl = 253 }",
+    );
+    let outcome = keepalived(&[&far(2, 3, 100)]);
+    has(
+        &outcome,
+        "  { address = \"10.0.0.3\", priority = 100, min-ttl = 253 }",
+    );
+}
+
+#[test]
+fn what_holds_for_one_node_is_taken_for_it_alone() {
+    let outcome =
+        pair(" @lb1 nopreempt\n @^lb2 advert_int 2\n @lb2 advert_int 2\n @lb9 priority 3");
+    whole(&outcome);
+    has(&outcome, "advert-interval = \"2s\"");
+    hasnt(&outcome, "priority = 3");
+    let block = instance(2, 3, 100, "").replace("unicast_peer", "@lb1 unicast_peer");
+    let outcome = keepalived(&[&block]);
+    whole(&outcome);
+    hasnt(&outcome, "multicast");
+}
+
+#[test]
+fn scripts_out_of_range_are_said_to_be_changed() {
+    let script =
+        "vrrp_script c {\n script \"/bin/true\"\n interval 0.01\n weight -254\n fall 300\n}\n";
+    let more = instance(2, 3, 100, " track_script {\n  c\n }");
+    let outcome = keepalived(&[&(script.to_owned() + &more)]);
+    for line in ["interval 0.01", "weight -254", "fall 300"] {
+        assert_eq!(fate(&outcome, line), Fate::Changed, "{line}");
+    }
+}
+
+#[test]
+fn groups_of_both_families_move_together() {
+    let v6 = |own, other, priority| {
+        let text = instance(
+            own,
+            other,
+            priority,
+            " version 3\n notify_master \"/etc/x.sh up\" nobody",
+        );
+        let six = text
+            .replace("vrrp_instance V", "vrrp_instance V6")
+            .replace("10.0.0.", "fd00::");
+        let six = six
+            .replace("virtual_router_id 7", "virtual_router_id 8")
+            .replace("/24", "/64");
+        format!("{text}{six}vrrp_sync_group G {{\n group {{\n  V\n  V6\n }}\n}}\n")
+    };
+    let outcome = keepalived(&[&v6(2, 3, 100), &v6(3, 2, 90)]);
+    let config = whole(&outcome);
+    assert_eq!(config.vips.len(), 2);
+    has(&outcome, "address = \"fd00::9/64\"");
+    has(&outcome, "active = [\"/etc/x.sh\", \"up\"]");
+    assert_eq!(outcome.text.matches("sync-group = \"G\"").count(), 2);
+}
+
+#[test]
+fn what_keepalived_does_beyond_a_virtual_address_is_lost_line_by_line() {
+    let more = " virtual_ipaddress_excluded {\n  10.0.0.8/24\n }\n virtual_routes {\n  default via 10.0.0.1\n }\n notify_fifo /run/x\n include /etc/y.conf";
+    let tail = "include /etc/keepalived/conf.d/*.conf\n\
+         virtual_server 10.0.0.9 443 {\n lb_algo rr\n real_server 10.0.1.1 443 {\n  weight 1\n }\n}\n\
+         ~SEQ(N, 1, 2) vrrp_instance X$N {\n interface eth0\n}\n\
+         vrrp_track_process web {\n process nginx\n}\nbfd_instance b {\n neighbor_ip 10.0.0.3\n}\n";
+    let outcome = keepalived(&[&(instance(2, 3, 100, more) + tail)]);
+    let lost = lost(&outcome);
+    for line in [
+        "virtual_ipaddress_excluded",
+        "10.0.0.8/24",
+        "virtual_routes",
+        "default via 10.0.0.1",
+        "notify_fifo /run/x",
+        "include /etc/y.conf",
+        "include /etc/keepalived/conf.d/*.conf",
+        "virtual_server 10.0.0.9 443",
+        "lb_algo rr",
+        "real_server 10.0.1.1 443",
+        "weight 1",
+        "~SEQ(N, 1, 2) vrrp_instance X$N",
+        "vrrp_track_process web",
+        "process nginx",
+        "bfd_instance b",
+        "neighbor_ip 10.0.0.3",
+    ] {
+        assert!(lost.contains(&line), "{line} isn't lost: {lost:?}");
+    }
+}
+
+#[test]
+fn a_mark_in_front_of_a_file_is_no_word() {
+    let outcome = haproxy(&format!(
+        "\u{feff}{}",
+        proxy("", "", "").replace('\n', "\r\n")
+    ));
+    whole(&outcome);
+    let conf = format!("\u{feff}{}", instance(2, 3, 100, "").replace('\n', "\r\n"));
+    whole(&keepalived(&[&conf]));
+}
+
+#[test]
+fn nodes_named_by_hand_are_those_of_the_file() {
+    let text = instance(2, 3, 100, "").replace(" unicast_src_ip 10.0.0.2\n", "");
+    let outcome = import(&Input {
+        haproxy: None,
+        keepalived: vec![Source {
+            name: "keepalived.conf",
+            text: &text,
+        }],
+        nodes: vec![Node {
+            name: Some("west".to_owned()),
+            address: Some("10.0.0.2".parse().unwrap()),
+        }],
+    });
+    whole(&outcome);
+    has(
+        &outcome,
+        "  { name = \"west\", address = \"10.0.0.2\", priority = 100 }",
+    );
+}
