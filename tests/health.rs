@@ -19,6 +19,7 @@ use std::time::Duration;
 use lbd::config::model::{Check, CheckKind, HttpCheck, TlsCheck, Verify};
 use lbd::health::fsm::{Health, Machine, State};
 use lbd::health::probe::{Probe, Report, Verdict};
+use lbd::health::recorded::RecordedMachine;
 use lbd::health::task::{self, Finding, Target};
 use lbd::net::clock;
 use lbd::units::Count;
@@ -541,7 +542,7 @@ fn a_watched_server_goes_down_after_fall_failures_and_up_after_rise_successes() 
             proxy_name: "p".to_owned(),
             server_name: "s".to_owned(),
             probe,
-            machine: Machine::new(&check, clock::now()),
+            machine: RecordedMachine::new(Machine::new(&check, clock::now()), None, clock::now()),
             hurry: Arc::default(),
         };
         let task = tokio::spawn(task::watch(target, sender));
@@ -597,7 +598,7 @@ fn however_often_a_probe_is_asked_for_some_time_passes_between_two() {
         proxy_name: "p".to_owned(),
         server_name: "s".to_owned(),
         probe: Probe::new(&check, address, Path::new("/nonexistent")).unwrap(),
-        machine: Machine::new(&check, clock::now()),
+        machine: RecordedMachine::new(Machine::new(&check, clock::now()), None, clock::now()),
         hurry: Arc::clone(&hurry),
     };
     block_on(async {

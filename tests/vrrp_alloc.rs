@@ -17,9 +17,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use lbd::daemon::judge::recorded::RecordedJudge;
+use lbd::daemon::judge::{Judge, Look, Seen};
+use lbd::daemon::supervise::Standing;
 use lbd::ipc::message::VrrpState;
 use lbd::net::clock::now;
 use lbd::net::netns::wire::Wire;
+use lbd::peer::oneway::{self, Word};
+use lbd::peer::recorded::RecordedOneWay;
+use lbd::track::verdict::Found;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use routers::{Host, Inside, is_possible, secs, within};
 
@@ -196,4 +202,51 @@ fn a_thousand_adverts_with_renewals_and_announcements_take_no_memory_on_either_s
     for side in [a, b] {
         assert_eq!(side.allocations, 0, "first {}", side.first.unwrap());
     }
+}
+
+/// The keeper's loop asks its judges at every turn, so at every advert.
+#[test]
+fn a_judge_with_its_tape_takes_no_memory_whatever_it_is_told() {
+    let text = "[vip.a]\naddress = \"172.16.0.10/24\"\n\
+                nodes = [\"172.16.0.2\", \"172.16.0.3\"]\nper-server-weight = 2\n\
+                track = [\"proxy:p\", \"script:s:-20\"]\n\
+                [track.script.s]\ncommand = [\"/bin/true\"]\n\
+                [proxy.p]\nlisten = \"127.0.0.1:6443\"\nbackends = [\"172.16.0.4:6443\"]\n";
+    let vip = lbd::config::load(text).unwrap().vips.remove(0);
+    let judge = Judge::new(&vip, |at| format!("track {at}"), secs(2.0));
+    let base = now();
+    let mut judge = RecordedJudge::new(judge, None, base);
+    let mut one = RecordedOneWay::new(base);
+    COUNT.with(|count| count.set(Some(0)));
+    let mut changes = 0;
+    // Several times around the ring.
+    for round in 0..20_000_u32 {
+        let at = base + Duration::from_millis(100) * round;
+        let tracks = [
+            Seen::Proxy {
+                usable: Some(u16::try_from(round % 4).unwrap()),
+                epoch: u64::from(round / 3),
+            },
+            Seen::Result(Some(Found::Ok(round % 50 < 40))),
+        ];
+        let look = Look {
+            proxy: Standing::Fine,
+            holds: round % 100 < 50,
+            tracks: &tracks,
+        };
+        changes += u32::from(judge.look(at, &look).can_serve);
+        let word = Word {
+            silence: Duration::from_millis(u64::from(round % 400)),
+            heard: Some(at),
+        };
+        let look = oneway::Look {
+            active: round % 700 < 600,
+            interval: Duration::from_millis(100),
+            word: (round % 9 > 0).then_some(word),
+        };
+        changes += u32::from(one.judge(at, &look).is_some());
+    }
+    let allocations = COUNT.with(|count| count.replace(None)).unwrap();
+    assert!(changes > 10_000, "{changes}");
+    assert_eq!(allocations, 0);
 }

@@ -11,13 +11,12 @@ use serde_json::Value;
 use super::reach::FAILURE;
 use super::status::Output;
 use super::{chain, out, talk};
-use crate::daemon::supervise::Supervisor;
+use crate::daemon::played::{Moment, PlayError, Played, moments, play as play_all};
 use crate::log::{escape, wall_time};
 use crate::net::clock;
-use crate::recorder::file::{self, Header, Machine, ReadError};
-use crate::recorder::replay::{ReplayError, Step, Timeline, replay};
+use crate::recorder::file::{self, Header, ReadError};
+use crate::recorder::replay::{Step, Timeline};
 use crate::recorder::time;
-use crate::vrrp::fsm;
 
 /// The longest file that is read.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -28,7 +27,7 @@ program, and each answer is compared with the recorded one. So a failover from t
 test: docs/recorder.md.
 
 Examples:
-  lbd replay failover.rec          when each machine changed its state, and why
+  lbd replay failover.rec          what changed in the order of time, and because of what
   lbd replay --all failover.rec    every input
   lbd replay -o json failover.rec  the same for programs
 
@@ -49,21 +48,28 @@ pub(super) struct ReplayArgs {
     output: Output,
 }
 
-/// One machine's timeline.
-#[derive(Debug, Serialize)]
-struct Played {
-    kind: String,
-    name: String,
-    #[serde(flatten)]
-    timeline: Timeline,
-}
-
 /// All of them.
 #[derive(Debug, Serialize)]
 struct Answer {
     recording: Header,
     machines: Vec<Played>,
+    /// Changes in the order of time, and what is not as recorded.
+    timeline: Vec<Change>,
+    #[serde(skip)]
+    moments: Vec<Moment>,
     differences: usize,
+}
+
+/// One line of the timeline of all machines, for programs.
+#[derive(Debug, Serialize)]
+struct Change {
+    t: i64,
+    kind: String,
+    name: String,
+    line: usize,
+    /// The line of what led to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<usize>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +81,7 @@ enum Fault {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
-    Replay(#[from] ReplayError),
-    #[error("it has a machine of the kind `{0}`, which this lbd does not know")]
-    Kind(String),
+    Play(#[from] PlayError),
 }
 
 /// Plays it. Exit codes: 0 or 1.
@@ -118,28 +122,33 @@ fn play(path: &Path) -> Result<Answer, Fault> {
 fn answer(text: &str) -> Result<Answer, Fault> {
     time::count_from(clock::now());
     let recording = file::read(text)?;
-    let played = recording.machines.iter().map(|machine| {
-        Ok(Played {
-            kind: machine.kind.clone(),
-            name: machine.name.clone(),
-            timeline: timeline(machine)?,
-        })
-    });
-    let machines = played.collect::<Result<Vec<_>, Fault>>()?;
+    let machines = play_all(&recording)?;
     let differences = machines.iter().map(|one| one.timeline.differences).sum();
+    let moments = moments(&machines);
+    let step = |moment: &Moment| {
+        let played = machines.get(moment.machine)?;
+        Some((played, played.timeline.steps.get(moment.step)?))
+    };
+    let change = |moment: &Moment| {
+        let (played, shown) = step(moment)?;
+        let because = moment.cause.and_then(|cause| moments.get(cause));
+        let news = moment.changed || shown.recorded.is_some();
+        news.then(|| Change {
+            t: moment.t,
+            kind: played.kind.clone(),
+            name: played.name.clone(),
+            line: shown.line,
+            because: because.and_then(step).map(|(_, step)| step.line),
+        })
+    };
+    let timeline = moments.iter().filter_map(change).collect();
     Ok(Answer {
         recording: recording.header,
         machines,
+        timeline,
+        moments,
         differences,
     })
-}
-
-fn timeline(machine: &Machine) -> Result<Timeline, Fault> {
-    match machine.kind.as_str() {
-        "vrrp" => Ok(replay::<fsm::Machine>(machine)?),
-        "supervise" => Ok(replay::<Supervisor>(machine)?),
-        other => Err(Fault::Kind(other.chars().take(40).collect())),
-    }
 }
 
 fn table(answer: &Answer, all: bool) -> String {
@@ -153,42 +162,84 @@ fn table(answer: &Answer, all: bool) -> String {
         wall_time(header.wall_ms),
         escape(&header.why)
     );
+    if let Some(lacks) = &header.lacks {
+        text += &format!("not complete: {}\n", escape(lacks));
+    }
     for played in &answer.machines {
         let Timeline {
-            steps,
-            told,
-            differences,
+            told, differences, ..
         } = &played.timeline;
         let verdict = match differences {
             0 => "all as recorded".to_owned(),
             some => format!("{some} NOT AS RECORDED"),
         };
         text += &format!(
-            "\n{} {}: {told} inputs, {verdict}\n",
+            "{} {}: {told} inputs, {verdict}\n",
             escape(&played.kind),
             escape(&played.name)
         );
-        let mut before = None;
-        for step in steps {
-            let shown = (step.standing.get("state"), step.standing.get("why"));
-            let changed = before.replace(shown) != Some(shown);
-            if all || changed || step.recorded.is_some() {
-                text += &line(header, step);
-            }
+    }
+    text.push('\n');
+    for moment in &answer.moments {
+        let Some((played, step)) = found(answer, moment) else {
+            continue;
+        };
+        // Where each machine's tape begins it says how it stood.
+        let begins = moment.step == 0;
+        if all || begins || moment.changed || step.recorded.is_some() {
+            text += &line(header, played, step);
+            text += &because(answer, moment);
         }
     }
     text
 }
 
-fn line(header: &Header, step: &Step) -> String {
+fn found<'a>(answer: &'a Answer, moment: &Moment) -> Option<(&'a Played, &'a Step)> {
+    let played = answer.machines.get(moment.machine)?;
+    Some((played, played.timeline.steps.get(moment.step)?))
+}
+
+/// What led to it, if that is another machine's change.
+fn because(answer: &Answer, moment: &Moment) -> String {
+    let cause = moment.cause.and_then(|cause| answer.moments.get(cause));
+    let Some((cause, (played, step))) =
+        cause.and_then(|cause| Some((cause, found(answer, cause)?)))
+    else {
+        return String::new();
+    };
+    let ago_ms = moment.t.saturating_sub(cause.t) / 1_000_000;
+    format!(
+        "    because {} {} became {} {ago_ms} ms before (line {})\n",
+        escape(&played.kind),
+        escape(&played.name),
+        escape(&stands(step)),
+        step.line
+    )
+}
+
+/// How a machine stands after a step.
+fn stands(step: &Step) -> String {
+    let word = |key| match step.standing.get(key) {
+        Some(Value::String(word)) => word.clone(),
+        Some(Value::Number(number)) if number.as_i64() != Some(0) => format!("{key} {number}"),
+        Some(_) | None => String::new(),
+    };
+    let all = [
+        word("state"),
+        word("priority"),
+        word("weight"),
+        word("why"),
+        step.words.clone(),
+    ];
+    let said: Vec<String> = all.into_iter().filter(|word| !word.is_empty()).collect();
+    said.join(", ")
+}
+
+fn line(header: &Header, played: &Played, step: &Step) -> String {
     let ago_ms = header.t.saturating_sub(step.t) / 1_000_000;
     let at = header
         .wall_ms
         .saturating_add_signed(ago_ms.saturating_neg());
-    let word = |key| match step.standing.get(key) {
-        Some(Value::String(word)) => word.clone(),
-        Some(_) | None => String::new(),
-    };
     let told = step
         .told
         .as_ref()
@@ -198,18 +249,17 @@ fn line(header: &Header, step: &Step) -> String {
             let list: Vec<String> = list.iter().map(plain).collect();
             format!(" → {}", list.join(", "))
         }
-        Value::Array(_)
-        | Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Object(_) => String::new(),
+        Value::Object(_) => format!(" → {}", plain(&step.answer)),
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            String::new()
+        }
     };
+    let who = format!("{} {}", played.kind, played.name);
     let mut text = format!(
-        "{}  {:<10}  {}\n    {}{}\n",
+        "{}  {:<16}  {}\n    {}{}\n",
         wall_time(at),
-        escape(&word("state")),
-        escape(&word("why")),
+        escape(&who),
+        escape(&stands(step)),
         escape(&told),
         escape(&answer)
     );

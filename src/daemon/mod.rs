@@ -1,7 +1,9 @@
 //! The processes: keeper, runner, proxy; who starts, watches and stops whom. The only place that
 //! wires components.
 
+pub mod judge;
 pub mod keeper;
+pub mod played;
 pub mod proxy;
 pub mod runner;
 pub mod supervise;

@@ -12,10 +12,13 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::model::Check;
 
 /// How a server is: what one probe says, and what the rules make of many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Health {
     /// Takes connections.
     Ready,
@@ -50,7 +53,8 @@ impl Health {
 }
 
 /// What a machine knows of its server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// No probe has finished yet: not usable.
     Unknown,
@@ -73,7 +77,7 @@ impl State {
 }
 
 /// A change of verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The state it left.
     pub from: State,
@@ -82,18 +86,21 @@ pub struct Change {
 }
 
 /// The rules of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Rules {
     rise: u16,
     fall: u16,
+    #[serde(with = "crate::recorder::time::span")]
     interval: Duration,
+    #[serde(with = "crate::recorder::time::span")]
     fast_interval: Duration,
+    #[serde(with = "crate::recorder::time::span")]
     down_interval: Duration,
 }
 
 impl Rules {
     fn top(self) -> u16 {
-        self.rise + self.fall - 1
+        self.rise.saturating_add(self.fall).saturating_sub(1)
     }
 }
 
@@ -101,15 +108,17 @@ impl Rules {
 ///
 /// Drive it so: start a probe when [`Machine::deadline`] has come, and report what it found with
 /// [`Machine::on_result`] when it has finished. One probe at a time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     rules: Rules,
     state: State,
     health: u16,
     /// Results in a row that were no sign of life, up to `fall`.
     lifeless: u16,
+    #[serde(with = "crate::recorder::time")]
     deadline: Instant,
     /// Shortens the first steady interval, so that servers probed together drift apart.
+    #[serde(with = "crate::recorder::time::maybe_span")]
     stagger: Option<Duration>,
 }
 
@@ -177,7 +186,10 @@ impl Machine {
     #[must_use]
     pub const fn counter(&self) -> (u16, u16) {
         match self.state {
-            State::UP => (self.health + 1 - self.rules.rise, self.rules.fall),
+            State::UP => {
+                let above = self.health.saturating_add(1);
+                (above.saturating_sub(self.rules.rise), self.rules.fall)
+            }
             State::Known(_) | State::Unknown => (self.health, self.rules.rise),
         }
     }
@@ -186,7 +198,7 @@ impl Machine {
     pub fn on_result(&mut self, found: Health, now: Instant) -> Option<Change> {
         let from = self.state;
         self.lifeless = match found {
-            Health::Unresponsive => (self.lifeless + 1).min(self.rules.fall),
+            Health::Unresponsive => self.lifeless.saturating_add(1).min(self.rules.fall),
             Health::Ready | Health::NotReady => 0,
         };
         match (self.state, found) {
@@ -211,7 +223,7 @@ impl Machine {
     }
 
     fn success(&mut self) {
-        self.health = (self.health + 1).min(self.rules.top());
+        self.health = self.health.saturating_add(1).min(self.rules.top());
         if self.health >= self.rules.rise {
             self.health = self.rules.top();
             self.state = State::UP;

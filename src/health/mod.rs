@@ -6,7 +6,7 @@
 //! two for one server: wait for the deadline, as `spread` (pure) moves it, probe, decide, hand a
 //! [`task::Finding`] on. `board` (pure) keeps what is known of all servers, for status, metrics and
 //! the snapshot a next process begins with. `late` (pure) tells a server that does not answer from a
-//! process that gets no CPU to hear it.
+//! process that gets no CPU to hear it. `recorded` (pure) is the machine with its tape.
 
 pub mod board;
 pub mod files;
@@ -14,6 +14,7 @@ pub mod fsm;
 mod http;
 mod late;
 pub mod probe;
+pub mod recorded;
 mod session;
 mod setup;
 mod spread;

@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::fsm::{Change, Health, Machine, State};
+use super::fsm::{Change, Health, State};
 use super::late::{Excuses, First, Lateness};
 use super::probe::{Probe, Report, Verdict};
+use super::recorded::RecordedMachine;
 use super::spread::Spread;
 use crate::net::clock;
 
 /// However often it is woken: between the end of a probe and the next.
 const HURRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a probe says nothing.
+const NO_CPU: &str = "this process got no processor time";
 
 /// From where all servers of this process count their turns.
 static BEGINNING: LazyLock<Instant> = LazyLock::new(clock::now);
@@ -33,7 +37,7 @@ pub struct Target {
     /// How it is probed.
     pub probe: Probe,
     /// Its rise/fall machine, perhaps with a restored verdict.
-    pub machine: Machine,
+    pub machine: RecordedMachine,
     /// Wakes the task for a probe before its deadline.
     pub hurry: Arc<Notify>,
 }
@@ -72,7 +76,7 @@ pub fn stagger(interval: Duration, number: usize, total: usize) -> Duration {
 
 /// Watches one server until nobody listens to `findings` any more. When that channel is full the
 /// next probe waits: the reader is the control loop, and a verdict may be late but not lost.
-pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
+pub async fn watch(target: Target, findings: mpsc::Sender<Finding>) {
     let mut warned = false;
     let mut verdict_since = clock::now();
     let mut excuses = Excuses::default();
@@ -104,7 +108,7 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
             if first {
                 say_excused(&target);
             }
-            target.machine.skip(finished);
+            target.machine.skip(NO_CPU, finished);
             begin = spread.begin(target.machine.deadline(), finished);
             not_before = finished + HURRY_PAUSE;
             continue;
@@ -117,7 +121,9 @@ pub async fn watch(mut target: Target, findings: mpsc::Sender<Finding>) {
         }
         warned = report.unauthorized || warned && !report.verdict.is_ready();
         let found = report.verdict.health();
-        let change = target.machine.on_result(found, finished);
+        let because = report.verdict.reason();
+        let machine = &target.machine;
+        let change = machine.on_result(found, because, started, finished);
         if let Some(change) = change {
             let elapsed = finished.saturating_duration_since(verdict_since);
             verdict_since = finished;
@@ -159,7 +165,7 @@ fn say_excused(target: &Target) {
     tracing::warn!(
         proxy,
         server,
-        reason = "this process got no processor time",
+        reason = NO_CPU,
         "check timed out, not counted"
     );
 }

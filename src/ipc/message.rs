@@ -10,6 +10,7 @@ use super::confinement::Confinement;
 pub use super::counters::{SpanCounts, VrrpCounters};
 use super::event::{Event, Happening};
 use super::note::ServerNote;
+use super::record::{Record, Tapes};
 use super::reload::{PrepareAnswer, ReloadStatus};
 pub use super::route::{RouteCounters, RouteStatus};
 use super::tally::Page;
@@ -83,6 +84,8 @@ pub enum ToKeeper {
     Shares,
     /// What this process counted, and those before it: for the one that took over.
     Tally(Page),
+    /// The answer to [`ToProxy::Record`].
+    Tapes(Tapes),
 }
 
 /// Client connections in one message.
@@ -170,6 +173,8 @@ pub enum ToProxy {
     Succeeds,
     /// What keeper and runner may do; once for each process, and on change.
     Confined(Vec<Confinement>),
+    /// A recording is being written: what were the machines of this process told?
+    Record(Record),
 }
 
 /// Who connects. Keepers and proxies of different versions meet here: the order of what is in these

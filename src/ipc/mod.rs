@@ -13,6 +13,7 @@ pub mod counters;
 pub mod event;
 pub mod message;
 pub mod note;
+pub mod record;
 pub mod reload;
 mod route;
 pub mod runner;

@@ -39,6 +39,25 @@ pub fn boottime() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
+/// One moment by both clocks: this process's own and [`boottime`]. A process that is interrupted
+/// between the two looks again, a few times.
+#[must_use]
+pub fn both() -> (Instant, Duration) {
+    let mut best = (Duration::MAX, now(), boottime());
+    for _ in 0..4 {
+        let before = now();
+        let booted = boottime();
+        let took = now().saturating_duration_since(before);
+        if took < best.0 {
+            best = (took, before + took / 2, booted);
+        }
+        if took < Duration::from_micros(2) {
+            break;
+        }
+    }
+    (best.1, best.2)
+}
+
 /// The kernel's random name for this boot; `None` where /proc doesn't tell.
 #[must_use]
 pub fn boot_id() -> Option<u128> {

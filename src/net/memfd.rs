@@ -34,10 +34,18 @@ pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
 /// # Errors
 /// `InvalidData` when it isn't sealed or is longer than 4 MiB; else the kernel's.
 pub fn read_sealed(fd: OwnedFd) -> io::Result<Vec<u8>> {
+    read_sealed_within(fd, BYTES_MAX)
+}
+
+/// The same for another length.
+///
+/// # Errors
+/// `InvalidData` when it isn't sealed or is longer; else the kernel's.
+pub fn read_sealed_within(fd: OwnedFd, most: u64) -> io::Result<Vec<u8>> {
     let file = File::from(fd);
     let present = SealFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GET_SEALS)?);
     let length = file.metadata()?.len();
-    if !present.contains(seals()) || length > BYTES_MAX {
+    if !present.contains(seals()) || length > most {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];

@@ -4,7 +4,7 @@
 //! blocked, the RFC's rules are what is left.
 //!
 //! [`message`] is the codec, [`key`] the signatures, [`session`] what is believed, [`oneway`] when
-//! this node's adverts are lost, [`tickle`] the list of connections to wake; all of these are pure.
+//! this node's adverts are lost ([`recorded`]: with its tape), [`tickle`] the list of connections to wake; all of these are pure.
 //! [`task`] drives them over the sockets.
 //!
 //! What an attacker may do. He reads, drops, delays, repeats, reflects and invents packets, and
@@ -28,6 +28,7 @@
 pub mod key;
 pub mod message;
 pub mod oneway;
+pub mod recorded;
 pub mod session;
 pub mod task;
 pub mod tickle;

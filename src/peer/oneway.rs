@@ -6,29 +6,35 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// What is known at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// Whether this node advertises as Active.
     pub active: bool,
     /// Our advert interval.
+    #[serde(with = "crate::recorder::time::span")]
     pub interval: Duration,
     /// What the nodes that take part say; `None`: there is no fresh report.
     pub word: Option<Word>,
 }
 
 /// What all nodes together say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Word {
     /// The longest [`silence`].
+    #[serde(with = "crate::recorder::time::span")]
     pub silence: Duration,
     /// Since when at the latest each of them has heard an advert of ours; `None`: one never has.
+    #[serde(with = "crate::recorder::time::maybe")]
     pub heard: Option<Instant>,
 }
 
 /// Whether one virtual router's adverts are unheard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OneWay {
+    #[serde(with = "crate::recorder::time::maybe")]
     since: Option<Instant>,
 }
 
@@ -44,7 +50,7 @@ pub fn silence(active_since: Option<Instant>, made: Instant, reported: Duration)
 /// Whether a silence of that length is a loss.
 #[must_use]
 pub fn is_lost(interval: Duration, silence: Duration) -> bool {
-    silence > 2 * interval
+    silence > interval.saturating_mul(2)
 }
 
 impl OneWay {
@@ -61,6 +67,12 @@ impl OneWay {
         }
         self.since = unheard.then_some(now);
         Some(unheard)
+    }
+
+    /// Whether they are, as it was judged last.
+    #[must_use]
+    pub const fn is_unheard(&self) -> bool {
+        self.since.is_some()
     }
 }
 

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::tape::ReadLine;
 
-/// The version of the form. A reader refuses any other.
-pub const VERSION: u32 = 1;
+/// The version of the form. 2 has machines of several processes, each with the base of its times.
+pub const VERSION: u32 = 2;
+/// The oldest form that is read. A reader refuses any other.
+const OLDEST: u32 = 1;
 /// The longest line and the most lines that are read.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 1_000_000;
@@ -15,7 +17,7 @@ const LINES_MAX: usize = 1_000_000;
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// [`VERSION`].
+    /// [`VERSION`], or an older one that was read.
     #[serde(rename = "lbd-recording")]
     pub version: u32,
     /// Which lbd wrote it.
@@ -32,6 +34,9 @@ pub struct Header {
     pub wall_ms: u64,
     /// The same moment, in the recording's own time.
     pub t: i64,
+    /// Why there is nothing of the proxy process: no servers' probes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
 }
 
 /// Begins the lines of one machine.
@@ -40,6 +45,13 @@ pub struct Header {
 struct Section {
     section: String,
     name: String,
+    /// The recording's time at which the times of this machine's tape begin, nanoseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    base: i64,
+}
+
+fn is_zero(base: &i64) -> bool {
+    *base == 0
 }
 
 /// The last line.
@@ -52,10 +64,12 @@ struct End {
 /// One machine of a recording.
 #[derive(Debug)]
 pub struct Machine {
-    /// Which kind: `vrrp`, `supervise`.
+    /// Which kind: `vrrp`, `supervise`, `health` and so on.
     pub kind: String,
     /// Which one of its kind.
     pub name: String,
+    /// What to add to the times of its tape, nanoseconds: another process wrote it.
+    pub base: i64,
     /// Its tape, with the number of each line in the file.
     pub lines: Vec<(usize, ReadLine)>,
 }
@@ -77,7 +91,7 @@ pub enum ReadError {
     Foreign,
     /// Of another form.
     #[error(
-        "a recording of form {found}; this lbd (form {VERSION}) can't read it, the one that wrote it can: lbd {lbd}"
+        "a recording of form {found}; this lbd (forms {OLDEST} to {VERSION}) can't read it, the one that wrote it can: lbd {lbd}"
     )]
     OtherVersion {
         /// What it says of itself.
@@ -120,31 +134,61 @@ pub enum ReadError {
     },
 }
 
-/// Puts a recording together: the header, each machine's kind, name and tape, the end.
+/// Puts a recording together: the header, each machine's kind, name and tape, what another process
+/// wrote (see [`sections`]), the end.
 ///
 /// # Errors
 /// Not with these types; the serializer's.
 pub fn write(
     header: &Header,
     tapes: &[(&str, String, Vec<u8>)],
+    others: &[u8],
 ) -> Result<Vec<u8>, serde_json::Error> {
     let bytes: usize = tapes.iter().map(|(_, _, tape)| tape.len()).sum();
-    let mut out = Vec::with_capacity(bytes + 4096);
+    let mut out = Vec::with_capacity(bytes + others.len() + 4096);
     serde_json::to_writer(&mut out, header)?;
     out.push(b'\n');
     for (kind, name, tape) in tapes {
-        let section = Section {
-            section: (*kind).to_owned(),
-            name: name.clone(),
-        };
-        serde_json::to_writer(&mut out, &section)?;
-        out.push(b'\n');
+        section(&mut out, kind, name, 0)?;
         out.extend_from_slice(tape);
     }
+    out.extend_from_slice(others);
     let end = out.iter().filter(|byte| **byte == b'\n').count();
     serde_json::to_writer(&mut out, &End { end })?;
     out.push(b'\n');
     Ok(out)
+}
+
+/// Begins a machine's lines; its tape is to follow. `base` as in [`Machine::base`].
+///
+/// # Errors
+/// Not with these types; the serializer's.
+pub fn section(
+    out: &mut Vec<u8>,
+    kind: &str,
+    name: &str,
+    base: i64,
+) -> Result<(), serde_json::Error> {
+    let section = Section {
+        section: kind.to_owned(),
+        name: name.to_owned(),
+        base,
+    };
+    serde_json::to_writer(&mut *out, &section)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Whether these are whole sections and nothing else, as another process should have written them:
+/// only then may they go into a recording.
+#[must_use]
+pub fn are_sections(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    let is_line = |line: &str| line.starts_with("{\"section\":") || line.starts_with("{\"t\":");
+    let begins = text.is_empty() || text.starts_with("{\"section\":");
+    begins && (text.is_empty() || text.ends_with('\n')) && text.lines().all(is_line)
 }
 
 /// Takes a recording apart.
@@ -180,6 +224,7 @@ pub fn read(text: &str) -> Result<Recording, ReadError> {
             machines.push(Machine {
                 kind: section.section,
                 name: section.name,
+                base: section.base,
                 lines: Vec::new(),
             });
             continue;
@@ -203,7 +248,7 @@ fn header(line: &str) -> Result<Header, ReadError> {
         .and_then(serde_json::Value::as_u64);
     let found = found.and_then(|found| u32::try_from(found).ok());
     let found = found.ok_or(ReadError::Foreign)?;
-    if found != VERSION {
+    if !(OLDEST..=VERSION).contains(&found) {
         let lbd = value.get("lbd").and_then(serde_json::Value::as_str);
         let lbd = lbd.unwrap_or("unknown").chars().take(64).collect();
         return Err(ReadError::OtherVersion { found, lbd });

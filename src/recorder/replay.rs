@@ -20,6 +20,16 @@ pub trait Replayed: Recorded + DeserializeOwned {
 
     /// Takes the step as the daemon does.
     fn play(&mut self, now: Instant, step: Self::Step) -> Self::Answer;
+
+    /// How it stands, for people, where that says more than what shows of it.
+    fn words(&self) -> String {
+        String::new()
+    }
+
+    /// What its inputs are called, where they come by position.
+    fn names(&self) -> Option<Vec<String>> {
+        None
+    }
 }
 
 /// One line of the timeline.
@@ -38,6 +48,12 @@ pub struct Step {
     /// How it stands after that.
     #[serde(rename = "is")]
     pub standing: Value,
+    /// More of that, for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub words: String,
+    /// What inputs that come by position are called, where its state is told.
+    #[serde(skip)]
+    pub names: Option<Vec<String>>,
     /// What was recorded where that is something else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Value>,
@@ -86,6 +102,11 @@ pub fn replay<M: Replayed>(recorded: &Machine) -> Result<Timeline, ReplayError> 
     let mut machine: Option<M> = None;
     let mut timeline = Timeline::default();
     let mut last = i64::MIN;
+    if time::instant(recorded.base).is_none() {
+        let line = recorded.lines.first().map_or(0, |(line, _)| *line);
+        let what = "a time beyond all bounds";
+        return Err(ReplayError::Place { line, what });
+    }
     for (line, read) in &recorded.lines {
         let place = |what| ReplayError::Place { line: *line, what };
         if read.t < last {
@@ -105,6 +126,9 @@ pub fn replay<M: Replayed>(recorded: &Machine) -> Result<Timeline, ReplayError> 
                 return Err(place("neither a state nor a step"));
             }
         }
+    }
+    for step in &mut timeline.steps {
+        step.t = step.t.saturating_add(recorded.base);
     }
     Ok(timeline)
 }
@@ -140,6 +164,8 @@ fn take_state<M: Replayed>(
         told: None,
         answer: Value::Null,
         standing,
+        words: parsed.words(),
+        names: parsed.names(),
         recorded: differs.then(|| state.clone()),
     });
     *known = Some(parsed);
@@ -170,6 +196,8 @@ fn take_step<M: Replayed>(
         told: Some(step.clone()),
         answer,
         standing,
+        words: known.words(),
+        names: None,
         recorded: differs.then(|| Value::Array(vec![recorded.0, recorded.1])),
     });
     Ok(())

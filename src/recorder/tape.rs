@@ -10,9 +10,34 @@ use serde::{Deserialize, Serialize};
 use super::time;
 
 const PARTS: usize = 8;
-/// Bytes of one part that lines may begin in, and what the last of them may take beyond.
-const PART_BYTES: usize = 160 * 1024;
-const SLACK_BYTES: usize = 32 * 1024;
+
+/// How much a tape holds: bytes of one of its 8 parts that lines may begin in, and what the last of
+/// them may take beyond. The whole machine and one more line must fit there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// For lines to begin in.
+    pub part: usize,
+    /// Beyond that.
+    pub slack: usize,
+}
+
+impl Size {
+    /// 1.5 MiB: a machine that hears several times a second.
+    pub const LARGE: Self = Self {
+        part: 160 * 1024,
+        slack: 32 * 1024,
+    };
+    /// 256 KiB: one that hears something about once a second.
+    pub const MEDIUM: Self = Self {
+        part: 24 * 1024,
+        slack: 8 * 1024,
+    };
+    /// 64 KiB: one that hears something every few seconds, and of which there are many.
+    pub const SMALL: Self = Self {
+        part: 6 * 1024,
+        slack: 2 * 1024,
+    };
+}
 
 /// A machine that can be recorded.
 pub trait Recorded: Serialize {
@@ -68,6 +93,7 @@ pub struct ReadLine {
 pub struct Tape {
     parts: Vec<Vec<u8>>,
     current: usize,
+    size: Size,
     /// Lines that did not fit.
     lost: u64,
 }
@@ -90,20 +116,45 @@ impl Write for Within<'_> {
 }
 
 impl Tape {
-    /// An empty one with all the memory it will ever use.
+    /// An empty one of [`Size::LARGE`].
     #[must_use]
     pub fn new() -> Self {
-        let part = || Vec::with_capacity(PART_BYTES + SLACK_BYTES);
+        Self::of(Size::LARGE)
+    }
+
+    /// An empty one with all the memory it will ever use.
+    #[must_use]
+    pub fn of(size: Size) -> Self {
+        let part = || Vec::with_capacity(size.part + size.slack);
         Self {
             parts: std::iter::repeat_with(part).take(PARTS).collect(),
             current: 0,
+            size,
             lost: 0,
         }
     }
 
-    /// The machine as it is, as a beginning.
+    /// The machine as it is, as a beginning. On a tape that was in use: this is another machine than
+    /// the one before, and nothing of that one says how it came about.
     pub fn begin<M: Recorded>(&mut self, now: Instant, machine: &M) {
-        self.put(&whole(now, machine, false));
+        let used = self.parts.iter().any(|part| !part.is_empty());
+        self.put_whole(now, machine, used);
+    }
+
+    /// Into the present part or, where it doesn't fit there, the next.
+    fn put_whole<M: Recorded>(&mut self, now: Instant, machine: &M, gap: bool) {
+        if !self.put(&whole(now, machine, gap)) {
+            self.turn();
+            self.put(&whole(now, machine, gap));
+        }
+    }
+
+    /// The oldest part makes room.
+    fn turn(&mut self) {
+        self.current = (self.current + 1) % PARTS;
+        if let Some(part) = self.parts.get_mut(self.current) {
+            part.clear();
+        }
     }
 
     /// The machine was told `step`, answered `answer`, and is now as it is.
@@ -122,11 +173,8 @@ impl Tape {
             standing: Some(machine.standing(now)),
         });
         let used = self.parts.get(self.current).map_or(0, Vec::len);
-        if used >= PART_BYTES || !fits {
-            self.current = (self.current + 1) % PARTS;
-            if let Some(part) = self.parts.get_mut(self.current) {
-                part.clear();
-            }
+        if used >= self.size.part || !fits {
+            self.turn();
             self.put(&whole(now, machine, !fits));
         }
     }
@@ -162,7 +210,7 @@ impl Tape {
             .unwrap_or((&[], &[]));
         let parts = || older.iter().chain(newer);
         let bytes: usize = parts().map(Vec::len).sum();
-        let mut copy = Vec::with_capacity(bytes + SLACK_BYTES);
+        let mut copy = Vec::with_capacity(bytes + self.size.slack);
         for part in parts() {
             copy.extend_from_slice(part);
         }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::Count;
 
 /// A result that hasn't come this long after the timeout isn't waited for: the run counts as
@@ -11,7 +13,8 @@ use crate::units::Count;
 const RESULT_GRACE: Duration = Duration::from_secs(2);
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// A deadline passed.
     Tick,
@@ -27,7 +30,8 @@ pub enum Input {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Start a run.
     Run {
@@ -41,13 +45,17 @@ pub enum Action {
 /// One script's schedule and verdict. The first result decides at once; from then on `rise` or
 /// `fall` equal results in a row change the verdict. Runs never overlap: the next start is one
 /// interval after the last, or at its end if that is later.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Script {
+    #[serde(with = "crate::recorder::time::span")]
     interval: Duration,
+    #[serde(with = "crate::recorder::time::span")]
     timeout: Duration,
     rise: Count,
     fall: Count,
+    #[serde(with = "crate::recorder::time")]
     next_start: Instant,
+    #[serde(with = "crate::recorder::time::pair")]
     running: Option<(u64, Instant)>,
     runs: u64,
     verdict: Option<bool>,
@@ -128,7 +136,7 @@ impl Script {
             (Input::Finished { .. } | Input::Tick, _) => None,
         };
         let run = (self.running.is_none() && now >= self.next_start).then(|| {
-            self.runs += 1;
+            self.runs = self.runs.saturating_add(1);
             self.running = Some((self.runs, now));
             self.next_start = now + self.interval;
             Action::Run { run: self.runs }

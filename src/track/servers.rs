@@ -6,12 +6,23 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// The count of one virtual router.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Servers {
     counted: Option<u16>,
-    /// Since when there are more or fewer than are counted, and when that begins to count.
-    change: Option<(Instant, Duration)>,
+    change: Option<Change>,
+}
+
+/// There are more or fewer than are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Change {
+    #[serde(with = "crate::recorder::time")]
+    since: Instant,
+    /// When that begins to count.
+    #[serde(with = "crate::recorder::time::span")]
+    delay: Duration,
 }
 
 impl Servers {
@@ -27,8 +38,8 @@ impl Servers {
             usable > counted
         };
         if waits {
-            let (since, _) = *self.change.get_or_insert((now, delay));
-            self.change = Some((since, delay));
+            let since = self.change.map_or(now, |change| change.since);
+            self.change = Some(Change { since, delay });
             if now < since + delay {
                 return counted;
             }
@@ -41,7 +52,7 @@ impl Servers {
     /// When the count may change by itself.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.change.map(|(since, delay)| since + delay)
+        self.change.map(|change| change.since + change.delay)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the tracks of one virtual router say together. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::TrackWeight;
 
 /// One entry of a `track` list with its present result.
@@ -24,7 +26,8 @@ impl Entry {
 }
 
 /// The result of a track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Found {
     /// All is well, or not.
     Ok(bool),
@@ -82,7 +85,9 @@ pub fn reduce(entries: impl IntoIterator<Item = Entry>) -> Verdict {
         match (entry.weight, entry.found) {
             (None, Some(found)) => failing |= !found.is_ok(),
             (None, None) => verdict.known = false,
-            (Some(weight), Some(found)) => verdict.weight += found.weighed(weight),
+            (Some(weight), Some(found)) => {
+                verdict.weight = verdict.weight.saturating_add(found.weighed(weight));
+            }
             (Some(_), None) => {}
         }
     }

@@ -2,9 +2,10 @@
 //! again and gives the same, step for step. With `LBD_KEEP_RECORDINGS=DIR` the recordings are copied
 //! there: so those of tests/replay were made.
 
-use super::node::{Folder, Node, SOON, wait_for};
+use super::node::{Folder, Node, SOON, enter, wait_for};
 use super::pair::{Lab, PAIR, pair_of};
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -116,6 +117,53 @@ fn failovers_of_a_real_pair_replay_as_they_were() {
         let mut all = all.map(|entry| entry.path());
         all.find(|path| path.to_string_lossy().ends_with("-vip-move.rec"))
     });
-    replay(&of_itself, "of-itself");
+    let said = replay(&of_itself, "of-itself");
+    assert!(said.contains("health p/"), "{said}");
+    lb1.kill_keeper();
+}
+
+/// A server dies while the proxies watch, then a track script fails on the node that holds the VIP, so
+/// its priority drops and the other one preempts it.
+#[test]
+fn one_recording_says_why_the_vip_moved_and_why_a_server_was_taken_out() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("pair-causes");
+    let client = lab.name("cl");
+    let server = std::thread::spawn(move || {
+        enter(&client);
+        TcpListener::bind("10.9.0.9:7444").unwrap()
+    });
+    let server = server.join().unwrap();
+    let flag = folder.0.join("unfit");
+    let config = PAIR
+        .replace(
+            "preempt = false",
+            "preempt = true\ntrack = [\"proxy:p\", \"script:s:-20\"]",
+        )
+        .replace("backends = [\"127.0.0.1:7443\"]\n", "");
+    let config = format!(
+        "{config}[proxy.p.backends]\na = \"127.0.0.1:7443\"\nb = \"10.9.0.9:7444\"\n\
+         [track.script.s]\ncommand = [\"/bin/sh\", \"-c\", \
+         \"! test -e {} || ! ip -o addr | grep -q 10.9.0.1/\"]\ninterval = \"200ms\"\n",
+        flag.display()
+    );
+    let (mut lb1, _lb2) = pair_of(&lab, &folder, &config);
+    lb1.wait_log("track script succeeds");
+    drop(server);
+    lb1.wait_log("server down");
+    fs::write(&flag, "").unwrap();
+    moved(&lab, "lb2", "lb1");
+    let said = record(&lb1, &folder, "server-and-track");
+    for expected in [
+        "health p/b",
+        "because connection refused",
+        "script s",
+        "because script s became failed",
+        "script:s failed (-20)",
+        "because judge v became can-serve, weight -20",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(!said.contains("not complete"), "{said}");
     lb1.kill_keeper();
 }

@@ -287,6 +287,7 @@ pub fn config(proxy: Proxy) -> Config {
         metrics: Metrics {
             listen: None,
             compat: true,
+            names: Vec::new(),
         },
         limits: Limits {
             max_connections: None,

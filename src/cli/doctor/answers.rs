@@ -240,7 +240,8 @@ mod tests {
                 active,
                 ..vip(VrrpState::Backup)
             };
-            let findings = Answers::default().findings(&local(), &|_| false, Some(&mine));
+            let findings =
+                Answers::default().findings(&local(), &|_| true, &|_| false, Some(&mine));
             findings[0].state
         };
         assert_eq!(told(Some("172.16.0.3".parse().unwrap())), State::Failed);
@@ -251,11 +252,9 @@ mod tests {
     fn a_virtual_hardware_address_is_a_node_s() {
         let told = |last| {
             let mut answers = Answers::default();
-            answers.note(Sighting {
-                address: "172.16.0.10".parse().unwrap(),
-                mac: [0, 0, 0x5e, 0, 1, last],
-            });
-            answers.findings(&local(), &|_| false, None)[0].state
+            let address = "172.16.0.10".parse().unwrap();
+            answers.note(address, [0, 0, 0x5e, 0, 1, last]);
+            answers.findings(&local(), &|_| true, &|_| false, None)[0].state
         };
         let vrid = local().vip.vrid.get();
         assert_eq!(told(vrid), State::Ok);

@@ -298,6 +298,7 @@ impl Keeper {
                     | ToKeeper::Tally(_)
                     | ToKeeper::Prepared { .. }
                     | ToKeeper::Committed { .. }
+                    | ToKeeper::Tapes(_)
                     | ToKeeper::Command { .. },
                 ) => {}
                 None => tracing::warn!("a message of the proxy was not understood"),

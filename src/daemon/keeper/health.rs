@@ -1,6 +1,7 @@
 //! What proxy, scripts, files and interfaces say, as each virtual router needs it. Pure.
 
 use crate::config::model::{Config, Track, TrackTarget, Vip};
+use crate::daemon::judge::Seen;
 use crate::daemon::supervise::Standing;
 use crate::ipc::message::{ProxyServing, TrackStatus};
 use crate::track::verdict::{self, Entry, Found};
@@ -91,36 +92,19 @@ impl Board {
         }
     }
 
-    /// Usable servers of all proxies that `vip` tracks; `None` while one of them is not probed.
-    pub(super) fn usable_servers(&self, vip: &Vip) -> Option<u16> {
-        let mut sum = 0_u16;
-        for index in tracked_proxies(vip) {
-            sum = sum.saturating_add(self.proxies.get(index)?.usable?);
-        }
-        Some(sum)
-    }
-
-    /// What this node may claim for `vip`.
-    pub(super) fn node_health(
-        &self,
-        vip: &Vip,
-        standing: Standing,
-        results: &Results<'_>,
-    ) -> NodeHealth {
-        let entry = |track| self.entry(track, standing, results);
-        let verdict = verdict::reduce(vip.track.iter().map(entry));
-        let alone = vip.track.iter().filter(|track| track.weight.is_none());
-        let probed = alone.filter_map(|track| match track.target {
-            TrackTarget::Proxy(index) => self.proxies.get(index),
-            TrackTarget::Script(_) | TrackTarget::Interface(_) | TrackTarget::File(_) => None,
-        });
-        // With several proxies the one probed least decides: all of them have to be fit.
-        let epoch = probed.map(|proxy| proxy.epoch).min();
-        NodeHealth {
-            can_serve: verdict.can_serve,
-            known: verdict.known,
-            weight: verdict.weight,
-            probe_epoch: epoch.unwrap_or(NodeHealth::NO_PROBE),
+    /// What the judge of a virtual router needs to know of one track.
+    pub(super) fn seen(&self, track: &Track, results: &Results<'_>) -> Seen {
+        match track.target {
+            TrackTarget::Proxy(index) => {
+                let proxy = self.proxies.get(index);
+                Seen::Proxy {
+                    usable: proxy.and_then(|proxy| proxy.usable),
+                    epoch: proxy.map_or(0, |proxy| proxy.epoch),
+                }
+            }
+            TrackTarget::Script(_) | TrackTarget::Interface(_) | TrackTarget::File(_) => {
+                Seen::Result(self.entry(track, Standing::Fine, results).found)
+            }
         }
     }
 
@@ -197,6 +181,20 @@ impl<'a> Names<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::judge::{Judge, Look};
+
+    /// What a judge makes of it.
+    fn node_health(board: &Board, vip: &Vip, proxy: Standing, results: &Results<'_>) -> NodeHealth {
+        let mut judge = Judge::new(vip, |at| at.to_string(), std::time::Duration::ZERO);
+        let seen = |track| board.seen(track, results);
+        let tracks: Vec<Seen> = vip.track.iter().map(seen).collect();
+        let look = Look {
+            proxy,
+            holds: false,
+            tracks: &tracks,
+        };
+        judge.look(crate::net::clock::now(), &look)
+    }
 
     fn config(track: &str) -> Config {
         let text = format!(
@@ -236,7 +234,7 @@ mod tests {
             files: &files,
             interfaces: &[Some(true)],
         };
-        let health = board.node_health(vip, standing, &results);
+        let health = node_health(board, vip, standing, &results);
         (health.known, health.can_serve, health.probe_epoch)
     }
 
@@ -306,7 +304,7 @@ mod tests {
             files: &files,
             interfaces: &[],
         };
-        let health = board.node_health(vip, Standing::Fine, &results);
+        let health = node_health(&board, vip, Standing::Fine, &results);
         assert_eq!((health.can_serve, health.weight), (true, -20));
         let tracks = board.tracks(&vip.track, Standing::Fine, &results, Names::of(&config));
         assert_eq!(tracks[1].name, "script:s");
@@ -333,7 +331,7 @@ mod tests {
                 files: &[file],
                 interfaces: &[interface],
             };
-            let health = board.node_health(vip, Standing::Fine, &results);
+            let health = node_health(&board, vip, Standing::Fine, &results);
             let seen = (health.known, health.can_serve, health.weight);
             assert_eq!(seen, expected, "{file:?} {interface:?}");
         }
@@ -344,13 +342,22 @@ mod tests {
 
     #[test]
     fn servers_are_counted_once_all_tracked_proxies_are_probed() {
-        let vip = vip("");
+        let vip = vip("per-server-weight = 10");
         let mut board = Board::new(1);
-        assert_eq!(board.usable_servers(&vip), None);
+        let weight = |board: &Board| {
+            let (scripts, files) = results(None, None);
+            let results = Results {
+                scripts: &scripts,
+                files: &files,
+                interfaces: &[],
+            };
+            node_health(board, &vip, Standing::Fine, &results).weight
+        };
+        assert_eq!(weight(&board), 0);
         board.report(&report(true, 3, 1), false);
-        assert_eq!(board.usable_servers(&vip), Some(3));
+        assert_eq!(weight(&board), 30);
         board.report(&report(false, 0, 1), false);
-        assert_eq!(board.usable_servers(&vip), Some(3));
+        assert_eq!(weight(&board), 30);
     }
 
     #[test]

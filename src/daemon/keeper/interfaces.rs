@@ -1,22 +1,18 @@
 //! The interfaces that virtual routers track, kept up to date by the kernel's events.
 
 use std::io;
+use std::time::Instant;
 
 use crate::net::link::LinkEvent;
 use crate::net::netlink::{Link, Netlink};
+use crate::track::interfaces::{Event, Interfaces as Tracked};
+use crate::track::recorded::RecordedInterfaces;
 
 /// All of them, in the order of `Config::track_interfaces`.
 #[derive(Debug, Default)]
 pub(super) struct Interfaces {
-    tracked: Vec<Interface>,
-    ok: Vec<Option<bool>>,
-}
-
-#[derive(Debug)]
-struct Interface {
-    name: String,
-    /// `None`: there is no interface of that name.
-    index: Option<u32>,
+    /// `None`: nobody tracks any.
+    tracked: Option<RecordedInterfaces>,
 }
 
 impl Interfaces {
@@ -24,81 +20,70 @@ impl Interfaces {
     ///
     /// # Errors
     /// When the kernel doesn't tell.
-    pub(super) fn open(names: &[String], netlink: &mut Netlink) -> io::Result<Self> {
-        let tracked = names.iter().map(|name| Interface {
-            name: name.clone(),
-            index: None,
-        });
-        let mut interfaces = Self {
-            tracked: tracked.collect(),
-            ok: vec![Some(false); names.len()],
-        };
+    pub(super) fn open(names: &[String], netlink: &mut Netlink, now: Instant) -> io::Result<Self> {
         if names.is_empty() {
-            return Ok(interfaces);
+            return Ok(Self::default());
         }
-        interfaces.read(&netlink.links()?);
-        for interface in &interfaces.tracked {
-            if interface.index.is_none() {
-                let interface = &interface.name;
-                tracing::warn!(
-                    interface,
-                    "tracked interface is not there: it counts as down"
-                );
-            }
+        let mut tracked = RecordedInterfaces::new(Tracked::new(names), now);
+        tracked.take(now, &all(&netlink.links()?, &tracked));
+        for interface in tracked.missing() {
+            tracing::warn!(
+                interface,
+                "tracked interface is not there: it counts as down"
+            );
         }
-        Ok(interfaces)
+        Ok(Self {
+            tracked: Some(tracked),
+        })
     }
 
     /// Whether each is there, up and has carrier.
     pub(super) fn ok(&self) -> &[Option<bool>] {
-        &self.ok
+        self.tracked.as_ref().map_or(&[], |tracked| tracked.ok())
+    }
+
+    /// What was heard of them of late.
+    pub(super) fn tape(&self, now: Instant) -> Option<Vec<u8>> {
+        Some(self.tracked.as_ref()?.tape(now))
     }
 
     /// Takes an event in.
-    pub(super) fn on_link(&mut self, event: &LinkEvent) {
-        if self.tracked.is_empty() {
+    pub(super) fn on_link(&mut self, event: &LinkEvent, now: Instant) {
+        let Some(tracked) = &mut self.tracked else {
             return;
-        }
-        match event {
+        };
+        let event = match event {
             LinkEvent::Link {
                 index, name, up, ..
-            } => self.is(*index, name, *up),
-            LinkEvent::Removed { index } => {
-                for (interface, ok) in self.tracked.iter_mut().zip(&mut self.ok) {
-                    if interface.index == Some(*index) {
-                        interface.index = None;
-                        *ok = Some(false);
-                    }
-                }
-            }
-            LinkEvent::AddressThere { .. } | LinkEvent::AddressGone { .. } => {}
-            LinkEvent::Lost => match Netlink::open().and_then(|mut netlink| netlink.links()) {
-                Ok(links) => self.read(&links),
-                Err(error) => tracing::error!(%error, "tracked interfaces cannot be read"),
+            } if tracked.concerns(*index, Some(name)) => Event::Link {
+                index: *index,
+                name: name.clone(),
+                up: *up,
             },
-        }
+            LinkEvent::Removed { index } => Event::Removed { index: *index },
+            LinkEvent::Link { .. }
+            | LinkEvent::AddressThere { .. }
+            | LinkEvent::AddressGone { .. } => return,
+            LinkEvent::Lost => match Netlink::open().and_then(|mut netlink| netlink.links()) {
+                Ok(links) => all(&links, tracked),
+                Err(error) => {
+                    tracing::error!(%error, "tracked interfaces cannot be read");
+                    return;
+                }
+            },
+        };
+        tracked.take(now, &event);
     }
+}
 
-    fn read(&mut self, links: &[Link]) {
-        for (interface, ok) in self.tracked.iter_mut().zip(&mut self.ok) {
-            let found = links.iter().find(|link| link.name == interface.name);
-            interface.index = found.map(|link| link.index);
-            *ok = Some(found.is_some_and(|link| link.up));
-        }
-    }
-
-    /// An interface is called so now and is up or not; it may have been called otherwise.
-    fn is(&mut self, index: u32, name: &str, up: bool) {
-        for (interface, ok) in self.tracked.iter_mut().zip(&mut self.ok) {
-            if interface.name == name {
-                interface.index = Some(index);
-                *ok = Some(up);
-            } else if interface.index == Some(index) {
-                interface.index = None;
-                *ok = Some(false);
-            }
-        }
-    }
+/// Those of all that are tracked.
+fn all(links: &[Link], tracked: &Tracked) -> Event {
+    let known = links.iter().filter(|link| tracked.tracks(&link.name));
+    Event::All(
+        known
+            .map(|link| (link.index, link.name.clone(), link.up))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -118,7 +103,8 @@ mod tests {
     fn an_interface_counts_while_it_is_there_and_up() {
         let names = ["lo".to_owned(), "uplink0".to_owned()];
         let mut netlink = Netlink::open().unwrap();
-        let mut interfaces = Interfaces::open(&names, &mut netlink).unwrap();
+        let now = crate::net::clock::now();
+        let mut interfaces = Interfaces::open(&names, &mut netlink, now).unwrap();
         assert_eq!(interfaces.ok()[1], Some(false));
         let steps = [
             (link(77, "uplink0", true), true),
@@ -135,7 +121,7 @@ mod tests {
             (LinkEvent::Lost, false),
         ];
         for (event, expected) in steps {
-            interfaces.on_link(&event);
+            interfaces.on_link(&event, now);
             assert_eq!(interfaces.ok()[1], Some(expected), "{event:?}");
         }
     }

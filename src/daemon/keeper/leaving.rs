@@ -117,6 +117,7 @@ impl Keeper {
                 | ToKeeper::Command { .. }
                 | ToKeeper::Prepared { .. }
                 | ToKeeper::Committed { .. }
+                | ToKeeper::Tapes(_)
                 | ToKeeper::Shares => {}
             }
         }

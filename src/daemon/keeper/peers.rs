@@ -102,6 +102,15 @@ impl Peers {
         channel.map(|channel| channel.status(now, &self.view))
     }
 
+    /// What was made of the others' word on each router's adverts, of late.
+    pub(super) fn tapes(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (&'static str, String, Vec<u8>)> {
+        let all = self.channel.iter().flat_map(move |one| one.tapes(now));
+        all.map(|(name, tape)| ("peer", name.to_owned(), tape))
+    }
+
     /// A piece of the list of client connections of one process, by the token of its link.
     pub(super) fn set_clients(&mut self, process: u64, piece: (bool, bool), flows: &[ClientFlow]) {
         if let Some(channel) = &mut self.channel {

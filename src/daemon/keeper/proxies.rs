@@ -366,7 +366,7 @@ impl Keeper {
                 Ok(Some(received)) => {
                     turn.took(&received);
                     if let Some(message) = decode(&self.buffer, &received) {
-                        self.proxy_says(now, message);
+                        self.proxy_says(now, message, received.fds);
                     } else {
                         tracing::warn!("a message of the proxy was not understood");
                     }
@@ -377,7 +377,7 @@ impl Keeper {
         }
     }
 
-    fn proxy_says(&mut self, now: Instant, message: ToKeeper) {
+    fn proxy_says(&mut self, now: Instant, message: ToKeeper, fds: Vec<OwnedFd>) {
         match message {
             ToKeeper::Heartbeat(Heartbeat { workers, .. }) => {
                 let ticks: Vec<(u32, u32)> =
@@ -408,6 +408,7 @@ impl Keeper {
             ToKeeper::Command { id, command } => self.on_command(now, id, command),
             ToKeeper::Prepared { id, answer } => self.on_prepared(now, id, answer),
             ToKeeper::Committed { id } => self.on_committed(now, id),
+            ToKeeper::Tapes(told) => self.on_tapes(now, told, fds),
             ToKeeper::Hello(_)
             | ToKeeper::Listeners(_)
             | ToKeeper::ListenersDone

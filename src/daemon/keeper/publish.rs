@@ -134,18 +134,9 @@ impl Keeper {
 
     /// Tells a virtual router what this node can do.
     fn judge(&mut self, now: Instant, index: usize, standing: Standing) {
-        let servers = self.servers_weight(index, now);
-        let Some(vip) = self.routers.tracked(index) else {
-            return;
-        };
-        let results = Results {
-            scripts: self.scripts.verdicts(),
-            files: self.tracks.files(),
-            interfaces: self.routers.interfaces.ok(),
-        };
-        let mut health = self.board.node_health(vip, standing, &results);
-        health.weight = health.weight.saturating_add(servers);
-        self.routers.set_health(index, now, health);
+        if let Some(health) = self.look(now, index, standing) {
+            self.routers.set_health(index, now, health);
+        }
     }
 
     /// Tells each route what this node can do.

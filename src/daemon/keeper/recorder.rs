@@ -2,6 +2,7 @@
 //! recorded is gathered from the machines' tapes; the loop copies memory and waits for no disk.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
@@ -9,11 +10,15 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::runtime_dir::boot_id;
+use crate::config::model::Script;
 use crate::daemon::proxy::state_dir;
 use crate::ipc::command::Outcome;
-use crate::net::clock;
+use crate::ipc::message::ToProxy;
+use crate::ipc::record::{Record, Tapes};
+use crate::net::{clock, memfd};
 use crate::recorder::file::{self, Header, VERSION};
 use crate::recorder::{store, time};
+use crate::track::recorded::RecordedScript;
 
 /// After something happened: what follows from it is in the recording, too.
 const AFTER: Duration = Duration::from_secs(5);
@@ -21,6 +26,10 @@ const AFTER: Duration = Duration::from_secs(5);
 const SPACING: Duration = Duration::from_secs(30);
 /// How often the thread that writes is asked whether it is done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A proxy that says nothing of its machines within this time is not waited for.
+const PROXY_WITHIN: Duration = Duration::from_millis(500);
+/// What it says at most: 256 tapes of 64 KiB, and what stands between them.
+const PROXY_BYTES_MAX: u64 = 20 << 20;
 /// The directory's name, in the state directory or else in the runtime directory.
 const DIRECTORY: &str = "recorder";
 
@@ -31,6 +40,10 @@ type Written = io::Result<PathBuf>;
 pub(super) struct Recorder {
     due: Option<(Instant, &'static str)>,
     last: Option<Instant>,
+    /// Orders to the proxy so far: each has its number.
+    asked: u64,
+    /// What waits for the proxy's part: the job, the order it answers, and how long it waits.
+    waiting: Option<(Job, Option<u64>, Instant)>,
     /// The thread that writes, and the order it answers.
     writing: Option<(Receiver<Written>, Option<u64>, Instant)>,
 }
@@ -38,7 +51,12 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let look = self.writing.as_ref().map(|(_, _, look_at)| *look_at);
-        look.or(self.due.map(|(at, _)| at))
+        let waits = self.waiting.as_ref().map(|(_, _, until)| *until);
+        look.or(waits).or(self.due.map(|(at, _)| at))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.writing.is_some() || self.waiting.is_some()
     }
 
     /// Something happened that is worth a recording.
@@ -51,7 +69,7 @@ impl Recorder {
 impl Keeper {
     /// An order to write one.
     pub(super) fn on_record_order(&mut self, now: Instant, id: u64) {
-        if self.recorder.writing.is_some() {
+        if self.recorder.is_busy() {
             let why = "a recording is being written: try again in a second";
             return self.answer(now, id, Outcome::Refused(why.into()));
         }
@@ -70,6 +88,15 @@ impl Keeper {
                     self.recording_ended(now, id, Err(io::Error::other("the writer ended")));
                 }
                 Ok(outcome) => self.recording_ended(now, id, outcome),
+            }
+            return;
+        }
+        if let Some((job, id, until)) = self.recorder.waiting.take() {
+            if now < until && self.proxies.is_connected() {
+                self.recorder.waiting = Some((job, id, until));
+            } else {
+                let job = job.lacks("the proxy said nothing of its machines");
+                self.start_writing(now, job, id);
             }
             return;
         }
@@ -97,8 +124,44 @@ impl Keeper {
         }
     }
 
+    /// Copies the tapes of this process, and asks the proxy for those of its own.
     fn write_recording(&mut self, now: Instant, why: &'static str, id: Option<u64>) {
         let job = self.recording_job(now, why);
+        if !self.proxy_reads() {
+            let job = job.lacks("there is no proxy process that listens");
+            return self.start_writing(now, job, id);
+        }
+        self.recorder.asked += 1;
+        let (at, booted) = clock::both();
+        let order = ToProxy::Record(Record {
+            id: self.recorder.asked,
+            t: time::nanos(at),
+            boottime_ns: u64::try_from(booted.as_nanos()).unwrap_or(0),
+        });
+        self.recorder.waiting = Some((job, id, now + PROXY_WITHIN));
+        self.tell_proxy(now, &order);
+    }
+
+    /// The proxy's part has come.
+    pub(super) fn on_tapes(&mut self, now: Instant, told: Tapes, fds: Vec<OwnedFd>) {
+        let Tapes {
+            id: asked,
+            unrecorded,
+        } = told;
+        if asked != self.recorder.asked {
+            return;
+        }
+        let Some((mut job, id, _)) = self.recorder.waiting.take() else {
+            return;
+        };
+        job.others = fds.into_iter().next();
+        if unrecorded > 0 {
+            job = job.lacks(&format!("{unrecorded} servers have no tape: too many"));
+        }
+        self.start_writing(now, job, id);
+    }
+
+    fn start_writing(&mut self, now: Instant, job: Job, id: Option<u64>) {
         let (sender, receiver) = sync_channel(1);
         let thread = thread::Builder::new().name("recorder".into());
         let started = thread.spawn(move || {
@@ -116,6 +179,20 @@ impl Keeper {
 
     fn recording_job(&self, now: Instant, why: &'static str) -> Job {
         let mut tapes = self.routers.tapes(now);
+        let names = self.routers.router_names().into_iter();
+        let judges = names.zip(self.tracks.tapes(now));
+        tapes.extend(judges.map(|(name, tape)| ("judge", name, tape)));
+        let config = &self.args.config;
+        let scripts = config.scripts.iter().zip(&self.scripts.machines);
+        let tape = |(script, machine): (&Script, &RecordedScript)| {
+            ("script", script.name.clone(), machine.tape(now))
+        };
+        tapes.extend(scripts.map(tape));
+        let files = config.track_files.iter().zip(&self.tracks.reads);
+        tapes.extend(files.map(|(file, read)| ("file", file.name.clone(), read.tape(now))));
+        let interfaces = self.routers.interfaces.tape(now);
+        tapes.extend(interfaces.map(|tape| ("interfaces", "tracked".to_owned(), tape)));
+        tapes.extend(self.peers.tapes(now));
         let supervisor = self.supervisor.tape(now);
         tapes.push(("supervise", "proxy".to_owned(), supervisor));
         let wall_ms = u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX);
@@ -130,8 +207,10 @@ impl Keeper {
                 why: why.to_owned(),
                 wall_ms,
                 t: time::nanos(now),
+                lacks: None,
             },
             tapes,
+            others: None,
         }
     }
 
@@ -144,18 +223,21 @@ impl Keeper {
 
     /// The keeper stops: what is due is written now, the addresses have gone.
     pub(super) fn write_last_recording(&mut self) {
-        let Some((_, why)) = self.recorder.due.take() else {
-            return;
-        };
-        if let Err(error) = self.recording_job(clock::now(), why).write() {
-            tracing::warn!(%error, "recording not written");
+        let waiting = self.recorder.waiting.take().map(|(job, _, _)| job);
+        let due = self.recorder.due.take();
+        let due = due.map(|(_, why)| self.recording_job(clock::now(), why));
+        for job in waiting.into_iter().chain(due) {
+            if let Err(error) = job.lacks("the keeper stopped").write() {
+                tracing::warn!(%error, "recording not written");
+            }
         }
     }
 
     /// The keeper fails by a fault of its own: what led to it is written by this thread, for there
     /// is nothing left to be late for.
     pub(super) fn record_panic(&self) {
-        match self.recording_job(clock::now(), "panic").write() {
+        let job = self.recording_job(clock::now(), "panic");
+        match job.lacks("the keeper failed").write() {
             Ok(path) => tracing::error!(path = %path.display(), "recording written"),
             Err(error) => tracing::error!(%error, "recording not written"),
         }
@@ -163,15 +245,40 @@ impl Keeper {
 }
 
 /// A recording on its way to the disk.
+#[derive(Debug)]
 struct Job {
     dir: PathBuf,
     header: Header,
     tapes: Vec<(&'static str, String, Vec<u8>)>,
+    /// What the proxy process wrote.
+    others: Option<OwnedFd>,
 }
 
 impl Job {
-    fn write(self) -> Written {
-        let bytes = file::write(&self.header, &self.tapes).map_err(io::Error::other)?;
+    /// Something of the proxy's part is not there.
+    fn lacks(mut self, why: &str) -> Self {
+        self.header.lacks = Some(why.to_owned());
+        self
+    }
+
+    fn write(mut self) -> Written {
+        let read = |fd| memfd::read_sealed_within(fd, PROXY_BYTES_MAX);
+        let others = self.others.take().map(read).transpose();
+        let others = match others {
+            Ok(others) => others.unwrap_or_default(),
+            Err(error) => {
+                self = self.lacks(&format!("what the proxy said cannot be read: {error}"));
+                Vec::new()
+            }
+        };
+        // It comes from a process that talks with clients.
+        let others = if file::are_sections(&others) {
+            others
+        } else {
+            self = self.lacks("what the proxy said is no part of a recording");
+            Vec::new()
+        };
+        let bytes = file::write(&self.header, &self.tapes, &others).map_err(io::Error::other)?;
         store::keep(&self.dir, self.header.wall_ms, &self.header.why, &bytes)
     }
 }

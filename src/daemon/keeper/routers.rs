@@ -100,7 +100,7 @@ impl Routers {
         routers.watched.push(Watched::Links);
         routers.links = Some(links);
         let mut netlink = Netlink::open().map_err(failed)?;
-        let interfaces = Interfaces::open(&config.track_interfaces, &mut netlink);
+        let interfaces = Interfaces::open(&config.track_interfaces, &mut netlink, clock::now());
         routers.interfaces = interfaces.map_err(failed)?;
         remove_forgotten(&mut netlink, config);
         let netlink = Rc::new(RefCell::new(netlink));
@@ -227,7 +227,7 @@ impl Routers {
         let Some(links) = links else { return };
         for _ in 0..LINK_READS_MAX {
             let take = |event: LinkEvent| {
-                interfaces.on_link(&event);
+                interfaces.on_link(&event, now);
                 let present = routers.iter_mut().map(|router| &mut router.inner);
                 for router in present.chain(departing.iter_mut()) {
                     router.on_link(now, &event);
@@ -315,6 +315,12 @@ impl Routers {
     /// What this node is called where it takes part first.
     pub(super) fn own_name(&self) -> Option<String> {
         self.routers.first()?.inner.own_name()
+    }
+
+    /// What each is called, in order.
+    pub(super) fn router_names(&self) -> Vec<String> {
+        let all = self.routers.iter();
+        all.map(|router| router.name.clone()).collect()
     }
 
     /// What each router's machine was told of late.

@@ -14,6 +14,7 @@ use crate::ipc::runner::{FromRunner, Job, Outcome, Run, ToRunner};
 use crate::net::epoll::{Event, Interest};
 use crate::net::process::Process;
 use crate::track::fsm::{Action, Input, Script};
+use crate::track::recorded::RecordedScript;
 
 /// A runner that keeps ending is started again at most this often.
 const RUNNER_PAUSE: Duration = Duration::from_millis(500);
@@ -25,7 +26,7 @@ pub(super) struct Scripts {
     /// Runners that are on their way out, to be collected.
     ending: Vec<Process>,
     started_at: Instant,
-    pub(super) machines: Vec<Script>,
+    pub(super) machines: Vec<RecordedScript>,
     /// Their verdicts, and how the last run of each ended.
     pub(super) verdicts: Vec<Option<bool>>,
     pub(super) reasons: Vec<String>,
@@ -43,7 +44,7 @@ impl Scripts {
             started_at: now,
             machines: config
                 .iter()
-                .map(|script| Script::new(now, script))
+                .map(|script| RecordedScript::new(Script::new(now, script), now))
                 .collect(),
             verdicts: vec![None; config.len()],
             reasons: vec![String::new(); config.len()],
@@ -79,7 +80,7 @@ impl Scripts {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.runner {
-            Some(_) => self.machines.iter().map(Script::deadline).min(),
+            Some(_) => self.machines.iter().map(|machine| machine.deadline()).min(),
             None => Some(self.started_at + RUNNER_PAUSE),
         }
     }
@@ -245,7 +246,7 @@ impl Keeper {
             FromRunner::Trouble { name, trouble } => {
                 tracing::warn!(key = name, reason = trouble, "program will not be run");
             }
-            FromRunner::File { file, reading } => self.file_says(file, &reading),
+            FromRunner::File { file, reading } => self.file_says(now, file, &reading),
         }
     }
 

@@ -91,7 +91,7 @@ impl Keeper {
             buffer: vec![0; MESSAGE_BYTES_MAX],
             supervisor: RecordedSupervisor::new(began),
             board: health::Board::new(args.config.proxies.len()),
-            tracks: tracks::Tracks::new(&args.config, &routers),
+            tracks: tracks::Tracks::new(&args.config, &routers, began),
             routers,
             peers,
             routes,

@@ -1,49 +1,73 @@
-//! What virtual routers track beside proxies and scripts: files that the runner reads, and how many
-//! servers count. Changes of verdicts become events here.
+//! What virtual routers track beside proxies and scripts: files that the runner reads, and the judges
+//! of it all. Changes of verdicts become events here.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Keeper;
 use super::health::{Names, Results};
 use super::routers::{Routers, check_interval};
 use crate::config::model::{Config, TrackFile, TrackTarget};
+use crate::daemon::judge::recorded::RecordedJudge;
+use crate::daemon::judge::{Judge, Look, Seen};
 use crate::daemon::supervise::Standing;
 use crate::ipc::event::EventKind;
 use crate::ipc::runner::{Reading, ToRunner};
-use crate::track::servers::Servers;
+use crate::recorder::tape::Tape;
+use crate::track::recorded::{Reading as Read, RecordedFile};
 use crate::track::verdict::Found;
+use crate::vrrp::fsm::NodeHealth;
 
 /// What is known of them.
 #[derive(Debug)]
 pub(super) struct Tracks {
     pub(super) files: Vec<Option<Found>>,
+    /// The same with what was read.
+    pub(super) reads: Vec<RecordedFile>,
     /// What was found in each, in words.
     pub(super) contents: Vec<String>,
     /// One per virtual router; a sync-group is one.
-    servers: Vec<Counted>,
+    judges: Vec<RecordedJudge>,
+    /// For one look.
+    looked: Vec<Seen>,
     /// The verdict of each track of each virtual router that was noted last.
     pub(super) noted: Vec<Vec<Option<bool>>>,
 }
 
-#[derive(Debug)]
-struct Counted {
-    weight: u8,
-    delay: Duration,
-    servers: Servers,
-}
-
 impl Tracks {
-    pub(super) fn new(config: &Config, routers: &Routers) -> Self {
-        let all = (0..routers.count()).filter_map(|index| routers.tracked(index));
-        let counted = all.map(|vip| Counted {
-            weight: vip.per_server_weight,
-            delay: check_interval(config, vip),
-            servers: Servers::default(),
-        });
+    pub(super) fn new(config: &Config, routers: &Routers, now: Instant) -> Self {
+        Self::with(config, routers, now, |_| None)
+    }
+
+    /// Judges go on with the tapes that are there for their routers.
+    pub(super) fn with(
+        config: &Config,
+        routers: &Routers,
+        now: Instant,
+        mut tape: impl FnMut(&str) -> Option<Tape>,
+    ) -> Self {
+        let names = Names::of(config);
+        let judge = |index: usize, name: &str| {
+            let vip = routers.tracked(index)?;
+            let called = |at: usize| {
+                let track = vip.track.get(at);
+                track.map_or_else(String::new, |track| names.of_track(track.target))
+            };
+            let judge = Judge::new(vip, called, check_interval(config, vip));
+            Some(RecordedJudge::new(judge, tape(name), now))
+        };
+        let all = routers.named_members().map(|(name, _)| name).enumerate();
+        let mut judge = judge;
+        let judges = all.filter_map(|(index, name)| judge(index, name)).collect();
         Self {
+            judges,
+            looked: Vec::new(),
             files: vec![None; config.track_files.len()],
+            reads: config
+                .track_files
+                .iter()
+                .map(|_| RecordedFile::new(now))
+                .collect(),
             contents: vec![String::new(); config.track_files.len()],
-            servers: counted.collect(),
             noted: config
                 .vips
                 .iter()
@@ -57,26 +81,56 @@ impl Tracks {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let all = self.servers.iter();
-        all.filter_map(|counted| counted.servers.deadline()).min()
+        self.judges.iter().filter_map(RecordedJudge::deadline).min()
+    }
+
+    /// What the judges were told of late, in the order of the routers.
+    pub(super) fn tapes(&self, now: Instant) -> impl Iterator<Item = Vec<u8>> {
+        self.judges.iter().map(move |judge| judge.tape(now))
+    }
+
+    /// Their tapes, in the same order; they end with that.
+    pub(super) fn take_tapes(&mut self) -> Vec<Tape> {
+        let judges = self.judges.drain(..);
+        judges.map(RecordedJudge::into_tape).collect()
     }
 }
 
 impl Keeper {
-    /// What the usable servers add to the priority of a virtual router.
-    pub(super) fn servers_weight(&mut self, index: usize, now: Instant) -> i32 {
-        let holds = self.routers.holds(index);
-        let vip = self.routers.tracked(index);
-        let usable = vip.and_then(|vip| self.board.usable_servers(vip));
-        let counted = self.tracks.servers.get_mut(index);
-        let (Some(usable), Some(counted)) = (usable, counted) else {
-            return 0;
+    /// What this node may claim for a virtual router.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        index: usize,
+        proxy: Standing,
+    ) -> Option<NodeHealth> {
+        let Self {
+            board,
+            routers,
+            scripts,
+            tracks,
+            ..
+        } = self;
+        let Tracks {
+            files,
+            judges,
+            looked,
+            ..
+        } = tracks;
+        let results = Results {
+            scripts: scripts.verdicts(),
+            files,
+            interfaces: routers.interfaces.ok(),
         };
-        if counted.weight == 0 {
-            return 0;
-        }
-        let servers = counted.servers.count(now, usable, holds, counted.delay);
-        i32::from(servers) * i32::from(counted.weight)
+        let vip = routers.tracked(index)?;
+        looked.clear();
+        looked.extend(vip.track.iter().map(|track| board.seen(track, &results)));
+        let look = Look {
+            proxy,
+            holds: routers.holds(index),
+            tracks: looked,
+        };
+        Some(judges.get_mut(index)?.look(now, &look))
     }
 
     /// Has the runner watch the tracked files.
@@ -91,10 +145,11 @@ impl Keeper {
     }
 
     /// The runner has looked at a file.
-    pub(super) fn file_says(&mut self, file: u16, reading: &Reading) {
+    pub(super) fn file_says(&mut self, now: Instant, file: u16, reading: &Reading) {
         let index = usize::from(file);
-        let (Some(known), Some(config)) = (
+        let (Some(known), Some(read), Some(config)) = (
             self.tracks.files.get_mut(index),
+            self.tracks.reads.get_mut(index),
             self.args.config.track_files.get(index),
         ) else {
             return;
@@ -106,17 +161,17 @@ impl Keeper {
                 Reading::Failed(error) => error.clone(),
             };
         }
-        let found = match reading {
+        let told = match reading {
             Reading::Number(number) => {
                 tracing::info!(file, %path, number, "tracked file read");
-                Found::Number(*number)
+                Read::Number(*number)
             }
             Reading::Failed(error) => {
                 tracing::warn!(file, %path, error, "tracked file cannot be read: it counts as failed");
-                Found::Ok(false)
+                Read::Failed(error.clone())
             }
         };
-        *known = Some(found);
+        *known = Some(read.read(now, &told));
     }
 
     /// Makes events of the verdicts that have changed.

@@ -438,6 +438,7 @@ impl Control {
             ToProxy::Prepare { id } => self.on_prepare(id, fds),
             ToProxy::Commit { id } => self.on_commit(id),
             ToProxy::Abort { id } => self.on_abort(id),
+            ToProxy::Record(order) => self.on_record(order),
             ToProxy::Stop { grace_ms } => {
                 self.stop(Duration::from_millis(grace_ms.into()), "keeper");
             }

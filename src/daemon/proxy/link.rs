@@ -57,8 +57,13 @@ impl Link {
 
     /// Sends a message, or says at once that it can't: `WouldBlock` when the keeper doesn't read.
     pub(super) fn send_now(&self, message: &ToKeeper) -> io::Result<()> {
+        self.send_beside(message, &[])
+    }
+
+    /// The same with descriptors beside it.
+    pub(super) fn send_beside(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = message.encode().map_err(io::Error::other)?;
-        self.io.get_ref().send(&bytes, &[])
+        self.io.get_ref().send(&bytes, fds)
     }
 
     /// Sends a message that a later one will repeat: dropped when the keeper doesn't read.

@@ -40,6 +40,7 @@ mod shelf;
 mod signals;
 mod start;
 mod tallies;
+mod tapes;
 mod verbosity;
 mod watchers;
 mod who;

@@ -143,6 +143,8 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
             // The first probes begin with the process anyway.
             ToProxy::Confined(others) => confined = others,
             ToProxy::ResetLocal(_) | ToProxy::Probe | ToProxy::Outcome { .. } => {}
+            // It has told its machines nothing yet.
+            ToProxy::Record(_) => {}
             // A process that doesn't serve yet is not asked to reload.
             ToProxy::Prepare { .. } | ToProxy::Commit { .. } | ToProxy::Abort { .. } => {}
             ToProxy::Stop { .. } | ToProxy::Drain { .. } => {

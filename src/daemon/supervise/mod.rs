@@ -90,7 +90,8 @@ pub enum Action {
 }
 
 /// What the VIP may make of the proxy process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// No proxy of this keeper has spoken yet: the node doesn't know what it can do.
     Unknown,

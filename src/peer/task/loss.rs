@@ -7,6 +7,12 @@ use super::view::{Loss, View};
 use crate::peer::oneway::{Look, Word};
 
 impl Channel {
+    /// What was made of the others' word on each router, of late.
+    pub fn tapes(&self, now: Instant) -> impl Iterator<Item = (&str, Vec<u8>)> {
+        let all = self.routers.iter();
+        all.map(move |router| (router.name.as_str(), router.loss.tape(now)))
+    }
+
     /// Which routers' adverts are lost, as far as that has changed.
     pub fn losses(&mut self, now: Instant, view: &View) -> Option<Loss> {
         let Self { routers, peers, .. } = self;

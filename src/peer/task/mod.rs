@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::message::{
     FLOWS_MAX as PART_FLOWS, Header, Nonce, ROUTERS_MAX, Report, RouterReport, Writer,
 };
-use super::oneway::OneWay;
+use super::recorded::RecordedOneWay;
 use super::session::Session;
 use super::tickle::{Queue, Roster};
 use crate::ipc::message::{ClientFlow, FLOWS_MAX, VrrpState};
@@ -43,7 +43,7 @@ struct Router {
     name: String,
     vrid: u8,
     address: IpAddr,
-    loss: OneWay,
+    loss: RecordedOneWay,
     told: Option<(VrrpState, u8)>,
 }
 
@@ -111,7 +111,7 @@ impl Channel {
                 name,
                 vrid,
                 address,
-                loss: OneWay::default(),
+                loss: RecordedOneWay::new(now),
                 told: None,
             });
         let tickler = Tickler::open();

@@ -69,11 +69,12 @@ impl Keeper {
         self.board.carry(&old, new);
         self.scripts.carry(now, &old.scripts, &new.scripts);
         self.notifiers.carry(&old, new, &locals);
+        let names = self.routers.router_names();
         let moved = self
             .routers
             .commit(now, ready.routers, &locals, new, &self.epoll);
         self.commands.carry(now, &moved, &self.routers);
-        self.tracks.carry(&old, new, &self.routers);
+        self.tracks.carry(now, (&old, new), &self.routers, &names);
         self.routes.commit(now, ready.routes, new);
         let routes = self.routes.status(now);
         self.record

@@ -11,7 +11,9 @@ use crate::daemon::keeper::notify::Notifiers;
 use crate::daemon::keeper::routers::Routers;
 use crate::daemon::keeper::scripts::Scripts;
 use crate::daemon::keeper::tracks::Tracks;
+use crate::recorder::tape::Tape;
 use crate::track::fsm::Script;
+use crate::track::recorded::RecordedScript;
 
 impl Scripts {
     /// Scripts that stay go on; one with another command or rhythm keeps its verdict until its first
@@ -20,8 +22,13 @@ impl Scripts {
         if old == new {
             return;
         }
-        let runs = self.machines.iter().map(Script::runs).max().unwrap_or(0);
-        let mut machines: Vec<Option<Script>> = std::mem::take(&mut self.machines)
+        let runs = self
+            .machines
+            .iter()
+            .map(|machine| machine.runs())
+            .max()
+            .unwrap_or(0);
+        let mut machines: Vec<Option<RecordedScript>> = std::mem::take(&mut self.machines)
             .into_iter()
             .map(Some)
             .collect();
@@ -31,7 +38,8 @@ impl Scripts {
             let was = old.iter().position(|one| one.name == config.name);
             let same = was.filter(|was| old.get(*was) == Some(config));
             let kept = same.and_then(|was| machines.get_mut(was)?.take());
-            let mut machine = kept.unwrap_or_else(|| Script::new(now, config));
+            let mut machine =
+                kept.unwrap_or_else(|| RecordedScript::new(Script::new(now, config), now));
             if same != Some(at) {
                 // The end of its run would come under another position.
                 machine.count_from(runs);
@@ -47,15 +55,31 @@ impl Scripts {
 }
 
 impl Tracks {
-    /// Files and verdicts that were noted; how servers count begins anew.
-    pub(super) fn carry(&mut self, old: &Config, new: &Config, routers: &Routers) {
-        let before = std::mem::replace(self, Self::new(new, routers));
+    /// Files and verdicts that were noted; how servers count begins anew. `names` are those of the
+    /// routers before: those that stay go on with their judges' tapes.
+    pub(super) fn carry(
+        &mut self,
+        now: Instant,
+        (old, new): (&Config, &Config),
+        routers: &Routers,
+        names: &[String],
+    ) {
+        let mut tapes: Vec<(&String, Tape)> = names.iter().zip(self.take_tapes()).collect();
+        let kept = |name: &str| {
+            let place = tapes.iter().position(|(known, _)| *known == name)?;
+            Some(tapes.swap_remove(place).1)
+        };
+        let mut before = std::mem::replace(self, Self::with(new, routers, now, kept));
         for (at, file) in new.track_files.iter().enumerate() {
             let Some(was) = old.track_files.iter().position(|one| one == file) else {
                 continue;
             };
             copy(&before.files, was, &mut self.files, at);
             copy(&before.contents, was, &mut self.contents, at);
+            if let (Some(known), Some(place)) = (before.reads.get_mut(was), self.reads.get_mut(at))
+            {
+                std::mem::swap(known, place);
+            }
         }
         let name = |config: &Config, target: TrackTarget| Names::of(config).of_track(target);
         for (vip, noted) in new.vips.iter().zip(&mut self.noted) {

@@ -17,6 +17,7 @@ use crate::daemon::keeper::interfaces::Interfaces;
 use crate::daemon::keeper::routers::{Router, Routers, Watched, check_interval};
 use crate::daemon::keeper::wish::Wish;
 use crate::ipc::message::VrrpState;
+use crate::net::clock;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::link::LinkEvents;
 use crate::net::netlink::Netlink;
@@ -71,7 +72,8 @@ impl Routers {
         }
         let netlink = self.request_socket().map_err(failed)?;
         if old.track_interfaces != new.track_interfaces {
-            let opened = Interfaces::open(&new.track_interfaces, &mut netlink.borrow_mut());
+            let names = &new.track_interfaces;
+            let opened = Interfaces::open(names, &mut netlink.borrow_mut(), clock::now());
             next.interfaces = Some(opened.map_err(failed)?);
         }
         for vips in groups(locals) {

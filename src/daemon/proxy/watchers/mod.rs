@@ -13,7 +13,9 @@ use crate::config::model::{Config, Proxy};
 use crate::health::board::Board;
 use crate::health::fsm::Machine;
 use crate::health::probe::Probe;
+use crate::health::recorded::{Loan, RecordedMachine, Tapes};
 use crate::health::task::{Finding, Target, stagger, watch};
+use crate::net::clock;
 use crate::proxy::farm::Farm;
 use crate::proxy::roster::Member;
 use crate::proxy::server::AdminState;
@@ -28,6 +30,7 @@ pub(super) struct Watchers {
     proxies: Vec<Vec<Option<Watcher>>>,
     /// Made before their servers were members.
     prepared: Vec<Prepared>,
+    tapes: Tapes,
 }
 
 /// A check that is ready to begin when its server is a member.
@@ -50,6 +53,9 @@ struct Watcher {
     member: u64,
     hurry: Arc<Notify>,
     state: State,
+    /// Names of its proxy and server, and what its machine was told.
+    name: String,
+    machine: RecordedMachine,
 }
 
 #[derive(Debug)]
@@ -84,7 +90,9 @@ impl Watchers {
             findings,
             proxies: Vec::with_capacity(farms.len()),
             prepared: Vec::new(),
+            tapes: Tapes::default(),
         };
+        let now = clock::now();
         let proxies = config.proxies.iter().zip(farms).enumerate();
         let prepared = probes.into_iter().zip(machines);
         for ((proxy, (config, farm)), (probes, machines)) in proxies.zip(prepared) {
@@ -99,7 +107,9 @@ impl Watchers {
                     member,
                     in_service: is_in_service(farm, place),
                 };
-                Some(watchers.watcher(seat, probe, machine))
+                let loan = watchers.tapes.lend();
+                let machine = RecordedMachine::new(machine, loan, now);
+                Some(watchers.watcher(seat, Some(probe), machine, now))
             });
             let of_proxy = of_proxy.collect();
             watchers.proxies.push(of_proxy);
@@ -124,7 +134,7 @@ impl Watchers {
             if known.member != member.id || matches!(known.state, State::Off) {
                 continue;
             }
-            self.end(proxy, place);
+            let loan = self.end(proxy, place);
             let seat = Seat {
                 proxy,
                 config,
@@ -137,14 +147,14 @@ impl Watchers {
             if let Some(health) = farm.health(place) {
                 machine.resume(health);
             }
-            self.start(seat, Some(machine), now);
+            self.start(seat, (Some(machine), loan), now);
         }
     }
 
     /// Nobody of this proxy is checked any more.
     pub(super) fn end_all(&mut self, proxy: usize) {
         for place in 0..self.proxies.get(proxy).map_or(0, Vec::len) {
-            self.end(proxy, place);
+            drop(self.end(proxy, place));
         }
     }
 
@@ -171,7 +181,8 @@ impl Watchers {
             if same {
                 farm.forget(place, now);
             }
-            self.end(proxy, place);
+            // What was known of the member that stays goes on being known.
+            let loan = self.end(proxy, place).filter(|_| same);
             board.remove(proxy, place);
             let Some(member) = member else {
                 continue;
@@ -184,7 +195,7 @@ impl Watchers {
                 member,
                 in_service,
             };
-            self.start(seat, None, now);
+            self.start(seat, (None, loan), now);
         }
     }
 
@@ -206,17 +217,34 @@ impl Watchers {
         self.proxies.get(proxy)?.get(place)?.as_ref()
     }
 
-    fn end(&mut self, proxy: usize, place: usize) {
-        let of_proxy = self.proxies.get_mut(proxy);
-        if let Some(watcher) = of_proxy.and_then(|all| all.get_mut(place)?.take())
-            && let State::Running(task) = watcher.state
-        {
+    /// Gives back the tape of what was watched there.
+    fn end(&mut self, proxy: usize, place: usize) -> Option<Loan> {
+        let watcher = self.proxies.get_mut(proxy)?.get_mut(place)?.take()?;
+        if let State::Running(task) = watcher.state {
             task.abort();
         }
+        watcher.machine.end()
+    }
+
+    /// What each machine was told of late, by the names of proxy and server.
+    pub(super) fn tapes(&self, now: Instant) -> impl Iterator<Item = (&str, Vec<u8>)> {
+        let all = self.proxies.iter().flatten().flatten();
+        all.filter_map(move |watcher| Some((watcher.name.as_str(), watcher.machine.tape(now)?)))
+    }
+
+    /// Servers whose checks are recorded nowhere: there are too many.
+    pub(super) fn unrecorded(&self) -> usize {
+        let all = self.proxies.iter().flatten().flatten();
+        all.filter(|watcher| !watcher.machine.is_recorded()).count()
     }
 
     /// Begins the check of a server, with what is known of it.
-    fn start(&mut self, seat: Seat<'_>, known: Option<Machine>, now: Instant) {
+    fn start(
+        &mut self,
+        seat: Seat<'_>,
+        (known, loan): (Option<Machine>, Option<Loan>),
+        now: Instant,
+    ) {
         let is_it = |prepared: &mut Prepared| {
             prepared.slot == seat.proxy
                 && prepared.server == seat.member.name
@@ -229,18 +257,13 @@ impl Watchers {
         };
         let new = || Machine::new(&seat.config.check, now);
         let machine = known.or(machine).unwrap_or_else(new);
-        let watcher = match probe {
-            Ok(probe) => self.watcher(seat, probe, machine),
-            Err(error) => {
-                let (proxy, server) = (&seat.config.name, &seat.member.name);
-                tracing::warn!(proxy, server, %error, "check cannot be set up, will try again");
-                Watcher {
-                    member: seat.member.id,
-                    hurry: Arc::default(),
-                    state: State::Again(now + RETRY_AFTER),
-                }
-            }
-        };
+        let loan = loan.or_else(|| self.tapes.lend());
+        let machine = RecordedMachine::new(machine, loan, now);
+        let probe = probe.inspect_err(|error| {
+            let (proxy, server) = (&seat.config.name, &seat.member.name);
+            tracing::warn!(proxy, server, %error, "check cannot be set up, will try again");
+        });
+        let watcher = self.watcher(seat, probe.ok(), machine, now);
         while self.proxies.len() <= seat.proxy {
             self.proxies.push(Vec::new());
         }
@@ -255,27 +278,38 @@ impl Watchers {
         }
     }
 
-    fn watcher(&self, seat: Seat<'_>, probe: Probe, machine: Machine) -> Watcher {
+    /// `None`: it can't be probed, and is to be tried again.
+    fn watcher(
+        &self,
+        seat: Seat<'_>,
+        probe: Option<Probe>,
+        machine: RecordedMachine,
+        now: Instant,
+    ) -> Watcher {
         let hurry: Arc<Notify> = Arc::default();
-        let state = if seat.in_service {
-            let target = Target {
-                proxy: seat.proxy,
-                server: seat.place,
-                proxy_name: seat.config.name.clone(),
-                server_name: seat.member.name.clone(),
-                probe,
-                machine,
-                hurry: Arc::clone(&hurry),
-            };
-            let task = tokio::spawn(watch(target, self.findings.clone()));
-            State::Running(task.abort_handle())
-        } else {
-            State::Off
+        let state = match probe {
+            None => State::Again(now + RETRY_AFTER),
+            Some(_unused) if !seat.in_service => State::Off,
+            Some(probe) => {
+                let target = Target {
+                    proxy: seat.proxy,
+                    server: seat.place,
+                    proxy_name: seat.config.name.clone(),
+                    server_name: seat.member.name.clone(),
+                    probe,
+                    machine: machine.clone(),
+                    hurry: Arc::clone(&hurry),
+                };
+                let task = tokio::spawn(watch(target, self.findings.clone()));
+                State::Running(task.abort_handle())
+            }
         };
         Watcher {
             member: seat.member.id,
             hurry,
             state,
+            name: format!("{}/{}", seat.config.name, seat.member.name),
+            machine,
         }
     }
 }
