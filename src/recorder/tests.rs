@@ -46,6 +46,7 @@ fn replayed(lines: &[&str]) -> Result<Timeline, ReplayError> {
     replay::<Adder>(&Machine {
         kind: "adder".into(),
         name: "one".into(),
+        base: 0,
         lines: (3..).zip(parsed).collect(),
     })
 }
@@ -94,11 +95,12 @@ fn a_line_longer_than_any_of_lbd_is_refused() {
         why: "test".into(),
         wall_ms: 0,
         t: 0,
+        lacks: None,
     };
     let tape = |blanks: usize| format!("{{\"t\":0,{}\"machine\":1}}\n", " ".repeat(blanks));
     let text = |blanks| {
         let tapes = [("adder", "one".to_owned(), tape(blanks).into_bytes())];
-        String::from_utf8(write(&header, &tapes).unwrap()).unwrap()
+        String::from_utf8(write(&header, &tapes, &[]).unwrap()).unwrap()
     };
     assert_eq!(read(&text(60_000)).unwrap().machines.len(), 1);
     let error = read(&text(70_000)).unwrap_err();

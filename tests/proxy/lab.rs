@@ -298,6 +298,7 @@ pub fn config(proxy: Proxy) -> Config {
         peer: None,
         state_dir: None,
         user: None,
+        writable: Vec::new(),
         vips: Vec::new(),
         routes: Vec::new(),
         proxies: vec![proxy],
