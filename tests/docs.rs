@@ -279,7 +279,9 @@ fn command(line: &str) -> Option<Vec<String>> {
 fn spelled_out(words: &[String]) -> Vec<Vec<String>> {
     let mut lines = vec![Vec::new()];
     for word in words {
-        let word = word.trim_matches(['[', ']']);
+        // An address keeps its brackets.
+        let optional = !word.contains("]:");
+        let word = word.trim_matches(|c| optional && ['[', ']'].contains(&c));
         let choices: Vec<&str> = word.split('|').collect();
         lines = lines
             .iter()
