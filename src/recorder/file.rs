@@ -135,7 +135,7 @@ pub enum ReadError {
 }
 
 /// Puts a recording together: the header, each machine's kind, name and tape, what another process
-/// wrote (see [`sections`]), the end.
+/// wrote (see [`section`]), the end.
 ///
 /// # Errors
 /// Not with these types; the serializer's.
