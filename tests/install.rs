@@ -232,7 +232,7 @@ cat /tmp/log; lbd status
 # Keeper, runner and proxy.
 ours() { for p in /proc/[0-9]*; do case "$(tr '\0' ' ' 2>/dev/null <$p/cmdline)" in lbd\ *) stat -c %U $p ;; esac; done; }
 [ "$(ours | sort | uniq -c | tr -s ' ')" = " 3 lbd" ]
-grep -q '^CapEff:.*0000003000$' /proc/$daemon/status
+grep -q '^CapEff:.*0000003400$' /proc/$daemon/status
 grep -q '^NoNewPrivs:.*1$' /proc/$daemon/status
 grep -q '^Seccomp:.*2$' /proc/$daemon/status
 grep -q 'goes on as user' /tmp/log
