@@ -19,11 +19,12 @@ pub fn held() -> SocketAddr {
     held_at("127.0.0.1")
 }
 
-/// An address that refuses connections until somebody listens at just this port, with SO_REUSEADDR
+/// An address of `ip`, IPv6 with or without brackets, that refuses connections until somebody listens at just this port, with SO_REUSEADDR
 /// as lbd, HAProxy and the standard library do. The kernel gives the port to nobody else for as
 /// long as the test program runs.
 pub fn held_at(ip: &str) -> SocketAddr {
-    let any = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 0);
+    let ip = ip.trim_matches(['[', ']']).parse::<IpAddr>().unwrap();
+    let any = SocketAddr::new(ip, 0);
     let socket = Socket::new(Domain::for_address(any), Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.set_reuse_port(true).unwrap();
