@@ -19,7 +19,8 @@ pub fn held() -> SocketAddr {
     held_at("127.0.0.1")
 }
 
-/// An address of `ip`, IPv6 with or without brackets, that refuses connections until somebody listens at just this port, with SO_REUSEADDR
+/// An address of `ip`, IPv6 with or without brackets, that refuses connections until somebody
+/// listens at just this port, with SO_REUSEADDR
 /// as lbd, HAProxy and the standard library do. The kernel gives the port to nobody else for as
 /// long as the test program runs.
 pub fn held_at(ip: &str) -> SocketAddr {
