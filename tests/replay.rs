@@ -447,6 +447,11 @@ fn nothing_but_whole_sections_of_another_process_gets_in() {
         &with(b"{\"end\":3}\n"),
         &with(b"\n"),
         &with(b"{\"t\":1}"),
+        &with(b"{\"t\":garbage\n"),
+        &with(b"{\"t\":1,\"what\":2}\n"),
+        &with(b"{\"section\":\"health\"}\n"),
+        &with(b"{\"section\":\"vrrp\",\"name\":\"kube\"}\n"),
+        &with(&[b"{\"t\":1", vec![b' '; 65_536].as_slice(), b"}\n"].concat()),
         &with(b"\xff\n"),
         b"rm -rf\n",
     ] {

@@ -59,7 +59,9 @@ impl Held {
     }
 
     fn claim(&mut self) -> bool {
-        let Some(all) = self.all.filter(|_| self.places < self.own) else {
+        // Also where the table is full, and claims are always granted.
+        let wanted = |all: &u32| self.places < self.own.min(*all);
+        let Some(all) = self.all.filter(wanted) else {
             return false;
         };
         let granted = self.of.claim(self.key, all);

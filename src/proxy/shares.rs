@@ -17,8 +17,8 @@ use crate::net::shm::{self, Words};
 pub const COLUMNS: usize = 12;
 /// Limits that are kept; further ones are each process's own affair.
 const LINES: usize = 2048;
-/// Lines for sources of connections, behind those: as many may have connections while two processes
-/// serve; further ones are each process's own affair.
+/// Lines for sources of connections, behind those: for as many different ones as are seen since sharing
+/// began; further ones are each process's own affair.
 const SOURCES: usize = 8192;
 /// Where the owners' process ids stand; before them, who is alone.
 const OWNERS: usize = 2;
@@ -45,10 +45,13 @@ pub struct Column {
 }
 
 impl Column {
-    /// One more of what `key` names, if all processes together stay within `limit`.
+    /// One more of what `key` names, if all processes together stay within `limit`. Where the table
+    /// is full that is what this one keeps by itself.
     pub(super) fn claim(&self, key: u64, limit: u32) -> bool {
-        let line = self.shares.line(key);
-        !self.shares.is_closed() && line.is_some_and(|line| line.claim(self.column, limit))
+        match self.shares.line(key) {
+            Some(line) => !self.shares.is_closed() && line.claim(self.column, limit),
+            None => true,
+        }
     }
 
     /// This process has so many already.
@@ -256,6 +259,11 @@ impl Line<'_> {
         let Some(own) = self.key() else {
             return false;
         };
+        // Looking takes no cache line from those who use it.
+        let present = own.load(Ordering::Acquire);
+        if present != 0 {
+            return present == key;
+        }
         let taken = own.compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire);
         taken.is_ok() || taken == Err(key)
     }
@@ -365,6 +373,20 @@ mod tests {
         shares.be_alone(column);
         shares.forget(7);
         assert!(!shares.is_closed());
+    }
+
+    #[test]
+    fn a_limit_that_finds_no_line_is_each_processs_own_affair() {
+        let shares = Arc::new(Shares::create().unwrap());
+        let column = Column {
+            column: shares.assign(1).unwrap(),
+            shares: Arc::clone(&shares),
+        };
+        (1..=2048).for_each(|key| assert!(shares.line(key).is_some()));
+        assert!(shares.line(9_999).is_none());
+        assert!(column.claim(9_999, 1) && column.claim(9_999, 1));
+        // Those that have a line are kept.
+        assert!(column.claim(7, 1) && !column.claim(7, 1));
     }
 
     #[test]

@@ -13,6 +13,10 @@ const OLDEST: u32 = 1;
 /// The longest line and the most lines that are read.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 1_000_000;
+/// How a section's line begins, as it is written.
+const SECTION_BEGINS: &str = "{\"section\":";
+/// The kind of all machines of a proxy process.
+const OF_PROXY: &str = "health";
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,16 +183,23 @@ pub fn section(
     Ok(())
 }
 
-/// Whether these are whole sections and nothing else, as another process should have written them:
-/// only then may they go into a recording.
+/// Whether these are whole sections of the kind that a proxy process has, and nothing else: only then
+/// may they go into a recording, which is one that can be read with them in it.
 #[must_use]
 pub fn are_sections(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
     };
-    let is_line = |line: &str| line.starts_with("{\"section\":") || line.starts_with("{\"t\":");
-    let begins = text.is_empty() || text.starts_with("{\"section\":");
-    begins && (text.is_empty() || text.ends_with('\n')) && text.lines().all(is_line)
+    let is_line = |line: &str| {
+        let is_section = line.starts_with(SECTION_BEGINS);
+        line.len() <= LINE_BYTES_MAX
+            && match is_section {
+                true => parsed(0, line).is_ok_and(|of: Section| of.section == OF_PROXY),
+                false => line.starts_with("{\"t\":") && parsed::<ReadLine>(0, line).is_ok(),
+            }
+    };
+    let whole = text.is_empty() || text.starts_with(SECTION_BEGINS) && text.ends_with('\n');
+    whole && text.lines().nth(LINES_MAX / 2).is_none() && text.lines().all(is_line)
 }
 
 /// Takes a recording apart.

@@ -102,6 +102,8 @@ pub struct Seen {
     pub attempts: usize,
     pub lost: usize,
     pub slowest: Duration,
+    /// Of those that were not lost: one that was under way when the server died is told late.
+    pub slowest_served: Duration,
     pub p99: Duration,
     /// The slowest one before anything happened.
     pub calm: Duration,
@@ -185,6 +187,8 @@ fn judge(attempts: &[Attempt], held: &[Held], at: Instant, over: Instant) -> See
         .collect();
     let mut took: Vec<Duration> = within.iter().map(|attempt| attempt.took()).collect();
     took.sort_unstable();
+    let served = within.iter().filter(|attempt| !attempt.is_lost());
+    let slowest_served = served.map(|attempt| attempt.took()).max();
     let lost: Vec<&&Attempt> = within.iter().filter(|attempt| attempt.is_lost()).collect();
     let established = held.iter().filter(|held| held.since < at);
     let established = established.filter(|held| held.told.is_none_or(|told| told >= at));
@@ -199,6 +203,7 @@ fn judge(attempts: &[Attempt], held: &[Held], at: Instant, over: Instant) -> See
         attempts: within.len(),
         lost: lost.len(),
         slowest: took.last().copied().unwrap_or_default(),
+        slowest_served: slowest_served.unwrap_or_default(),
         p99: took
             .get(took.len().saturating_sub(1) * 99 / 100)
             .copied()

@@ -1,5 +1,6 @@
 //! A page that takes long to write: written on a thread of its own, once for all who ask meanwhile.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hyper::body::Bytes;
@@ -12,9 +13,9 @@ pub(super) struct Press {
     /// Editions begun.
     begun: AtomicU64,
     /// Who waits, whoever writes included.
-    waiting: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
     /// The last edition, as long as somebody waits.
-    last: Mutex<Option<(u64, Bytes)>>,
+    last: Arc<Mutex<Option<(u64, Bytes)>>>,
 }
 
 impl Press {
@@ -28,14 +29,23 @@ impl Press {
     {
         let asked = self.begun.load(Ordering::Relaxed);
         let _waits = Waits::begin(&self.waiting);
-        let mut last = self.last.lock().await;
+        let mut last = Arc::clone(&self.last).lock_owned().await;
         let fresh = last.as_ref().filter(|(number, _)| *number > asked);
         let page = match fresh {
             Some((_, page)) => page.clone(),
             None => {
                 let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-                let page = spawn_blocking(write).await?;
-                *last = Some((number, page.clone()));
+                // The lock goes with the work: when whoever asked is sent away, the next one waits
+                // until that is done, and does not give more.
+                let waiting = Arc::clone(&self.waiting);
+                let work = move || {
+                    let page = write();
+                    let kept = waiting.load(Ordering::Relaxed) > 0;
+                    *last = kept.then(|| (number, page.clone()));
+                    (last, page)
+                };
+                let page;
+                (last, page) = spawn_blocking(work).await?;
                 page
             }
         };
@@ -64,7 +74,6 @@ impl Drop for Waits<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::mpsc;
 
     use super::*;
@@ -102,5 +111,33 @@ mod tests {
         );
         assert_eq!(press.page(write("fourth")).await.unwrap(), "fourth");
         assert!(press.last.lock().await.is_none(), "kept for nobody");
+    }
+
+    #[tokio::test]
+    async fn who_is_sent_away_leaves_no_second_page_beside_the_one_that_is_written() {
+        let press = Press::default();
+        let (go, gate) = mpsc::sync_channel::<()>(1);
+        let slow = move || {
+            gate.recv().unwrap();
+            Bytes::from("first")
+        };
+        let mut first = Box::pin(press.page(slow));
+        assert!(is_pending(&mut first).await);
+        drop(first);
+        let mut second = Box::pin(press.page(|| Bytes::from("second")));
+        assert!(is_pending(&mut second).await);
+        assert_eq!(press.begun.load(Ordering::Relaxed), 1, "it waits");
+        go.send(()).unwrap();
+        assert_eq!(second.await.unwrap(), "second");
+        assert!(press.last.lock().await.is_none(), "kept for nobody");
+    }
+
+    /// Goes on with it once; whether it is pending.
+    async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+        std::future::poll_fn(|context| {
+            let poll = std::pin::Pin::new(&mut *future).poll(context);
+            std::task::Poll::Ready(poll.is_pending())
+        })
+        .await
     }
 }

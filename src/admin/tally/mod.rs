@@ -8,6 +8,7 @@
 
 mod counts;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ pub struct Ledger {
     ended: Vec<u64>,
     /// What this process had counted of servers' health when it took over: the one before counted that.
     before: Counts,
-    /// `base` and `others` together.
-    sum: Counts,
+    /// `base` and `others` together, once somebody asks: a process tells in many pages.
+    sum: OnceCell<Counts>,
     handed: bool,
 }
 
@@ -66,10 +67,15 @@ impl Ledger {
                 }
             }
         }
-        self.sum = self.base.clone();
-        for counts in self.others.values() {
-            self.sum.add(counts);
-        }
+        self.sum.take();
+    }
+
+    fn sum(&self) -> &Counts {
+        self.sum.get_or_init(|| {
+            let mut sum = self.base.clone();
+            self.others.values().for_each(|counts| sum.add(counts));
+            sum
+        })
     }
 
     fn take_counts(&mut self, counted: Counted) {
@@ -97,6 +103,9 @@ impl Ledger {
     }
 
     fn note_ended(&mut self, id: u64) {
+        if self.ended.contains(&id) {
+            return;
+        }
         self.ended.push(id);
         let surplus = self.ended.len().saturating_sub(ENDED_MAX);
         self.ended.drain(..surplus);
@@ -105,14 +114,15 @@ impl Ledger {
     /// What this process shows: `own` is what it counted itself, `wall` the time since 1970.
     #[must_use]
     pub fn show(&self, mut own: Status, wall: Duration) -> Status {
-        if self.sum.is_empty() && self.before.is_empty() {
+        let sum = self.sum();
+        if sum.is_empty() && self.before.is_empty() {
             return own;
         }
         visit(&mut own, |place, name, count| {
             let before = self.before.of(place, name);
-            *count = kind(name).together(count.saturating_sub(before), self.sum.of(place, name));
+            *count = kind(name).together(count.saturating_sub(before), sum.of(place, name));
         });
-        self.sum.date_back(&mut own, wall);
+        sum.date_back(&mut own, wall);
         own
     }
 

@@ -174,6 +174,15 @@ fn a_page_stays_below_the_longest_message() {
 }
 
 #[test]
+fn a_process_that_is_said_to_have_ended_many_times_is_remembered_once() {
+    let mut new = ledger(9);
+    let pages = vec![Page::Ended(vec![1, 2]); ENDED_MAX];
+    tell(&mut new, &[Page::Ended(vec![3])], &counted(0, 0));
+    tell(&mut new, &pages, &counted(0, 0));
+    assert_eq!(new.ended, [3, 1, 2]);
+}
+
+#[test]
 fn the_memory_of_processes_that_never_said_that_they_ended_is_bounded() {
     let mut new = ledger(1_000);
     for of in 1..=100 {

@@ -16,10 +16,10 @@ use crate::net::clock;
 /// Between two looks at what is counted while connections end.
 const EVERY: Duration = Duration::from_millis(250);
 /// What was told is told again after so long, changed or not: the keeper may have been another one.
-const AGAIN: Duration = Duration::from_secs(5);
-
+const AGAIN: Duration = Duration::from_secs(1);
 /// A process whose last connection has ended waits so long for a keeper to tell.
 const KEEPER_BACK_WITHIN: Duration = Duration::from_secs(1);
+
 /// What is told, and when it was.
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
@@ -54,6 +54,10 @@ impl Tallies {
 
     /// What was counted since, if it is time to look.
     pub(super) fn tick(&mut self, shared: &Shared, now: Instant) {
+        if !self.pages.is_empty() {
+            // First what is there is told: nothing piles up for a keeper that doesn't read.
+            return;
+        }
         let passed = |at: Option<Instant>, pause| {
             at.is_some_and(|at| now.saturating_duration_since(at) >= pause)
         };

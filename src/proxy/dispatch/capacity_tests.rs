@@ -300,7 +300,7 @@ fn seeded_runs_keep_every_pace() {
                 }
             }
             assert_eq!(dispatch.queue().len(), waiting.len());
-            assert!(waiting.is_empty() || !dispatch.has_room());
+            assert!(waiting.is_empty() || !tests::room_for_newcomers(&dispatch));
             limits_hold(&dispatch, LIMITS, &held);
         }
         for (times, rate) in begun.iter().zip(RATES) {

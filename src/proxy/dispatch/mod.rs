@@ -204,10 +204,14 @@ impl Dispatch {
         let mut in_force = self.weights.iter().enumerate();
         let untried_left =
             !tried.is_empty() && in_force.any(|(i, weight)| *weight > 0 && !tried.contains(i));
-        if !tried.is_empty() && !untried_left && self.has_untried(tried) {
-            // One of those that stand by; when they are full, it waits: it is not sent once more, and
-            // at once, to where it has failed.
-            return self.standby(tried);
+        if !tried.is_empty() && !untried_left {
+            // One of those that stand by; when backups are full, it waits: it is not sent once more,
+            // and at once, to where it has failed. For those that are held back it does not wait.
+            let slot = self.standby(tried);
+            let mut backups = self.members().filter(|(_, server)| server.usable());
+            if slot.is_some() || backups.any(|(place, _)| !tried.contains(place)) {
+                return slot;
+            }
         }
         let allowed = |index| !(untried_left && tried.contains(index));
         // A turn is one newcomer's: a retry takes none.
@@ -220,10 +224,11 @@ impl Dispatch {
         in_rotation(&mut self.rotation, &self.board, weight)
     }
 
-    /// Whether somebody could be served: backups are there for those who failed on all others.
+    /// Whether somebody could be served: backups, and those that are held back, are there for those
+    /// who failed on all others.
     fn has_room(&self) -> bool {
         let mut members = self.members();
-        members.any(|(index, s)| s.usable() && self.board.slots(index).is_some_and(Slots::has_room))
+        members.any(|(index, s)| s.able() && self.board.slots(index).is_some_and(Slots::has_room))
     }
 
     /// What an earlier process knew of a server.

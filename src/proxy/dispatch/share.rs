@@ -94,7 +94,7 @@ impl Dispatch {
                 .board
                 .slots(place)
                 .is_some_and(|slots| slots.used() >= bound);
-            let wanted = server.usable() && bound < limit && full;
+            let wanted = server.able() && bound < limit && full;
             if wanted && sharing.pool.claim(server.seed(), limit) {
                 granted.push(place);
             }
@@ -228,6 +228,23 @@ mod tests {
         assert_eq!(admit(&mut new, 2), Admission::Server(0));
         assert_eq!(admit(&mut new, 3), Admission::Server(0));
         assert_eq!(admit(&mut new, 4), Admission::Queued(0));
+    }
+
+    #[test]
+    fn a_backup_with_room_keeps_nobody_from_claiming_the_slot_it_waits_for() {
+        let pool = Arc::new(One::default());
+        let mut backup = server(1, 0);
+        backup.backup = true;
+        let config = proxy(vec![server(1, 1), backup], MaxQueue::Total(9));
+        let mut dispatch = Dispatch::new(&config);
+        let now = crate::net::clock::now();
+        (0..2).for_each(|place| assert!(dispatch.set_up(place, true, now)));
+        dispatch.share(pool.clone());
+        pool.declare(0, 1);
+        assert_eq!(admit(&mut dispatch, 1), Admission::Queued(0));
+        pool.give(0, 1);
+        dispatch.settle_sharing(0);
+        assert_eq!(dispatch.take_notices().len(), 1);
     }
 
     #[test]

@@ -38,13 +38,17 @@ impl Dispatch {
             }
         }
         let mut queue = std::mem::take(&mut self.queue);
-        while !queue.is_empty()
-            && (self.has_room() || self.sharing.is_some() && self.claim_slots())
-            && let Some((ticket, server)) =
-                queue.serve(|waiter| self.pick_paced(waiter.tried, waiter.key))
-        {
-            self.now.inspect(|now| self.outlook.served(*now));
-            self.notices.push(Notice::Granted(ticket, server));
+        while !queue.is_empty() {
+            if self.has_room()
+                && let Some((ticket, server)) =
+                    queue.serve(|waiter| self.pick_paced(waiter.tried, waiter.key))
+            {
+                self.now.inspect(|now| self.outlook.served(*now));
+                self.notices.push(Notice::Granted(ticket, server));
+            } else if !self.claim_slots() {
+                // What room there is is none for those who wait.
+                break;
+            }
         }
         self.queue = queue;
         self.let_go_if_empty();
