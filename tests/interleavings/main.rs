@@ -41,6 +41,8 @@ use crate::proxy::gate::Gate;
 use crate::proxy::queue::{Ticket, Tried};
 
 fn main() {
+    // Reading a file takes more stack than a thread of a model has.
+    LazyLock::force(&PROXY);
     // Name, model, and so many times it may switch away from a thread that could go on: without a
     // bound three threads take minutes.
     let models: [(&str, fn(), usize); 10] = [
