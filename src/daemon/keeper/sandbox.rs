@@ -121,7 +121,9 @@ pub(super) fn out_of_reach(reach: &Reach, old: &Config, config: &Config) -> Vec<
         places.map(Path::to_owned).collect::<Vec<_>>()
     };
     let had = places(old);
-    let wanted = places(config).into_iter().filter(|path| !had.contains(path));
+    let wanted = places(config)
+        .into_iter()
+        .filter(|path| !had.contains(path));
     let beyond = wanted.filter(|path| !writable.iter().any(|open| path.starts_with(open)));
     found.extend(beyond.map(|path| {
         let path = path.display();
