@@ -35,7 +35,8 @@ pub enum Seen {
 pub struct FileWatch {
     path: PathBuf,
     inotify: Inotify,
-    names: Vec<(WatchDescriptor, OsString)>,
+    /// The steps of the way, each with the watch over the directory that it is in.
+    steps: Vec<(WatchDescriptor, PathBuf)>,
 }
 
 impl FileWatch {
@@ -45,11 +46,11 @@ impl FileWatch {
     /// The kernel's: no further watches, or none of the directories can be read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        let (inotify, names) = watched(&path)?;
+        let (inotify, steps) = watched(&path)?;
         Ok(Self {
             path,
             inotify,
-            names,
+            steps,
         })
     }
 
@@ -58,7 +59,7 @@ impl FileWatch {
     /// # Errors
     /// As [`FileWatch::open`]; the watch stays as it was.
     pub fn renew(&mut self) -> io::Result<()> {
-        (self.inotify, self.names) = watched(&self.path)?;
+        (self.inotify, self.steps) = watched(&self.path)?;
         Ok(())
     }
 
@@ -84,17 +85,17 @@ impl FileWatch {
         let Some(name) = &event.name else {
             return Some(Seen::Changed);
         };
-        let ours = |(wd, own): &(WatchDescriptor, OsString)| *wd == event.wd && own == name;
-        if !self.names.iter().any(ours) {
-            return None;
-        }
+        let ours = |(wd, own): &&(WatchDescriptor, PathBuf)| {
+            *wd == event.wd && own.file_name() == Some(name)
+        };
+        let (_, step) = self.steps.iter().find(ours)?;
         if event.mask.contains(AddWatchFlags::IN_MODIFY) {
             return Some(Seen::Writing);
         }
         // Whoever makes a file goes on to write and close it; only a further name of one is whole.
         let created = event.mask.contains(AddWatchFlags::IN_CREATE);
         let new = |facts: fs::Metadata| facts.is_file() && facts.nlink() == 1;
-        if created && fs::symlink_metadata(&self.path).is_ok_and(new) {
+        if created && fs::symlink_metadata(step).is_ok_and(new) {
             return Some(Seen::Writing);
         }
         Some(Seen::Changed)
@@ -107,7 +108,7 @@ impl AsFd for FileWatch {
     }
 }
 
-type Watched = (Inotify, Vec<(WatchDescriptor, OsString)>);
+type Watched = (Inotify, Vec<(WatchDescriptor, PathBuf)>);
 
 fn watched(path: &Path) -> io::Result<Watched> {
     let flags = AddWatchFlags::IN_CREATE
@@ -122,17 +123,17 @@ fn watched(path: &Path) -> io::Result<Watched> {
         | AddWatchFlags::IN_ONLYDIR;
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let mut steps = way(path);
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for _ in 0..TRIES {
-        names.clear();
+        found.clear();
         let mut failure = None;
         for (directory, name) in &steps {
             match inotify.add_watch(directory, flags) {
-                Ok(wd) => names.push((wd, name.clone())),
+                Ok(wd) => found.push((wd, directory.join(name))),
                 Err(error) => failure = Some(error),
             }
         }
-        if let (true, Some(error)) = (names.is_empty(), failure) {
+        if let (true, Some(error)) = (found.is_empty(), failure) {
             return Err(error.into());
         }
         // What changed before its directory was watched.
@@ -142,7 +143,7 @@ fn watched(path: &Path) -> io::Result<Watched> {
         }
         steps = again;
     }
-    Ok((inotify, names))
+    Ok((inotify, found))
 }
 
 /// Each directory on the way to `path` with the name in it that leads on, as far as there is one.
@@ -264,6 +265,20 @@ mod tests {
         assert_eq!(watch.take().unwrap(), []);
         fs::write(dir.at("v2").join("lb.toml"), "").unwrap();
         assert_eq!(watch.take().unwrap().last(), Some(&Seen::Changed));
+    }
+
+    #[test]
+    fn a_link_in_the_middle_of_the_way_that_is_removed_and_made_anew_is_a_change() {
+        let dir = Dir::new("anew");
+        for version in ["v1", "v2"] {
+            fs::create_dir(dir.at(version)).unwrap();
+            fs::write(dir.at(version).join("lb.toml"), version).unwrap();
+        }
+        symlink("v1", dir.at("current")).unwrap();
+        let watch = FileWatch::open(&dir.at("current/lb.toml")).unwrap();
+        fs::remove_file(dir.at("current")).unwrap();
+        symlink("v2", dir.at("current")).unwrap();
+        assert_eq!(watch.take().unwrap(), [Seen::Changed; 2]);
     }
 
     #[test]

@@ -196,7 +196,8 @@ fn be_ordinary() -> io::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
     let most = most.min(LOCKED_BYTES_MAX);
     setrlimit(Resource::RLIMIT_MEMLOCK, most, most)?;
-    // Where there is no /proc nothing was given either.
+    // Where there is no /proc nothing was given either. Programs of root in lbd's own sandbox can't write
+    // there, and keep what somebody gave the keeper.
     if let Ok(score) = open(c"/proc/self/oom_score_adj", OFlag::O_RDWR, Mode::empty()) {
         let mut sign = [0];
         if read(&score, &mut sign)? == 1 && sign == *b"-" {

@@ -64,16 +64,22 @@ impl Sandbox {
             files_done: words.is_some_and(|words| words.files_restricted),
             calls_done: words.is_some_and(|words| words.calls_refused),
         });
-        let writable = wide.restricts_files().then(|| {
-            write.extend(TEMPORARY.map(PathBuf::from));
-            write
-        });
+        // Its runner and it go on without, as soon as one of them is started again: so they begin.
+        let stays_root = !programs_gain && privileges::user::is_root();
+        if handover.is_none()
+            && stays_root
+            && let Err(error) = privileges::leave_files_of_others()
+        {
+            tracing::debug!(%error, "rights over other users' files not given up");
+        }
+        let now = !words.is_some_and(|words| words.files_restricted);
+        let writable = wide.restricts_files().then(|| opened(write, now));
         Self {
             wide,
             reach: Reach {
                 writable,
                 asked: args.config.writable.clone(),
-                sealed: !programs_gain && privileges::user::is_root(),
+                sealed: stays_root,
             },
             keeper: None,
             runner: None,
@@ -82,8 +88,19 @@ impl Sandbox {
     }
 }
 
-/// What of `config` can't be done under the sandbox of a running keeper, a line each.
-pub(super) fn out_of_reach(reach: &Reach, config: &Config) -> Vec<String> {
+/// What can be written, where the files are restricted `now`: what isn't there is left out of it. Of a
+/// restriction from before an upgrade that isn't known any more.
+fn opened(mut write: Vec<PathBuf>, now: bool) -> Vec<PathBuf> {
+    write.extend(TEMPORARY.map(PathBuf::from));
+    if now {
+        write.retain(|path| path.exists());
+    }
+    write
+}
+
+/// What of `config` can't be done under the sandbox of a running keeper that has `old`, a line each.
+/// What `old` has already is no reason to refuse another change.
+pub(super) fn out_of_reach(reach: &Reach, old: &Config, config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     if reach.sealed && user::runs_programs_as_others(config) {
         found.push(
@@ -98,8 +115,15 @@ pub(super) fn out_of_reach(reach: &Reach, config: &Config) -> Vec<String> {
     if config.writable != reach.asked {
         found.push("`writable` counts when lbd starts, for good: restart lbd".to_owned());
     }
-    let socket = config.admin.socket.as_deref().and_then(Path::parent);
-    let wanted = config.state_dir.as_deref().into_iter().chain(socket);
+    let places = |config: &'_ Config| {
+        let socket = config.admin.socket.as_deref().and_then(Path::parent);
+        let places = config.state_dir.as_deref().into_iter().chain(socket);
+        places.map(Path::to_owned).collect::<Vec<_>>()
+    };
+    let had = places(old);
+    let wanted = places(config)
+        .into_iter()
+        .filter(|path| !had.contains(path));
     let beyond = wanted.filter(|path| !writable.iter().any(|open| path.starts_with(open)));
     found.extend(beyond.map(|path| {
         let path = path.display();
@@ -178,6 +202,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_not_there_when_the_files_are_restricted_is_not_left_open() {
+        let (there, missing) = (PathBuf::from("/proc"), PathBuf::from("/nonexistent/lbd"));
+        let write = || vec![there.clone(), missing.clone()];
+        let open = opened(write(), true);
+        assert!(open.contains(&there) && !open.contains(&missing));
+        assert!(opened(write(), false).contains(&missing));
+    }
+
+    #[test]
     fn a_reload_can_write_only_where_the_running_keeper_left_it_open() {
         let text = "state-dir = \"/srv/lbd\"\nadmin = { socket = \"/run/lbd/admin.sock\" }\n\
                     [proxy.p]\nlisten = \"127.0.0.1:6443\"\nbackends = [\"127.0.0.1:1\"]\n";
@@ -187,22 +220,27 @@ mod tests {
             asked: Vec::new(),
             sealed: true,
         };
-        let found = out_of_reach(&reach(Some(&["/run/lbd", "/tmp"])), &config);
+        let plain = "[proxy.p]\nlisten = \"127.0.0.1:6443\"\nbackends = [\"127.0.0.1:1\"]\n";
+        let old = crate::config::load(plain).unwrap();
+        let narrow = reach(Some(&["/run/lbd", "/tmp"]));
+        let found = out_of_reach(&narrow, &config, &config);
+        assert_eq!(found, Vec::<String>::new());
+        let found = out_of_reach(&narrow, &old, &config);
         assert_eq!(
             found,
             ["/srv/lbd is out of reach of the sandbox of the running lbd: restart lbd"]
         );
-        assert!(out_of_reach(&reach(Some(&["/run/lbd", "/srv"])), &config).is_empty());
-        assert!(out_of_reach(&reach(None), &config).is_empty());
+        assert!(out_of_reach(&reach(Some(&["/run/lbd", "/srv"])), &old, &config).is_empty());
+        assert!(out_of_reach(&reach(None), &old, &config).is_empty());
         let wider = crate::config::load(&format!("writable = [\"/opt\"]\n{text}")).unwrap();
         assert_eq!(
-            out_of_reach(&reach(Some(&["/run/lbd", "/srv"])), &wider),
+            out_of_reach(&reach(Some(&["/run/lbd", "/srv"])), &old, &wider),
             ["`writable` counts when lbd starts, for good: restart lbd"]
         );
-        assert!(out_of_reach(&reach(None), &wider).is_empty());
+        assert!(out_of_reach(&reach(None), &old, &wider).is_empty());
         let script = "[track.script.s]\ncommand = [\"/bin/true\"]\nuser = \"nobody\"\n";
         let config = crate::config::load(&format!("{text}{script}")).unwrap();
-        let found = out_of_reach(&reach(None), &config);
+        let found = out_of_reach(&reach(None), &old, &config);
         assert!(
             found.len() == 1 && found[0].contains("as another user"),
             "{found:?}"

@@ -32,6 +32,8 @@ pub(super) struct Upgrade {
     status: Option<UpgradeStatus>,
     /// When the present stage began.
     since: Instant,
+    /// When its end is looked for next.
+    look_at: Instant,
 }
 
 impl Upgrade {
@@ -40,6 +42,7 @@ impl Upgrade {
             program: own_path(),
             status,
             since: now,
+            look_at: now,
         }
     }
 
@@ -68,7 +71,7 @@ impl Upgrade {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage() {
-            Some(UpgradeStage::HandOver | UpgradeStage::Keeper) => Some(self.since + LOOK_EVERY),
+            Some(UpgradeStage::HandOver | UpgradeStage::Keeper) => Some(self.look_at),
             Some(UpgradeStage::Proxy | UpgradeStage::Done | UpgradeStage::Failed) | None => None,
         }
     }
@@ -132,6 +135,7 @@ impl Keeper {
     }
 
     pub(super) fn tick_upgrade(&mut self, now: Instant) {
+        self.upgrade.look_at = now + LOOK_EVERY;
         let waited = now.saturating_duration_since(self.upgrade.since);
         match self.upgrade.stage() {
             Some(UpgradeStage::HandOver) => {

@@ -12,7 +12,9 @@ pub(super) enum When {
     Always,
     /// This argument has one of these bits.
     AnyBit(u8, u32),
-    /// It has all of them.
+    /// Both of these arguments have one of these bits.
+    AnyBitOfBoth((u8, u32), (u8, u32)),
+    /// This argument has all of them.
     AllBits(u8, u32),
     /// It is none of these.
     NoneOf(u8, &'static [u32]),
@@ -155,6 +157,14 @@ fn leaf(refusal: Refusal) -> Vec<sock_filter> {
         When::AnyBit(number, bits) => {
             vec![argument(number), branch(JUMP_ANY_BIT, 0, 1, bits), no, yes]
         }
+        When::AnyBitOfBoth((first, bits), (second, others)) => vec![
+            argument(first),
+            branch(JUMP_ANY_BIT, 0, 3, bits),
+            argument(second),
+            branch(JUMP_ANY_BIT, 0, 1, others),
+            no,
+            yes,
+        ],
         When::AllBits(number, bits) => vec![
             argument(number),
             step(AND, bits),
@@ -257,6 +267,7 @@ mod tests {
             with(2, When::AllBits(2, 0b0110)),
             with(3, When::NoneOf(1, &[5, 16])),
             always(4),
+            with(5, When::AnyBitOfBoth((1, 0b1100), (2, 0b0011))),
         ];
         let program = compile(&list, HERE);
         let is_refused = |call, arguments: &[u32]| {
@@ -270,5 +281,7 @@ mod tests {
         assert!(is_refused(1, &[0b0100]) && is_refused(1, &[0b1010]) && !is_refused(1, &[0b1001]));
         assert!(is_refused(2, &[0, 0, 0b0111]) && !is_refused(2, &[6, 6, 0b0101]));
         assert!(is_refused(3, &[5, 6]) && !is_refused(3, &[0, 5]) && !is_refused(3, &[0, 16]));
+        assert!(is_refused(5, &[0, 0b1000, 0b0001]) && is_refused(5, &[0, 0b1111, 0b0111]));
+        assert!(!is_refused(5, &[0, 0b1000, 0b0100]) && !is_refused(5, &[0, 0b0011, 0b0011]));
     }
 }

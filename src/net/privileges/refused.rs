@@ -27,9 +27,11 @@ mod newer {
     pub(super) const FSMOUNT: i64 = 432;
     pub(super) const FSPICK: i64 = 433;
     pub(super) const CLONE3: i64 = 435;
+    pub(super) const OPENAT2: i64 = 437;
     pub(super) const PIDFD_GETFD: i64 = 438;
     pub(super) const MOUNT_SETATTR: i64 = 442;
     pub(super) const QUOTACTL_FD: i64 = 443;
+    pub(super) const FCHMODAT2: i64 = 452;
     pub(super) const OPEN_TREE_ATTR: i64 = 467;
 }
 
@@ -101,8 +103,9 @@ const REFUSED_HERE: &[i64] = &[
     libc::SYS_security,
     libc::SYS_vserver,
 ];
+/// The newer processors have the same table: kexec_file_load.
 #[cfg(not(target_arch = "x86_64"))]
-const REFUSED_HERE: &[i64] = &[];
+const REFUSED_HERE: &[i64] = &[294];
 
 #[cfg(target_arch = "x86_64")]
 const HERE: Option<Processor> = Some(Processor {
@@ -137,8 +140,13 @@ const SHM_EXEC: u32 = 0o100_000;
 /// Linux's own, and asking which it is.
 const PERSONALITIES: &[u32] = &[0, u32::MAX];
 
+/// The bits by which a file's user or group counts for whoever runs it.
+const SET_ID: u32 = 0o6000;
+/// `O_CREAT`, and what of `O_TMPFILE` no other flag has: only then there is a mode.
+const CREATES: u32 = 0o100 | 0o20_000_000;
+
 /// Those that depend on their arguments; what the unit's `RestrictNamespaces`,
-/// `RestrictAddressFamilies`, `MemoryDenyWriteExecute` and `LockPersonality` are.
+/// `RestrictAddressFamilies`, `MemoryDenyWriteExecute`, `LockPersonality` and `RestrictSUIDSGID` are.
 const BY_ARGUMENT: &[(i64, When, i32)] = &[
     (libc::SYS_unshare, When::AnyBit(0, NAMESPACES), libc::EPERM),
     (libc::SYS_clone, When::AnyBit(0, NAMESPACES), libc::EPERM),
@@ -166,7 +174,32 @@ const BY_ARGUMENT: &[(i64, When, i32)] = &[
         When::NoneOf(0, PERSONALITIES),
         libc::EPERM,
     ),
+    (libc::SYS_fchmod, When::AnyBit(1, SET_ID), libc::EPERM),
+    (libc::SYS_fchmodat, When::AnyBit(2, SET_ID), libc::EPERM),
+    (newer::FCHMODAT2, When::AnyBit(2, SET_ID), libc::EPERM),
+    (libc::SYS_mknodat, When::AnyBit(2, SET_ID), libc::EPERM),
+    (
+        libc::SYS_openat,
+        When::AnyBitOfBoth((2, CREATES), (3, SET_ID)),
+        libc::EPERM,
+    ),
+    // It hides its mode in memory; who uses it then uses openat.
+    (newer::OPENAT2, When::Always, libc::ENOSYS),
 ];
+
+#[cfg(target_arch = "x86_64")]
+const BY_ARGUMENT_HERE: &[(i64, When, i32)] = &[
+    (libc::SYS_chmod, When::AnyBit(1, SET_ID), libc::EPERM),
+    (libc::SYS_mknod, When::AnyBit(1, SET_ID), libc::EPERM),
+    (libc::SYS_creat, When::AnyBit(1, SET_ID), libc::EPERM),
+    (
+        libc::SYS_open,
+        When::AnyBitOfBoth((1, CREATES), (2, SET_ID)),
+        libc::EPERM,
+    ),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const BY_ARGUMENT_HERE: &[(i64, When, i32)] = &[];
 
 fn refusals() -> Vec<Refusal> {
     let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
@@ -176,7 +209,8 @@ fn refusals() -> Vec<Refusal> {
         when: When::Always,
         errno: errno(libc::EPERM),
     });
-    let by_argument = BY_ARGUMENT.iter().map(|(call, when, error)| Refusal {
+    let by_argument = BY_ARGUMENT.iter().chain(BY_ARGUMENT_HERE);
+    let by_argument = by_argument.map(|(call, when, error)| Refusal {
         call: number(*call),
         when: *when,
         errno: errno(*error),
@@ -191,7 +225,8 @@ fn refusals() -> Vec<Refusal> {
 /// The kernel's; `Unsupported` on a processor that nobody wrote down here.
 pub(super) fn install() -> io::Result<()> {
     let here = HERE.ok_or(io::ErrorKind::Unsupported)?;
-    seccomp::load(&compile(&refusals(), here))
+    // What a script is refused is its own business: no record for each call.
+    seccomp::load(&compile(&refusals(), here), 0)
 }
 
 /// Whether what this list refuses is refused already: by a service manager, or by an earlier program
@@ -279,6 +314,40 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn no_file_gets_a_set_id_bit_and_files_are_made_and_changed_as_ever() {
+        use std::fs::{self, OpenOptions, Permissions};
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        let base = std::env::temp_dir().join(format!("lbd-set-id-{}", std::process::id()));
+        fs::create_dir_all(&base).unwrap();
+        let file = base.join("file");
+        let make = |name: &str, mode| {
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create_new(true).mode(mode);
+            options.open(base.join(name)).is_ok()
+        };
+        let change = |mode| fs::set_permissions(&file, Permissions::from_mode(mode)).is_ok();
+        let shell = |command: &str| {
+            let mut shell = std::process::Command::new("/bin/sh");
+            let shell = shell.current_dir(&base).args(["-c", command]);
+            shell.status().unwrap().success()
+        };
+        let outcome = std::thread::scope(|scope| {
+            let within = scope.spawn(|| {
+                nix::sys::prctl::set_no_new_privs().unwrap();
+                install().unwrap();
+                let made = [make("file", 0o600), make("other", 0o4700)];
+                let changed = [change(0o755), change(0o2755), change(0o4755)];
+                let ran = shell("echo x >> file && chmod 700 file && mkdir folder && test -s file");
+                (made, changed, ran, shell("chmod u+s file 2>/dev/null"))
+            });
+            within.join().unwrap()
+        });
+        fs::remove_dir_all(&base).unwrap();
+        let expected = ([true, false], [true, false, false], true, false);
+        assert_eq!(outcome, expected);
     }
 
     #[test]
@@ -375,8 +444,15 @@ mod tests {
             assert_ne!(always.contains(number), left_out, "{name}");
         }
         for name in members(&sets, &["@system-service", "@default"]) {
-            // `KeyringMode` and `RestrictNamespaces`.
-            let otherwise = ["add_key", "request_key", "keyctl", "clone3", "setns"];
+            // `KeyringMode`, `RestrictNamespaces` and `RestrictSUIDSGID`.
+            let otherwise = [
+                "add_key",
+                "request_key",
+                "keyctl",
+                "clone3",
+                "setns",
+                "openat2",
+            ];
             let otherwise = otherwise.contains(&name.as_str());
             let number = numbers.get(name.as_str());
             let here = number.is_some_and(|number| always.contains(number));

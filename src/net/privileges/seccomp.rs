@@ -45,7 +45,8 @@ pub(super) fn install() -> Result<usize, SeccompError> {
     .and_then(TryInto::try_into)
     .map_err(SeccompError::Compile)?;
     nix::sys::prctl::set_no_new_privs().map_err(|errno| SeccompError::Kernel(errno.into()))?;
-    load(&program).map_err(SeccompError::Kernel)?;
+    // LOG, so that refused calls show in the audit log.
+    load(&program, libc::SECCOMP_FILTER_FLAG_LOG).map_err(SeccompError::Kernel)?;
     Ok(count)
 }
 
@@ -56,15 +57,15 @@ struct Program {
     filter: *const seccompiler::sock_filter,
 }
 
-/// Flags: LOG, so that refused calls show in the audit log; SPEC_ALLOW, since kernels before 5.16
-/// otherwise slow every branch of the data path.
-pub(super) fn load(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+/// With these flags, and SPEC_ALLOW, since kernels before 5.16 otherwise slow every branch of the data
+/// path.
+pub(super) fn load(program: &[seccompiler::sock_filter], flags: libc::c_ulong) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = Program {
         len,
         filter: program.as_ptr(),
     };
-    let flags = libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    let flags = flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: `program` and the instructions it points to live until the call returns; the kernel
     // copies them.

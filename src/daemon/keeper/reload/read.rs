@@ -138,7 +138,7 @@ fn look(question: Question) -> Result<Box<Found>, Unfit> {
     let (config, diagnostics) = check(&path, &text, &old, (&facts, node.as_deref()))?;
     let changes = diff::diff(&old_text, &text);
     let mut problems = diff::obstacles(rights, &config);
-    problems.extend(out_of_reach(&reach, &config));
+    problems.extend(out_of_reach(&reach, &old, &config));
     let locals = local::resolve(&config, &facts, node.as_deref()).unwrap_or_else(|errors| {
         problems.extend(errors.iter().map(ToString::to_string));
         Vec::new()

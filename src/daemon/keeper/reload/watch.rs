@@ -112,10 +112,11 @@ impl Thread {
 
     /// Watches first, so that what changes while the file is read is told, too.
     fn ring(&mut self) {
-        let renewed = self.file.renew();
-        let renewed = renewed.and_then(|()| self.epoll.add(&self.file, FILE, Interest::READ));
-        if let Err(error) = renewed {
+        if let Err(error) = self.file.renew() {
             tracing::warn!(%error, "the path of the configuration is watched as it was");
+        } else if let Err(error) = self.epoll.add(&self.file, FILE, Interest::READ) {
+            // The former watch is gone, and nothing wakes this thread for the new one.
+            tracing::error!(%error, "the configuration is no longer watched");
         }
         self.changed.store(true, Ordering::Release);
         if let Err(error) = self.bell.ring() {
