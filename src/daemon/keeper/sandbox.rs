@@ -64,14 +64,6 @@ impl Sandbox {
             files_done: words.is_some_and(|words| words.files_restricted),
             calls_done: words.is_some_and(|words| words.calls_refused),
         });
-        // Its runner and it go on without, as soon as one of them is started again: so they begin.
-        let stays_root = !programs_gain && privileges::user::is_root();
-        if handover.is_none()
-            && stays_root
-            && let Err(error) = privileges::leave_files_of_others()
-        {
-            tracing::debug!(%error, "rights over other users' files not given up");
-        }
         let now = !words.is_some_and(|words| words.files_restricted);
         let writable = wide.restricts_files().then(|| opened(write, now));
         Self {
@@ -79,7 +71,7 @@ impl Sandbox {
             reach: Reach {
                 writable,
                 asked: args.config.writable.clone(),
-                sealed: stays_root,
+                sealed: !programs_gain && privileges::user::is_root(),
             },
             keeper: None,
             runner: None,

@@ -216,28 +216,6 @@ pub fn confine_proxy(needs: ProxyNeeds, paths: &ProxyPaths<'_>) -> Report {
     }
 }
 
-/// Leaves root what is its own and what everybody has: not other people's files. Behind no_new_privs no
-/// exec gives these rights back: who does without them from the start can do so after an upgrade, too.
-///
-/// # Errors
-/// The kernel's.
-pub fn leave_files_of_others() -> std::io::Result<()> {
-    let these = [
-        Capability::CAP_DAC_OVERRIDE,
-        Capability::CAP_DAC_READ_SEARCH,
-        Capability::CAP_FOWNER,
-    ];
-    // What isn't permitted can't be effective: in this order.
-    for set in [CapSet::Effective, CapSet::Permitted] {
-        for cap in these {
-            if caps::has_cap(None, set, cap).map_err(std::io::Error::other)? {
-                caps::drop(None, set, cap).map_err(std::io::Error::other)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Takes these out of the bounding set. Needs CAP_SETPCAP; without it there is nothing to do
 /// either, since a process without capabilities and with no_new_privs gains none from exec.
 fn drop_bounding(these: &[Capability]) -> Result<(), caps::errors::CapsError> {
@@ -366,39 +344,6 @@ mod tests {
         })
         .join()
         .unwrap()
-    }
-
-    #[test]
-    fn root_that_leaves_files_of_others_alone_reads_its_own_and_keeps_other_rights() {
-        use std::os::unix::fs::{PermissionsExt, chown};
-        if !user::is_root() {
-            println!("skipped: not root");
-            return;
-        }
-        let base = std::env::temp_dir().join(format!("lbd-others-{}", std::process::id()));
-        let (own, foreign) = (base.join("own"), base.join("foreign"));
-        std::fs::create_dir_all(&base).unwrap();
-        for file in [&own, &foreign] {
-            std::fs::write(file, "x").unwrap();
-            std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
-        }
-        chown(&foreign, Some(65_534), Some(65_534)).unwrap();
-        let count = || caps::read(None, CapSet::Permitted).unwrap().len();
-        let (read, lost) = std::thread::spawn({
-            let files = [own, foreign];
-            move || {
-                let before = count();
-                leave_files_of_others().unwrap();
-                let lost = before - count();
-                leave_files_of_others().unwrap();
-                (files.map(|file| std::fs::read(file).is_ok()), lost)
-            }
-        })
-        .join()
-        .unwrap();
-        std::fs::remove_dir_all(&base).unwrap();
-        assert_eq!(read, [true, false]);
-        assert!(lost <= 3, "{lost}");
     }
 
     #[test]
