@@ -30,6 +30,9 @@ pub(super) struct Opened {
     pub(super) finished: bool,
 }
 
+/// So many servers [`super::queue::Tried`] tells apart.
+const SERVERS_TRIED: u8 = 64;
+
 impl Worker {
     /// A connection was accepted.
     pub(super) fn begin(&mut self, conn: Conn) {
@@ -290,9 +293,12 @@ impl Worker {
         if let Some(server) = server {
             tried.mark(server);
         }
-        // Each server that takes connections is asked once, however many fail.
-        let again = (conn.rare().retries < settings.retries || settings.farm.has_untried(tried))
-            && shortage.is_none_or(Shortage::is_of_one_server);
+        // Each server that takes connections is asked once, however many fail; and that ends, too,
+        // where room on one that is held back comes and goes.
+        let (retries, most) = (conn.rare().retries, settings.retries);
+        let untried =
+            retries < most.saturating_add(SERVERS_TRIED) && settings.farm.has_untried(tried);
+        let again = (retries < most || untried) && shortage.is_none_or(Shortage::is_of_one_server);
         if let Some(server) = server {
             self.blame(slot, server, cause, error);
             if let Some((_, settings)) = self.conn_and_settings(slot)
