@@ -264,13 +264,19 @@ impl Lab {
 
     /// Waits until every connection has ended and left no slot behind.
     pub fn settle(&self) {
-        wait_until("all connections end", || {
-            let stats = self.stats();
-            self.engine.connections() == 0
-                && stats.queue == 0
-                && stats.connections == 0
-                && stats.servers.iter().all(|s| s.connections == 0)
-        });
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            let (stats, left) = (self.stats(), self.engine.connections());
+            let none = stats.servers.iter().all(|s| s.connections == 0);
+            if left == 0 && stats.queue == 0 && stats.connections == 0 && none {
+                return;
+            }
+            assert!(
+                clock::now() < deadline,
+                "{left} connections left: {stats:?}"
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
