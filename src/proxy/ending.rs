@@ -103,12 +103,12 @@ impl Worker {
             return;
         };
         let server = conn.server.map(usize::from);
-        let mut srv_conn = 0;
+        let (mut srv_conn, mut stale) = (0, 0);
         if let Some(server) = server {
             srv_conn = settings.farm.release(server).saturating_add(1);
             count_end(conn, settings, server, now);
         } else if queued {
-            settings.farm.leave(ticket);
+            stale = u32::from(!settings.farm.leave(ticket));
         }
         if conn.counted {
             leave_source(conn, settings);
@@ -121,6 +121,7 @@ impl Worker {
             sink.offer(record(conn, local, end, now, counts));
         }
         let proxy = conn.proxy;
+        self.stale += stale;
         self.leave_gates(proxy);
         self.dig(slot);
     }

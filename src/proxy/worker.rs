@@ -38,6 +38,8 @@ const TICK: u64 = 50_000;
 const EVENTS: usize = 256;
 /// log2 of a timer tick in microseconds: about 4 ms.
 const TIMER_SHIFT: u32 = 12;
+/// Who has granted a slot has said so by then.
+const LAST_MAIL: Duration = Duration::from_millis(100);
 
 /// One worker's world.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ pub(super) struct Worker {
     pub(super) short: bool,
     next_tick: u64,
     pub(super) stopping: Option<Instant>,
+    /// Notices on their way to connections that have left.
+    pub(super) stale: u32,
 }
 
 impl Worker {
@@ -125,6 +129,7 @@ impl Worker {
             short: false,
             next_tick: 0,
             stopping: None,
+            stale: 0,
             shared,
         })
     }
@@ -159,8 +164,18 @@ impl Worker {
             }
             self.bury();
         }
-        // Slots that were granted to those who have left are not lost for the other workers.
+        self.read_last_mail();
+    }
+
+    /// Slots that were granted to those who have left are not lost for the other workers: who granted
+    /// one may not have posted that yet.
+    fn read_last_mail(&mut self) {
+        let until = clock::now() + LAST_MAIL;
         self.read_mail();
+        while self.stale > 0 && clock::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+            self.read_mail();
+        }
     }
 
     fn look_at_the_clock(&mut self) {
@@ -323,7 +338,9 @@ impl Worker {
             Notice::Granted(ticket, server) => {
                 if self.waits(ticket) {
                     self.granted(ticket.slot, server);
-                } else if let Some(settings) = self.proxies.get(proxy) {
+                    return;
+                }
+                if let Some(settings) = self.proxies.get(proxy) {
                     settings.farm.release(server);
                 }
             }
@@ -333,6 +350,7 @@ impl Worker {
                 }
             }
         }
+        self.stale = self.stale.saturating_sub(1);
     }
 
     fn waits(&self, ticket: Ticket) -> bool {
