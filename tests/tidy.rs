@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
     "src/recorder/file.rs",
     "src/recorder/replay.rs",
     "src/recorder/tape.rs",
+    "src/recorder/taped.rs",
     "src/recorder/time.rs",
     "src/recorder/words.rs",
     "src/units.rs",

@@ -35,10 +35,11 @@ pub struct Gap {
 }
 
 impl Confinement {
-    /// Adds what follows from the other fields; `root` is why it has root's rights, if that is not
+    /// With what follows from the other fields, and nothing else; `root` is why it has root's rights, if that is not
     /// what was asked for.
     #[must_use]
     pub fn judged(mut self, root: Option<(&str, &str)>) -> Self {
+        self.missing.clear();
         if let Some((why, remedy)) = root {
             self.lacks(format!("it runs as root: {why}"), remedy);
         }

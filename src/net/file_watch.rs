@@ -108,10 +108,9 @@ impl AsFd for FileWatch {
     }
 }
 
-type Watched = (Inotify, Vec<(WatchDescriptor, PathBuf)>);
-
-fn watched(path: &Path) -> io::Result<Watched> {
-    let flags = AddWatchFlags::IN_CREATE
+/// Whatever may put another file in a directory, or change one there.
+pub fn changes_in_directory() -> AddWatchFlags {
+    AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_MOVED_FROM
         | AddWatchFlags::IN_DELETE
@@ -120,7 +119,12 @@ fn watched(path: &Path) -> io::Result<Watched> {
         | AddWatchFlags::IN_ATTRIB
         | AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVE_SELF
-        | AddWatchFlags::IN_ONLYDIR;
+        | AddWatchFlags::IN_ONLYDIR
+}
+
+type Watched = (Inotify, Vec<(WatchDescriptor, PathBuf)>);
+
+fn watched(path: &Path) -> io::Result<Watched> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let mut steps = way(path);
     let mut found = Vec::new();
@@ -128,7 +132,7 @@ fn watched(path: &Path) -> io::Result<Watched> {
         found.clear();
         let mut failure = None;
         for (directory, name) in &steps {
-            match inotify.add_watch(directory, flags) {
+            match inotify.add_watch(directory, changes_in_directory()) {
                 Ok(wd) => found.push((wd, directory.join(name))),
                 Err(error) => failure = Some(error),
             }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::oneway::{Look, OneWay};
 use crate::recorder::replay::Replayed;
 use crate::recorder::tape::{Recorded, Size, Tape};
+use crate::recorder::taped::Taped;
 
 /// What shows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,36 +41,29 @@ impl Replayed for OneWay {
 /// The judge of one router's adverts and what it was told.
 #[derive(Debug)]
 pub struct RecordedOneWay {
-    one: OneWay,
-    tape: Tape,
+    one: Taped<OneWay>,
     /// Whether this node was Active at the last look, and whether there was a report.
     looked: Option<(bool, bool)>,
-    last: Instant,
 }
 
 impl RecordedOneWay {
     /// With an empty tape.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        let (one, mut tape) = (OneWay::default(), Tape::of(Size::SMALL));
-        tape.begin(now, &one);
         Self {
-            one,
-            tape,
+            one: Taped::begin(OneWay::default(), Tape::of(Size::SMALL), now),
             looked: None,
-            last: now,
         }
     }
 
     /// [`OneWay::judge`]. Each turn of the loop looks, so not every look is noted: those that are
     /// answered, and those at which a report has come or gone. Only an answer changes the judge.
     pub fn judge(&mut self, now: Instant, look: &Look) -> Option<bool> {
-        let answer = self.one.judge(now, look);
+        let answer = self.one.machine_mut().judge(now, look);
         let looked = Some((look.active, look.word.is_some()));
         if answer.is_some() || looked != self.looked {
             self.looked = looked;
-            self.last = self.last.max(now);
-            self.tape.note(self.last, look, &answer, &self.one);
+            self.one.note(now, look, &answer);
         }
         answer
     }
@@ -77,6 +71,6 @@ impl RecordedOneWay {
     /// The tape so far, its end at `now`.
     #[must_use]
     pub fn tape(&self, now: Instant) -> Vec<u8> {
-        self.tape.copy(now.max(self.last), &self.one)
+        self.one.tape(now)
     }
 }

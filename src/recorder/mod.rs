@@ -3,7 +3,7 @@
 //!
 //! Each machine has a `tape`: a bounded ring of text in memory, taken once at the start. Each of
 //! its parts begins with the whole machine, then come the steps with their time and with what the
-//! machine answered. `file` is the form in which tapes are written, `store` the directory they are
+//! machine answered. `taped` holds machine and tape together. `file` is the form in which tapes are written, `store` the directory they are
 //! kept in, `replay` feeds a machine again and compares. `time` and `words` say how instants and
 //! constant words look on a tape. What a machine's steps are stands beside the machine.
 //!
@@ -14,6 +14,7 @@ pub mod file;
 pub mod replay;
 pub mod store;
 pub mod tape;
+pub mod taped;
 pub mod time;
 pub mod words;
 

@@ -1,7 +1,6 @@
 //! What virtual routers track, with tapes: a script's machine, the numbers of files, the state of
 //! interfaces. Pure.
 
-use std::ops::Deref;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use super::interfaces::{Event, Interfaces};
 use super::verdict::Found;
 use crate::recorder::replay::Replayed;
 use crate::recorder::tape::{Recorded, Size, Tape};
+use crate::recorder::taped::Taped;
 use crate::recorder::time;
 
 /// What a script's machine can be told.
@@ -65,64 +65,36 @@ const fn word(ok: Option<bool>) -> &'static str {
 }
 
 /// A script's machine and what it was told.
-#[derive(Debug)]
-pub struct RecordedScript {
-    script: Script,
-    tape: Tape,
-    last: Instant,
-}
+pub type RecordedScript = Taped<Script>;
 
-impl Deref for RecordedScript {
-    type Target = Script;
-
-    fn deref(&self) -> &Script {
-        &self.script
-    }
-}
-
-impl RecordedScript {
+impl Taped<Script> {
     /// With an empty tape.
     #[must_use]
     pub fn new(script: Script, now: Instant) -> Self {
-        let mut tape = Tape::of(Size::SMALL);
-        tape.begin(now, &script);
-        Self {
-            script,
-            tape,
-            last: now,
-        }
+        Self::begin(script, Tape::of(Size::SMALL), now)
     }
 
     /// [`Script::handle`].
     pub fn handle(&mut self, now: Instant, input: Input) -> [Option<Action>; 2] {
-        let actions = self.script.handle(now, input);
-        self.last = self.last.max(now);
+        let actions = self.machine_mut().handle(now, input);
         let step = ScriptStep::Input(input);
         let [first, second] = &actions;
         match (first, second) {
-            (Some(first), Some(second)) => self.note(&step, &[first, second]),
-            (Some(one), None) | (None, Some(one)) => self.note(&step, &[one]),
-            (None, None) => self.note(&step, &[]),
+            (Some(first), Some(second)) => self.note(now, &step, &[first, second]),
+            (Some(one), None) | (None, Some(one)) => self.note(now, &step, &[one]),
+            (None, None) => self.note(now, &step, &NO_ACTION),
         }
         actions
     }
 
     /// [`Script::count_from`].
     pub fn count_from(&mut self, runs: u64) {
-        self.script.count_from(runs);
-        self.note(&ScriptStep::CountFrom(runs), &[]);
-    }
-
-    fn note(&mut self, step: &ScriptStep, actions: &[&Action]) {
-        self.tape.note(self.last, step, &actions, &self.script);
-    }
-
-    /// The tape so far, its end at `now`.
-    #[must_use]
-    pub fn tape(&self, now: Instant) -> Vec<u8> {
-        self.tape.copy(now.max(self.last), &self.script)
+        self.machine_mut().count_from(runs);
+        self.note_next(&ScriptStep::CountFrom(runs), &NO_ACTION);
     }
 }
+
+const NO_ACTION: [Action; 0] = [];
 
 /// What a tracked file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,38 +150,20 @@ impl Replayed for File {
 }
 
 /// A file and what was read of it.
-#[derive(Debug)]
-pub struct RecordedFile {
-    file: File,
-    tape: Tape,
-    last: Instant,
-}
+pub type RecordedFile = Taped<File>;
 
-impl RecordedFile {
+impl Taped<File> {
     /// With an empty tape; nothing is known yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        let (file, mut tape) = (File::default(), Tape::of(Size::SMALL));
-        tape.begin(now, &file);
-        Self {
-            file,
-            tape,
-            last: now,
-        }
+        Self::begin(File::default(), Tape::of(Size::SMALL), now)
     }
 
     /// [`File::read`].
     pub fn read(&mut self, now: Instant, reading: &Reading) -> Found {
-        let found = self.file.read(reading);
-        self.last = self.last.max(now);
-        self.tape.note(self.last, reading, &found, &self.file);
+        let found = self.machine_mut().read(reading);
+        self.note(now, reading, &found);
         found
-    }
-
-    /// The tape so far, its end at `now`.
-    #[must_use]
-    pub fn tape(&self, now: Instant) -> Vec<u8> {
-        self.tape.copy(now.max(self.last), &self.file)
     }
 }
 
@@ -239,51 +193,20 @@ impl Replayed for Interfaces {
 }
 
 /// All tracked interfaces and what the kernel said of them.
-#[derive(Debug)]
-pub struct RecordedInterfaces {
-    interfaces: Interfaces,
-    tape: Tape,
-    last: Instant,
-}
+pub type RecordedInterfaces = Taped<Interfaces>;
 
-impl Deref for RecordedInterfaces {
-    type Target = Interfaces;
-
-    fn deref(&self) -> &Interfaces {
-        &self.interfaces
-    }
-}
-
-impl RecordedInterfaces {
+impl Taped<Interfaces> {
     /// With an empty tape.
     #[must_use]
     pub fn new(interfaces: Interfaces, now: Instant) -> Self {
-        let mut tape = Tape::of(Size::SMALL);
-        tape.begin(now, &interfaces);
-        Self {
-            interfaces,
-            tape,
-            last: now,
-        }
+        Self::begin(interfaces, Tape::of(Size::SMALL), now)
     }
 
     /// [`Interfaces::take`]; what makes no difference is not noted.
     pub fn take(&mut self, now: Instant, event: &Event) {
-        if !self.interfaces.take(event) {
-            return;
+        if self.machine_mut().take(event) {
+            let ok = self.ok().to_vec();
+            self.note(now, event, &ok);
         }
-        self.last = self.last.max(now);
-        let Self {
-            interfaces,
-            tape,
-            last,
-        } = self;
-        tape.note(*last, event, &interfaces.ok(), interfaces);
-    }
-
-    /// The tape so far, its end at `now`.
-    #[must_use]
-    pub fn tape(&self, now: Instant) -> Vec<u8> {
-        self.tape.copy(now.max(self.last), &self.interfaces)
     }
 }

@@ -2,7 +2,6 @@
 //! tape has it. What decides in the machine is not touched. Pure.
 #![forbid(unsafe_code)]
 
-use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use super::fsm::{Action, Actions, Input, Machine, Settings, StandDown};
 use crate::ipc::message::VrrpState;
 use crate::recorder::replay::Replayed;
 use crate::recorder::tape::{Recorded, Tape};
+use crate::recorder::taped::Taped;
 use crate::recorder::time;
 use crate::recorder::words::Words;
 
@@ -71,77 +71,48 @@ impl Replayed for Machine {
 }
 
 /// A machine and what it was told.
-#[derive(Debug)]
-pub struct RecordedMachine {
-    machine: Machine,
-    tape: Tape,
-    /// The time of the last step: what comes without a time of its own is noted then.
-    last: Instant,
-}
+pub type RecordedMachine = Taped<Machine>;
 
-impl Deref for RecordedMachine {
-    type Target = Machine;
-
-    fn deref(&self) -> &Machine {
-        &self.machine
-    }
-}
-
-impl RecordedMachine {
+impl Taped<Machine> {
     /// [`Machine::new`] with an empty tape, which has all its memory from here on.
     #[must_use]
     pub fn new(settings: Settings, now: Instant) -> Self {
-        let machine = Machine::new(settings, now);
-        let mut tape = Tape::new();
-        tape.begin(now, &machine);
-        Self {
-            machine,
-            tape,
-            last: now,
-        }
+        Self::begin(Machine::new(settings, now), Tape::new(), now)
     }
 
     /// [`Machine::handle`].
     pub fn handle(&mut self, now: Instant, input: Input) -> Actions {
-        let answer = self.machine.handle(now, input);
-        self.last = self.last.max(now);
-        self.tape
-            .note(now, &Step::Input(input), &answer, &self.machine);
+        let answer = self.machine_mut().handle(now, input);
+        self.note(now, &Step::Input(input), &answer);
         answer
     }
 
     /// [`Machine::set_cut_off`].
     pub fn set_cut_off(&mut self, reason: &'static str) {
-        self.machine.set_cut_off(reason);
-        self.note(&Step::CutOff(reason));
+        self.machine_mut().set_cut_off(reason);
+        self.unanswered(&Step::CutOff(reason));
     }
 
     /// [`Machine::adjust`].
     pub fn adjust(&mut self, settings: Settings) {
-        self.machine.adjust(settings.clone());
-        self.note(&Step::Adjust(Box::new(settings)));
+        self.machine_mut().adjust(settings.clone());
+        self.unanswered(&Step::Adjust(Box::new(settings)));
     }
 
     /// [`Machine::set_recovery_delay`].
     pub fn set_recovery_delay(&mut self, delay: Duration) {
-        self.machine.set_recovery_delay(delay);
-        self.note(&Step::RecoveryDelay(delay));
+        self.machine_mut().set_recovery_delay(delay);
+        self.unanswered(&Step::RecoveryDelay(delay));
     }
 
     /// [`Machine::hold_back`].
     pub fn hold_back(&mut self, stand_down: StandDown) {
-        self.machine.hold_back(stand_down);
-        self.note(&Step::HoldBack(stand_down));
+        self.machine_mut().hold_back(stand_down);
+        self.unanswered(&Step::HoldBack(stand_down));
     }
 
-    /// The tape so far, its end at `now`.
-    #[must_use]
-    pub fn tape(&self, now: Instant) -> Vec<u8> {
-        self.tape.copy(now.max(self.last), &self.machine)
-    }
-
-    fn note(&mut self, step: &Step) {
+    fn unanswered(&mut self, step: &Step) {
         let none: [Action; 0] = [];
-        self.tape.note(self.last, step, &none, &self.machine);
+        self.note_next(step, &none);
     }
 }

@@ -9,6 +9,7 @@ use super::{Judge, Look, Seen};
 use crate::daemon::supervise::Standing;
 use crate::recorder::replay::Replayed;
 use crate::recorder::tape::{Recorded, Size, Tape};
+use crate::recorder::taped::Taped;
 use crate::recorder::time;
 use crate::vrrp::fsm::NodeHealth;
 
@@ -77,52 +78,22 @@ impl Replayed for Judge {
 }
 
 /// A judge and what it was told.
-#[derive(Debug)]
-pub struct RecordedJudge {
-    judge: Judge,
-    tape: Tape,
-    last: Instant,
-}
+pub type RecordedJudge = Taped<Judge>;
 
-impl RecordedJudge {
+impl Taped<Judge> {
     /// With a tape; one that was in use goes on.
     #[must_use]
     pub fn new(judge: Judge, tape: Option<Tape>, now: Instant) -> Self {
-        let mut tape = tape.unwrap_or_else(|| Tape::of(Size::MEDIUM));
-        tape.begin(now, &judge);
-        Self {
-            judge,
-            tape,
-            last: now,
-        }
+        Self::begin(judge, tape.unwrap_or_else(|| Tape::of(Size::MEDIUM)), now)
     }
 
     /// [`Judge::look`]. Noted is only what may change something: [`Judge::same`].
     pub fn look(&mut self, now: Instant, look: &Look<'_>) -> NodeHealth {
-        if let Some(same) = self.judge.same(now, look) {
+        if let Some(same) = self.same(now, look) {
             return same;
         }
-        let answer = self.judge.look(now, look);
-        self.last = self.last.max(now);
-        self.tape.note(now, look, &answer, &self.judge);
+        let answer = self.machine_mut().look(now, look);
+        self.note(now, look, &answer);
         answer
-    }
-
-    /// [`Judge::deadline`].
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.judge.deadline()
-    }
-
-    /// The tape so far, its end at `now`.
-    #[must_use]
-    pub fn tape(&self, now: Instant) -> Vec<u8> {
-        self.tape.copy(now.max(self.last), &self.judge)
-    }
-
-    /// The tape, for the judge that goes on in this one's place.
-    #[must_use]
-    pub fn into_tape(self) -> Tape {
-        self.tape
     }
 }

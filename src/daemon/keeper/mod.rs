@@ -72,7 +72,6 @@ use crate::net::tcp::ListenError;
 
 pub use handover::Handover;
 use runtime_dir::RuntimeDir;
-pub(in crate::daemon) use sandbox::of_process;
 
 /// What `lbd --config FILE` starts with.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Handover, Keeper, KeeperArgs, user};
 use crate::config::model::Config;
+use crate::daemon::confined;
 use crate::daemon::proxy::state_dir;
 use crate::ipc::confinement::Confinement;
 use crate::ipc::message::ToProxy;
@@ -124,24 +125,11 @@ pub(super) fn out_of_reach(reach: &Reach, old: &Config, config: &Config) -> Vec<
     found
 }
 
-fn of(process: &str, report: Report) -> Confinement {
-    Confinement {
-        process: process.to_owned(),
-        pid: std::process::id(),
-        user: report.user,
-        capabilities: report.capabilities,
-        no_new_privs: report.no_new_privs,
-        seccomp: report.seccomp,
-        landlock: report.landlock,
-        missing: Vec::new(),
-    }
-}
-
 impl Keeper {
     /// What the keeper gave up, once it has; answers it in words for the log.
     pub(super) fn note_own_rights(&mut self, report: Report) -> String {
         let because = user::why_root(&self.args.config);
-        let found = of("keeper", report).judged(because);
+        let found = confined::of_process("keeper", report, because);
         let words = found.to_string();
         for gap in &found.missing {
             tracing::warn!(
@@ -181,12 +169,6 @@ impl Keeper {
         let known = known.into_iter().flatten().cloned().collect();
         self.tell_proxy(now, &ToProxy::Confined(known));
     }
-}
-
-/// The runner's or the proxy's own view.
-#[must_use]
-pub(in crate::daemon) fn of_process(process: &str, report: Report) -> Confinement {
-    of(process, report).judged(None)
 }
 
 #[cfg(test)]

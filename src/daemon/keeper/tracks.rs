@@ -81,7 +81,10 @@ impl Tracks {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.judges.iter().filter_map(RecordedJudge::deadline).min()
+        self.judges
+            .iter()
+            .filter_map(|judge| judge.deadline())
+            .min()
     }
 
     /// What the judges were told of late, in the order of the routers.

@@ -52,6 +52,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::Config;
+use crate::daemon::confined;
 use crate::health::tls::TlsSetupError;
 use crate::log::{self, LogError};
 use crate::net::clock;
@@ -218,8 +219,8 @@ fn confine(
             write: &write,
         },
     );
-    tracing::info!(rights = %report, "privileges given up");
-    let confinement = crate::daemon::keeper::of_process("proxy", report);
+    let confinement = confined::of_process("proxy", report, None);
+    tracing::info!(rights = %confinement, "privileges given up");
     match needs {
         ProxyNeeds::Nothing => {}
         ProxyNeeds::ClientSource => source::try_foreign().map_err(ProxyError::ClientSource)?,

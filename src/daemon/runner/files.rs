@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{InitFlags, Inotify};
 
 use crate::ipc::runner::Reading;
+use crate::net::file_watch::changes_in_directory;
 use crate::track::file;
 
 /// Between two looks that nobody asked for.
@@ -110,20 +111,10 @@ impl Files {
 }
 
 fn watch_directory(inotify: &Inotify, path: &std::path::Path) {
-    let flags = AddWatchFlags::IN_CREATE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE
-        | AddWatchFlags::IN_MODIFY
-        | AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_ATTRIB
-        | AddWatchFlags::IN_DELETE_SELF
-        | AddWatchFlags::IN_MOVE_SELF
-        | AddWatchFlags::IN_ONLYDIR;
     let Some(directory) = path.parent() else {
         return;
     };
-    if let Err(error) = inotify.add_watch(directory, flags) {
+    if let Err(error) = inotify.add_watch(directory, changes_in_directory()) {
         tracing::debug!(%error, path = %directory.display(), "directory not watched");
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::keeper::of_process;
+use crate::daemon::confined;
 use crate::ipc::confinement::Confinement;
 use crate::ipc::message::CodecError;
 use crate::ipc::runner::{FromRunner, Job, Outcome, Program, Run, ToRunner};
@@ -71,7 +71,7 @@ pub enum RunnerError {
 /// [`RunnerError`].
 pub fn run(needs: RunnerNeeds) -> Result<(), RunnerError> {
     signal::unblock_all().map_err(RunnerError::Loop)?;
-    let report = of_process("runner", privileges::confine_runner(needs));
+    let report = confined::of_process("runner", privileges::confine_runner(needs), None);
     let keeper = process::take_fd3()
         .and_then(Connection::from_fd)
         .map_err(RunnerError::NoKeeper)?;

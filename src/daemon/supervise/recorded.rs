@@ -1,6 +1,5 @@
 //! The supervisor with its tape: whatever it is told goes through here, and the tape has it. Pure.
 
-use std::ops::Deref;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Finding, Input, Standing, Supervisor};
 use crate::recorder::replay::Replayed;
 use crate::recorder::tape::{Recorded, Tape};
+use crate::recorder::taped::Taped;
 use crate::recorder::time;
 
 /// [`Input`] as a reader has it.
@@ -72,58 +72,33 @@ impl Replayed for Supervisor {
 }
 
 /// A supervisor and what it was told.
-#[derive(Debug)]
-pub struct RecordedSupervisor {
-    supervisor: Supervisor,
-    tape: Tape,
-    last: Instant,
-}
+pub type RecordedSupervisor = Taped<Supervisor>;
 
-impl Deref for RecordedSupervisor {
-    type Target = Supervisor;
-
-    fn deref(&self) -> &Supervisor {
-        &self.supervisor
-    }
-}
-
-impl RecordedSupervisor {
+impl Taped<Supervisor> {
     /// [`Supervisor::new`] with an empty tape.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        let supervisor = Supervisor::new(now);
-        let mut tape = Tape::new();
-        tape.begin(now, &supervisor);
-        Self {
-            supervisor,
-            tape,
-            last: now,
-        }
+        Self::begin(Supervisor::new(now), Tape::new(), now)
     }
 
     /// [`Supervisor::handle`].
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Vec<Action> {
-        let actions = self.supervisor.handle(now, input);
-        self.last = self.last.max(now);
-        self.tape.note(now, &input, &actions, &self.supervisor);
+        let actions = self.machine_mut().handle(now, input);
+        self.note(now, &input, &actions);
         actions
     }
 
     /// The counters go on from a previous program's: started, starved, hung. They decide nothing.
     pub fn count_on_from(&mut self, (started, starved, hung): (u32, u64, u64)) {
-        self.supervisor.started = started;
-        self.supervisor.starved = starved;
-        self.supervisor.hung = hung;
+        let supervisor = self.machine_mut();
+        supervisor.started = started;
+        supervisor.starved = starved;
+        supervisor.hung = hung;
     }
 
     /// One was started that is not its to watch yet.
     pub fn count_start(&mut self) {
-        self.supervisor.started = self.supervisor.started.saturating_add(1);
-    }
-
-    /// The tape so far, its end at `now`.
-    #[must_use]
-    pub fn tape(&self, now: Instant) -> Vec<u8> {
-        self.tape.copy(now.max(self.last), &self.supervisor)
+        let supervisor = self.machine_mut();
+        supervisor.started = supervisor.started.saturating_add(1);
     }
 }

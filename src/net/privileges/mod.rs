@@ -8,7 +8,6 @@ mod seccomp;
 pub mod user;
 mod wide;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
@@ -32,20 +31,6 @@ pub struct Report {
     pub seccomp: String,
     /// The file-system rules.
     pub landlock: String,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "user {}, capabilities {}, no_new_privs {}, seccomp {}, landlock {}",
-            self.user,
-            self.capabilities,
-            if self.no_new_privs { "on" } else { "off" },
-            self.seccomp,
-            self.landlock
-        )
-    }
 }
 
 /// What the keeper goes on needing.
@@ -354,7 +339,7 @@ mod tests {
         });
         assert_eq!(report.capabilities, "none");
         assert!(report.no_new_privs);
-        assert!(report.seccomp.starts_with("on ("), "{report}");
+        assert!(report.seccomp.starts_with("on ("), "{report:?}");
     }
 
     #[test]
