@@ -21,33 +21,28 @@ use lbd::proxy::shortage::Shortage;
 
 use lab::{Lab, PATIENCE, proxy, server, wait_until};
 
-/// Answers each connection with what it sent, one byte, and survives a failing accept.
-fn patient_echo() -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
+/// Answers each connection with what it sent, one byte.
+fn echo(listener: TcpListener) {
     thread::spawn(move || {
-        loop {
-            match listener.accept() {
-                Ok((mut stream, _)) => {
-                    thread::spawn(move || {
-                        let mut byte = [0];
-                        while stream.read(&mut byte).is_ok_and(|read| read > 0) {
-                            if stream.write_all(&byte).is_err() {
-                                return;
-                            }
-                        }
-                    });
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read(&mut byte).is_ok_and(|read| read > 0) {
+                    if stream.write_all(&byte).is_err() {
+                        return;
+                    }
                 }
-                Err(_) => thread::sleep(Duration::from_millis(1)),
-            }
+            });
         }
     });
-    addr
 }
 
 #[test]
 fn running_out_of_descriptors_delays_clients_and_loses_none() {
-    let lab = Lab::start(proxy(vec![server(patient_echo())]), 1);
+    // Until there is room again its backlog has the connections: it takes no descriptor from lbd.
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lab = Lab::start(proxy(vec![server(backend.local_addr().unwrap())]), 1);
+    let spare = std::fs::File::open("/dev/null").unwrap();
     let sockets: Vec<socket2::Socket> = (0..40)
         .map(|_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap())
         .collect();
@@ -74,7 +69,11 @@ fn running_out_of_descriptors_delays_clients_and_loses_none() {
     wait_until("the shortage is noticed", || files() > 0);
     let served = lab.engine.connections();
     assert!((1..40).contains(&served), "{served}");
+    // One descriptor is room for a client, and none for its server.
+    drop(spare);
+    thread::sleep(Duration::from_millis(300));
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    echo(backend);
     let mut lost = 0;
     for client in &mut clients {
         let mut answer = [0];

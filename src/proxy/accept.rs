@@ -67,7 +67,7 @@ impl Worker {
         if !owned && (self.crowded || !self.has_waiting(place)) {
             return;
         }
-        if self.short && !self.has_descriptors() {
+        if self.is_short() && !self.has_descriptors(place) {
             self.rest(place, EXHAUSTED_REST);
             return;
         }
@@ -79,8 +79,8 @@ impl Worker {
         let mut taken = 0;
         while taken < batch {
             match self.accept_one(place) {
-                Taken::One => taken += 1,
-                Taken::Last => {
+                Taken::One if !self.is_short() => taken += 1,
+                Taken::One | Taken::Last => {
                     taken += 1;
                     self.rest(place, EXHAUSTED_REST);
                     break;
@@ -181,18 +181,34 @@ impl Worker {
             let shortages = &self.shared.shortages;
             shortages.note(what, name, server, clock::now());
         }
-        if what == Shortage::Files {
+        if matches!(what, Shortage::Files | Shortage::SystemFiles) {
             self.short = true;
             self.socks.close_spares();
         }
     }
 
-    /// Whether a client and its server would have descriptors again.
-    fn has_descriptors(&mut self) -> bool {
+    /// Whether one that is accepted now may find no descriptor for its server.
+    const fn is_short(&self) -> bool {
+        self.short || !self.socks.has_reserve()
+    }
+
+    /// Whether a client and its server would have descriptors again: the server's is held back
+    /// before the client's is looked for. A shortage that begins is counted.
+    fn has_descriptors(&mut self, place: usize) -> bool {
         let bound = self.shared.placement.descriptors.accept_below;
         // The lowest number that is free.
-        self.short = Bell::new().map_or(true, |bell| bell.as_fd().as_raw_fd() >= bound);
-        !self.short
+        let lowest = || Bell::new().map(|bell| bell.as_fd().as_raw_fd());
+        let lack = match self.socks.refill().and_then(|()| lowest()) {
+            Ok(lowest) if lowest < bound => None,
+            Ok(_) => Some(Shortage::Files),
+            Err(error) => Some(Shortage::of(&error).unwrap_or(Shortage::Files)),
+        };
+        let known = std::mem::replace(&mut self.short, lack.is_some());
+        let proxy = self.listeners.get(place).map(|listener| listener.proxy);
+        if let (Some(what), Some(proxy), false) = (lack, proxy, known) {
+            self.run_short(proxy, None, what);
+        }
+        lack.is_none()
     }
 
     fn count_accept_error(&self, proxy: u16, error: &io::Error) {
@@ -252,7 +268,8 @@ impl Worker {
     pub(super) fn accept_rest(&mut self, place: usize) {
         let owned = self.listeners.get(place).is_some_and(Listener::is_owned);
         let mut left = LAST_BATCH;
-        while owned && left > 0 && !self.short && matches!(self.accept_one(place), Taken::One) {
+        while owned && left > 0 && !self.is_short() && matches!(self.accept_one(place), Taken::One)
+        {
             left -= 1;
         }
     }
@@ -275,7 +292,10 @@ impl Worker {
         }
         if take {
             let mut taken = 0;
-            while taken < BATCH_MAX && !self.short && matches!(self.accept_one(place), Taken::One) {
+            while taken < BATCH_MAX
+                && !self.is_short()
+                && matches!(self.accept_one(place), Taken::One)
+            {
                 taken += 1;
             }
             self.count_helped(place, taken);

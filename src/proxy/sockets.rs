@@ -11,7 +11,6 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::conn::Maybe;
-use crate::net::eventfd::Bell;
 use crate::net::tcp;
 
 /// The pool of sockets that are not used again.
@@ -49,6 +48,31 @@ struct Pool {
     talkative: bool,
 }
 
+/// A socket for a server of one address family.
+#[derive(Debug)]
+struct Reserve {
+    fd: OwnedFd,
+    ipv6: bool,
+}
+
+impl Reserve {
+    /// For addresses like this one.
+    fn like(addr: SocketAddr) -> io::Result<Self> {
+        let fd = tcp::stream_socket(addr)?;
+        let ipv6 = addr.is_ipv6();
+        Ok(Self { fd, ipv6 })
+    }
+
+    /// A socket for `addr`: itself, or one in its place.
+    fn turn_to(self, addr: SocketAddr) -> io::Result<OwnedFd> {
+        if self.ipv6 == addr.is_ipv6() {
+            return Ok(self.fd);
+        }
+        drop(self);
+        tcp::stream_socket(addr)
+    }
+}
+
 /// A worker's sockets towards servers, in use and spare. A spare one stays registered under its
 /// token.
 #[derive(Debug)]
@@ -60,19 +84,24 @@ pub(super) struct Sockets {
     graves: Vec<u32>,
     /// No socket has a descriptor from here.
     below: RawFd,
-    /// Held back so that a connection that was accepted still finds a descriptor.
-    reserve: Option<Bell>,
+    /// Held back so that a connection that was accepted still finds a socket, which nothing else
+    /// in the process can take first.
+    reserve: Option<Reserve>,
+    /// A server's address, as the last one was.
+    likely: SocketAddr,
 }
 
 impl Sockets {
     pub(super) fn new(proxies: usize, below: RawFd) -> Self {
+        let likely = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             socks: Slab::new(),
             pools: (0..2 * proxies).map(|_| Pool::default()).collect(),
             trimmed: 0,
             graves: Vec::new(),
             below,
-            reserve: reserve(),
+            reserve: Reserve::like(likely).ok(),
+            likely,
         }
     }
 
@@ -151,11 +180,13 @@ impl Sockets {
         recyclable: bool,
     ) -> io::Result<u32> {
         let fd = match tcp::stream_socket(addr) {
-            Err(error) if is_exhausted(&error) && self.reserve.take().is_some() => {
-                tcp::stream_socket(addr)?
-            }
+            Err(error) if is_exhausted(&error) => match self.reserve.take() {
+                Some(reserve) => reserve.turn_to(addr)?,
+                None => return Err(error),
+            },
             outcome => outcome?,
         };
+        self.likely = addr;
         if fd.as_raw_fd() >= self.below {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
@@ -235,9 +266,7 @@ impl Sockets {
             return false;
         }
         self.trimmed = now;
-        if self.reserve.is_none() {
-            self.reserve = reserve();
-        }
+        let _refilled_or_again_later = self.refill();
         let mut surplus = Vec::new();
         for pool in &mut self.pools {
             // The ones at the front have been idle longest.
@@ -249,6 +278,19 @@ impl Sockets {
             self.close(sock);
         }
         true
+    }
+
+    /// Has the reserve again.
+    pub(super) fn refill(&mut self) -> io::Result<()> {
+        if self.reserve.is_none() {
+            self.reserve = Some(Reserve::like(self.likely)?);
+        }
+        Ok(())
+    }
+
+    /// Whether a connection that is accepted now is sure to find a socket.
+    pub(super) const fn has_reserve(&self) -> bool {
+        self.reserve.is_some()
     }
 
     /// Closes every spare socket when the round ends: their descriptors are wanted.
@@ -273,11 +315,6 @@ impl Sockets {
 /// A round by its lower 31 bits.
 fn short(round: u64) -> Maybe {
     Maybe::span(round & 0x7fff_ffff)
-}
-
-/// An eventfd, for making one needs no right to any file.
-fn reserve() -> Option<Bell> {
-    Bell::new().ok()
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
