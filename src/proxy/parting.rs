@@ -14,7 +14,7 @@ use crate::net::tcp;
 
 impl Worker {
     /// Keeps a connection whose sides have both ended until they have everything; both are told of
-    /// the end at once. `false`: nothing is left to be acknowledged, or nobody to do so.
+    /// the end at once. `false`: nothing is left to be acknowledged.
     pub(super) fn part(&mut self, slot: u32) -> bool {
         let now = self.now;
         let Some(conn) = usize::try_from(slot)
@@ -23,20 +23,26 @@ impl Worker {
         else {
             return false;
         };
-        if !client_waits(conn) && !server_waits(conn, &self.socks) {
+        let (client_waits, server_waits) = (client_waits(conn), server_waits(conn, &self.socks));
+        if !client_waits && !server_waits {
             return false;
         }
         let server = conn.sock.value().and_then(|sock| self.socks.fd(sock));
         let client = conn.client.as_ref().map(AsFd::as_fd);
-        for (flow, fd) in [(&mut conn.up, server), (&mut conn.down, client)] {
-            if !flow.finished() && fd.is_none_or(|fd| tcp::finish(fd).is_err()) {
-                return false;
+        for (flow, fd, side, waits) in [
+            (&mut conn.up, server, &mut conn.server_side, server_waits),
+            (&mut conn.down, client, &mut conn.client_side, client_waits),
+        ] {
+            if !flow.finished() {
+                flow.finish();
+                side.add_if(Side::BROKEN, fd.is_none_or(|fd| tcp::finish(fd).is_err()));
             }
-            flow.finish();
+            // The end alone, too, is something to acknowledge.
+            side.add_if(Side::OWES, waits);
         }
         conn.state = State::Parting;
         conn.since = now;
-        self.arm(slot);
+        self.part_on(slot);
         true
     }
 
