@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lbd::net::clock;
 use lbd::net::tcp;
@@ -248,8 +248,9 @@ fn a_client_that_vanishes_behind_the_end_of_a_connection_is_given_up_too() {
     let client = rested(&lab, 300_000);
     seen.send(()).unwrap();
     wait_until("the server has gone", || backend.failures() == 0);
+    let began = clock::now();
     vanish(&client);
-    assert_gone(&lab, "CL");
+    assert_gone(&lab, "CL", began);
     assert_eq!(lab.stats().totals.client_aborts, 1);
 }
 
@@ -262,8 +263,9 @@ fn a_client_that_vanishes_is_given_up_after_the_user_timeout() {
         let lab = lab(&backend, workers);
         let client = lab.connect();
         stuck(&lab);
+        let began = clock::now();
         vanish(&client);
-        assert_gone(&lab, "CD");
+        assert_gone(&lab, "CD", began);
     }
 }
 
@@ -275,8 +277,9 @@ fn a_client_that_vanishes_after_a_long_rest_is_given_up_too() {
     let lab = lab(&backend, 1);
     let client = lab.connect();
     thread::sleep(4 * TIMEOUT);
+    let began = clock::now();
     vanish(&client);
-    assert_gone(&lab, "CD");
+    assert_gone(&lab, "CD", began);
 }
 
 #[test]
@@ -296,7 +299,8 @@ fn a_client_that_vanishes_with_bytes_on_their_way_is_given_up() {
     wait_until("the answer is on its way", || {
         lab.stats().totals.bytes_out == 4
     });
-    assert_gone(&lab, "CD");
+    let began = clock::now();
+    assert_gone(&lab, "CD", began);
 }
 
 #[test]
@@ -316,13 +320,13 @@ fn a_server_that_vanishes_is_given_up_after_the_user_timeout() {
     client.read_exact(&mut [0]).unwrap();
     // What arrives before would be acknowledged.
     gone.recv().unwrap();
+    let began = clock::now();
     client.write_all(b"into the void").unwrap();
-    assert_gone(&lab, "SD");
+    assert_gone(&lab, "SD", began);
 }
 
-/// Given up not before the timeout, and not long after.
-fn assert_gone(lab: &Lab, code: &str) {
-    let began = clock::now();
+/// Given up not before the timeout, and not long after; it began to vanish at `began`.
+fn assert_gone(lab: &Lab, code: &str, began: Instant) {
     lab.settle();
     let took = clock::now() - began;
     assert!(took >= TIMEOUT / 2, "{took:?}");
