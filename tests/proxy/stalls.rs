@@ -30,7 +30,8 @@ fn vanish(stream: &TcpStream) {
         .unwrap();
 }
 
-fn stuck(lab: &Lab) {
+/// Waits until nothing moves any more; answers since when.
+fn stuck(lab: &Lab) -> Instant {
     let mut last = (u64::MAX, clock::now());
     wait_until("nothing moves any more", || {
         let totals = lab.stats().totals;
@@ -40,6 +41,7 @@ fn stuck(lab: &Lab) {
         }
         moved > 0 && clock::now() - last.1 > Duration::from_millis(100)
     });
+    last.1
 }
 
 /// What a client reads to the end; if it is cut off, how the proxy and the kernel say that came.
@@ -166,7 +168,8 @@ fn rested(lab: &Lab, sent: u64) -> TcpStream {
     wait_until("the server has sent everything", || {
         lab.stats().totals.bytes_out == sent
     });
-    thread::sleep(TIMEOUT);
+    // Its kernel answers the first probes seldom, for they come one upon the other; no longer.
+    thread::sleep(2 * TIMEOUT);
     client
 }
 
@@ -262,10 +265,9 @@ fn a_client_that_vanishes_is_given_up_after_the_user_timeout() {
         });
         let lab = lab(&backend, workers);
         let client = lab.connect();
-        stuck(&lab);
-        let began = clock::now();
+        let since = stuck(&lab);
         vanish(&client);
-        assert_gone(&lab, "CD", began);
+        assert_gone(&lab, "CD", since);
     }
 }
 
@@ -325,7 +327,7 @@ fn a_server_that_vanishes_is_given_up_after_the_user_timeout() {
     assert_gone(&lab, "SD", began);
 }
 
-/// Given up not before the timeout, and not long after; it began to vanish at `began`.
+/// Given up not before the timeout, and not long after; it may have answered until `began`.
 fn assert_gone(lab: &Lab, code: &str, began: Instant) {
     lab.settle();
     let took = clock::now() - began;
