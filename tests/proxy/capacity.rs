@@ -229,6 +229,7 @@ fn a_herd_reaches_paced_servers_at_their_rates_and_in_order() {
         paced(servers[1].addr, 50),
     ]);
     let lab = Lab::start(config, 2);
+    let noise = Noise::start();
     let before = clock::now();
     let clients: Vec<TcpStream> = (0..600).map(|_| lab.connect()).collect();
     wait_until("all are greeted", || lab.stats().totals.queued >= 590);
@@ -247,7 +248,11 @@ fn a_herd_reaches_paced_servers_at_their_rates_and_in_order() {
     let end = stamps.iter().filter_map(|s| s.last()).max().unwrap();
     let took = *end - before;
     assert!(took >= Duration::from_millis(3900), "{took:?}");
-    assert!(took < Duration::from_millis(5500), "{took:?}");
+    let busy = usize::try_from(noise.since(before)).unwrap();
+    assert!(
+        took < noise.stretched(Duration::from_millis(5500), before),
+        "{took:?}"
+    );
     let share = stamps[0].len();
     assert!((395..=405).contains(&share), "{share}");
     for (stamps, rate) in stamps.iter().zip([100, 50]) {
@@ -258,7 +263,9 @@ fn a_herd_reaches_paced_servers_at_their_rates_and_in_order() {
                 .skip(first)
                 .take_while(|s| **s - *stamp < Duration::from_secs(1));
             let count = second.count();
-            assert!(count <= rate + rate / 5 + 2, "{rate}: {count}");
+            // The servers' own threads may be late by then.
+            let most = (rate + rate / 5 + 2) * busy / 100;
+            assert!(count <= most, "{rate}: {count}, not {most}");
         }
     }
     drop(clients);
