@@ -2,10 +2,11 @@
 //!
 //! `read` reads and checks the file on a thread of its own. Then the proxy gets ready (`offer`), then the
 //! virtual routers: all that can fail, while nothing has changed. Then all of it changes in one turn of
-//! the loop (`apply`, with `routers`, `routes` and `carry`). `report` is what whoever asked learns.
+//! the loop (`apply`, with `routers`, `routes` and `carry`; `lineage` says what goes on as what). `report` is what whoever asked learns.
 
 mod apply;
 mod carry;
+mod lineage;
 mod offer;
 mod read;
 mod report;
