@@ -91,8 +91,10 @@ mod tests {
         let begin = clock::now();
         drop(one_by_one);
         let twenty = clock::now() - begin;
+        // Where there is one processor alone the kernel waits for nothing.
+        let limit = twenty * 2 + Duration::from_millis(250);
         assert!(
-            took < twenty * 2,
+            took < limit,
             "{took:?} for a hundred, {twenty:?} for twenty"
         );
     }

@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn a_file_system_that_hangs_holds_up_nobody_else() {
         let bell = Arc::new(Bell::new().unwrap());
-        let (goes_on, hangs) = mpsc::channel::<()>();
-        let (begins, begun) = mpsc::channel();
+        let (goes_on, hangs) = mpsc::sync_channel::<()>(1);
+        let (begins, begun) = mpsc::sync_channel(1);
         let path = std::env::current_exe().unwrap();
         let walk = move || {
             begins.send(std::thread::current().id()).unwrap();
@@ -235,7 +235,7 @@ mod tests {
         heard(&bell);
         assert!(watch.take());
         // One that still hangs is not waited for.
-        let (never, hangs) = mpsc::channel::<()>();
+        let (never, hangs) = mpsc::sync_channel::<()>(1);
         let walk = move || {
             hangs.recv().unwrap_err();
             Err(io::ErrorKind::TimedOut.into())
