@@ -187,7 +187,7 @@ fn unjudged(outcome: &Outcome, file: &str, text: &str, comments: &[char]) -> Vec
 fn every_line_of_a_file_made_by_chance_has_one_verdict() {
     let mut dice = Dice(0x5eed_1e55_0b5e_55ed);
     let mut judged = 0;
-    for round in 0..3_000 {
+    for round in 0..1_000 {
         let (cfg, conf) = (haproxy(&mut dice), keepalived(&mut dice));
         let outcome = both(&cfg, &conf);
         let mut wrong = unjudged(&outcome, "h.cfg", &cfg, &['#']);
@@ -198,5 +198,5 @@ fn every_line_of_a_file_made_by_chance_has_one_verdict() {
         );
         judged += outcome.entries.len();
     }
-    assert!(judged > 60_000, "{judged}");
+    assert!(judged > 20_000, "{judged}");
 }

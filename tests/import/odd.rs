@@ -584,3 +584,18 @@ fn conditions_and_variables_of_haproxy_are_decided_where_the_file_can() {
     );
     has(&outcome, "check = { type = \"tcp\", interval = \"7s\"");
 }
+
+#[test]
+fn a_proxy_header_goes_to_no_server_that_does_not_expect_it() {
+    let outcome = haproxy(&proxy("", "", " server b 10.0.1.2:6443 check send-proxy"));
+    assert_eq!(lost(&outcome), ["server b 10.0.1.2:6443 check send-proxy"]);
+    hasnt(&outcome, "proxy-protocol");
+}
+
+#[test]
+fn a_listener_with_nothing_but_a_template_of_servers_serves() {
+    let text = "listen api\n mode tcp\n bind :6443\n server-template cp 3 cp.example:6443 check\n";
+    let outcome = haproxy(text);
+    assert_eq!(whole(&outcome).proxies.len(), 1);
+    has(&outcome, "cp = \"cp.example:6443\"");
+}
