@@ -35,6 +35,17 @@ pub fn create(name: &str, words: usize) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Whether this is a file of [`create`] with so many words: nobody can shorten it, and reading it waits
+/// for nobody.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_shared(fd: &OwnedFd, words: usize) -> io::Result<bool> {
+    let present = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
+    let size = usize::try_from(fstat(fd)?.st_size);
+    Ok(present.contains(seals()) && size == Ok(words.saturating_mul(WORD)))
+}
+
 /// Words that other processes see, too.
 #[derive(Debug)]
 pub struct Words {

@@ -77,6 +77,12 @@ struct Seat<'a> {
     in_service: bool,
 }
 
+impl Seat<'_> {
+    fn name(&self) -> String {
+        format!("{}/{}", self.config.name, self.member.name)
+    }
+}
+
 impl Watchers {
     /// The checks of the file's servers begin.
     pub(super) fn begin(
@@ -84,13 +90,13 @@ impl Watchers {
         farms: &[Arc<Farm>],
         probes: Vec<Vec<Probe>>,
         machines: Vec<Vec<Machine>>,
-        findings: mpsc::Sender<Finding>,
+        (findings, tapes): (mpsc::Sender<Finding>, Tapes),
     ) -> Self {
         let mut watchers = Self {
             findings,
             proxies: Vec::with_capacity(farms.len()),
             prepared: Vec::new(),
-            tapes: Tapes::default(),
+            tapes,
         };
         let now = clock::now();
         let proxies = config.proxies.iter().zip(farms).enumerate();
@@ -107,7 +113,7 @@ impl Watchers {
                     member,
                     in_service: is_in_service(farm, place),
                 };
-                let loan = watchers.tapes.lend();
+                let loan = watchers.tapes.lend(&seat.name());
                 let machine = RecordedMachine::new(machine, loan, now);
                 Some(watchers.watcher(seat, Some(probe), machine, now))
             });
@@ -257,7 +263,7 @@ impl Watchers {
         };
         let new = || Machine::new(&seat.config.check, now);
         let machine = known.or(machine).unwrap_or_else(new);
-        let loan = loan.or_else(|| self.tapes.lend());
+        let loan = loan.or_else(|| self.tapes.lend(&seat.name()));
         let machine = RecordedMachine::new(machine, loan, now);
         let probe = probe.inspect_err(|error| {
             let (proxy, server) = (&seat.config.name, &seat.member.name);
@@ -308,7 +314,7 @@ impl Watchers {
             member: seat.member.id,
             hurry,
             state,
-            name: format!("{}/{}", seat.config.name, seat.member.name),
+            name: seat.name(),
             machine,
         }
     }
