@@ -12,7 +12,8 @@ use lbd::config::model::{Check, CheckKind, Garp, Preempt};
 use lbd::daemon::judge::recorded::RecordedJudge;
 use lbd::daemon::judge::{Judge, Look, Seen};
 use lbd::daemon::played::{self, Moment, Played};
-use lbd::daemon::supervise::Standing;
+use lbd::daemon::supervise::recorded::RecordedSupervisor;
+use lbd::daemon::supervise::{Input as Watch, Standing};
 use lbd::health;
 use lbd::health::fsm::Health;
 use lbd::health::recorded::{RecordedMachine as Watched, Tapes};
@@ -496,6 +497,23 @@ fn a_tape_of_a_proxy_that_makes_no_sense_counts_and_the_others_are_played() {
     )];
     let text = written(now, &tapes, &[]);
     assert!(played::play(&file::read(&text).unwrap()).is_err());
+}
+
+/// The keeper's loop looks at the proxy later than its turn began, and goes on with that turn.
+#[test]
+fn what_is_told_of_a_moment_before_the_last_one_replays_as_it_was() {
+    let base = clock::now();
+    time::count_from(base);
+    let at = |ms| base + Duration::from_millis(ms);
+    let mut supervisor = RecordedSupervisor::new(base);
+    supervisor.handle(at(100), Watch::Adopted);
+    for (ms, age) in [(500, 0), (480, 3), (481, 5), (600, 0)] {
+        supervisor.handle(at(ms), Watch::Heartbeat(&[(1, age)]));
+        supervisor.handle(at(ms), Watch::Tick);
+    }
+    let tapes = [("supervise", "proxy".to_owned(), supervisor.tape(at(700)))];
+    let all = replayed(&written(at(700), &tapes, &[]));
+    assert_eq!((all[0].1.told, all[0].1.differences), (9, 0));
 }
 
 #[test]
