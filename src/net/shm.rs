@@ -129,6 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_sealed_file_of_that_size_is_taken_for_one() {
+        let fd = create("test", 64).unwrap();
+        assert!(is_shared(&fd, 64).unwrap());
+        assert!(!is_shared(&fd, 63).unwrap() && !is_shared(&fd, 65).unwrap());
+        assert!(!is_shared(&fd, usize::MAX).unwrap());
+        let open = memfd_create("open", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        ftruncate(&open, 512).unwrap();
+        assert!(!is_shared(&open, 64).unwrap());
+        let other = std::fs::File::open("/dev/null").unwrap();
+        assert!(is_shared(&other.into(), 0).is_err());
+    }
+
+    #[test]
     fn a_file_that_is_short_or_could_be_shortened_is_refused() {
         let short = create("test", 8).unwrap();
         assert!(ftruncate(&short, 0).is_err());

@@ -195,7 +195,8 @@ fn a_proxy_that_outlived_its_keeper_has_its_tapes_at_the_next_one() {
     node.wait_log("server down");
     node.kill_keeper();
     node.restart();
-    node.wait_log("proxy adopted");
+    // It is welcome.
+    node.wait_log("taken over by a new keeper");
     end(proxy, Signal::SIGKILL);
     next_proxy(&node, proxy);
     // Its end is not this keeper's child's.

@@ -49,7 +49,7 @@ impl Control {
                 link.send(&message, &fds).await?;
             }
         }
-        let lasting: Vec<_> = self.lasting.iter().map(Lasting::fd).collect();
+        let lasting: Vec<_> = self.watchers.lasting.iter().map(Lasting::fd).collect();
         link.send(&ToKeeper::ListenersDone, &lasting).await
     }
 }

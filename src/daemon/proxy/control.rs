@@ -29,14 +29,12 @@ use super::sharing::SharedLimits;
 use super::shelf::{Shelf, Writer};
 use super::signals::Signals;
 use super::start::Begin;
-use super::tapes::Lasting;
 use super::verbosity::Verbosity;
 use super::watchers::Watchers;
 use crate::admin::{Order, Orders, Source};
 use crate::config::model::Config;
 use crate::health::board::Board;
 use crate::health::probe::Probe;
-use crate::health::recorded::Tapes;
 use crate::health::task::Finding;
 use crate::ipc::confinement::Confinement;
 use crate::ipc::message::ToProxy;
@@ -116,8 +114,6 @@ pub(super) struct Control {
     pub(super) unsettled: Vec<usize>,
     /// Kept together with another process, while there is one.
     pub(super) limits: SharedLimits,
-    /// Where the tapes outlast this process.
-    pub(super) lasting: Option<Lasting>,
 }
 
 impl Control {
@@ -132,7 +128,6 @@ impl Control {
             events,
             table,
             before,
-            lasting,
             ..
         } = plan.begin;
         let (mut chronicle, mut memory) = (plan.chronicle, plan.memory);
@@ -146,9 +141,8 @@ impl Control {
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
         let limits = SharedLimits::new(table, &farms);
-        let (sender, findings) = mpsc::channel(FINDINGS_MAX);
-        let tapes = Tapes::within(lasting.as_ref().map(Lasting::black_box));
-        let watchers = Watchers::begin(&config, &farms, plan.probes, machines, (sender, tapes));
+        let (lasting, (sender, findings)) = (plan.begin.lasting, mpsc::channel(FINDINGS_MAX));
+        let watchers = Watchers::begin(&config, &farms, plan.probes, machines, (sender, lasting));
         let (discoveries, discovered, known) = discoveries::start(&config);
         let (clients, alarm) = (Clients::new(&config), alarm(&farms));
         let fixed = Fixed {
@@ -194,7 +188,6 @@ impl Control {
             sandbox: plan.sandbox,
             reload: Reload::default(),
             unsettled: Vec::new(),
-            lasting,
         })
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::start;
+use super::tapes::Lasting;
 use crate::config::model::{Config, Proxy};
 use crate::health::board::Board;
 use crate::health::fsm::Machine;
@@ -31,6 +32,8 @@ pub(super) struct Watchers {
     /// Made before their servers were members.
     prepared: Vec<Prepared>,
     tapes: Tapes,
+    /// Where they outlast this process.
+    pub(super) lasting: Option<Lasting>,
 }
 
 /// A check that is ready to begin when its server is a member.
@@ -90,13 +93,14 @@ impl Watchers {
         farms: &[Arc<Farm>],
         probes: Vec<Vec<Probe>>,
         machines: Vec<Vec<Machine>>,
-        (findings, tapes): (mpsc::Sender<Finding>, Tapes),
+        (findings, lasting): (mpsc::Sender<Finding>, Option<Lasting>),
     ) -> Self {
         let mut watchers = Self {
             findings,
             proxies: Vec::with_capacity(farms.len()),
             prepared: Vec::new(),
-            tapes,
+            tapes: Tapes::within(lasting.as_ref().map(Lasting::black_box)),
+            lasting,
         };
         let now = clock::now();
         let proxies = config.proxies.iter().zip(farms).enumerate();
