@@ -16,7 +16,7 @@ use lbd::daemon::supervise::recorded::RecordedSupervisor;
 use lbd::daemon::supervise::{Input as Watch, Standing};
 use lbd::health;
 use lbd::health::fsm::Health;
-use lbd::health::recorded::{RecordedMachine as Watched, Tapes};
+use lbd::health::recorded::{Loan, RecordedMachine as Watched, Tapes};
 use lbd::net::clock;
 use lbd::net::shm::{self, Words};
 use lbd::recorder::blackbox::{BlackBox, WORDS};
@@ -620,6 +620,13 @@ fn why_the_vip_moved_and_why_a_server_was_taken_out_are_in_one_recording() {
     assert!(moved);
 }
 
+/// A tape as a proxy process has it.
+fn outlasting() -> Option<Loan> {
+    let shared = Words::map(shm::create("measured", WORDS).unwrap(), WORDS).unwrap();
+    let lasting = BlackBox::begin(Arc::new(shared), 0, 0);
+    Tapes::within(lasting).lend("p/a")
+}
+
 /// Prints what an input costs with its tape and without: docs/recorder.md has the numbers and the
 /// command.
 #[test]
@@ -640,15 +647,9 @@ fn nanoseconds_for_each_recorded_input() {
     };
     let new = || health::fsm::Machine::new(&check(), base);
     let tapes = Tapes::default();
-    let shared = Words::map(shm::create("measured", WORDS).unwrap(), WORDS).unwrap();
-    let lasting = BlackBox::begin(Arc::new(shared), 0, 0);
-    let lasting = Tapes::within(lasting).lend("p/a");
     for (what, loan) in [
-        ("health, with its tape", lasting),
-        (
-            "health, with a tape that ends with the process",
-            tapes.lend("p/a"),
-        ),
+        ("health, with its tape", outlasting()),
+        ("health, tape in own memory", tapes.lend("p/a")),
         ("health, without", None),
     ] {
         let machine = Watched::new(new(), loan, base);

@@ -235,7 +235,7 @@ fn whatever_a_process_wrote_there_the_recording_can_be_read() {
                 _ => {
                     raw = memory.0[texts.start + random(texts.len())]
                         .load(Ordering::Relaxed)
-                        .to_ne_bytes()
+                        .to_ne_bytes();
                 }
             }
             word.store(u64::from_ne_bytes(raw), Ordering::Relaxed);
