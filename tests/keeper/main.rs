@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod alone;
+mod black_box;
 mod limits;
 mod node;
 mod pair;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::blackbox::BlackBox;
 use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::proxies::{Proxies, decode, pid_of, send};
@@ -301,7 +302,10 @@ impl Keeper {
                     self.give_up_inheriting(now);
                     return Ok(());
                 }
-                Some(ToKeeper::ListenersDone) => return self.inherit(now),
+                Some(ToKeeper::ListenersDone) => {
+                    link.black_box = BlackBox::inherit(received.fds);
+                    return self.inherit(now);
+                }
                 Some(ToKeeper::Snapshot(servers)) => self.proxies.snapshot = Some((now, servers)),
                 Some(ToKeeper::Notes(notes)) => self.proxies.notes = Some(notes),
                 Some(ToKeeper::Shares) => self.proxies.sharing.inherit(received.fds),
