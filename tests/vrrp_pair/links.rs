@@ -6,7 +6,7 @@ use crate::pair::{
     ARP, FAST, NODES, SLOW, announcers, counters, elected, has_vip, join, one_holder, open, pair,
     resign, stays, watches,
 };
-use crate::routers::{secs, turn, within};
+use crate::routers::{Host, secs, turn, within};
 
 #[test]
 fn a_node_without_its_own_address_leaves_the_virtual_one_to_the_other() {
@@ -81,7 +81,7 @@ fn an_interface_that_is_made_anew_is_taken_up_again() {
     let [a, b] = elected(FAST);
     a.run("ip link del eth0");
     within("fault", secs(1.0), || {
-        [&a, &b].map(|host| host.state()) == [Some(VrrpState::Initialize); 2]
+        [&a, &b].map(Host::state) == [Some(VrrpState::Initialize); 2]
     });
     join(&a, &b);
     one_holder("lb1 active again", &a, &b, secs(5.0));
