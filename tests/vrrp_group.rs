@@ -1,10 +1,6 @@
 //! Virtual routers that move together, on real interfaces in namespaces. Needs root; says so when
 //! it skips.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test says what it measured, and helpers may stop it"
-)]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;

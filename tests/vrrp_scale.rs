@@ -2,7 +2,7 @@
 //! long a node takes to take all of them over from one that was killed. Needs root; says so when it
 //! skips. The limits are what a busy machine and an unoptimised build can bear; run it with
 //! `--release -- --nocapture` to read the numbers.
-#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;

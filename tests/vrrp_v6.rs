@@ -1,11 +1,6 @@
 //! Virtual routers over IPv6 on real sockets in namespaces: two of lbd's, a pair of both families,
 //! and one beside keepalived. Needs root; says so when it skips.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may stop where it stands, and says what it measured"
-)]
+#![cfg(test)]
 
 #[path = "lab/forged.rs"]
 mod forged;

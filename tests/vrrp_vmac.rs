@@ -1,6 +1,6 @@
 //! `virtual-mac = true`: the address has the virtual router's hardware address, on whichever node
 //! it is. Needs root; says so when it skips.
-#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;

@@ -1,6 +1,6 @@
 //! What a node says of others on its LAN: who answers for its addresses, which node lives although
 //! its adverts do not arrive, whose packets it refuses. Needs root; says so when it skips.
-#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;

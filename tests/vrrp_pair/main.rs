@@ -1,12 +1,7 @@
 //! Virtual routers on real sockets: two of lbd's, and one of lbd's beside keepalived, each in a
 //! network namespace of its own joined by a veth pair. Needs root; says so when it skips.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    unreachable_pub,
-    reason = "helpers of a test may stop it, and a test says what it measured"
-)]
+#![cfg(test)]
+#![expect(unreachable_pub, reason = "a test program")]
 
 mod beside_keepalived;
 mod election;

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU32;
 
-use super::tests::{admit, proxy, server, ticket};
+use super::tests::{proxy, server};
 use super::*;
 
 fn paced(rate: u32, max: u32) -> model::Server {
@@ -22,6 +22,18 @@ fn start(servers: Vec<model::Server>, max_queue: u32) -> (Dispatch, Instant) {
         assert!(dispatch.set_up(server, true, now));
     }
     (dispatch, now)
+}
+
+fn ticket(slot: u32) -> Ticket {
+    Ticket {
+        worker: 0,
+        slot,
+        serial: 0,
+    }
+}
+
+fn admit(dispatch: &mut Dispatch, slot: u32) -> Admission {
+    dispatch.admit(ticket(slot), Tried::NONE, Turn::First, Key::NONE)
 }
 
 /// Who was served since the last look: slot and server.

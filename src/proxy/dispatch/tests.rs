@@ -105,7 +105,7 @@ fn dispatch(servers: Vec<model::Server>, max_queue: u32) -> (Dispatch, Instant) 
     (dispatch, now)
 }
 
-pub(super) fn ticket(slot: u32) -> Ticket {
+fn ticket(slot: u32) -> Ticket {
     Ticket {
         worker: 0,
         slot,
@@ -113,7 +113,7 @@ pub(super) fn ticket(slot: u32) -> Ticket {
     }
 }
 
-pub(super) fn admit(dispatch: &mut Dispatch, slot: u32) -> Admission {
+fn admit(dispatch: &mut Dispatch, slot: u32) -> Admission {
     dispatch.admit(ticket(slot), Tried::default(), Turn::First, Key::NONE)
 }
 
