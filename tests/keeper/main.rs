@@ -14,6 +14,7 @@ mod program;
 mod recorder;
 mod reload;
 mod reload_files;
+mod reload_moves;
 mod reload_routers;
 #[path = "../lab/node.rs"]
 mod running;

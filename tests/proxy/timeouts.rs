@@ -44,9 +44,10 @@ fn a_connection_without_a_byte_is_closed_after_the_idle_timeout() {
         proxy.idle_timeout = SHORT;
         let lab = Lab::start(proxy, workers);
         let mut client = lab.connect();
+        let began = clock::now();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0; 2]).unwrap();
-        is_closed_in_time(&mut client, clock::now());
+        is_closed_in_time(&mut client, began);
         assert_eq!(lab.record().end.to_string(), "cD");
         assert_eq!(lab.stats().totals.idle_timeouts, 1);
     }
@@ -77,9 +78,10 @@ fn a_server_that_does_not_finish_after_the_client_is_given_up() {
         proxy.half_close_timeout = SHORT;
         let lab = Lab::start(proxy, workers);
         let mut client = lab.connect();
+        let began = clock::now();
         client.write_all(b"x").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        is_closed_in_time(&mut client, clock::now());
+        is_closed_in_time(&mut client, began);
         assert_eq!(lab.record().end.to_string(), "sD");
         assert_eq!(lab.stats().totals.half_close_timeouts, 1);
     }
