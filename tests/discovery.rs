@@ -9,6 +9,8 @@ mod api;
 mod daemon;
 #[path = "lab/port.rs"]
 mod port;
+#[path = "lab/program.rs"]
+mod program;
 #[path = "discovery/watch.rs"]
 mod watch;
 

@@ -8,9 +8,13 @@
     reason = "helpers of a test may stop it, and a failure says how to replay it"
 )]
 
+#[path = "lab/dice.rs"]
+mod dice;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use dice::Dice;
 use lbd::config::model::{Garp, Preempt};
 use lbd::ipc::message::VrrpState;
 use lbd::units::{AdvertInterval, Priority, Version};
@@ -22,68 +26,38 @@ const STEPS_PER_SEED: u32 = 400;
 /// Between two renewals of the addresses' lifetime.
 const RENEWAL: Duration = Duration::from_millis(500);
 
-/// splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.roll() % end
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let end = u64::try_from(from.len()).unwrap();
-        from[usize::try_from(self.below(end)).unwrap()]
-    }
-
-    fn coin(&mut self) -> bool {
-        self.below(2) == 0
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.roll().to_be_bytes()[0]
-    }
-}
-
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
 fn settings(dice: &mut Dice) -> Settings {
-    let version = dice.pick(&[Version::V2, Version::V3]);
+    let version = dice.one_of(&[Version::V2, Version::V3]);
     let interval = match version {
-        Version::V2 => dice.pick(&[1000, 2000, 255_000]),
-        Version::V3 => dice.pick(&[10, 20, 100, 1000, 3000, 40_950]),
+        Version::V2 => dice.one_of(&[1000, 2000, 255_000]),
+        Version::V3 => dice.one_of(&[10, 20, 100, 1000, 3000, 40_950]),
     };
     let times = [0, 1, 20, 500, 5000, 30_000];
     let interval = AdvertInterval::new(version, ms(interval)).unwrap();
     Settings {
         version,
         me: IpAddr::V4(Ipv4Addr::new(172, 16, 0, 2)),
-        base: Priority::try_from(dice.pick(&[2, 100, 200, 254, 254, 255])).unwrap(),
+        base: Priority::try_from(dice.one_of(&[2, 100, 200, 254, 254, 255])).unwrap(),
         interval,
-        spacing: dice.pick(&[interval.default_spacing(), interval.duration()]),
+        spacing: dice.one_of(&[interval.default_spacing(), interval.duration()]),
         preempt: match dice.below(4) {
             0 => Preempt::Never,
             1 => Preempt::Always,
             2 => Preempt::After(Duration::ZERO),
             _ => Preempt::After(ms(dice.below(20_000))),
         },
-        lease: dice.pick(&[None, Some(ms(1000)), Some(ms(2000)), Some(ms(60_000))]),
+        lease: dice.one_of(&[None, Some(ms(1000)), Some(ms(2000)), Some(ms(60_000))]),
         garp: Garp {
-            repeat: dice.pick(&[0, 1, 5, 255]),
-            delay: ms(dice.pick(&times)),
-            refresh: ms(dice.pick(&times)),
-            interval: ms(dice.pick(&[0, 0, 1, 50])),
+            repeat: dice.one_of(&[0, 1, 5, 255]),
+            delay: ms(dice.one_of(&times)),
+            refresh: ms(dice.one_of(&times)),
+            interval: ms(dice.one_of(&[0, 0, 1, 50])),
         },
-        recovery_delay: ms(dice.pick(&times)),
+        recovery_delay: ms(dice.one_of(&times)),
         alone: dice.below(8) == 0,
     }
 }
@@ -94,7 +68,7 @@ fn advert(dice: &mut Dice, settings: &Settings) -> Input {
         // What validation lets through.
         Version::V3 => {
             let sent = u16::try_from(1 + dice.below(4095)).unwrap();
-            let sent = dice.pick(&[sent, settings.interval.centiseconds()]);
+            let sent = dice.one_of(&[sent, settings.interval.centiseconds()]);
             bounded_interval(
                 settings.interval,
                 AdvertInterval::from_wire_v3(sent).unwrap(),
@@ -103,9 +77,9 @@ fn advert(dice: &mut Dice, settings: &Settings) -> Input {
     };
     let other = dice.byte();
     Input::Advert(Accepted {
-        sender: IpAddr::V4(Ipv4Addr::new(172, 16, 0, dice.pick(&[1, 3, 10]))),
+        sender: IpAddr::V4(Ipv4Addr::new(172, 16, 0, dice.one_of(&[1, 3, 10]))),
         peer: 0,
-        priority: dice.pick(&[0, 0, 1, 99, 100, 101, 200, 254, 255, other]),
+        priority: dice.one_of(&[0, 0, 1, 99, 100, 101, 200, 254, 255, other]),
         interval,
         interval_as_sent: true,
         same_addresses: true,
@@ -116,8 +90,8 @@ fn health(dice: &mut Dice) -> Input {
     Input::Health(NodeHealth {
         can_serve: dice.coin(),
         known: dice.below(8) != 0,
-        weight: dice.pick(&[0, 0, 20, -60, 253, i32::MIN, i32::MAX]),
-        probe_epoch: dice.pick(&[0, 1, 2, NodeHealth::NO_PROBE]),
+        weight: dice.one_of(&[0, 0, 20, -60, 253, i32::MIN, i32::MAX]),
+        probe_epoch: dice.one_of(&[0, 1, 2, NodeHealth::NO_PROBE]),
     })
 }
 
@@ -134,7 +108,7 @@ fn input(dice: &mut Dice, settings: &Settings) -> Input {
         37 => Input::NotRenewed,
         38 if dice.below(30) == 0 => Input::Resign,
         38 if dice.coin() => Input::Failover {
-            hold: dice.pick(&[None, Some(ms(1)), Some(ms(20_000))]),
+            hold: dice.one_of(&[None, Some(ms(1)), Some(ms(20_000))]),
         },
         38 => Input::ReleaseHold,
         39 if dice.coin() => Input::Unheard(dice.coin()),

@@ -2,12 +2,8 @@
 //! counts. The cases run one at a time. `LBD_LONG=1` makes ten times as many connections,
 //! `LBD_CONNECTIONS` as many as it says; with `LBD_SANITIZED`, which tests/sanitize sets, lbd has a
 //! sanitizer in it, and nothing is said of memory.
-#![expect(
-    clippy::print_stderr,
-    clippy::unwrap_used,
-    unreachable_pub,
-    reason = "helpers of tests panic like tests"
-)]
+#![cfg(test)]
+#![expect(unreachable_pub, reason = "a test program")]
 
 #[path = "leaks/crowd.rs"]
 mod crowd;
@@ -15,6 +11,8 @@ mod crowd;
 mod daemon;
 #[path = "lab/port.rs"]
 mod port;
+#[path = "lab/program.rs"]
+mod program;
 #[path = "leaks/readers.rs"]
 mod readers;
 

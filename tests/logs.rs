@@ -6,6 +6,8 @@
 
 #[path = "lab/port.rs"]
 mod port;
+#[path = "lab/program.rs"]
+mod program;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,22 +19,12 @@ use std::time::Duration;
 
 use lbd::admin::protocol::{ask_events, ask_status};
 use lbd::ipc::event::{Event, EventKind};
-use lbd::net::clock;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use program::Folder;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for a condition, with a bound.
-fn wait_for<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
-    let deadline = clock::now() + PATIENCE;
-    loop {
-        if let Some(value) = seen() {
-            return value;
-        }
-        assert!(clock::now() < deadline, "in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
+fn wait_for<T>(what: &str, seen: impl FnMut() -> Option<T>) -> T {
+    program::wait_for(what, PATIENCE, seen)
 }
 
 /// A server that sends back what it gets, and tells who connected.
@@ -58,44 +50,12 @@ fn echo() -> (SocketAddr, std::sync::mpsc::Receiver<SocketAddr>) {
     (address, peers)
 }
 
-/// A directory that goes with its owner.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let name = format!("lbd-logs-{}-{name}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir_all(dir.join("state")).unwrap();
-        Self(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap_or_default();
-    }
-}
-
 /// Ends with its owner.
 struct Running(Child);
 
-impl Running {
-    fn end(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
-        let told = kill(pid, Signal::SIGTERM);
-        let deadline = clock::now() + PATIENCE;
-        while told.is_ok() && self.0.try_wait().is_ok_and(|end| end.is_none()) {
-            if clock::now() >= deadline {
-                self.0.kill().unwrap_or_default();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
 impl Drop for Running {
     fn drop(&mut self) {
-        self.end();
+        program::end(&mut self.0, PATIENCE);
     }
 }
 
@@ -107,7 +67,7 @@ struct Daemon<'a> {
 
 impl<'a> Daemon<'a> {
     /// `top`: tables before, `rest`: further keys of `[proxy.kube]`, then its backends.
-    fn start(dir: &'a Dir, top: &str, rest: &str) -> Self {
+    fn start(dir: &'a Folder, top: &str, rest: &str) -> Self {
         let (dir, listen) = (dir.0.as_path(), port::held());
         let state = dir.join("state");
         let text = format!(
@@ -117,17 +77,8 @@ impl<'a> Daemon<'a> {
             state.display()
         );
         fs::write(dir.join("lb.toml"), text).unwrap();
-        let mut options = fs::OpenOptions::new();
-        let log = options
-            .create(true)
-            .append(true)
-            .open(dir.join("log"))
-            .unwrap();
-        let mut lbd = Command::new(env!("CARGO_BIN_EXE_lbd"));
-        lbd.arg("--config").arg(dir.join("lb.toml"));
-        lbd.arg("--runtime-dir").arg(dir.join("run"));
-        lbd.env_remove("STATE_DIRECTORY").stdin(Stdio::null());
-        let keeper = lbd.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        fs::create_dir_all(&state).unwrap();
+        let keeper = program::start_in(dir, program::lbd());
         let daemon = Self {
             dir,
             _keeper: Running(keeper),
@@ -149,13 +100,7 @@ impl<'a> Daemon<'a> {
     }
 
     fn lbd(&self, words: &[&str]) -> Output {
-        let mut lbd = Command::new(env!("CARGO_BIN_EXE_lbd"));
-        let socket = self.socket();
-        lbd.args(words)
-            .arg("--socket")
-            .arg(socket)
-            .output()
-            .unwrap()
+        program::order(&self.socket(), words)
     }
 
     /// What it prints, if it ends with this code.
@@ -193,7 +138,7 @@ fn talk(client: &mut TcpStream) {
 
 #[test]
 fn a_server_that_fails_is_an_event_and_events_outlast_the_daemon() {
-    let dir = Dir::new("events");
+    let dir = Folder::new("events");
     let failing = TcpListener::bind(port::held()).unwrap();
     let (good, _peers) = echo();
     let backends = format!(
@@ -237,7 +182,7 @@ fn a_server_that_fails_is_an_event_and_events_outlast_the_daemon() {
 
 #[test]
 fn a_limit_that_is_reached_is_one_event() {
-    let dir = Dir::new("limit");
+    let dir = Folder::new("limit");
     let (server, _peers) = echo();
     let rest = format!("max-connections = 1\n[proxy.kube.backends]\na = \"{server}\"\n");
     let daemon = Daemon::start(&dir, "", &rest);
@@ -252,7 +197,7 @@ fn a_limit_that_is_reached_is_one_event() {
 
 #[test]
 fn the_log_level_changes_at_run_time_and_goes_back_by_itself() {
-    let dir = Dir::new("level");
+    let dir = Folder::new("level");
     let (server, _peers) = echo();
     let backends = format!("[proxy.kube.backends]\na = \"{server}\"\n");
     let daemon = Daemon::start(&dir, "[log]\nlevel = \"info\"\n", &backends);
@@ -303,7 +248,7 @@ fn the_log_level_changes_at_run_time_and_goes_back_by_itself() {
 
 #[test]
 fn the_client_behind_a_servers_connection_is_found_and_the_reverse() {
-    let dir = Dir::new("who");
+    let dir = Folder::new("who");
     let (server, peers) = echo();
     let backends = format!("[proxy.kube.backends]\na = \"{server}\"\n");
     let daemon = Daemon::start(&dir, "", &backends);
@@ -337,7 +282,7 @@ fn the_client_behind_a_servers_connection_is_found_and_the_reverse() {
 }
 
 /// HAProxy in front of the same servers, its log on a pipe.
-fn haproxy(dir: &Dir, listen: SocketAddr, servers: &str, timeouts: &str) -> Option<Running> {
+fn haproxy(dir: &Folder, listen: SocketAddr, servers: &str, timeouts: &str) -> Option<Running> {
     let text = format!(
         "global\n  log stdout format raw local0\ndefaults\n  mode tcp\n  log global\n  option tcplog\n\
          \x20 timeout connect 1s\n  retries 0\n{timeouts}\nlisten kube\n  bind {listen}\n{servers}\n"
@@ -440,7 +385,7 @@ fn a_line_of_the_access_log_is_haproxys_line() {
         ),
     ];
     for (manner, server, (timeouts, limit), keys) in cases {
-        let dir = Dir::new(&format!("access-{manner}"));
+        let dir = Folder::new(&format!("access-{manner}"));
         let theirs = port::held();
         let servers = format!("  server a {server}{limit}");
         let Some(_haproxy) = haproxy(&dir, theirs, &servers, timeouts) else {
@@ -473,7 +418,7 @@ fn a_line_of_the_access_log_is_haproxys_line() {
 
 #[test]
 fn journald_takes_the_catalog() {
-    let dir = Dir::new("catalog");
+    let dir = Folder::new("catalog");
     let catalogs = dir.0.join("usr/lib/systemd/catalog");
     fs::create_dir_all(&catalogs).unwrap();
     fs::create_dir_all(dir.0.join("var/lib/systemd/catalog")).unwrap();

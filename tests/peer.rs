@@ -2,16 +2,7 @@
 //! node that vanishes, adverts lost one way, forged and repeated messages, rolling the key over.
 //! Needs root; one case at a time. `cargo test --test peer -- PART_OF_A_NAME` runs some of them.
 
-#![allow(
-    clippy::allow_attributes,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test program"
-)]
+#![cfg(test)]
 
 #[path = "lab/mod.rs"]
 mod lab;
@@ -83,7 +74,7 @@ const CLIENTS: usize = 20;
 const FAST: &str = "version = 3\nadvert-interval = \"100ms\"\npreempt = true";
 
 fn main() -> ExitCode {
-    lab::cases::run("peer", CASES)
+    lab::cases::run("peer", &[CASES])
 }
 
 /// The pair, lb2 in charge; with the channel if there is a key.

@@ -3,59 +3,42 @@
 //! `LBD_FUZZ_SEED` where to begin; a failure names the seed that replays it.
 #![cfg(test)]
 
+#[path = "lab/dice.rs"]
+mod dice;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use dice::Dice;
 use lbd::config::model::HeaderVersion;
 use lbd::proxy::pp::{self, HEADER_BYTES_MAX, Header};
 
-/// splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.roll() % u64::try_from(end).unwrap()).unwrap()
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.roll().to_be_bytes()[0]
-    }
-
-    fn addr(&mut self) -> SocketAddr {
-        let port = u16::from_be_bytes([self.byte(), self.byte()]);
-        let ip = if self.below(2) == 0 {
-            let mut octets = [0; 4];
-            octets.fill_with(|| self.byte());
-            IpAddr::V4(Ipv4Addr::from(octets))
-        } else {
-            let mut octets = [0; 16];
-            let zeros = self.below(17);
-            octets[zeros..].fill_with(|| self.byte());
-            IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
-        };
-        SocketAddr::new(ip, port)
-    }
+fn addr(dice: &mut Dice) -> SocketAddr {
+    let port = u16::from_be_bytes([dice.byte(), dice.byte()]);
+    let ip = if dice.place(2) == 0 {
+        let mut octets = [0; 4];
+        octets.fill_with(|| dice.byte());
+        IpAddr::V4(Ipv4Addr::from(octets))
+    } else {
+        let mut octets = [0; 16];
+        let zeros = dice.place(17);
+        octets[zeros..].fill_with(|| dice.byte());
+        IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
+    };
+    SocketAddr::new(ip, port)
 }
 
 /// A header as it should be, perhaps with values behind the addresses.
 fn sound(dice: &mut Dice) -> Vec<u8> {
-    let version = [HeaderVersion::V1, HeaderVersion::V2][dice.below(2)];
-    if dice.below(8) == 0 {
+    let version = [HeaderVersion::V1, HeaderVersion::V2][dice.place(2)];
+    if dice.place(8) == 0 {
         return pp::own(version).to_vec();
     }
-    let (client, local) = (dice.addr(), dice.addr());
+    let (client, local) = (addr(dice), addr(dice));
     let mut bytes = pp::encode(version, client, local).into_vec();
     if version == HeaderVersion::V2 {
-        for _ in 0..dice.below(4) {
-            let len = dice.below(40);
-            let kind = [0x01, 0x02, 0x03, 0x04, 0x20, 0xee][dice.below(6)];
+        for _ in 0..dice.place(4) {
+            let len = dice.place(40);
+            let kind = [0x01, 0x02, 0x03, 0x04, 0x20, 0xee][dice.place(6)];
             bytes.extend([kind, 0, u8::try_from(len).unwrap()]);
             bytes.extend(std::iter::repeat_with(|| dice.byte()).take(len));
         }
@@ -67,13 +50,13 @@ fn sound(dice: &mut Dice) -> Vec<u8> {
 
 fn damage(dice: &mut Dice, bytes: &mut Vec<u8>) {
     const PIECES: [&[u8]; 8] = [b"\r\n", b" ", b"0", b":", b".", b"65536", b"UNKNOWN", b"\0"];
-    for _ in 0..dice.below(4) {
-        let at = dice.below(bytes.len().max(1));
-        match dice.below(6) {
-            0 => bytes[at] ^= 1 << dice.below(8),
+    for _ in 0..dice.place(4) {
+        let at = dice.place(bytes.len().max(1));
+        match dice.place(6) {
+            0 => bytes[at] ^= 1 << dice.place(8),
             1 => bytes[at] = dice.byte(),
             2 => bytes.truncate(at),
-            3 => drop(bytes.splice(at..at, PIECES[dice.below(8)].iter().copied())),
+            3 => drop(bytes.splice(at..at, PIECES[dice.place(8)].iter().copied())),
             4 => drop(bytes.remove(at)),
             _ => {
                 let tail = bytes[at..].to_vec();
@@ -84,7 +67,7 @@ fn damage(dice: &mut Dice, bytes: &mut Vec<u8>) {
             return;
         }
     }
-    let behind = dice.below(20);
+    let behind = dice.place(20);
     bytes.extend(std::iter::repeat_with(|| dice.byte()).take(behind));
 }
 

@@ -5,63 +5,47 @@
 
 #[path = "lab/port.rs"]
 mod port;
+#[path = "lab/program.rs"]
+mod program;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use lbd::net::cpus;
 use lbd::net::netns::Namespace;
-use lbd::net::{clock, cpus};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
+use program::Folder;
 use socket2::{Domain, Socket, Type};
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = clock::now() + SOON;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(clock::now() < deadline, "{what}: not within {SOON:?}");
-        thread::sleep(Duration::from_millis(5));
-    }
+fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    program::wait_for(what, SOON, condition)
 }
 
 /// A running lbd with all its processes.
 struct Daemon {
     keeper: Child,
-    dir: PathBuf,
+    dir: Folder,
     metrics: SocketAddr,
 }
 
 impl Daemon {
     /// With at most `files` descriptors in each of its processes.
     fn start(name: &str, files: u32, metrics: SocketAddr, config: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("lbd-short-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let dir = Folder::new(name);
         let text =
             format!("[log]\ntarget = \"stderr\"\n[metrics]\nlisten = \"{metrics}\"\n{config}");
-        fs::write(dir.join("lb.toml"), text).unwrap();
-        let log = fs::File::create(dir.join("log")).unwrap();
-        let keeper = Command::new("sh")
-            .arg("-c")
-            .arg(format!("ulimit -n {files}; exec \"$0\" \"$@\""))
-            .arg(env!("CARGO_BIN_EXE_lbd"))
-            .arg("--config")
-            .arg(dir.join("lb.toml"))
-            .arg("--runtime-dir")
-            .arg(dir.join("run"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        fs::write(dir.0.join("lb.toml"), text).unwrap();
+        let mut command = Command::new("sh");
+        command.arg("-c");
+        command.arg(format!("ulimit -n {files}; exec \"$0\" \"$@\""));
+        command.arg(env!("CARGO_BIN_EXE_lbd"));
+        let keeper = program::start_in(&dir.0, command);
         let daemon = Self {
             keeper,
             dir,
@@ -74,17 +58,12 @@ impl Daemon {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+        fs::read_to_string(self.dir.0.join("log")).unwrap_or_default()
     }
 
     /// `lbd status`.
     fn status(&self) -> Output {
-        let mut status = Command::new(env!("CARGO_BIN_EXE_lbd"));
-        status.arg("status").arg("--socket");
-        status
-            .arg(self.dir.join("run/admin.sock"))
-            .output()
-            .unwrap()
+        program::order(&self.dir.0.join("run/admin.sock"), &["status"])
     }
 
     /// The value of a line of /metrics.
@@ -110,16 +89,7 @@ impl Drop for Daemon {
         if thread::panicking() {
             println!("{}", self.log());
         }
-        let pid = i32::try_from(self.keeper.id()).unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_default();
-        let deadline = clock::now() + SOON;
-        while self.keeper.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if clock::now() > deadline {
-                self.keeper.kill().unwrap_or_default();
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        fs::remove_dir_all(&self.dir).unwrap_or_default();
+        program::end(&mut self.keeper, SOON);
     }
 }
 

@@ -5,12 +5,14 @@
 
 #[path = "lab/port.rs"]
 mod port;
+#[path = "lab/program.rs"]
+mod program;
 
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,19 +20,12 @@ use lbd::admin::protocol::{ask_events, ask_status};
 use lbd::admin::status::{ProxyStatus, ServerState, ServerStatus};
 use lbd::ipc::event::{Event, EventKind};
 use lbd::net::clock;
+use program::Folder;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for a condition, with a bound.
-fn wait_for<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
-    let deadline = clock::now() + PATIENCE;
-    loop {
-        if let Some(value) = seen() {
-            return value;
-        }
-        assert!(clock::now() < deadline, "in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
+fn wait_for<T>(what: &str, seen: impl FnMut() -> Option<T>) -> T {
+    program::wait_for(what, PATIENCE, seen)
 }
 
 /// A server that says its name and then nothing until its client leaves.
@@ -52,24 +47,6 @@ fn server(name: &'static str) -> SocketAddr {
     address
 }
 
-/// A directory that goes with its owner.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let name = format!("lbd-servers-{}-{name}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir_all(dir.join("state")).unwrap();
-        Self(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap_or_default();
-    }
-}
-
 struct Daemon<'a> {
     dir: &'a Path,
     keeper: Child,
@@ -78,7 +55,7 @@ struct Daemon<'a> {
 
 impl<'a> Daemon<'a> {
     /// `rest`: further keys of `[proxy.kube]`, then its `[proxy.kube.backends]`.
-    fn start(dir: &'a Dir, top: &str, rest: &str) -> Self {
+    fn start(dir: &'a Folder, top: &str, rest: &str) -> Self {
         let (dir, listen) = (dir.0.as_path(), port::held());
         let text = format!(
             "{top}\n[log]\ntarget = \"stderr\"\n[proxy.kube]\nlisten = \"{listen}\"\n\
@@ -86,11 +63,8 @@ impl<'a> Daemon<'a> {
              check = {{ type = \"tcp\", interval = \"200ms\", timeout = \"200ms\" }}\n{rest}"
         );
         fs::write(dir.join("lb.toml"), text).unwrap();
-        let options = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"));
-        let keeper = Self::keeper(dir, options.unwrap());
+        fs::create_dir_all(dir.join("state")).unwrap();
+        let keeper = program::start_in(dir, program::lbd());
         let daemon = Self {
             dir,
             keeper,
@@ -100,28 +74,11 @@ impl<'a> Daemon<'a> {
         daemon
     }
 
-    fn keeper(dir: &Path, log: fs::File) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_lbd"))
-            .arg("--config")
-            .arg(dir.join("lb.toml"))
-            .arg("--runtime-dir")
-            .arg(dir.join("run"))
-            .env_remove("STATE_DIRECTORY")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap()
-    }
-
     /// The keeper dies; the next one takes the proxy process over.
     fn crash_keeper(&mut self) {
         self.keeper.kill().unwrap();
         self.keeper.wait().unwrap();
-        let log = fs::OpenOptions::new()
-            .append(true)
-            .open(self.dir.join("log"));
-        self.keeper = Self::keeper(self.dir, log.unwrap());
+        self.keeper = program::start_in(self.dir, program::lbd());
         wait_for("the next keeper", || {
             self.log().contains("proxy adopted").then_some(())
         });
@@ -162,10 +119,7 @@ impl<'a> Daemon<'a> {
 
     /// `lbd WORDS`.
     fn lbd(&self, words: &[&str]) -> Output {
-        let mut lbd = Command::new(env!("CARGO_BIN_EXE_lbd"));
-        let socket = self.socket();
-        lbd.args(words).arg("--socket").arg(socket);
-        lbd.output().unwrap()
+        program::order(&self.socket(), words)
     }
 
     /// What it said, if it said that it was done.
@@ -231,16 +185,7 @@ impl<'a> Daemon<'a> {
     }
 
     fn end(&mut self) {
-        let pid = i32::try_from(self.keeper.id()).unwrap();
-        let pid = nix::unistd::Pid::from_raw(pid);
-        let told = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let deadline = clock::now() + PATIENCE;
-        while told.is_ok() && self.keeper.try_wait().is_ok_and(|end| end.is_none()) {
-            if clock::now() >= deadline {
-                self.keeper.kill().unwrap_or_default();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        program::end(&mut self.keeper, PATIENCE);
     }
 }
 
@@ -263,7 +208,7 @@ fn two() -> (String, [SocketAddr; 2]) {
 
 #[test]
 fn a_drained_server_keeps_its_connections_and_gets_no_more() {
-    let dir = Dir::new("drain");
+    let dir = Folder::new("drain");
     let daemon = Daemon::start(&dir, "", &two().0);
     assert_eq!(daemon.answers(4), "aabb");
     let held: Vec<_> = (0..2).map(|_| daemon.client()).collect();
@@ -312,7 +257,7 @@ fn a_drained_server_keeps_its_connections_and_gets_no_more() {
 
 #[test]
 fn a_server_out_of_service_is_not_probed_and_comes_back_probed() {
-    let dir = Dir::new("maint");
+    let dir = Folder::new("maint");
     let daemon = Daemon::start(&dir, "", &two().0);
     daemon.done(&["maint", "a"]);
     let before = daemon.wait_state("a", ServerState::Maint);
@@ -333,7 +278,7 @@ fn a_server_out_of_service_is_not_probed_and_comes_back_probed() {
 
 #[test]
 fn weights_change_shares_at_once() {
-    let dir = Dir::new("weight");
+    let dir = Folder::new("weight");
     let daemon = Daemon::start(&dir, "", &two().0);
     let said = daemon.done(&["weight", "kube/b", "3"]);
     assert!(said.starts_with("kube/b: weight 1 → weight 3\n"), "{said}");
@@ -350,7 +295,7 @@ fn weights_change_shares_at_once() {
 
 #[test]
 fn a_server_is_added_serves_and_is_removed_again() {
-    let dir = Dir::new("add");
+    let dir = Folder::new("add");
     let daemon = Daemon::start(&dir, "", &two().0);
     let c = server("c").to_string();
     daemon.done(&["server", "add", "kube/c", &c, "--weight", "2"]);
@@ -398,7 +343,7 @@ fn a_server_is_added_serves_and_is_removed_again() {
 
 #[test]
 fn neither_a_crash_of_the_proxy_nor_one_of_the_keeper_forgets_anything() {
-    let dir = Dir::new("crash");
+    let dir = Folder::new("crash");
     let mut daemon = Daemon::start(&dir, "", &two().0);
     let c = server("c").to_string();
     daemon.done(&["server", "add", "c", &c]);
@@ -426,7 +371,7 @@ fn neither_a_crash_of_the_proxy_nor_one_of_the_keeper_forgets_anything() {
 
 #[test]
 fn what_lies_in_the_state_dir_outlasts_the_daemon_and_a_broken_file_is_set_aside() {
-    let dir = Dir::new("state");
+    let dir = Folder::new("state");
     let state = dir.0.join("state");
     let top = format!("state-dir = \"{}\"", state.display());
     let (mut backends, [_, b]) = two();
@@ -468,7 +413,7 @@ fn what_lies_in_the_state_dir_outlasts_the_daemon_and_a_broken_file_is_set_aside
 
 #[test]
 fn what_makes_no_sense_is_refused_and_changes_nothing() {
-    let dir = Dir::new("refused");
+    let dir = Folder::new("refused");
     let daemon = Daemon::start(&dir, "", &two().0);
     let table = [
         (
@@ -510,7 +455,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_full_table_refuses_the_next_one_and_serves_those_it_has() {
-    let dir = Dir::new("full");
+    let dir = Folder::new("full");
     let daemon = Daemon::start(&dir, "", &two().0);
     for number in 0..64 {
         let c = server("c").to_string();

@@ -3,12 +3,18 @@
 
 #![cfg(test)]
 
+#[path = "lab/program.rs"]
+mod program;
+#[path = "lab/node.rs"]
+mod running;
+#[path = "lab/segment.rs"]
+mod segment;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,85 +23,37 @@ use lbd::admin::protocol::{ask_events, ask_status};
 use lbd::ipc::event::{Event, EventKind};
 use lbd::ipc::message::VrrpState;
 use lbd::net::clock;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
+use program::{Folder, wait_for};
+use running::{Node, SOON};
+use segment::{Segment, enter};
 
-/// A hand-off that the other node was too late for is repeated after 10 s.
-const SOON: Duration = Duration::from_secs(30);
-
-/// Waits until `condition` gives a value, at most `limit`.
-fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
-    let begin = clock::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(clock::now() - begin < limit, "{what}: not within {limit:?}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Two nodes on one segment, in network namespaces, and a folder for their files.
+/// Two nodes on one segment, each with an interface up1 that may lose its carrier, and a folder for
+/// their files.
 struct Lab {
-    prefix: String,
-    names: Vec<String>,
-    folder: PathBuf,
+    segment: Segment,
+    folder: Folder,
 }
 
 impl Lab {
     /// `None`, with the reason printed, where namespaces can't be made.
     fn new() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !geteuid().is_root() {
-            println!("skipped: network namespaces need root");
-            return None;
-        }
-        if Command::new("ip").arg("-V").output().is_err() {
-            println!("skipped: iproute2 is not installed");
-            return None;
-        }
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("lbdt{}-{count}", std::process::id());
-        let mut lab = Self {
-            folder: std::env::temp_dir().join(&prefix),
-            prefix,
-            names: Vec::new(),
-        };
-        fs::create_dir_all(&lab.folder).unwrap();
-        let switch = lab.namespace("sw");
-        lab.ip(&format!("-n {switch} link add br0 type bridge"));
-        lab.ip(&format!("-n {switch} link set br0 up"));
-        for (name, address) in [("lb1", "10.9.0.1"), ("lb2", "10.9.0.2")] {
-            let node = lab.namespace(name);
-            lab.ip(&format!(
-                "link add eth0 netns {node} type veth peer name v{name} netns {switch}"
-            ));
-            lab.ip(&format!("-n {switch} link set v{name} master br0 up"));
-            lab.ip(&format!("-n {node} addr add {address}/24 dev eth0"));
-            lab.ip(&format!("-n {node} link set eth0 up"));
+        let segment = Segment::new()?;
+        let folder = Folder::new(&segment.name("track"));
+        let lab = Self { segment, folder };
+        for name in ["lb1", "lb2"] {
             lab.uplink(name, "up1");
         }
         Some(lab)
     }
 
-    fn namespace(&mut self, name: &str) -> String {
-        let full = format!("{}-{name}", self.prefix);
-        self.ip(&format!("netns add {full}"));
-        self.names.push(full.clone());
-        self.ip(&format!("-n {full} link set lo up"));
-        full
-    }
-
-    fn ip(&self, line: &str) {
-        let done = Command::new("ip").args(line.split(' ')).output().unwrap();
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{}: ip {line}: {said}", self.prefix);
-    }
-
-    /// `ip` on a node.
     fn on(&self, node: &str, line: &str) {
-        self.ip(&format!("-n {}-{node} {line}", self.prefix));
+        self.segment.on(node, line);
+    }
+
+    fn holds(&self, node: &str) -> bool {
+        self.segment.holds(node)
     }
 
     /// An interface with carrier beside eth0.
@@ -109,7 +67,7 @@ impl Lab {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.folder.0.join(name)
     }
 
     /// A shell script that anybody may run.
@@ -119,14 +77,6 @@ impl Lab {
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path.to_str().unwrap().to_owned()
-    }
-
-    /// Whether the VIP is on that node's interface.
-    fn holds(&self, node: &str) -> bool {
-        let name = format!("{}-{node}", self.prefix);
-        let args = ["-n", &name, "-o", "addr", "show", "dev", "eth0"];
-        let shown = Command::new("ip").args(args).output().unwrap();
-        String::from_utf8_lossy(&shown.stdout).contains("10.9.0.100/")
     }
 
     fn wait_holder(&self, node: &str, other: &str) {
@@ -142,56 +92,15 @@ impl Lab {
              [vip.v]\naddress = \"10.9.0.100/24\"\nvrid = 77\nadvert-interval = \"100ms\"\n\
              nodes = [\"10.9.0.1\", \"10.9.0.2\"]\npreempt = true\n{more}\n"
         );
-        let file = |suffix: &str| self.file(&format!("{name}{suffix}"));
-        fs::write(file(".toml"), config).unwrap();
-        let log = fs::File::create(file(".log")).unwrap();
-        let keeper = Command::new("ip")
-            .args(["netns", "exec", &format!("{}-{name}", self.prefix)])
-            .arg(env!("CARGO_BIN_EXE_lbd"))
-            .arg("--config")
-            .arg(file(".toml"))
-            .arg("--runtime-dir")
-            .arg(file(""))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Node {
-            keeper,
-            log: file(".log"),
-            socket: file("").join("admin.sock"),
-        }
+        let namespace = self.segment.name(name);
+        Node::start(&self.folder, name, &config, Some(&namespace))
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for name in &self.names {
-            drop(Command::new("ip").args(["netns", "del", name]).output());
-        }
-        drop(fs::remove_dir_all(&self.folder));
-    }
-}
-
-/// One running lbd. Dropping it ends all its processes.
-struct Node {
-    keeper: Child,
-    log: PathBuf,
-    socket: PathBuf,
-}
-
+/// What the tests here ask of a node.
 impl Node {
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    fn wait_log(&self, text: &str) {
-        wait_for(text, SOON, || self.log().contains(text).then_some(()));
-    }
-
     fn state(&self) -> Option<VrrpState> {
-        let status = ask_status(&self.socket).ok()?;
+        let status = ask_status(&self.socket()).ok()?;
         Some(status.vrrp?.vips.first()?.state)
     }
 
@@ -202,7 +111,7 @@ impl Node {
     }
 
     fn priority(&self) -> Option<u8> {
-        let status = ask_status(&self.socket).ok()?;
+        let status = ask_status(&self.socket()).ok()?;
         Some(status.vrrp?.vips.first()?.effective_priority)
     }
 
@@ -218,7 +127,7 @@ impl Node {
             all = events;
             true
         };
-        match ask_events(&self.socket, 1_000, false, take) {
+        match ask_events(&self.socket(), 1_000, false, take) {
             Ok(()) => all,
             Err(_) => Vec::new(),
         }
@@ -236,50 +145,12 @@ impl Node {
         of_kind.map(change).collect()
     }
 
-    /// `ip netns exec` has become lbd itself.
-    fn keeper_pid(&self) -> i32 {
-        i32::try_from(self.keeper.id()).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.keeper_pid()), signal).unwrap();
-    }
-
     /// Stops it; how long that took.
     fn stop(&mut self) -> Duration {
         let begin = clock::now();
-        self.signal(Signal::SIGTERM);
-        wait_for("its end", Duration::from_secs(30), || {
-            self.keeper.try_wait().unwrap()
-        });
+        self.signal_keeper(Signal::SIGTERM);
+        wait_for("its end", SOON, || self.keeper().try_wait().unwrap());
         clock::now() - begin
-    }
-
-    /// The processes that have its runtime directory among their arguments, but the keeper.
-    fn proxies(&self) -> Vec<i32> {
-        let runtime = self.socket.parent().unwrap().to_str().unwrap();
-        let entries = fs::read_dir("/proc").unwrap().flatten();
-        let pid = |entry: fs::DirEntry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let bytes = fs::read(entry.path().join("cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&bytes).into_owned();
-            (line.contains("\0proxy\0") && line.contains(runtime)).then_some(pid)
-        };
-        entries.filter_map(pid).collect()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            println!("--- {}\n{}", self.log.display(), self.log());
-        }
-        drop(self.keeper.kill());
-        drop(self.keeper.wait());
-        for pid in self.proxies() {
-            // It may have ended meanwhile.
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
-        }
     }
 }
 
@@ -355,9 +226,9 @@ fn a_number_in_a_file_is_weighed() {
 
 /// Servers on a node's loopback interface, from port 7441.
 fn servers(lab: &Lab, node: &str, count: u16) -> Vec<TcpListener> {
-    let namespace = format!("/run/netns/{}-{node}", lab.prefix);
+    let namespace = lab.segment.name(node);
     let inside = thread::spawn(move || {
-        setns(fs::File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+        enter(&namespace);
         let bind = |n| TcpListener::bind(("127.0.0.1", 7440 + n)).unwrap();
         (1..=count).map(bind).collect()
     });
@@ -594,7 +465,7 @@ fn a_failover_by_command_is_an_event() {
     lb1.wait_state(VrrpState::Active);
     let done = Command::new(env!("CARGO_BIN_EXE_lbd"))
         .args(["failover", "--socket"])
-        .arg(&lb1.socket)
+        .arg(lb1.socket())
         .output()
         .unwrap();
     assert_eq!(done.status.code(), Some(1), "{done:?}");
@@ -619,7 +490,7 @@ fn every_member_of_a_group_is_told_to_be_held_back_no_longer() {
     let order = |more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
         command.arg("failover").args(more).arg("--socket");
-        let output = command.arg(&lb1.socket).output().unwrap();
+        let output = command.arg(lb1.socket()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     wait_for("a hand-over", SOON, || {
@@ -692,15 +563,15 @@ fn a_second_request_to_stop_waits_for_no_program() {
     let notify = format!("track = []\nnotify = {{ stop = [\"{hangs}\"], timeout = \"5m\" }}");
     let mut lb1 = lab.start("lb1", &notify);
     lb1.wait_state(VrrpState::Active);
-    lb1.signal(Signal::SIGTERM);
+    lb1.signal_keeper(Signal::SIGTERM);
     wait_for("the program", SOON, || told.exists().then_some(()));
     wait_for("the proxy's end", SOON, || {
         lb1.proxies().is_empty().then_some(())
     });
     // It waits for the program now, unless asked again.
     let asked = |lb1: &mut Node| {
-        lb1.signal(Signal::SIGTERM);
-        lb1.keeper.try_wait().unwrap()
+        lb1.signal_keeper(Signal::SIGTERM);
+        lb1.keeper().try_wait().unwrap()
     };
     let began = clock::now();
     wait_for("its end", SOON, || asked(&mut lb1));
@@ -717,7 +588,7 @@ impl Follower {
     fn start(node: &Node) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lbd"))
             .args(["events", "-f", "-o", "json", "--socket"])
-            .arg(&node.socket)
+            .arg(node.socket())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -811,7 +682,7 @@ fn events_read_as_lines_and_as_many_as_asked_for() {
             .arg("events")
             .args(arguments)
             .arg("--socket")
-            .arg(&lb1.socket);
+            .arg(lb1.socket());
         let done = command.output().unwrap();
         assert!(done.status.success(), "{done:?}");
         String::from_utf8(done.stdout).unwrap()
@@ -854,7 +725,7 @@ fn the_ninth_follower_is_turned_away_and_the_status_still_answers() {
     for follower in &followers {
         follower.until(&["keeper started"]);
     }
-    let refused = ask_events(&lb1.socket, 10, true, |_| true);
+    let refused = ask_events(&lb1.socket(), 10, true, |_| true);
     assert_eq!(
         refused.unwrap_err().to_string(),
         "refused: too many follow already"
@@ -864,7 +735,7 @@ fn the_ninth_follower_is_turned_away_and_the_status_still_answers() {
     drop(followers);
     let begin: Instant = clock::now();
     wait_for("room for another", SOON, || {
-        ask_events(&lb1.socket, 10, true, |_| false).ok()
+        ask_events(&lb1.socket(), 10, true, |_| false).ok()
     });
     println!("room after {:?}", clock::now() - begin);
 }

@@ -20,14 +20,12 @@ use std::time::Duration;
 use lbd::daemon::judge::recorded::RecordedJudge;
 use lbd::daemon::judge::{Judge, Look, Seen};
 use lbd::daemon::supervise::Standing;
-use lbd::ipc::message::VrrpState;
 use lbd::net::clock::now;
-use lbd::net::netns::wire::Wire;
 use lbd::peer::oneway::{self, Word};
 use lbd::peer::recorded::RecordedOneWay;
 use lbd::track::verdict::Found;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use routers::{Host, Inside, is_possible, secs, within};
+use routers::{Host, Inside, elect, is_possible, lan, secs};
 
 thread_local! {
     /// Allocations of this thread since it began to count; `None`: not counting.
@@ -179,21 +177,9 @@ fn a_thousand_adverts_with_renewals_and_announcements_take_no_memory_on_either_s
     assert_eq!(COUNT.with(|count| count.replace(None)), Some(1));
     drop(one);
 
-    let mut wire = Wire::new().unwrap();
-    let [a, b] = [("a", "10.1.0.2"), ("b", "10.1.0.3")].map(|(name, ip)| {
-        let host = Host::new();
-        host.attach(&mut wire, name, "eth0", ip);
-        host
-    });
+    let ([a, b], _wire) = lan([("a", "10.1.0.2"), ("b", "10.1.0.3")]);
     a.reach("10.1.0.3");
-    a.open(PAIR, false);
-    within("a active", secs(3.0), || {
-        a.state() == Some(VrrpState::Active)
-    });
-    b.open(PAIR, false);
-    within("b hears a", secs(3.0), || {
-        b.status()[0].peers[0].adverts > 5
-    });
+    elect(PAIR, &a, &b);
     let both = [counted(&a), counted(&b)];
     let [a, b] = both.map(|answer| answer.recv().unwrap());
     println!("{a:?}\n{b:?}");

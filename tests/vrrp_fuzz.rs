@@ -4,9 +4,13 @@
 //! choices, with plain arithmetic over the bytes; it shares no code with lbd.
 #![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
 
+#[path = "lab/dice.rs"]
+mod dice;
+
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use dice::Dice;
 use lbd::config::model::{Auth, Garp, Hmac, HmacKey, HmacMode, Mode, Password, Preempt, Secret};
 use lbd::ipc::message::VrrpState;
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
@@ -19,26 +23,6 @@ const ME: [u8; 4] = [172, 16, 0, 2];
 const PEERS: [[u8; 4]; 2] = [[172, 16, 0, 1], [172, 16, 0, 3]];
 const GROUP: [u8; 4] = [224, 0, 0, 18];
 const PASSWORD: [u8; 8] = *b"1111\0\0\0\0";
-
-/// xorshift64*.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.roll() >> 33).unwrap() % end
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.roll().to_be_bytes()[0]
-    }
-}
 
 /// What the virtual router of this run is.
 #[derive(Clone, Copy)]
@@ -228,8 +212,8 @@ fn sign(p: &mut [u8], dice: &mut Dice, past: &mut Past) {
         .unwrap_or(0);
     let last = past.signed[peer];
     let time = u64::try_from(past.time()).unwrap();
-    let skew = u64::try_from(dice.below(16)).unwrap() << 32;
-    let sent = match dice.below(16) {
+    let skew = u64::try_from(dice.place(16)).unwrap() << 32;
+    let sent = match dice.place(16) {
         0 => last,
         1 => last.wrapping_sub(1),
         2 => time + skew,
@@ -240,8 +224,8 @@ fn sign(p: &mut [u8], dice: &mut Dice, past: &mut Past) {
     if sent.abs_diff(time) < 1 << 32 {
         past.signed[peer] = sent;
     }
-    let (id, key) = KEYS[dice.below(2)];
-    let id = if dice.below(50) == 0 { dice.byte() } else { id };
+    let (id, key) = KEYS[dice.place(2)];
+    let id = if dice.place(50) == 0 { dice.byte() } else { id };
     p[end..end + 4].copy_from_slice(&[1, id, 0, 0]);
     p[end + 4..end + 12].copy_from_slice(&sent.to_be_bytes());
     let source = p[12..16].to_vec();
@@ -329,8 +313,8 @@ fn sum_up(case: Case, p: &mut [u8], with_pseudo: bool) {
 
 fn good_packet(case: Case, dice: &mut Dice, past: &mut Past) -> Vec<u8> {
     let destination = if case.multicast { GROUP } else { ME };
-    let addresses = if dice.below(8) == 0 {
-        1 + dice.below(4)
+    let addresses = if dice.place(8) == 0 {
+        1 + dice.place(4)
     } else {
         1
     };
@@ -339,9 +323,9 @@ fn good_packet(case: Case, dice: &mut Dice, past: &mut Past) -> Vec<u8> {
     let total = 20 + 8 + 4 * addresses + trailer + signature;
     let mut p = vec![0x45, 0xc0, 0, u8::try_from(total).unwrap()];
     p.extend([0, dice.byte(), 0, 0, 255, 112, 0, 0]);
-    p.extend(PEERS[dice.below(2)]);
+    p.extend(PEERS[dice.place(2)]);
     p.extend(destination);
-    let priority = match dice.below(6) {
+    let priority = match dice.place(6) {
         0 => 0,
         1 => 1,
         2 => 100,
@@ -350,8 +334,8 @@ fn good_packet(case: Case, dice: &mut Dice, past: &mut Past) -> Vec<u8> {
     };
     let count = u8::try_from(addresses).unwrap();
     p.extend([case.version * 16 + 1, 60, priority, count]);
-    let interval = if case.version == 3 && dice.below(8) == 0 {
-        u16::try_from(1 + dice.below(4095)).unwrap()
+    let interval = if case.version == 3 && dice.place(8) == 0 {
+        u16::try_from(1 + dice.place(4095)).unwrap()
     } else {
         case.interval
     };
@@ -381,43 +365,43 @@ fn good_packet(case: Case, dice: &mut Dice, past: &mut Past) -> Vec<u8> {
 }
 
 fn mutate(case: Case, p: &mut Vec<u8>, dice: &mut Dice, past: &mut Past) {
-    for _ in 0..=dice.below(3) {
-        match dice.below(6) {
+    for _ in 0..=dice.place(3) {
+        match dice.place(6) {
             0 => {
-                let keep = dice.below(p.len() + 1);
+                let keep = dice.place(p.len() + 1);
                 p.truncate(keep);
             }
-            1 => p.extend((0..dice.below(12)).map(|_| 0)),
+            1 => p.extend((0..dice.place(12)).map(|_| 0)),
             2 | 3 if !p.is_empty() => {
-                let place = dice.below(p.len());
-                p[place] ^= 1 << dice.below(8);
+                let place = dice.place(p.len());
+                p[place] ^= 1 << dice.place(8);
             }
             _ if !p.is_empty() => {
-                let place = dice.below(p.len());
+                let place = dice.place(p.len());
                 p[place] = dice.byte();
             }
             _ => {}
         }
     }
-    match dice.below(4) {
+    match dice.place(4) {
         0 => sum_up(case, p, true),
         1 => sum_up(case, p, false),
         2 if p.len() > 19 => {
             // Let the length field agree, too.
             let total = u16::try_from(p.len()).unwrap().to_be_bytes();
             p[2..4].copy_from_slice(&total);
-            sum_up(case, p, dice.below(2) == 0);
+            sum_up(case, p, dice.place(2) == 0);
         }
         _ => {}
     }
-    if case.hmac && dice.below(2) == 0 {
+    if case.hmac && dice.place(2) == 0 {
         sign(p, dice, past);
     }
 }
 
 fn random_packet(case: Case, dice: &mut Dice, past: &mut Past) -> Vec<u8> {
-    match dice.below(20) {
-        0 => (0..dice.below(80)).map(|_| dice.byte()).collect(),
+    match dice.place(20) {
+        0 => (0..dice.place(80)).map(|_| dice.byte()).collect(),
         1 => good_packet(case, dice, past),
         _ => {
             let mut p = good_packet(case, dice, past);
@@ -518,11 +502,11 @@ fn judge(
 
 /// How much later the next packet comes; now and then our wall clock jumps.
 fn pass_time(dice: &mut Dice, past: &mut Past) -> Duration {
-    if dice.below(300) == 0 {
-        let seconds = [0, 0, 3600, -3600, 4][dice.below(5)];
+    if dice.place(300) == 0 {
+        let seconds = [0, 0, 3600, -3600, 4][dice.place(5)];
         past.wall_off = seconds << 32;
     }
-    Duration::from_millis(u64::try_from(dice.below(400)).unwrap())
+    Duration::from_millis(u64::try_from(dice.place(400)).unwrap())
 }
 
 #[test]
@@ -567,7 +551,7 @@ fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
                 VrrpState::Leaving => 3,
             }] += 1;
             // Time and health go on, so that each state meets each packet.
-            if dice.below(16) == 0
+            if dice.place(16) == 0
                 && let Some(deadline) = machine.deadline()
             {
                 now = now.max(deadline);
@@ -576,8 +560,8 @@ fn no_packet_the_checker_calls_invalid_changes_a_state_or_moves_a_deadline() {
             if case.hmac {
                 now += pass_time(&mut dice, &mut past);
             }
-            if dice.below(150) == 0 {
-                machine.handle(now, health(dice.below(2) == 0));
+            if dice.place(150) == 0 {
+                machine.handle(now, health(dice.place(2) == 0));
             }
         }
     }

@@ -3,9 +3,13 @@
 //! over the bytes; it shares no code with lbd.
 #![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
 
+#[path = "lab/dice.rs"]
+mod dice;
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use dice::Dice;
 use lbd::config::model::{Auth, Garp, Mode, Preempt};
 use lbd::ipc::message::VrrpState;
 use lbd::units::{AdvertInterval, Priority, Version, Vrid};
@@ -19,30 +23,6 @@ const PEERS: [[u8; 16]; 2] = [
     [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3],
 ];
 const GROUP: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12];
-
-/// xorshift64*.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.roll() >> 33).unwrap() % end
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.roll().to_be_bytes()[0]
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-}
 
 /// What the virtual router of this run is.
 #[derive(Clone, Copy)]
@@ -125,8 +105,8 @@ fn sum_up(packet: &mut Packet) {
 }
 
 fn good(case: Case, dice: &mut Dice) -> Packet {
-    let count = 1 + dice.below(3);
-    let priority = match dice.below(4) {
+    let count = 1 + dice.place(3);
+    let priority = match dice.place(4) {
         0 => 0,
         1 => 255,
         _ => dice.byte(),
@@ -141,7 +121,7 @@ fn good(case: Case, dice: &mut Dice) -> Packet {
         0,
         0,
     ];
-    if dice.one_in(3) {
+    if dice.place(3) == 0 {
         payload[4] = dice.byte();
         payload[5] = dice.byte();
     }
@@ -149,7 +129,7 @@ fn good(case: Case, dice: &mut Dice) -> Packet {
         payload.push(dice.byte());
     }
     let mut packet = Packet {
-        source: PEERS[dice.below(2)],
+        source: PEERS[dice.place(2)],
         destination: if case.multicast { GROUP } else { ME },
         hops: if case.multicast {
             255
@@ -165,26 +145,26 @@ fn good(case: Case, dice: &mut Dice) -> Packet {
 /// Spoils one thing, and often sets the checksum right again.
 fn mutate(packet: &mut Packet, dice: &mut Dice) {
     let end = packet.payload.len();
-    match dice.below(7) {
-        0 => packet.source[dice.below(16)] ^= 1 << dice.below(8),
-        1 => packet.destination[dice.below(16)] ^= 1 << dice.below(8),
+    match dice.place(7) {
+        0 => packet.source[dice.place(16)] ^= 1 << dice.place(8),
+        1 => packet.destination[dice.place(16)] ^= 1 << dice.place(8),
         2 => packet.hops = dice.byte(),
-        3 => packet.payload.truncate(dice.below(end)),
+        3 => packet.payload.truncate(dice.place(end)),
         4 => packet.payload.push(dice.byte()),
-        5 => packet.payload[dice.below(8)] = dice.byte(),
-        _ => packet.payload[dice.below(end)] ^= 1 << dice.below(8),
+        5 => packet.payload[dice.place(8)] = dice.byte(),
+        _ => packet.payload[dice.place(end)] ^= 1 << dice.place(8),
     }
-    if dice.one_in(2) {
+    if dice.place(2) == 0 {
         sum_up(packet);
     }
 }
 
 fn random(case: Case, dice: &mut Dice) -> Packet {
     let mut packet = good(case, dice);
-    match dice.below(8) {
+    match dice.place(8) {
         0 | 1 => {}
         2 => {
-            packet.payload = (0..dice.below(64)).map(|_| dice.byte()).collect();
+            packet.payload = (0..dice.place(64)).map(|_| dice.byte()).collect();
             sum_up(&mut packet);
         }
         _ => mutate(&mut packet, dice),
@@ -277,7 +257,7 @@ fn a_packet_is_accepted_exactly_if_the_checker_calls_it_valid() {
                 VrrpState::Active => 2,
                 VrrpState::Leaving => 3,
             }] += 1;
-            if dice.one_in(16)
+            if dice.place(16) == 0
                 && let Some(deadline) = machine.deadline()
             {
                 now = now.max(deadline);

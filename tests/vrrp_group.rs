@@ -1,21 +1,13 @@
 //! Virtual routers that move together, on real interfaces in namespaces. Needs root; says so when
 //! it skips.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a test says what it measured, and helpers may stop it"
-)]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;
 
-use std::sync::Mutex;
-
 use lbd::ipc::message::VrrpState;
 use lbd::net::netns::wire::Wire;
-use routers::{Host, is_possible, secs, within};
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use routers::{Host, secs, turn, within};
 
 const GROUP: &str = r#"
 [vip.outside]
@@ -91,10 +83,7 @@ fn moves(host: &Host) -> [u64; 2] {
 
 #[test]
 fn a_link_lost_on_one_wire_moves_all_addresses_of_the_group() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let mut net = gateway();
     net.inside.plug("a", false).unwrap();
     only_on(&net.b, &net.a);
@@ -117,10 +106,7 @@ fn a_link_lost_on_one_wire_moves_all_addresses_of_the_group() {
 
 #[test]
 fn a_missing_source_address_on_one_wire_moves_all_addresses_of_the_group() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = gateway();
     net.a.run("ip address del 10.2.0.2/24 dev eth1");
     only_on(&net.b, &net.a);
@@ -133,10 +119,7 @@ fn a_missing_source_address_on_one_wire_moves_all_addresses_of_the_group() {
 
 #[test]
 fn adverts_on_one_wire_keep_the_group_in_place_and_the_silent_wire_is_named() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = gateway();
     let silent = || -> Vec<bool> { net.b.status().iter().map(|vip| vip.silent).collect() };
     net.a
@@ -152,10 +135,7 @@ fn adverts_on_one_wire_keep_the_group_in_place_and_the_silent_wire_is_named() {
 
 #[test]
 fn a_group_leaves_together_and_hands_over_without_a_gap_in_between() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = gateway();
     net.a
         .with(|inside| inside.routers[0].resign(lbd::net::clock::now()));

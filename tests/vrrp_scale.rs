@@ -2,7 +2,7 @@
 //! long a node takes to take all of them over from one that was killed. Needs root; says so when it
 //! skips. The limits are what a busy machine and an unoptimised build can bear; run it with
 //! `--release -- --nocapture` to read the numbers.
-#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;
@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 
 use lbd::net::clock::now;
 use lbd::net::netlink::Netlink;
-use lbd::net::netns::wire::Wire;
 use nix::sys::signal::Signal;
-use routers::{Host, is_possible, secs, within};
+use routers::{Host, is_possible, lan, secs, within};
 
 const ROUTERS: usize = 16;
 const ADDRESSES: usize = 4;
@@ -108,12 +107,7 @@ fn sixteen_routers_of_four_addresses_cost_little_and_are_taken_over_together() {
     }
     let folder = Folder(std::env::temp_dir().join(format!("lbd-scale-{}", std::process::id())));
     fs::create_dir_all(&folder.0).unwrap();
-    let mut wire = Wire::new().unwrap();
-    let [a, b] = [("a", "10.1.0.2"), ("b", "10.1.0.3")].map(|(name, ip)| {
-        let host = Host::new();
-        host.attach(&mut wire, name, "eth0", ip);
-        host
-    });
+    let ([a, b], _wire) = lan([("a", "10.1.0.2"), ("b", "10.1.0.3")]);
     a.reach("10.1.0.3");
     let all = ROUTERS * ADDRESSES;
     let a = Node::start(a, &folder.0, "a");

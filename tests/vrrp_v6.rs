@@ -1,32 +1,23 @@
 //! Virtual routers over IPv6 on real sockets in namespaces: two of lbd's, a pair of both families,
 //! and one beside keepalived. Needs root; says so when it skips.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may stop where it stands, and says what it measured"
-)]
+#![cfg(test)]
 
+#[path = "lab/forged.rs"]
+mod forged;
+#[path = "lab/keepalived.rs"]
+mod keepalived;
 #[path = "lab/routers.rs"]
 mod routers;
 
-use std::io::Read;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use forged::Forged;
+use keepalived::{Instance, Keepalived, SECRET, SIGNS, version};
 use lbd::ipc::message::VrrpState;
 use lbd::net::clock::now;
 use lbd::net::netns::wire::Wire;
-use lbd::units::{AdvertInterval, Version, Vrid};
-use lbd::vrrp::packet::{Addresses, Advertisement, WireAuth};
-use routers::{Host, is_possible, secs, within};
-use socket2::{Domain, Protocol, Socket, Type};
-
-/// One test at a time keeps the timing of each honest.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use routers::{Host, lan, secs, turn, within};
 
 const VIP: &str = "fd00:16::10";
 const VIP_V4: &str = "10.16.0.10";
@@ -56,13 +47,15 @@ fn add_own(host: &Host, number: u8) {
 }
 
 fn net() -> Net {
-    let mut wire = Wire::new().unwrap();
-    let [a, b, client] = [(2, "a"), (3, "b"), (9, "client")].map(|(number, name)| {
-        let host = Host::new();
-        host.attach(&mut wire, name, "eth0", &format!("10.16.0.{number}"));
-        add_own(&host, number);
-        host
-    });
+    let hosts = [
+        ("a", "10.16.0.2"),
+        ("b", "10.16.0.3"),
+        ("client", "10.16.0.9"),
+    ];
+    let ([a, b, client], wire) = lan(hosts);
+    for (host, number) in [(&a, 2), (&b, 3), (&client, 9)] {
+        add_own(host, number);
+    }
     Net { a, b, client, wire }
 }
 
@@ -75,8 +68,6 @@ fn text(mode: &str, nodes: [&str; 2], more: &str) -> String {
         nodes[0], nodes[1]
     )
 }
-
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The line that makes a router sign.
 fn signature() -> String {
@@ -118,25 +109,6 @@ fn reaches(client: &Host, vip: &str) -> bool {
     client.with(move |_| TcpStream::connect_timeout(&target, secs(0.2)).is_ok())
 }
 
-/// All IPv6 frames that a host's interface hears.
-fn ear(host: &Host) -> Socket {
-    host.with(|_| {
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0xdd86))).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        socket
-    })
-}
-
-/// The frames that came in since the last look.
-fn frames(mut ear: &Socket) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    let mut frame = [0; 2048];
-    while let Ok(length) = ear.read(&mut frame) {
-        all.push(frame[..length].to_vec());
-    }
-    all
-}
-
 fn is_advertisement(frame: &[u8], vip: &str) -> bool {
     let vip: Ipv6Addr = vip.parse().unwrap();
     frame.len() == 86 && frame[54] == 136 && frame[62..78] == vip.octets()
@@ -148,10 +120,7 @@ fn counters(host: &Host) -> lbd::ipc::message::VrrpCounters {
 
 #[test]
 fn two_routers_elect_one_by_unicast_and_by_multicast() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let signed = signature();
     let signed = signed.as_str();
     for (mode, nodes, auth) in [
@@ -163,16 +132,16 @@ fn two_routers_elect_one_by_unicast_and_by_multicast() {
         let net = net();
         let (a, b) = (&net.a, &net.b);
         let _servers = [serve(a), serve(b)];
-        let ear = ear(&net.client);
+        let ear = net.client.ear(0x86dd);
         let config = text(mode, nodes, auth);
         b.open(&config, false);
         a.open(&config, false);
         one_holder("lb1 active", a, b, secs(5.0));
         within("lb2 a Backup", secs(2.0), || is_backup(b));
         within("reachable", secs(1.0), || reaches(&net.client, VIP));
-        let mut heard = frames(&ear);
+        let mut heard = ear.frames();
         within("advertisements on the wire", secs(1.0), || {
-            heard.extend(frames(&ear));
+            heard.extend(ear.frames());
             heard
                 .iter()
                 .filter(|frame| is_advertisement(frame, VIP))
@@ -211,10 +180,7 @@ fn two_routers_elect_one_by_unicast_and_by_multicast() {
 
 #[test]
 fn the_virtual_address_is_never_a_source_and_never_doubted() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = net();
     net.a.open(&unicast(), false);
     within("active", secs(5.0), || has(&net.a, VIP));
@@ -234,10 +200,7 @@ fn the_virtual_address_is_never_a_source_and_never_doubted() {
 
 #[test]
 fn an_address_outside_the_node_s_subnets_is_reached_all_the_same() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = net();
     let _server = serve(&net.a);
     net.a.run("ip address del fd00:16::2/64 dev eth0");
@@ -251,10 +214,7 @@ fn an_address_outside_the_node_s_subnets_is_reached_all_the_same() {
 
 #[test]
 fn a_deleted_address_is_put_back_without_an_election() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = net();
     net.a.open(&unicast(), false);
     net.b.open(&unicast(), false);
@@ -276,10 +236,7 @@ fn a_deleted_address_is_put_back_without_an_election() {
 
 #[test]
 fn an_address_that_failed_duplicate_detection_is_made_usable() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = net();
     let _server = serve(&net.b);
     net.a.open(&unicast(), false);
@@ -304,10 +261,7 @@ fn an_address_that_failed_duplicate_detection_is_made_usable() {
 
 #[test]
 fn a_link_that_goes_down_takes_the_addresses_along_and_comes_back_to_work() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     for keep in [0, 1] {
         let net = net();
         let (a, b) = (&net.a, &net.b);
@@ -338,10 +292,7 @@ fn a_link_that_goes_down_takes_the_addresses_along_and_comes_back_to_work() {
 
 #[test]
 fn an_interface_that_is_made_anew_is_taken_up_again() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let mut net = net();
     let config = text("multicast", LOCAL, "");
     net.a.open(&config, false);
@@ -354,58 +305,21 @@ fn an_interface_that_is_made_anew_is_taken_up_again() {
     one_holder("lb1 active again", &net.a, &net.b, secs(5.0));
 }
 
-/// Adverts of priority 255 and 0 that no router may obey: hop limit, sum, router, sender.
-fn forge(count: usize) {
-    let target: Ipv6Addr = GLOBAL[0].parse().unwrap();
-    let kinds = [
-        (GLOBAL[1], 64, 60, false),
-        (GLOBAL[1], 255, 61, false),
-        (GLOBAL[1], 255, 60, true),
-        ("fd00:16::77", 255, 60, false),
-    ]
-    .map(|(source, hops, vrid, spoil)| {
-        let source: Ipv6Addr = source.parse().unwrap();
-        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(112))).unwrap();
-        socket
-            .bind(&SocketAddrV6::new(source, 0, 0, 0).into())
-            .unwrap();
-        socket.set_unicast_hops_v6(hops).unwrap();
-        (socket, source, vrid, spoil)
-    });
-    let to = SocketAddrV6::new(target, 0, 0, 0).into();
-    let vip = VIP.parse::<Ipv6Addr>().unwrap().octets();
-    let mut bytes = Vec::new();
-    for round in 0..count {
-        for (socket, source, vrid, spoil) in &kinds {
-            let advert = Advertisement {
-                version: Version::V3,
-                vrid: Vrid::try_from(*vrid).unwrap(),
-                priority: if round % 2 == 0 { 255 } else { 0 },
-                interval: AdvertInterval::from_wire_v3(4095).unwrap(),
-                addresses: Addresses::V6(&[vip]),
-                auth: WireAuth::None,
-            };
-            let (from, to_ip) = (IpAddr::V6(*source), IpAddr::V6(target));
-            advert.encode(from, to_ip, &mut bytes).unwrap();
-            if *spoil {
-                bytes[7] ^= 1;
-            }
-            socket.send_to(&bytes, &to).unwrap();
-        }
-    }
-}
+const FORGED: Forged = Forged {
+    target: GLOBAL[0],
+    peer: GLOBAL[1],
+    stranger: "fd00:16::77",
+    vip: VIP,
+};
 
 #[test]
 fn forged_adverts_change_nothing_and_are_counted_by_reason() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = net();
     net.b.run("ip address add fd00:16::77/64 dev eth0 nodad");
     net.a.open(&unicast(), false);
     within("lb1 active", secs(5.0), || has(&net.a, VIP));
-    net.b.with(|_| forge(2000));
+    net.b.with(|_| FORGED.send(2000));
     within("each reason counted", secs(2.0), || {
         let rejected = counters(&net.a).rejected;
         ["unknown-sender", "ttl", "vrid", "checksum"]
@@ -419,26 +333,20 @@ fn forged_adverts_change_nothing_and_are_counted_by_reason() {
 
 #[test]
 fn min_ttl_lets_a_node_in_whose_hop_limit_is_64() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = net();
     let config = unicast().replace("\"fd00:16::3\"", "\"fd00:16::3\", min-ttl = 64");
     net.a.open(&config, false);
     within("lb1 active", secs(5.0), || has(&net.a, VIP));
     // The first kind of the forged ones is no longer one: priority 255 of a node that may speak.
     net.b.run("ip address add fd00:16::77/64 dev eth0 nodad");
-    net.b.with(|_| forge(1));
+    net.b.with(|_| FORGED.send(1));
     within("lb1 yields", secs(1.0), || !has(&net.a, VIP));
 }
 
 #[test]
 fn each_of_sixteen_nodes_is_heard() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     // The two hosts are the first and the last: the ends of the socket filter's list of senders.
     let others: Vec<String> = (20..34)
         .map(|number| format!("\"fd00:16::{number}\""))
@@ -460,10 +368,7 @@ fn each_of_sixteen_nodes_is_heard() {
 
 #[test]
 fn a_pair_of_both_families_moves_together() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let net = net();
     let (a, b) = (&net.a, &net.b);
     let config = format!(
@@ -501,104 +406,36 @@ fn a_pair_of_both_families_moves_together() {
     only_on("the kernel ends both leases", b, a, secs(3.2));
 }
 
-/// keepalived in the foreground; ended when dropped.
-struct Keepalived {
-    child: Child,
-    dir: PathBuf,
-}
-
-impl Keepalived {
-    fn start(host: &Host, unicast: bool, signed: bool, priority: u8) -> Self {
-        // By multicast with a link-local address first, as RFC 9568 wants it.
-        let vips = if unicast {
-            format!("{VIP}/64")
-        } else {
-            format!("fe80::10/64\n{VIP}/64")
-        };
-        let unique = format!("lbd-v6-{}-{priority}", std::process::id());
-        let dir = std::env::temp_dir().join(unique);
-        std::fs::create_dir_all(&dir).unwrap();
-        let peers = if unicast {
-            "unicast_src_ip fd00:16::3\nunicast_peer {\nfd00:16::2\n}"
-        } else {
-            "mcast_src_ip fe80::3"
-        };
-        let auth = if signed {
-            format!("auth_hmac {{\nkey 1 {SECRET}\nactive_key 1\n}}\n")
-        } else {
-            String::new()
-        };
-        let text = format!(
-            "global_defs {{\nvrrp_version 3\n}}\nvrrp_instance six {{\nstate BACKUP\n\
-             interface eth0\nvirtual_router_id 60\npriority {priority}\nadvert_int 0.1\n\
-             {auth}{peers}\nvirtual_ipaddress {{\n{vips}\n}}\n}}\n"
-        );
-        let file = dir.join("keepalived.conf");
-        std::fs::write(&file, text).unwrap();
-        let mut command = Command::new("keepalived");
-        command.args(["-n", "-l", "-D", "-P", "-f"]).arg(&file);
-        command.arg("-p").arg(dir.join("main.pid"));
-        command.arg("-r").arg(dir.join("vrrp.pid"));
-        command.stdin(Stdio::null());
-        let child = host.namespace.spawn(&mut command).unwrap();
-        Self { child, dir }
-    }
-
-    fn terminate(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    }
-}
-
-impl Drop for Keepalived {
-    fn drop(&mut self) {
-        let runs = |child: &mut Child| child.try_wait().is_ok_and(|done| done.is_none());
-        if runs(&mut self.child) {
-            self.terminate();
-        }
-        let start = now();
-        while runs(&mut self.child) {
-            if now() - start > secs(5.0) {
-                self.child.kill().unwrap();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        std::fs::remove_dir_all(&self.dir).unwrap();
-    }
-}
-
-fn keepalived_is_here() -> bool {
-    let found = Command::new("keepalived").arg("--version").output().is_ok();
-    if !found {
-        println!("skipped: keepalived is not installed");
-    }
-    found
-}
-
-/// Whether keepalived knows `auth_hmac` as it is today: from 2.4.2 on.
-fn keepalived_signs() -> bool {
-    let output = Command::new("keepalived").arg("--version").output();
-    let text = output.map_or_else(|_| Vec::new(), |output| output.stderr);
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let number = text
-        .split(" v")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next());
-    let parts = number
-        .unwrap_or("")
-        .split('.')
-        .map(|n| n.parse().unwrap_or(0));
-    parts.collect::<Vec<u32>>() >= vec![2, 4, 2]
+/// keepalived as lb2.
+fn start(host: &Host, unicast: bool, signed: bool) -> Keepalived {
+    // By multicast with a link-local address first, as RFC 9568 wants it.
+    let addresses = if unicast {
+        format!("{VIP}/64")
+    } else {
+        format!("fe80::10/64\n{VIP}/64")
+    };
+    let lines = if unicast {
+        "unicast_src_ip fd00:16::3\nunicast_peer {\nfd00:16::2\n}"
+    } else {
+        "mcast_src_ip fe80::3"
+    };
+    let instance = Instance {
+        version: 3,
+        priority: 190,
+        interval: Duration::from_millis(100),
+        signed,
+        lines,
+        addresses: &addresses,
+    };
+    Keepalived::start(host, "v6", &instance)
 }
 
 #[test]
 fn keepalived_and_lbd_form_a_pair_in_both_roles() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() || !keepalived_is_here() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
+    let Some(version) = version() else { return };
     let mut kinds = vec![(true, false), (false, false)];
-    if keepalived_signs() {
+    if version >= SIGNS {
         kinds.extend([(true, true), (false, true)]);
     } else {
         println!("without HMAC: keepalived has it from 2.4.2 on");
@@ -621,7 +458,7 @@ fn keepalived_and_lbd_form_a_pair_in_both_roles() {
         let net = net();
         let (a, b) = (&net.a, &net.b);
         // keepalived starts alone and is Active; lbd, stronger, preempts it.
-        let mut keepalived = Keepalived::start(b, unicast, signed, 190);
+        let mut keepalived = start(b, unicast, signed);
         within("keepalived active", secs(6.0), || has(b, VIP));
         a.open(&config, false);
         let took = one_holder("lbd preempts keepalived", a, b, secs(6.0));
@@ -642,7 +479,7 @@ fn keepalived_and_lbd_form_a_pair_in_both_roles() {
         let took = one_holder("lbd succeeds keepalived", a, b, secs(5.0));
         println!("{label}: lbd succeeds keepalived after {took:?}");
         drop(keepalived);
-        let stronger = Keepalived::start(b, unicast, signed, 190);
+        let stronger = start(b, unicast, signed);
         let took = one_holder("keepalived preempts lbd", b, a, secs(6.0));
         println!("{label}: keepalived preempts lbd after {took:?}");
         let calm = now();

@@ -1,39 +1,27 @@
 //! `virtual-mac = true`: the address has the virtual router's hardware address, on whichever node
 //! it is. Needs root; says so when it skips.
-#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;
 
 use std::process::Command;
-use std::sync::Mutex;
 
 use lbd::ipc::message::VrrpState;
 use lbd::net::clock::now;
 use lbd::net::netns::wire::Wire;
-use routers::{Host, is_possible, secs, within};
+use routers::{Host, LAN, elect, lan, secs, turn, within};
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-const PAIR: &str = r#"
-[vip.kube]
-address = "10.1.0.100/24"
-nodes = [{ name = "a", address = "10.1.0.2" }, { name = "b", address = "10.1.0.3" }]
-advert-interval = "100ms"
-preempt = true
-virtual-mac = true
-"#;
 const VIP: &str = "10.1.0.100";
 const MAC: &str = "00:00:5e:00:01:64";
 
+fn config() -> String {
+    routers::PAIR.to_owned() + "virtual-mac = true\n"
+}
+
 /// Two nodes and a client on one wire; the first node is active.
-fn lan() -> ([Host; 3], Wire) {
-    let mut wire = Wire::new().unwrap();
-    let hosts = [("a", "10.1.0.2"), ("b", "10.1.0.3"), ("c", "10.1.0.9")].map(|(name, ip)| {
-        let host = Host::new();
-        host.attach(&mut wire, name, "eth0", ip);
-        host
-    });
+fn pair() -> ([Host; 3], Wire) {
+    let (hosts, wire) = lan(LAN);
     let [a, b, c] = &hosts;
     for node in [a, b] {
         // What the guide tells an operator to set.
@@ -41,14 +29,7 @@ fn lan() -> ([Host; 3], Wire) {
     }
     c.reach("10.1.0.2");
     c.reach("10.1.0.3");
-    a.open(PAIR, false);
-    within("a active", secs(3.0), || {
-        a.state() == Some(VrrpState::Active)
-    });
-    b.open(PAIR, false);
-    within("b hears a", secs(3.0), || {
-        b.status()[0].peers[0].adverts > 5
-    });
+    elect(&config(), a, b);
     (hosts, wire)
 }
 
@@ -68,11 +49,8 @@ fn neighbour(client: &Host) -> String {
 
 #[test]
 fn a_client_keeps_its_arp_entry_over_a_planned_and_an_unplanned_take_over() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let ([a, b, c], mut wire) = lan();
+    let Some(_turn) = turn() else { return };
+    let ([a, b, c], mut wire) = pair();
     c.reach(VIP);
     assert!(neighbour(&c).contains(MAC), "{}", neighbour(&c));
     assert_eq!(port(&wire).as_deref(), Some("a"));
@@ -95,7 +73,7 @@ fn a_client_keeps_its_arp_entry_over_a_planned_and_an_unplanned_take_over() {
 
     // An unplanned one: the cable.
     a.with(|inside| inside.routers.clear());
-    a.open(PAIR, false);
+    a.open(&config(), false);
     within("a preempts", secs(3.0), || {
         port(&wire).as_deref() == Some("a") && b.has(&[VIP]) == [false]
     });
@@ -116,11 +94,8 @@ fn a_client_keeps_its_arp_entry_over_a_planned_and_an_unplanned_take_over() {
 
 #[test]
 fn only_the_virtual_router_s_hardware_address_answers_for_the_address() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let ([a, _b, c], _wire) = lan();
+    let Some(_turn) = turn() else { return };
+    let ([a, _b, c], _wire) = pair();
     for _ in 0..20 {
         c.run("ip neigh flush to 10.1.0.100");
         c.reach(VIP);
@@ -141,11 +116,8 @@ fn only_the_virtual_router_s_hardware_address_answers_for_the_address() {
 
 #[test]
 fn a_device_that_a_killed_keeper_left_is_taken_over() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let ([a, b, c], _wire) = lan();
+    let Some(_turn) = turn() else { return };
+    let ([a, b, c], _wire) = pair();
     let device = |host: &Host| host.run("ip -o link show lbd4-100-2");
     let before = device(&a);
     // No farewell: the device stays, and the address until its lease ends.
@@ -153,7 +125,7 @@ fn a_device_that_a_killed_keeper_left_is_taken_over() {
     within("b takes over", secs(3.0), || {
         b.state() == Some(VrrpState::Active)
     });
-    a.open(PAIR, false);
+    a.open(&config(), false);
     within("a preempts", secs(3.0), || {
         a.state() == Some(VrrpState::Active) && b.state() == Some(VrrpState::Backup)
     });
@@ -165,31 +137,15 @@ fn a_device_that_a_killed_keeper_left_is_taken_over() {
 
 #[test]
 fn by_ipv6_a_client_keeps_its_neighbour_entry_over_a_take_over() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let text = PAIR
+    let Some(_turn) = turn() else { return };
+    let text = config()
         .replace("10.1.0.100/24\"", "fd00:1::100/64\"\nvrid = 100")
         .replace("10.1.0.", "fd00:1::");
     let (vip, mac) = ("fd00:1::100", "00:00:5e:00:02:64");
-    let mut wire = Wire::new().unwrap();
-    let [a, b, c] =
-        [("a", "fd00:1::2"), ("b", "fd00:1::3"), ("c", "fd00:1::9")].map(|(name, ip)| {
-            let host = Host::new();
-            host.attach(&mut wire, name, "eth0", ip);
-            host
-        });
+    let ([a, b, c], _wire) = lan([("a", "fd00:1::2"), ("b", "fd00:1::3"), ("c", "fd00:1::9")]);
     a.reach("fd00:1::3");
     c.reach("fd00:1::2");
-    a.open(&text, false);
-    within("a active", secs(3.0), || {
-        a.state() == Some(VrrpState::Active)
-    });
-    b.open(&text, false);
-    within("b hears a", secs(3.0), || {
-        b.status()[0].peers[0].adverts > 5
-    });
+    elect(&text, &a, &b);
     c.reach(vip);
     let neighbour = || c.run(&format!("ip neigh show {vip}"));
     assert!(neighbour().contains(mac), "{}", neighbour());

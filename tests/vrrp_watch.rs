@@ -1,44 +1,22 @@
 //! What a node says of others on its LAN: who answers for its addresses, which node lives although
 //! its adverts do not arrive, whose packets it refuses. Needs root; says so when it skips.
-#![expect(clippy::unwrap_used, reason = "helpers of a test may stop it")]
+#![cfg(test)]
 
 #[path = "lab/routers.rs"]
 mod routers;
-
-use std::sync::Mutex;
 
 use lbd::ipc::message::{VipStatus, VrrpState};
 use lbd::net::arp::Announcer;
 use lbd::net::netlink::host_facts;
 use lbd::net::netns::wire::Wire;
 use lbd::vrrp::task::RouterEvent;
-use routers::{Host, is_possible, secs, within};
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-const PAIR: &str = r#"
-[vip.kube]
-address = "10.1.0.100/24"
-nodes = [{ name = "a", address = "10.1.0.2" }, { name = "b", address = "10.1.0.3" }]
-advert-interval = "100ms"
-preempt = true
-"#;
+use routers::{Host, LAN, PAIR, elect, lan, secs, turn, within};
 
 /// Two nodes and one host that is none, on one wire; the first node is active.
-fn lan() -> ([Host; 3], Wire) {
-    let mut wire = Wire::new().unwrap();
-    let hosts = [("a", "10.1.0.2"), ("b", "10.1.0.3"), ("c", "10.1.0.9")].map(|(name, ip)| {
-        let host = Host::new();
-        host.attach(&mut wire, name, "eth0", ip);
-        host
-    });
+fn pair() -> ([Host; 3], Wire) {
+    let (hosts, wire) = lan(LAN);
     let [a, b, _] = &hosts;
-    a.open(PAIR, false);
-    within("a active", secs(3.0), || {
-        a.state() == Some(VrrpState::Active)
-    });
-    b.open(PAIR, false);
-    within("b hears a", secs(3.0), || kube(b).peers[0].adverts > 5);
+    elect(PAIR, a, b);
     (hosts, wire)
 }
 
@@ -48,13 +26,8 @@ fn kube(host: &Host) -> VipStatus {
 
 #[test]
 fn a_node_that_starts_beside_an_active_one_leaves_the_address_there() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let mut wire = Wire::new().unwrap();
-    let a = Host::new();
-    a.attach(&mut wire, "a", "eth0", "10.1.0.2");
+    let Some(_turn) = turn() else { return };
+    let ([a], mut wire) = lan([("a", "10.1.0.2")]);
     a.open(PAIR, false);
     // Its kernel looks for b in vain, again and again, and holds the adverts back meanwhile.
     within("a active and looking for b", secs(3.0), || {
@@ -71,11 +44,8 @@ fn a_node_that_starts_beside_an_active_one_leaves_the_address_there() {
 
 #[test]
 fn another_host_that_answers_for_the_address_is_named_with_its_mac_until_it_stops() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let ([a, _b, c], _wire) = lan();
+    let Some(_turn) = turn() else { return };
+    let ([a, _b, c], _wire) = pair();
     c.run("ip address add 10.1.0.100/32 dev eth0");
     // The first question comes a second after the take-over, the next with a refresh of 30 s: what
     // somebody says meanwhile is heard, too.
@@ -108,11 +78,8 @@ fn another_host_that_answers_for_the_address_is_named_with_its_mac_until_it_stop
 
 #[test]
 fn an_active_node_that_lives_but_is_not_heard_is_named_and_so_is_the_split_brain() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let ([a, b, _c], _wire) = lan();
+    let Some(_turn) = turn() else { return };
+    let ([a, b, _c], _wire) = pair();
     for (host, other) in [(&a, "10.1.0.3"), (&b, "10.1.0.2")] {
         host.run(&format!(
             "ip xfrm policy add dst {other} proto 112 dir out action block"
@@ -147,11 +114,8 @@ fn an_active_node_that_lives_but_is_not_heard_is_named_and_so_is_the_split_brain
 
 #[test]
 fn a_node_s_adverts_are_regular_and_its_refused_packets_are_counted_by_reason() {
-    let _turn = ONE_AT_A_TIME.lock();
-    if !is_possible() {
-        return;
-    }
-    let ([a, b, c], _wire) = lan();
+    let Some(_turn) = turn() else { return };
+    let ([a, b, c], _wire) = pair();
     // Another cluster of this LAN has our vrid: it speaks to the group, we by unicast.
     let foreign = PAIR
         .replace("10.1.0.2\"", "10.1.0.9\"")

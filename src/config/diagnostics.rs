@@ -6,7 +6,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use serde::Serialize;
 
-use super::problem::{Problem, Severity};
+use super::problem::{Problem, Severity, within};
 use super::secret::masked;
 
 /// More than these are counted, not shown: a file that is no lb.toml at all is wrong in each line.
@@ -73,20 +73,7 @@ fn report<'a>(problem: &'a Problem, path: &'a str, text: &'a str) -> Vec<Group<'
     groups
 }
 
-/// `span`, inside the text and on character boundaries.
-fn within(text: &str, span: &Range<usize>) -> Range<usize> {
-    let floor = |mut at: usize| {
-        at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    };
-    let start = floor(span.start);
-    start..floor(span.end).max(start)
-}
-
-/// The same, cut to its first line: a whole table need not be shown.
+/// `span` inside the text, cut to its first line: a whole table need not be shown.
 fn visible(text: &str, span: &Range<usize>) -> Range<usize> {
     let span = within(text, span);
     let line = text

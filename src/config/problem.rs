@@ -220,3 +220,16 @@ pub const CODES: &[(&str, &str)] = &[
     ("W0318", "a secret of the check can be read by everybody"),
     ("W0325", "a backends file that is not there yet"),
 ];
+
+/// `span`, inside the text and on character boundaries.
+pub(super) fn within(text: &str, span: &Range<usize>) -> Range<usize> {
+    let floor = |mut at: usize| {
+        at = at.min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let start = floor(span.start);
+    start..floor(span.end).max(start)
+}

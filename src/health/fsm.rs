@@ -291,6 +291,15 @@ mod tests {
         assert_eq!((machine.state(), machine.counter()), (State::UP, counter));
     }
 
+    /// A row each: rise, fall, results, and what [`run`] writes down of them.
+    fn follows(table: &[(i64, i64, &str, &str)]) {
+        for (rise, fall, results, expected) in table {
+            let mut machine = Machine::new(&check(*rise, *fall), now());
+            let trace = run(&mut machine, results);
+            assert_eq!(trace, *expected, "{rise} {fall} {results}");
+        }
+    }
+
     /// Feeds `results` (`+` ready, `-` not ready, `x` no sign of life) and writes down the state (U
     /// up, D not ready, X unresponsive) and the pause in seconds after each.
     fn run(machine: &mut Machine, results: &str) -> String {
@@ -321,7 +330,6 @@ mod tests {
     #[test]
     fn a_server_is_unresponsive_after_fall_results_without_a_sign_of_life() {
         let table = [
-            // rise, fall, results, state and next interval after each
             (2, 2, "+xx", "U10 U2 X5"),
             // Down, but the results without a sign of life are not enough yet.
             (2, 2, "+-x", "U10 U2 D5"),
@@ -340,14 +348,7 @@ mod tests {
             // A success on the way down starts the count over.
             (2, 2, "+x+xx", "U10 U2 U10 U2 X5"),
         ];
-        for (rise, fall, results, expected) in table {
-            let mut machine = Machine::new(&check(rise, fall), now());
-            assert_eq!(
-                run(&mut machine, results),
-                expected,
-                "{rise} {fall} {results}"
-            );
-        }
+        follows(&table);
     }
 
     #[test]
@@ -369,7 +370,6 @@ mod tests {
     #[test]
     fn results_move_the_counter_as_in_haproxy() {
         let table = [
-            // rise, fall, results, state and next interval after each
             (2, 2, "+-", "U10 U2"),
             (2, 2, "+--", "U10 U2 D5"),
             (2, 2, "+-+", "U10 U2 U10"),
@@ -380,14 +380,7 @@ mod tests {
             (1, 1, "+-+", "U10 D5 U10"),
             (1, 3, "---+", "D5 D5 D5 U10"),
         ];
-        for (rise, fall, results, expected) in table {
-            let mut machine = Machine::new(&check(rise, fall), now());
-            assert_eq!(
-                run(&mut machine, results),
-                expected,
-                "{rise} {fall} {results}"
-            );
-        }
+        follows(&table);
     }
 
     #[test]

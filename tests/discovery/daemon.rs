@@ -4,23 +4,21 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+use std::process::Child;
 use std::sync::{Arc, Mutex};
 
 use lbd::admin::protocol::ask_status;
 use lbd::admin::status::{DiscoveryStatus, ProxyStatus};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Packet, RCODE, ResourceRecord};
 
 use crate::api::{Cluster, Pki};
+use crate::program::{self, Folder};
 use crate::{PATIENCE, wait_until};
 
 struct Daemon {
-    dir: PathBuf,
+    dir: Folder,
     keeper: Child,
     front: SocketAddr,
 }
@@ -28,31 +26,20 @@ struct Daemon {
 impl Daemon {
     /// `proxy` is what its one proxy has besides `listen` and a quick check.
     fn start(name: &str, proxy: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("lbd-found-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let dir = Folder::new(name);
         let front = crate::port::held();
         let config = format!(
             "[metrics]\nlisten = \"off\"\n[limits]\nmax-connections = 50\nworkers = 1\n\
              [proxy.p]\nlisten = \"{front}\"\n\
              check = {{ type = \"tcp\", interval = \"200ms\", rise = 1 }}\n{proxy}\n"
         );
-        fs::write(dir.join("lb.toml"), config).unwrap();
-        let log = fs::File::create(dir.join("log")).unwrap();
-        let keeper = Command::new(env!("CARGO_BIN_EXE_lbd"))
-            .arg("--config")
-            .arg(dir.join("lb.toml"))
-            .arg("--runtime-dir")
-            .arg(dir.join("run"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        fs::write(dir.0.join("lb.toml"), config).unwrap();
+        let keeper = program::start_in(&dir.0, program::lbd());
         Self { dir, keeper, front }
     }
 
     fn proxy(&self) -> Option<ProxyStatus> {
-        let status = ask_status(&self.dir.join("run/admin.sock")).ok()?;
+        let status = ask_status(&self.dir.0.join("run/admin.sock")).ok()?;
         let serving = status.process.serving;
         status.proxies.into_iter().next().filter(|_| serving)
     }
@@ -99,17 +86,12 @@ impl Daemon {
 
     /// What a user sees.
     fn status_text(&self) -> String {
-        let shown = Command::new(env!("CARGO_BIN_EXE_lbd"))
-            .arg("status")
-            .arg("--socket")
-            .arg(self.dir.join("run/admin.sock"))
-            .output()
-            .unwrap();
+        let shown = program::order(&self.dir.0.join("run/admin.sock"), &["status"]);
         String::from_utf8(shown.stdout).unwrap()
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+        fs::read_to_string(self.dir.0.join("log")).unwrap_or_default()
     }
 
     /// What is shown is shown by a process that has given up its rights.
@@ -124,10 +106,7 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             eprintln!("lbd said:\n{}", self.log());
         }
-        let pid = i32::try_from(self.keeper.id()).unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_default();
-        self.keeper.wait().map(drop).unwrap_or_default();
-        fs::remove_dir_all(&self.dir).unwrap_or_default();
+        program::end(&mut self.keeper, PATIENCE);
     }
 }
 
@@ -200,28 +179,10 @@ fn file_sd(servers: &[SocketAddr]) -> String {
     format!("[{{\"targets\": [{}]}}]", targets.join(", "))
 }
 
-/// A folder of a test's own.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("lbd-sd-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn replace(&self, name: &str, text: &str) {
-        fs::write(self.0.join("new"), text).unwrap();
-        fs::rename(self.0.join("new"), self.0.join(name)).unwrap();
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap_or_default();
-    }
+/// Gives a folder's file another text at once.
+fn replace(folder: &Folder, name: &str, text: &str) {
+    fs::write(folder.0.join("new"), text).unwrap();
+    fs::rename(folder.0.join("new"), folder.0.join(name)).unwrap();
 }
 
 fn quoted(path: &Path) -> String {
@@ -230,17 +191,17 @@ fn quoted(path: &Path) -> String {
 
 #[test]
 fn servers_of_a_file_are_served_from_the_first_client_on_and_follow_the_file() {
-    let folder = Folder::new();
+    let folder = Folder::new("sources");
     let (one, two) = (server(), server());
-    folder.replace("b.json", &file_sd(&[one]));
+    replace(&folder, "b.json", &file_sd(&[one]));
     let proxy = format!("backends-file = {}", quoted(&folder.0.join("b.json")));
     let daemon = Daemon::start("file", &proxy);
     daemon.wait_up(&[one]);
     assert_eq!(daemon.client(), one.port().to_string());
-    folder.replace("b.json", &file_sd(&[two]));
+    replace(&folder, "b.json", &file_sd(&[two]));
     daemon.wait_up(&[two]);
     assert_eq!(daemon.client(), two.port().to_string());
-    folder.replace("b.json", "[{\"targets\": [\"nowhere\"]}]");
+    replace(&folder, "b.json", "[{\"targets\": [\"nowhere\"]}]");
     let source = daemon.wait_source("the error", |source| source.error.is_some());
     assert_eq!(
         source.error.as_deref(),
@@ -248,7 +209,7 @@ fn servers_of_a_file_are_served_from_the_first_client_on_and_follow_the_file() {
     );
     assert_eq!(source.servers, 1);
     // And so does an empty one.
-    folder.replace("b.json", "[]");
+    replace(&folder, "b.json", "[]");
     daemon.wait_source("the other error", |source| {
         source.error.as_deref() == Some("it names no server")
     });

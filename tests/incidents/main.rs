@@ -42,6 +42,6 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("--serve") => server::main(&arguments[1..]),
         Some("--measure") => measure::main(&arguments[1..]),
-        Some(_) | None => lab::cases::run("incidents", gates::CASES),
+        Some(_) | None => lab::cases::run("incidents", &[gates::CASES]),
     }
 }

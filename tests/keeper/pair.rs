@@ -3,79 +3,16 @@
 use super::node::{Folder, Node, SOON, echo, enter, wait_for};
 use std::fs;
 use std::net::TcpListener;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::{self};
+use std::thread;
 use std::time::Duration;
 
 use lbd::net::clock;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 
-/// Two nodes and a client on one segment, in network namespaces.
-pub(super) struct Lab {
-    prefix: String,
-    names: Vec<String>,
-}
+pub(super) use crate::segment::Segment as Lab;
 
 impl Lab {
-    /// `None`, with the reason printed, where namespaces can't be made.
-    pub(super) fn new() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !geteuid().is_root() {
-            println!("skipped: network namespaces need root");
-            return None;
-        }
-        if Command::new("ip").arg("-V").output().is_err() {
-            println!("skipped: iproute2 is not installed");
-            return None;
-        }
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let mut lab = Self {
-            prefix: format!("lbdk{}-{count}", std::process::id()),
-            names: Vec::new(),
-        };
-        let switch = lab.namespace("sw");
-        lab.ip(&format!("-n {switch} link add br0 type bridge"));
-        lab.ip(&format!("-n {switch} link set br0 up"));
-        for (name, address) in [("lb1", "10.9.0.1"), ("lb2", "10.9.0.2"), ("cl", "10.9.0.9")] {
-            let node = lab.namespace(name);
-            lab.ip(&format!(
-                "link add eth0 netns {node} type veth peer name v{name} netns {switch}"
-            ));
-            lab.ip(&format!("-n {switch} link set v{name} master br0 up"));
-            lab.ip(&format!("-n {node} addr add {address}/24 dev eth0"));
-            lab.ip(&format!("-n {node} link set eth0 up"));
-        }
-        Some(lab)
-    }
-
-    fn namespace(&mut self, name: &str) -> String {
-        let full = format!("{}-{name}", self.prefix);
-        self.ip(&format!("netns add {full}"));
-        self.names.push(full.clone());
-        self.ip(&format!("-n {full} link set lo up"));
-        full
-    }
-
-    pub(super) fn ip(&self, line: &str) {
-        let done = Command::new("ip").args(line.split(' ')).output().unwrap();
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{}: ip {line}: {said}", self.prefix);
-    }
-
-    pub(super) fn name(&self, short: &str) -> String {
-        format!("{}-{short}", self.prefix)
-    }
-
-    /// Whether the VIP is on that node's interface.
-    pub(super) fn holds(&self, short: &str) -> bool {
-        let name = self.name(short);
-        let args = ["-n", &name, "-o", "addr", "show", "dev", "eth0"];
-        let shown = Command::new("ip").args(args).output().unwrap();
-        String::from_utf8_lossy(&shown.stdout).contains("10.9.0.100/")
-    }
-
     /// An echo server on that node itself, and its lbd.
     pub(super) fn node(&self, folder: &Folder, short: &str, config: &str) -> Node {
         let namespace = self.name(short);
@@ -87,14 +24,6 @@ impl Lab {
         let server = server.join().unwrap();
         echo(server);
         Node::start(folder, short, config, Some(&namespace))
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for name in &self.names {
-            drop(Command::new("ip").args(["netns", "del", name]).output());
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use super::alone::{single, wait_served};
@@ -13,11 +13,30 @@ use super::node::{Client, Folder, Node, SOON, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The node runs from a copy of the program that can be replaced.
-fn installed(folder: &Folder) -> PathBuf {
-    let path = folder.0.join("lbd");
-    install(Path::new(env!("CARGO_BIN_EXE_lbd")), &path);
-    path
+/// A node that serves, and runs from a copy of the program that can be replaced.
+struct Installed {
+    node: Node,
+    program: PathBuf,
+    address: SocketAddr,
+    /// Last: the node's files are in it.
+    _folder: Folder,
+}
+
+fn installed(name: &str) -> Installed {
+    let folder = Folder::new(name);
+    let (address, config) = single();
+    let program = folder.0.join("lbd");
+    install(Path::new(env!("CARGO_BIN_EXE_lbd")), &program);
+    let mut node = Node::prepare(&folder, "lb", &config, None);
+    node.program = program.clone();
+    node.restart();
+    wait_served(address);
+    Installed {
+        node,
+        program,
+        address,
+        _folder: folder,
+    }
 }
 
 /// As a package manager does: the new file takes the old one's name.
@@ -35,10 +54,7 @@ fn install_script(text: &str, path: &Path) {
 }
 
 pub(crate) fn upgrade(node: &Node) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lbd"));
-    let socket = node.runtime.join("admin.sock");
-    command.arg("upgrade").arg("--socket").arg(socket);
-    command.output().unwrap()
+    node.lbd(&["upgrade"])
 }
 
 /// A connection that lives on.
@@ -61,13 +77,12 @@ impl Stream {
 
 #[test]
 fn an_upgrade_under_load_refuses_nobody_and_cuts_no_stream() {
-    let folder = Folder::new("upgrade");
-    let (address, config) = single();
-    let program = installed(&folder);
-    let mut node = Node::prepare(&folder, "lb", &config, None);
-    node.program = program.clone();
-    node.restart();
-    wait_served(address);
+    let Installed {
+        mut node,
+        program,
+        address,
+        _folder,
+    } = installed("upgrade");
     let client = Client::start(address);
     client.wait_answers(20);
     let mut streams: Vec<Stream> = (0..10).map(|_| Stream::open(address)).collect();
@@ -103,13 +118,12 @@ fn an_upgrade_under_load_refuses_nobody_and_cuts_no_stream() {
 
 #[test]
 fn a_program_that_does_not_come_up_changes_nothing() {
-    let folder = Folder::new("no-upgrade");
-    let (address, config) = single();
-    let program = installed(&folder);
-    let mut node = Node::prepare(&folder, "lb", &config, None);
-    node.program = program.clone();
-    node.restart();
-    wait_served(address);
+    let Installed {
+        node,
+        program,
+        address,
+        _folder,
+    } = installed("no-upgrade");
     let client = Client::start(address);
     let proxy = node.proxy();
     // One that ends, one that is none, and none.
@@ -136,13 +150,12 @@ fn a_program_that_does_not_come_up_changes_nothing() {
 
 #[test]
 fn a_keeper_program_that_does_not_come_up_gives_way_to_the_one_before() {
-    let folder = Folder::new("way-back");
-    let (address, config) = single();
-    let program = installed(&folder);
-    let mut node = Node::prepare(&folder, "lb", &config, None);
-    node.program = program.clone();
-    node.restart();
-    wait_served(address);
+    let Installed {
+        node,
+        program,
+        address,
+        _folder,
+    } = installed("way-back");
     let client = Client::start(address);
     let first = node.proxy();
     // Its proxy works; its keeper finds no runtime directory it may use.
@@ -172,13 +185,12 @@ fn a_keeper_program_that_does_not_come_up_gives_way_to_the_one_before() {
 
 #[test]
 fn sigusr2_upgrades_too_and_a_drained_process_is_told_apart_from_a_new_one() {
-    let folder = Folder::new("usr2");
-    let (address, config) = single();
-    let program = installed(&folder);
-    let mut node = Node::prepare(&folder, "lb", &config, None);
-    node.program = program;
-    node.restart();
-    wait_served(address);
+    let Installed {
+        node,
+        program: _,
+        address,
+        _folder,
+    } = installed("usr2");
     let mut stream = Stream::open(address);
     let first = node.proxy();
     node.signal_keeper(Signal::SIGUSR2);

@@ -14,7 +14,7 @@ pub type Case = (&'static str, &'static [&'static str], fn());
 
 /// The main function of a test program: runs the cases whose names contain one of the arguments
 /// (all without any). Says what it skips, and why.
-pub fn run(program: &str, cases: &[Case]) -> ExitCode {
+pub fn run(program: &str, cases: &[&[Case]]) -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         println!("{program}: skipped: making namespaces with other daemons in them needs root");
         return ExitCode::SUCCESS;
@@ -38,7 +38,8 @@ pub fn run(program: &str, cases: &[Case]) -> ExitCode {
     let chosen = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
     let mut failed = Vec::new();
     let mut ran = 0;
-    for (name, needs, case) in cases.iter().filter(|(name, ..)| chosen(name)) {
+    let all = cases.iter().copied().flatten();
+    for (name, needs, case) in all.filter(|(name, ..)| chosen(name)) {
         if let Some(missing) = needs.iter().find(|needed| !installed(needed)) {
             println!("{program}: {name} ... skipped: {missing} is not installed");
             continue;

@@ -4,6 +4,7 @@
 #![allow(
     clippy::allow_attributes,
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -15,11 +16,13 @@
 )]
 
 use std::cell::RefCell;
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,8 +33,10 @@ use lbd::net::link::LinkEvents;
 use lbd::net::netlink::{Netlink, host_facts};
 use lbd::net::netns::Namespace;
 use lbd::net::netns::wire::{Plug, Wire};
+use lbd::vrrp::stamp::Resume;
 use lbd::vrrp::task::{NodeHealth, RouterEvent, VirtualRouter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Protocol, Socket, Type};
 
 pub const HEALTHY: NodeHealth = NodeHealth {
     can_serve: true,
@@ -49,6 +54,23 @@ pub fn is_possible() -> bool {
     true
 }
 
+/// One test at a time keeps the timing of each honest.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// This test's turn, where namespaces can be made and `ip` is there; says so if not.
+pub fn turn() -> Option<MutexGuard<'static, ()>> {
+    // What another test broke in its turn is gone with its hosts.
+    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if !is_possible() {
+        return None;
+    }
+    if Command::new("ip").arg("-V").output().is_err() {
+        println!("skipped: iproute2 is not installed");
+        return None;
+    }
+    Some(turn)
+}
+
 /// What a host's thread works with.
 pub struct Inside {
     pub routers: Vec<VirtualRouter>,
@@ -60,19 +82,29 @@ pub struct Inside {
 impl Inside {
     /// Opens what `text` says of this host: all as one router if `together`, else each alone.
     pub fn open(&mut self, text: &str, together: bool) {
-        let config = lbd::config::load(text).unwrap();
-        let locals = resolve(&config, &host_facts().unwrap(), None).unwrap();
+        let locals = of_this_host(text);
         let groups: Vec<&[LocalVip]> = if together {
             vec![locals.as_slice()]
         } else {
             locals.chunks(1).collect()
         };
         for members in groups {
-            let netlink = Rc::clone(&self.netlink);
-            let mut router = VirtualRouter::open(members, netlink, now(), None).unwrap();
+            self.begin(members, None);
+            let router = self.routers.last_mut().unwrap();
             router.set_health(now(), HEALTHY);
-            self.routers.push(router);
         }
+    }
+
+    /// Opens what `text` says of this host as one router that has not heard yet whether its node
+    /// can serve, as a keeper does that finds what its predecessor left.
+    pub fn resume(&mut self, text: &str, resume: Option<Resume>) {
+        self.begin(&of_this_host(text), resume);
+    }
+
+    fn begin(&mut self, members: &[LocalVip], resume: Option<Resume>) {
+        let netlink = Rc::clone(&self.netlink);
+        let router = VirtualRouter::open(members, netlink, now(), resume);
+        self.routers.push(router.unwrap());
     }
 
     /// For tests with a loop of their own.
@@ -200,6 +232,16 @@ impl Host {
         self.with(move |inside| inside.open(&text, together));
     }
 
+    /// Hears all frames of this EtherType that come to the host's interfaces from here on.
+    pub fn ear(&self, ethertype: u16) -> Ear {
+        let protocol = Protocol::from(i32::from(ethertype.to_be()));
+        Ear(self.with(move |_| {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        }))
+    }
+
     pub fn status(&self) -> Vec<VipStatus> {
         self.with(|inside| inside.status())
     }
@@ -249,6 +291,27 @@ impl Drop for Host {
     }
 }
 
+/// What hears a host's frames.
+pub struct Ear(Socket);
+
+impl Ear {
+    /// The frames that came in since the last look.
+    pub fn frames(&self) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        let mut frame = [0; 2048];
+        while let Ok(length) = (&self.0).read(&mut frame) {
+            all.push(frame[..length].to_vec());
+        }
+        all
+    }
+}
+
+/// What a configuration says of the host whose thread asks.
+fn of_this_host(text: &str) -> Vec<LocalVip> {
+    let config = lbd::config::load(text).unwrap();
+    resolve(&config, &host_facts().unwrap(), None).unwrap()
+}
+
 fn live(inbox: &Receiver<Job>) {
     let mut inside = Inside {
         routers: Vec::new(),
@@ -263,6 +326,41 @@ fn live(inbox: &Receiver<Job>) {
             Err(TryRecvError::Disconnected) => return,
         }
     }
+}
+
+/// Hosts on one wire, by their names and addresses.
+pub fn lan<const N: usize>(hosts: [(&str, &str); N]) -> ([Host; N], Wire) {
+    let mut wire = Wire::new().unwrap();
+    let hosts = hosts.map(|(name, ip)| {
+        let host = Host::new();
+        host.attach(&mut wire, name, "eth0", ip);
+        host
+    });
+    (hosts, wire)
+}
+
+/// Two nodes of [`PAIR`] and a host that is none.
+pub const LAN: [(&str, &str); 3] = [("a", "10.1.0.2"), ("b", "10.1.0.3"), ("c", "10.1.0.9")];
+
+/// The virtual router of [`LAN`].
+pub const PAIR: &str = r#"
+[vip.kube]
+address = "10.1.0.100/24"
+nodes = [{ name = "a", address = "10.1.0.2" }, { name = "b", address = "10.1.0.3" }]
+advert-interval = "100ms"
+preempt = true
+"#;
+
+/// Opens the router on both nodes, and waits until the first is active and the second hears it.
+pub fn elect(text: &str, active: &Host, other: &Host) {
+    active.open(text, false);
+    within("a active", secs(3.0), || {
+        active.state() == Some(VrrpState::Active)
+    });
+    other.open(text, false);
+    within("b hears a", secs(3.0), || {
+        other.status()[0].peers[0].adverts > 5
+    });
 }
 
 /// Waits for a condition, at most so long; says how long it took.

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::env::var;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +13,8 @@ use lbd::admin::status::Status;
 use lbd::net::clock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::program::{self, Folder};
 
 /// Every wait ends after this long, and the test with it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,35 +56,24 @@ pub struct Census {
 }
 
 pub struct Daemon {
-    dir: PathBuf,
+    dir: Folder,
     keeper: Child,
 }
 
 impl Daemon {
     pub fn start(name: &str, config: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("lbd-leaks-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("lb.toml"), config).unwrap();
-        let log = fs::File::create(dir.join("log")).unwrap();
-        let keeper = Command::new(env!("CARGO_BIN_EXE_lbd"))
-            .arg("--config")
-            .arg(dir.join("lb.toml"))
-            .arg("--runtime-dir")
-            .arg(dir.join("run"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let dir = Folder::new(name);
+        fs::write(dir.0.join("lb.toml"), config).unwrap();
+        let keeper = program::start_in(&dir.0, program::lbd());
         Self { dir, keeper }
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+        fs::read_to_string(self.dir.0.join("log")).unwrap_or_default()
     }
 
     pub fn try_status(&self) -> Option<Status> {
-        ask_status(&self.dir.join("run/admin.sock")).ok()
+        ask_status(&self.dir.0.join("run/admin.sock")).ok()
     }
 
     pub fn status(&self) -> Status {
@@ -176,6 +166,5 @@ impl Drop for Daemon {
             // It may have ended meanwhile.
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
         }
-        fs::remove_dir_all(&self.dir).unwrap_or_default();
     }
 }

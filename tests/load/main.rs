@@ -3,16 +3,8 @@
 //! seconds each. `LBD_LONG=1 cargo test --release --test load -- PART_OF_A_NAME` takes the record:
 //! minutes each, with progress.
 
-#![allow(
-    clippy::allow_attributes,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test program"
-)]
+#![cfg(test)]
+#![expect(unreachable_pub, reason = "a test program")]
 
 #[path = "../lab/mod.rs"]
 mod lab;
@@ -27,17 +19,15 @@ mod tap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lab::cases::Case;
 use lbd::net::clock;
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [
+    let cases = [
         floods::CASES,
         saturation::CASES,
         loss::CASES,
         servers::CASES,
-    ]
-    .concat();
+    ];
     lab::cases::run("load", &cases)
 }
 

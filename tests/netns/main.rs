@@ -2,16 +2,8 @@
 //! opens a connection each 5 ms, and a watcher of the VIP. Needs root; one case at a time.
 //! `cargo test --test netns -- PART_OF_A_NAME` runs some of them.
 
-#![allow(
-    clippy::allow_attributes,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test program"
-)]
+#![cfg(test)]
+#![expect(unreachable_pub, reason = "a test program")]
 
 #[path = "../lab/mod.rs"]
 mod lab;
@@ -36,7 +28,7 @@ use std::process::ExitCode;
 use lab::cases::Case;
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [
+    let cases = [
         lbd_pair::CASES,
         mixed_pair::CASES,
         promises::CASES,
@@ -49,7 +41,6 @@ fn main() -> ExitCode {
         templates::CASES,
         transparent::CASES,
         doctor::CASES,
-    ]
-    .concat();
+    ];
     lab::cases::run("netns", &cases)
 }

@@ -28,6 +28,12 @@ fn named(number: u8, addr: SocketAddr) -> Server {
     }
 }
 
+/// api-1, api-2 and api-3.
+fn in_order(backends: &[Backend; 3]) -> Vec<Server> {
+    let numbered = (1..).zip(backends);
+    numbered.map(|(n, b)| named(n, b.addr)).collect()
+}
+
 fn balanced(balance: Balance, servers: Vec<Server>) -> Proxy {
     Proxy {
         balance,
@@ -134,11 +140,7 @@ fn two_nodes_and_a_restarted_one_give_a_client_the_same_server() {
 #[test]
 fn when_a_server_leaves_its_clients_alone_move_and_come_back_with_it() {
     let backends = backends();
-    let servers = (1..)
-        .zip(&backends)
-        .map(|(n, b)| named(n, b.addr))
-        .collect();
-    let lab = Lab::start(balanced(Balance::SourceHash, servers), 2);
+    let lab = Lab::start(balanced(Balance::SourceHash, in_order(&backends)), 2);
     let before = servers_of(&lab, 1..=90);
     lab.farm.set_up(2, false, clock::now());
     let without = servers_of(&lab, 1..=90);
@@ -154,11 +156,7 @@ fn when_a_server_leaves_its_clients_alone_move_and_come_back_with_it() {
 #[test]
 fn one_client_with_many_connections_spills_over_and_no_server_is_overloaded() {
     let backends = backends();
-    let servers = (1..)
-        .zip(&backends)
-        .map(|(n, b)| named(n, b.addr))
-        .collect();
-    let lab = Lab::start(balanced(Balance::SourceHash, servers), 2);
+    let lab = Lab::start(balanced(Balance::SourceHash, in_order(&backends)), 2);
     let held = many(&lab, 300);
     let mut counts = counts(&held);
     counts.sort_unstable();
@@ -172,10 +170,6 @@ fn one_client_with_many_connections_spills_over_and_no_server_is_overloaded() {
 #[test]
 fn behind_a_proxy_the_client_that_its_header_names_decides() {
     let backends = backends();
-    let servers = (1..)
-        .zip(&backends)
-        .map(|(n, b)| named(n, b.addr))
-        .collect();
     let lab = Lab::start(
         Proxy {
             proxy_protocol: Some(ProxyProtocol {
@@ -183,7 +177,7 @@ fn behind_a_proxy_the_client_that_its_header_names_decides() {
                 timeout: PATIENCE,
                 send: None,
             }),
-            ..balanced(Balance::SourceHash, servers)
+            ..balanced(Balance::SourceHash, in_order(&backends))
         },
         2,
     );

@@ -227,21 +227,26 @@ fn the_first_byte_is_awaited_from_behind_the_header_on() {
     assert_eq!(lab.stats().totals.first_byte_timeouts, 1);
 }
 
+/// A client's own address comes to the server before its bytes.
+fn is_told(lab: &Lab, requests: &Receiver<Vec<u8>>) {
+    let client = lab.connect();
+    let own = client.local_addr().unwrap();
+    assert_eq!(ask(client, b"hello"), b"ok");
+    let request = requests.recv_timeout(PATIENCE).unwrap();
+    let header = Header::Proxied {
+        client: own,
+        local: lab.addr,
+    };
+    assert_eq!(split(&request), (header, &b"hello"[..]));
+}
+
 #[test]
 fn a_server_is_told_the_client_before_the_clients_bytes() {
     for (version, workers) in [(HeaderVersion::V1, 1), (HeaderVersion::V2, 2)] {
         let (backend, requests) = recorder();
         let lab = Lab::start(sending(vec![server(backend.addr)], version), workers);
         for _ in 0..50 {
-            let client = lab.connect();
-            let own = client.local_addr().unwrap();
-            assert_eq!(ask(client, b"hello"), b"ok");
-            let request = requests.recv_timeout(PATIENCE).unwrap();
-            let header = Header::Proxied {
-                client: own,
-                local: lab.addr,
-            };
-            assert_eq!(split(&request), (header, &b"hello"[..]));
+            is_told(&lab, &requests);
             assert_eq!(lab.record().bytes_in, 5);
         }
         lab.settle();
@@ -290,15 +295,7 @@ fn only_the_server_that_accepts_gets_a_header_and_one() {
     let servers = vec![server(refusing()), server(refusing()), server(backend.addr)];
     let lab = Lab::start(sending(servers, HeaderVersion::V2), 1);
     for _ in 0..6 {
-        let client = lab.connect();
-        let own = client.local_addr().unwrap();
-        assert_eq!(ask(client, b"hello"), b"ok");
-        let request = requests.recv_timeout(PATIENCE).unwrap();
-        let header = Header::Proxied {
-            client: own,
-            local: lab.addr,
-        };
-        assert_eq!(split(&request), (header, &b"hello"[..]));
+        is_told(&lab, &requests);
     }
     let stats = lab.stats();
     assert!(

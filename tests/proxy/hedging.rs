@@ -69,6 +69,17 @@ fn wait_for_hedges(lab: &Lab, count: u64) {
     });
 }
 
+/// Two servers that leave connects without an answer, and a client with a connect to each.
+fn asking_both(workers: usize) -> (Hole, Hole, Lab, TcpStream) {
+    let (first, second) = (Hole::new(), Hole::new());
+    let servers = vec![server(first.addr), server(second.addr)];
+    let lab = Lab::start(hedging(servers), workers);
+    lab.farm.passed_check(1, clock::now());
+    let client = lab.connect();
+    wait_for_hedges(&lab, 1);
+    (first, second, lab, client)
+}
+
 fn connections(lab: &Lab) -> Vec<u32> {
     let stats = lab.stats();
     stats.servers.iter().map(|s| s.connections).collect()
@@ -148,12 +159,7 @@ fn only_a_server_that_answered_lately_has_a_slot_and_takes_newcomers_gets_a_seco
 #[test]
 fn the_first_may_answer_after_all_and_the_second_leaves_no_slot() {
     for workers in [1, 2] {
-        let (first, second) = (Hole::new(), Hole::new());
-        let servers = vec![server(first.addr), server(second.addr)];
-        let lab = Lab::start(hedging(servers), workers);
-        lab.farm.passed_check(1, clock::now());
-        let client = lab.connect();
-        wait_for_hedges(&lab, 1);
+        let (first, _second, lab, client) = asking_both(workers);
         assert_eq!(connections(&lab), [1, 1]);
         first.open(7);
         assert_eq!(ask(client, b"x"), [7, b'x']);
@@ -168,12 +174,7 @@ fn the_first_may_answer_after_all_and_the_second_leaves_no_slot() {
 #[test]
 fn a_second_connect_goes_on_when_the_first_is_refused() {
     for workers in [1, 2] {
-        let (first, second) = (Hole::new(), Hole::new());
-        let servers = vec![server(first.addr), server(second.addr)];
-        let lab = Lab::start(hedging(servers), workers);
-        lab.farm.passed_check(1, clock::now());
-        let client = lab.connect();
-        wait_for_hedges(&lab, 1);
+        let (first, second, lab, client) = asking_both(workers);
         drop(first);
         wait_until("the first is refused", || connections(&lab) == [0, 1]);
         second.open(8);
@@ -227,12 +228,7 @@ fn a_client_that_leaves_between_two_connects_leaves_no_slot_behind() {
 #[test]
 fn a_stop_between_two_connects_leaves_no_slot_behind() {
     for workers in [1, 2] {
-        let (first, second) = (Hole::new(), Hole::new());
-        let servers = vec![server(first.addr), server(second.addr)];
-        let lab = Lab::start(hedging(servers), workers);
-        lab.farm.passed_check(1, clock::now());
-        let mut client = lab.connect();
-        wait_for_hedges(&lab, 1);
+        let (_first, _second, lab, mut client) = asking_both(workers);
         lab.engine.stop(Duration::from_millis(20));
         assert!(is_reset(&mut client));
         lab.settle();

@@ -11,6 +11,7 @@ use lbd::config::model::Source;
 use lbd::net::clock;
 use lbd::proxy::server::AdminState;
 
+use super::hedging::Hole;
 use super::lab::{
     Backend, Lab, PATIENCE, Pattern, ask, is_reset, limited, proxy, refusing, server, wait_until,
     weighted,
@@ -83,16 +84,8 @@ fn a_server_that_refuses_costs_no_client_its_connection() {
 #[test]
 fn a_server_that_swallows_connects_costs_a_client_one_connect_timeout() {
     for workers in [1, 2] {
-        let hole =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
-        hole.bind(&any.into()).unwrap();
-        hole.listen(0).unwrap();
-        let hole_addr = hole.local_addr().unwrap().as_socket().unwrap();
-        // One connection fills the backlog; later handshakes go unanswered.
-        let _fills = TcpStream::connect(hole_addr).unwrap();
-        let good = Backend::echo(1);
-        let mut proxy = proxy(vec![server(hole_addr), server(good.addr)]);
+        let (hole, good) = (Hole::new(), Backend::echo(1));
+        let mut proxy = proxy(vec![server(hole.addr), server(good.addr)]);
         proxy.connect_timeout = Duration::from_millis(150);
         let lab = Lab::start(proxy, workers);
         let began = clock::now();
@@ -110,15 +103,8 @@ fn a_server_that_swallows_connects_costs_a_client_one_connect_timeout() {
 #[test]
 fn a_connect_in_flight_to_a_server_that_goes_down_is_sent_elsewhere() {
     for workers in [1, 2] {
-        let hole =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
-        hole.bind(&any.into()).unwrap();
-        hole.listen(0).unwrap();
-        let hole_addr = hole.local_addr().unwrap().as_socket().unwrap();
-        let _fills = TcpStream::connect(hole_addr).unwrap();
-        let good = Backend::echo(1);
-        let mut proxy = proxy(vec![server(hole_addr), server(good.addr)]);
+        let (hole, good) = (Hole::new(), Backend::echo(1));
+        let mut proxy = proxy(vec![server(hole.addr), server(good.addr)]);
         proxy.connect_timeout = Duration::from_secs(600);
         let lab = Lab::start(proxy, workers);
         let mut client = lab.connect();
@@ -137,14 +123,8 @@ fn a_connect_in_flight_to_a_server_that_goes_down_is_sent_elsewhere() {
 #[test]
 fn a_client_that_leaves_while_its_connect_is_under_way_frees_the_slot_at_once() {
     for workers in [1, 2] {
-        let hole =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
-        hole.bind(&any.into()).unwrap();
-        hole.listen(0).unwrap();
-        let hole_addr = hole.local_addr().unwrap().as_socket().unwrap();
-        let _fills = TcpStream::connect(hole_addr).unwrap();
-        let mut proxy = proxy(vec![server(hole_addr)]);
+        let hole = Hole::new();
+        let mut proxy = proxy(vec![server(hole.addr)]);
         proxy.connect_timeout = Duration::from_secs(600);
         let lab = Lab::start(proxy, workers);
         let client = lab.connect();

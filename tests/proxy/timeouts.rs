@@ -1,8 +1,8 @@
 //! What happens to those who keep others waiting.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::time::Duration;
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
 
 use lbd::net::clock;
 
@@ -22,8 +22,18 @@ fn mute() -> Backend {
     })
 }
 
-fn closed(stream: &std::net::TcpStream) -> bool {
+fn closed(stream: &TcpStream) -> bool {
     lbd::net::tcp::is_closed(stream).unwrap_or(true)
+}
+
+/// The connection ends after [`SHORT`].
+fn is_closed_in_time(client: &mut TcpStream, began: Instant) {
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let took = clock::now() - began;
+    assert!(
+        took >= Duration::from_millis(190) && took < Duration::from_secs(2),
+        "{took:?}"
+    );
 }
 
 #[test]
@@ -37,12 +47,7 @@ fn a_connection_without_a_byte_is_closed_after_the_idle_timeout() {
         let began = clock::now();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0; 2]).unwrap();
-        assert_eq!(client.read(&mut [0]).unwrap(), 0);
-        let took = clock::now() - began;
-        assert!(
-            took >= Duration::from_millis(190) && took < Duration::from_secs(2),
-            "{took:?}"
-        );
+        is_closed_in_time(&mut client, began);
         assert_eq!(lab.record().end.to_string(), "cD");
         assert_eq!(lab.stats().totals.idle_timeouts, 1);
     }
@@ -76,12 +81,7 @@ fn a_server_that_does_not_finish_after_the_client_is_given_up() {
         let began = clock::now();
         client.write_all(b"x").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(client.read(&mut [0]).unwrap(), 0);
-        let took = clock::now() - began;
-        assert!(
-            took >= Duration::from_millis(190) && took < Duration::from_secs(2),
-            "{took:?}"
-        );
+        is_closed_in_time(&mut client, began);
         assert_eq!(lab.record().end.to_string(), "sD");
         assert_eq!(lab.stats().totals.half_close_timeouts, 1);
     }
@@ -99,12 +99,7 @@ fn a_client_that_never_speaks_is_closed_where_it_should_speak_first() {
         speaks.write_all(b"x").unwrap();
         speaks.read_exact(&mut [0; 2]).unwrap();
         let began = clock::now();
-        assert_eq!(lab.connect().read(&mut [0]).unwrap(), 0);
-        let took = clock::now() - began;
-        assert!(
-            took >= Duration::from_millis(190) && took < Duration::from_secs(2),
-            "{took:?}"
-        );
+        is_closed_in_time(&mut lab.connect(), began);
         assert_eq!(lab.record().end.to_string(), "cD");
         assert_eq!(lab.stats().totals.first_byte_timeouts, 1);
         // One that has spoken is not concerned.

@@ -2,16 +2,8 @@
 //! and the status page in a browser. Needs root; one case at a time. With `LBD_PICTURES=DIR` the
 //! screens are kept there.
 
-#![allow(
-    clippy::allow_attributes,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test program"
-)]
+#![cfg(test)]
+#![expect(unreachable_pub, reason = "a test program")]
 
 #[path = "../lab/mod.rs"]
 mod lab;
@@ -26,12 +18,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lab::cases::Case;
+
 use lab::{LB1, LB2, Pair};
 use lbd::net::netns::Process;
 use nix::sys::signal::{Signal, kill};
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [top::CASES, page::CASES].concat();
+    let cases = [top::CASES, page::CASES];
     lab::cases::run("views", &cases)
 }
 

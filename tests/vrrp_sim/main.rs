@@ -11,6 +11,7 @@
 )]
 
 mod check;
+#[path = "../lab/dice.rs"]
 mod dice;
 mod faults;
 mod keepalived;

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::given::Sink;
 use crate::config::problem::Problem;
+use crate::config::problem::within;
 use crate::config::secret::masked;
 
 /// A syntax error.
@@ -148,19 +149,6 @@ pub(super) fn keep_causes(text: &str, problems: &mut Vec<Problem>) {
         said = if first { Some(line) } else { said };
         first
     });
-}
-
-/// `span`, inside the text and on character boundaries.
-fn within(text: &str, span: &Range<usize>) -> Range<usize> {
-    let floor = |mut at: usize| {
-        at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    };
-    let start = floor(span.start);
-    start..floor(span.end).max(start)
 }
 
 /// Refuses what TOML 1.1 added: line breaks and a trailing comma in `{ … }`, `\e` and `\x`.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::whole;
 use crate::admin::events::Feed;
 use crate::ipc::event::{Event, Wanted};
 
@@ -160,14 +161,7 @@ impl EventFile {
     fn replace(&mut self) -> io::Result<()> {
         let (events, _) = self.feed.last(usize::MAX, &Wanted::default());
         let text = lines(&events)?;
-        let new = self.dir.join(NEW);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o640);
-        let mut file = options.open(&new)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&new, self.dir.join(FILE))?;
-        File::open(&self.dir)?.sync_all()?;
+        whole::replace(&self.dir, FILE, NEW, &text)?;
         let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
         self.replace_first = false;
         self.replace_above = REPLACE_ABOVE.max(length.saturating_mul(2));

@@ -44,6 +44,7 @@ mod tapes;
 mod verbosity;
 mod watchers;
 mod who;
+mod whole;
 
 use std::io;
 use std::os::fd::IntoRawFd;

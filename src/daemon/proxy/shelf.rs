@@ -1,14 +1,14 @@
 //! The state directory: one file of notes, replaced as a whole. A file that can't be read is set
 //! aside and said; nothing waits for the disk but the answer to the order that changed something.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::whole;
 use crate::ipc::note::{NOTES_MAX, ServerNote};
 
 /// The file in the directory.
@@ -82,14 +82,7 @@ impl Shelf {
         };
         let mut text = serde_json::to_vec_pretty(&saved)?;
         text.push(b'\n');
-        let new = self.dir.join(NEW);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o640);
-        let mut file = options.open(&new)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&new, self.dir.join(FILE))?;
-        File::open(&self.dir)?.sync_all()
+        whole::replace(&self.dir, FILE, NEW, &text)
     }
 
     /// Writes in the order of the orders, on a thread where a slow disk holds up nobody else.

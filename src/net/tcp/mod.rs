@@ -163,6 +163,19 @@ pub struct Answers {
 /// # Errors
 /// The kernel's, from `getsockopt`.
 pub fn answers(fd: impl AsFd) -> io::Result<Answers> {
+    let info = tcp_info(fd)?;
+    // A peer that is short of memory drops what it offered to take and answers each repetition,
+    // which the kernel goes on counting.
+    let answered = info.tcpi_last_ack_recv <= info.tcpi_last_data_sent;
+    let repetitions = if answered { 0 } else { info.tcpi_retransmits };
+    Ok(Answers {
+        missing: info.tcpi_probes.saturating_add(repetitions),
+        last: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+        shut: info.tcpi_unacked == 0 || info.tcpi_backoff > 0,
+    })
+}
+
+fn tcp_info(fd: impl AsFd) -> io::Result<libc::tcp_info> {
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = libc::socklen_t::try_from(size_of::<libc::tcp_info>())
         .map_err(|_too_large| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -180,16 +193,7 @@ pub fn answers(fd: impl AsFd) -> io::Result<Answers> {
     };
     Errno::result(outcome).map_err(io::Error::from)?;
     // SAFETY: it was zeroed, and zeros are a value of a struct of integers.
-    let info = unsafe { info.assume_init() };
-    // A peer that is short of memory drops what it offered to take and answers each repetition,
-    // which the kernel goes on counting.
-    let answered = info.tcpi_last_ack_recv <= info.tcpi_last_data_sent;
-    let repetitions = if answered { 0 } else { info.tcpi_retransmits };
-    Ok(Answers {
-        missing: info.tcpi_probes.saturating_add(repetitions),
-        last: Duration::from_millis(info.tcpi_last_ack_recv.into()),
-        shut: info.tcpi_unacked == 0 || info.tcpi_backoff > 0,
-    })
+    Ok(unsafe { info.assume_init() })
 }
 
 /// Bounds the time between two probes of a shut window, or two repetitions of what was sent,
@@ -345,25 +349,12 @@ pub fn is_readable(fd: impl AsFd) -> io::Result<bool> {
 /// log2 of the unit in which a connected socket announces its receive window.
 #[cfg(test)]
 pub(crate) fn window_scale(fd: impl AsFd) -> u8 {
-    let mut info = [0_u8; 7]; // the beginning of struct tcp_info
-    let mut len: libc::socklen_t = 7;
-    let raw = fd.as_fd().as_raw_fd();
-    // SAFETY: `info` has room for the `len` = 7 bytes that the kernel may write, both outlive the
-    // call, and `raw` is open for as long as `fd` is borrowed.
-    let outcome = unsafe {
-        libc::getsockopt(
-            raw,
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    assert_eq!(outcome, 0);
+    // Two bit fields: what the peer announced, and what is announced to it.
+    let scales = tcp_info(fd).unwrap().tcpi_snd_rcv_wscale;
     if cfg!(target_endian = "little") {
-        info[6] >> 4
+        scales >> 4
     } else {
-        info[6] & 15
+        scales & 15
     }
 }
 

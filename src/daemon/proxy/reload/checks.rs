@@ -1,13 +1,12 @@
 //! The first check of servers that a reload brings, made before anything changes: a new server that
 //! is ready takes connections from the first moment, and may take the place of one that goes.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::health::fsm::Machine;
-use crate::health::probe::{Probe, Report};
+use super::super::watchers::Prepared;
+use crate::health::probe::Report;
 use crate::health::task::Finding;
 use crate::net::clock;
 use crate::proxy::dispatch::verdicts::Checked;
@@ -15,22 +14,10 @@ use crate::proxy::dispatch::verdicts::Checked;
 /// Whoever has not answered by then is checked again when it is a member.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// A server to be checked before it is a member.
-#[derive(Debug)]
-pub(super) struct Candidate {
-    /// The farm that it is to be in.
-    pub(super) slot: usize,
-    pub(super) server: String,
-    pub(super) address: SocketAddr,
-    pub(super) probe: Probe,
-    /// Knows nothing yet.
-    pub(super) machine: Machine,
-}
-
 /// One that was checked.
 #[derive(Debug)]
 pub(in super::super) struct Precheck {
-    pub(super) candidate: Candidate,
+    pub(super) candidate: Prepared,
     report: Report,
     started: Instant,
     finished: Instant,
@@ -67,7 +54,7 @@ impl Precheck {
 }
 
 /// Checks all of them at once.
-pub(super) async fn run(candidates: Vec<Candidate>) -> Vec<Precheck> {
+pub(super) async fn run(candidates: Vec<Prepared>) -> Vec<Precheck> {
     let mut tasks: JoinSet<Precheck> = candidates.into_iter().map(check).collect();
     let mut done = Vec::new();
     let all = async {
@@ -84,7 +71,7 @@ pub(super) async fn run(candidates: Vec<Candidate>) -> Vec<Precheck> {
     done
 }
 
-async fn check(candidate: Candidate) -> Precheck {
+async fn check(candidate: Prepared) -> Precheck {
     let started = clock::now();
     let report = candidate.probe.run().await;
     Precheck {

@@ -232,13 +232,7 @@ impl Control {
             .into_iter()
             .filter_map(|(number, place)| Some(checks.get_mut(number)?.finding(place)))
             .collect();
-        let first = checks.into_iter().map(|checked| watchers::Prepared {
-            slot: checked.candidate.slot,
-            server: checked.candidate.server,
-            address: checked.candidate.address,
-            probe: checked.candidate.probe,
-            machine: checked.candidate.machine,
-        });
+        let first = checks.into_iter().map(|checked| checked.candidate);
         self.watchers.prepare(first.chain(renewed).collect());
         self.follow_rosters(now);
         for planned in proxies {

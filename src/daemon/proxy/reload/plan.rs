@@ -12,7 +12,7 @@ use super::super::placement::Workers;
 use super::super::report::HttpDoor;
 use super::super::start;
 use super::super::watchers;
-use super::checks::{Candidate, Precheck};
+use super::checks::Precheck;
 use super::{Fresh, needed};
 use crate::config;
 use crate::config::model::{Config, Proxy};
@@ -50,7 +50,7 @@ pub(in super::super) struct Prepared {
     pub(super) access: AccessPlan,
     pub(super) http: HttpDoor,
     /// For new servers, before they are checked.
-    candidates: Vec<Candidate>,
+    candidates: Vec<watchers::Prepared>,
     /// Checks for members that are checked in another way from here on.
     pub(super) renewed: Vec<watchers::Prepared>,
     pub(super) checks: Vec<Precheck>,
@@ -84,7 +84,11 @@ pub(super) enum Kind {
 }
 
 /// The proxies of the new file, checks of new servers, and new checks of servers that stay.
-type Proxies = (Vec<Planned>, Vec<Candidate>, Vec<watchers::Prepared>);
+type Proxies = (
+    Vec<Planned>,
+    Vec<watchers::Prepared>,
+    Vec<watchers::Prepared>,
+);
 
 /// What becomes of the access log.
 #[derive(Debug)]
@@ -96,7 +100,7 @@ pub(super) enum AccessPlan {
 
 impl Prepared {
     /// The servers that are to be checked before anything changes.
-    pub(super) fn take_checks(&mut self) -> Vec<Candidate> {
+    pub(super) fn take_checks(&mut self) -> Vec<watchers::Prepared> {
         std::mem::take(&mut self.candidates)
     }
 
@@ -232,7 +236,7 @@ impl Control {
                 match start::probe(proxy, spec) {
                     Err(error) => problems.push(said(&error)),
                     Ok(probe) if self.is_in_service(proxy, spec) => {
-                        candidates.push(Candidate {
+                        candidates.push(watchers::Prepared {
                             slot: one.slot,
                             server: spec.name.clone(),
                             address: spec.check_address,
