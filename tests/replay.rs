@@ -5,19 +5,23 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lbd::config::model::{Check, CheckKind, Garp, Preempt};
 use lbd::daemon::judge::recorded::RecordedJudge;
 use lbd::daemon::judge::{Judge, Look, Seen};
 use lbd::daemon::played::{self, Moment, Played};
-use lbd::daemon::supervise::Standing;
+use lbd::daemon::supervise::recorded::RecordedSupervisor;
+use lbd::daemon::supervise::{Input as Watch, Standing};
 use lbd::health;
 use lbd::health::fsm::Health;
-use lbd::health::recorded::{RecordedMachine as Watched, Tapes};
+use lbd::health::recorded::{Loan, RecordedMachine as Watched, Tapes};
 use lbd::net::clock;
-use lbd::recorder::file::{self, Header, ReadError, VERSION};
-use lbd::recorder::replay::{Timeline, replay};
+use lbd::net::shm::{self, Words};
+use lbd::recorder::blackbox::{BlackBox, WORDS};
+use lbd::recorder::file::{self, Ended, Header, ReadError, VERSION};
+use lbd::recorder::replay::{Step, Timeline, replay};
 use lbd::recorder::time;
 use lbd::units::{AdvertInterval, Count, Priority, Version};
 use lbd::vrrp::fsm::{Input, Machine, NodeHealth, Settings};
@@ -132,7 +136,7 @@ fn played_of(text: &str) -> Vec<Played> {
 
 /// The states it went through.
 fn states(timeline: &Timeline) -> Vec<String> {
-    let of = |key: &str, step: &lbd::recorder::replay::Step| {
+    let of = |key: &str, step: &Step| {
         step.standing
             .get(key)
             .and_then(|word| word.as_str())
@@ -229,10 +233,10 @@ fn a_file_that_is_cut_off_foreign_or_of_another_form_says_so() {
         Err(ReadError::Foreign)
     ));
     assert!(matches!(file::read(""), Err(ReadError::Foreign)));
-    let other = text.replacen("\"lbd-recording\":2", "\"lbd-recording\":3", 1);
+    let other = text.replacen("\"lbd-recording\":3", "\"lbd-recording\":4", 1);
     assert!(matches!(
         file::read(&other),
-        Err(ReadError::OtherVersion { found: 3, .. })
+        Err(ReadError::OtherVersion { found: 4, .. })
     ));
 }
 
@@ -316,7 +320,7 @@ fn watched(rounds: u64) -> (Watched, Instant) {
     time::count_from(base);
     let tapes = Tapes::default();
     let machine = health::fsm::Machine::new(&check(), base).staggered(Duration::from_millis(300));
-    let machine = Watched::new(machine, tapes.lend(), base);
+    let machine = Watched::new(machine, tapes.lend("p/a"), base);
     let mut now = base;
     for round in 0..rounds {
         let began = now;
@@ -403,10 +407,10 @@ fn a_check_by_other_rules_goes_on_with_the_same_tape() {
 #[test]
 fn tapes_of_servers_are_so_many_and_no_more() {
     let tapes = Tapes::default();
-    let mut lent: Vec<_> = (0..256).map(|_| tapes.lend().unwrap()).collect();
-    assert!(tapes.lend().is_none());
+    let mut lent: Vec<_> = (0..256).map(|_| tapes.lend("p/a").unwrap()).collect();
+    assert!(tapes.lend("p/a").is_none());
     drop(lent.pop());
-    assert!(tapes.lend().is_some());
+    assert!(tapes.lend("p/a").is_some());
 }
 
 #[test]
@@ -457,6 +461,108 @@ fn nothing_but_whole_sections_of_another_process_gets_in() {
     ] {
         assert!(!file::are_sections(bad), "{}", String::from_utf8_lossy(bad));
     }
+}
+
+#[test]
+fn a_tape_of_a_proxy_that_makes_no_sense_counts_and_the_others_are_played() {
+    let (machine, now) = watched(5);
+    let (router, _) = lived(40);
+    let ended = Ended {
+        pid: 77,
+        t: 5,
+        how: "killed by signal 9".into(),
+    };
+    let mut others = Vec::new();
+    file::ended_section(&mut others, "p/a", 0, &ended).unwrap();
+    others.extend_from_slice(b"{\"t\":1,\"machine\":{\"sense\":0}}\n");
+    assert!(!file::are_sections(&others), "no living process says so");
+    file::ended_section(&mut others, "p/b", 0, &ended).unwrap();
+    others.extend_from_slice(&machine.tape(now).unwrap());
+    let tapes = [("vrrp", "kube".to_owned(), router.tape(now))];
+    let all = played_of(&written(now, &tapes, &others));
+    let [router, broken, whole] = &all[..] else {
+        panic!()
+    };
+    assert_eq!((router.timeline.differences, &router.ended), (0, &None));
+    assert_eq!(broken.timeline.differences, 1);
+    let why = broken.broken.as_deref().unwrap();
+    assert!(why.contains("makes no sense to this machine"), "{why}");
+    assert_eq!((whole.timeline.differences, &whole.broken), (0, &None));
+    assert_eq!(whole.ended.as_ref(), Some(&ended));
+    // Of another machine that is a fault of the file.
+    let tapes = [(
+        "vrrp",
+        "kube".to_owned(),
+        b"{\"t\":1,\"machine\":{}}\n".into(),
+    )];
+    let text = written(now, &tapes, &[]);
+    assert!(played::play(&file::read(&text).unwrap()).is_err());
+}
+
+/// The keeper's loop looks at the proxy later than its turn began, and goes on with that turn.
+#[test]
+fn what_is_told_of_a_moment_before_the_last_one_replays_as_it_was() {
+    let base = clock::now();
+    time::count_from(base);
+    let at = |ms| base + Duration::from_millis(ms);
+    let mut supervisor = RecordedSupervisor::new(base);
+    supervisor.handle(at(100), Watch::Adopted);
+    for (ms, age) in [(500, 0), (480, 3), (481, 5), (600, 0)] {
+        supervisor.handle(at(ms), Watch::Heartbeat(&[(1, age)]));
+        supervisor.handle(at(ms), Watch::Tick);
+    }
+    let tapes = [("supervise", "proxy".to_owned(), supervisor.tape(at(700)))];
+    let all = replayed(&written(at(700), &tapes, &[]));
+    assert_eq!((all[0].1.told, all[0].1.differences), (9, 0));
+}
+
+#[test]
+fn what_a_process_knew_leads_to_nothing_after_its_end() {
+    let step = |t, told: Option<serde_json::Value>, state: &str| Step {
+        t,
+        line: 1,
+        told,
+        answer: serde_json::Value::Null,
+        standing: serde_json::json!({ "state": state }),
+        words: String::new(),
+        names: Some(vec!["proxy:p".to_owned()]),
+        recorded: None,
+    };
+    let played = |kind: &str, name: &str, steps| Played {
+        kind: kind.into(),
+        name: name.into(),
+        ended: None,
+        broken: None,
+        timeline: Timeline {
+            steps,
+            ..Timeline::default()
+        },
+    };
+    let usable = |usable: Option<u16>| {
+        Some(serde_json::json!({ "tracks": [{ "proxy": { "usable": usable } }] }))
+    };
+    let health = vec![step(10, None, "ready"), step(50, None, "unresponsive")];
+    let judge = vec![
+        step(0, None, ""),
+        step(5, usable(Some(1)), ""),
+        step(60, usable(Some(0)), ""),
+        step(120, usable(None), ""),
+    ];
+    let mut all = [played("health", "p/a", health), played("judge", "v", judge)];
+    let causes = |all: &[Played]| -> Vec<(i64, Option<i64>)> {
+        let moments = played::moments(all);
+        let of_judge = moments.iter().filter(|moment| moment.machine == 1);
+        let cause = |moment: &Moment| (moment.t, moment.cause.map(|at| moments[at].t));
+        of_judge.map(cause).collect()
+    };
+    let before = [(0, None), (5, None), (60, Some(50))];
+    assert_eq!(causes(&all), [&before[..], &[(120, Some(50))]].concat());
+    all[0].ended = Some(Ended {
+        pid: 77,
+        t: 100,
+        how: String::new(),
+    });
+    assert_eq!(causes(&all), [&before[..], &[(120, None)]].concat());
 }
 
 /// What led to a moment, and to that, by kind and name.
@@ -514,6 +620,13 @@ fn why_the_vip_moved_and_why_a_server_was_taken_out_are_in_one_recording() {
     assert!(moved);
 }
 
+/// A tape as a proxy process has it.
+fn outlasting() -> Option<Loan> {
+    let shared = Words::map(shm::create("measured", WORDS).unwrap(), WORDS).unwrap();
+    let lasting = BlackBox::begin(Arc::new(shared), 0, 0);
+    Tapes::within(lasting).lend("p/a")
+}
+
 /// Prints what an input costs with its tape and without: docs/recorder.md has the numbers and the
 /// command.
 #[test]
@@ -535,7 +648,8 @@ fn nanoseconds_for_each_recorded_input() {
     let new = || health::fsm::Machine::new(&check(), base);
     let tapes = Tapes::default();
     for (what, loan) in [
-        ("health, with its tape", tapes.lend()),
+        ("health, with its tape", outlasting()),
+        ("health, tape in own memory", tapes.lend("p/a")),
         ("health, without", None),
     ] {
         let machine = Watched::new(new(), loan, base);

@@ -30,6 +30,8 @@ const ORDER: &[(&str, u8)] = &[
 
 /// Files (or folders) that decide and do nothing else.
 const PURE: &[&str] = &[
+    "src/daemon/keeper/reload/lineage.rs",
+    "src/recorder/blackbox",
     "src/recorder/file.rs",
     "src/recorder/replay.rs",
     "src/recorder/tape.rs",

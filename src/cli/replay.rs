@@ -14,7 +14,7 @@ use super::{chain, out, talk};
 use crate::daemon::played::{Moment, PlayError, Played, moments, play as play_all};
 use crate::log::{escape, wall_time};
 use crate::net::clock;
-use crate::recorder::file::{self, Header, ReadError};
+use crate::recorder::file::{self, Ended, Header, ReadError};
 use crate::recorder::replay::{Step, Timeline};
 use crate::recorder::time;
 
@@ -66,6 +66,9 @@ struct Change {
     t: i64,
     kind: String,
     name: String,
+    /// The process that it was a machine of, if that has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_pid: Option<u32>,
     line: usize,
     /// The line of what led to it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +140,7 @@ fn answer(text: &str) -> Result<Answer, Fault> {
             t: moment.t,
             kind: played.kind.clone(),
             name: played.name.clone(),
+            ended_pid: played.ended.as_ref().map(|ended| ended.pid),
             line: shown.line,
             because: because.and_then(step).map(|(_, step)| step.line),
         })
@@ -170,15 +174,20 @@ fn table(answer: &Answer, all: bool) -> String {
             told, differences, ..
         } = &played.timeline;
         let verdict = match differences {
+            _ if played.broken.is_some() => {
+                let why = played.broken.as_deref().unwrap_or_default();
+                format!("its tape cannot be played: {}", escape(why))
+            }
             0 => "all as recorded".to_owned(),
             some => format!("{some} NOT AS RECORDED"),
         };
         text += &format!(
             "{} {}: {told} inputs, {verdict}\n",
             escape(&played.kind),
-            escape(&played.name)
+            escape(&called(played))
         );
     }
+    text += &ends(answer);
     text.push('\n');
     for moment in &answer.moments {
         let Some((played, step)) = found(answer, moment) else {
@@ -186,12 +195,47 @@ fn table(answer: &Answer, all: bool) -> String {
         };
         // Where each machine's tape begins it says how it stood.
         let begins = moment.step == 0;
-        if all || begins || moment.changed || step.recorded.is_some() {
+        // Where its process ended, too.
+        let steps = played.timeline.steps.len();
+        let ends = played.ended.is_some() && moment.step + 1 == steps;
+        if all || begins || ends || moment.changed || step.recorded.is_some() {
             text += &line(header, played, step);
             text += &because(answer, moment);
         }
     }
     text
+}
+
+/// Its name, and whose it was where that process is no more.
+fn called(played: &Played) -> String {
+    match &played.ended {
+        Some(ended) => format!("{} (ended {})", played.name, ended.pid),
+        None => played.name.clone(),
+    }
+}
+
+/// The processes whose tapes outlasted them.
+fn ends(answer: &Answer) -> String {
+    let mut all: Vec<&Ended> = Vec::new();
+    for ended in answer.machines.iter().filter_map(|one| one.ended.as_ref()) {
+        if !all.contains(&ended) {
+            all.push(ended);
+        }
+    }
+    let line = |ended: &&Ended| {
+        let at = wall_time(wall_ms(&answer.recording, ended.t));
+        let (pid, how) = (ended.pid, escape(&ended.how));
+        format!("(ended {pid}): of proxy process {pid}, which ended {at}: {how}\n")
+    };
+    all.iter().map(line).collect()
+}
+
+/// Milliseconds since 1970 at a time of the recording.
+fn wall_ms(header: &Header, t: i64) -> u64 {
+    let ago_ms = header.t.saturating_sub(t) / 1_000_000;
+    header
+        .wall_ms
+        .saturating_add_signed(ago_ms.saturating_neg())
 }
 
 fn found<'a>(answer: &'a Answer, moment: &Moment) -> Option<(&'a Played, &'a Step)> {
@@ -211,7 +255,7 @@ fn because(answer: &Answer, moment: &Moment) -> String {
     format!(
         "    because {} {} became {} {ago_ms} ms before (line {})\n",
         escape(&played.kind),
-        escape(&played.name),
+        escape(&called(played)),
         escape(&stands(step)),
         step.line
     )
@@ -236,10 +280,7 @@ fn stands(step: &Step) -> String {
 }
 
 fn line(header: &Header, played: &Played, step: &Step) -> String {
-    let ago_ms = header.t.saturating_sub(step.t) / 1_000_000;
-    let at = header
-        .wall_ms
-        .saturating_add_signed(ago_ms.saturating_neg());
+    let at = wall_ms(header, step.t);
     let told = step
         .told
         .as_ref()
@@ -254,7 +295,7 @@ fn line(header: &Header, played: &Played, step: &Step) -> String {
             String::new()
         }
     };
-    let who = format!("{} {}", played.kind, played.name);
+    let who = format!("{} {}", played.kind, called(played));
     let mut text = format!(
         "{}  {:<16}  {}\n    {}{}\n",
         wall_time(at),

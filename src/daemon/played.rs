@@ -8,7 +8,7 @@ use super::judge::Judge;
 use super::supervise::Supervisor;
 use crate::health;
 use crate::peer::oneway::OneWay;
-use crate::recorder::file::{Machine, Recording};
+use crate::recorder::file::{Ended, Machine, OF_PROXY, Recording};
 use crate::recorder::replay::{ReplayError, Step, Timeline, replay};
 use crate::track::fsm::Script;
 use crate::track::interfaces::Interfaces;
@@ -22,6 +22,12 @@ pub struct Played {
     pub kind: String,
     /// Which one of its kind.
     pub name: String,
+    /// It was a machine of a process that has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+    /// Why its tape cannot be played; then nothing of it is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
     /// What it was told, and whether it answers as it did.
     #[serde(flatten)]
     pub timeline: Timeline,
@@ -53,16 +59,29 @@ pub enum PlayError {
     Kind(String),
 }
 
-/// Plays all machines, each for itself.
+/// Plays all machines, each for itself. What a proxy process wrote is its own word: a tape of it that
+/// makes no sense counts as a difference, and the others are played.
 ///
 /// # Errors
 /// [`PlayError`].
 pub fn play(recording: &Recording) -> Result<Vec<Played>, PlayError> {
     let all = recording.machines.iter().map(|machine| {
+        let (timeline, broken) = match timeline(machine) {
+            Err(PlayError::Replay(error)) if machine.kind == OF_PROXY => {
+                let none = Timeline {
+                    differences: 1,
+                    ..Timeline::default()
+                };
+                (none, Some(error.to_string()))
+            }
+            timeline => (timeline?, None),
+        };
         Ok(Played {
             kind: machine.kind.clone(),
             name: machine.name.clone(),
-            timeline: timeline(machine)?,
+            ended: machine.ended.clone(),
+            broken,
+            timeline,
         })
     });
     all.collect()
@@ -154,6 +173,11 @@ fn cause(machines: &[Played], moment: &Moment, last: &[Option<usize>]) -> Option
         _ => return None,
     };
     let is_source = |played: &Played| {
+        // It led to nothing any more.
+        let ended = played.ended.as_ref();
+        if ended.is_some_and(|ended| moment.t >= ended.t) {
+            return false;
+        }
         sources.iter().any(|(kind, name)| {
             let exact = *kind == played.kind && *name == played.name;
             // Each server of a proxy.

@@ -7,12 +7,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::fsm::{Change, Health, Machine, State};
+use crate::recorder::blackbox::{BlackBox, SEATS};
 use crate::recorder::replay::Replayed;
 use crate::recorder::tape::{Recorded, Size, Tape};
 use crate::recorder::time;
 
 /// Tapes of one process. Servers beyond them are checked and not recorded.
-const TAPES_MAX: usize = 256;
+const TAPES_MAX: usize = SEATS;
 
 /// What a machine can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,23 +79,40 @@ impl Replayed for Machine {
 
 /// Where tapes come from, a bounded number for each process.
 #[derive(Debug, Clone, Default)]
-pub struct Tapes(Arc<()>);
+pub struct Tapes {
+    lent: Arc<()>,
+    /// Memory that outlasts the process, if there is any.
+    lasting: Option<BlackBox>,
+}
 
 /// A tape that counts as one while it is there.
 #[derive(Debug)]
 pub struct Loan {
     tape: Tape,
-    _seat: Arc<()>,
+    _lent: Arc<()>,
 }
 
 impl Tapes {
-    /// An empty one, if there may be one more.
+    /// Tapes that outlast this process, where there is memory for that.
     #[must_use]
-    pub fn lend(&self) -> Option<Loan> {
-        let Self(seat) = self;
-        (Arc::strong_count(seat) <= TAPES_MAX).then(|| Loan {
-            tape: Tape::of(Size::SMALL),
-            _seat: Arc::clone(seat),
+    pub fn within(lasting: Option<BlackBox>) -> Self {
+        Self {
+            lent: Arc::default(),
+            lasting,
+        }
+    }
+
+    /// An empty one, if there may be one more, for the machine of this name.
+    #[must_use]
+    pub fn lend(&self, name: &str) -> Option<Loan> {
+        if Arc::strong_count(&self.lent) > TAPES_MAX {
+            return None;
+        }
+        let seat = self.lasting.as_ref().and_then(|lasting| lasting.seat(name));
+        let own = || Tape::of(Size::SMALL);
+        Some(Loan {
+            tape: seat.map_or_else(own, Tape::lasting),
+            _lent: Arc::clone(&self.lent),
         })
     }
 }

@@ -38,7 +38,8 @@ pub enum ToKeeper {
     Hello(Hello),
     /// Listening sockets of one `listen` entry, beside the message; adoption only.
     Listeners(ListenerGroup),
-    /// All listeners were sent; adoption only.
+    /// All listeners were sent; adoption only. Beside it: the memory that the tapes of this process lie
+    /// in, if it has one. See `recorder::blackbox`.
     ListenersDone,
     /// Each 50 ms from the control thread.
     Heartbeat(Heartbeat),
@@ -109,7 +110,8 @@ pub struct ClientFlow {
 /// From the keeper to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToProxy {
-    /// The answer to `Hello`. Beside it: one descriptor, a sealed memfd with the text of lb.toml.
+    /// The answer to `Hello`. Beside it: a sealed memfd with the text of lb.toml and, for a process that
+    /// begins, the memory that its tapes are to lie in: see `recorder::blackbox`.
     Welcome(Welcome),
     /// Listening sockets of one `listen` entry, beside the message.
     Listeners(ListenerGroup),

@@ -35,6 +35,17 @@ pub fn create(name: &str, words: usize) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Whether this is a file of [`create`] with so many words: nobody can shorten it, and reading it waits
+/// for nobody.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_shared(fd: &OwnedFd, words: usize) -> io::Result<bool> {
+    let present = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
+    let size = usize::try_from(fstat(fd)?.st_size);
+    Ok(present.contains(seals()) && size == Ok(words.saturating_mul(WORD)))
+}
+
 /// Words that other processes see, too.
 #[derive(Debug)]
 pub struct Words {
@@ -115,6 +126,19 @@ mod tests {
         ours[63].store(7, Ordering::Release);
         assert_eq!(theirs[63].load(Ordering::Acquire), 7);
         assert_eq!(theirs.len(), 64);
+    }
+
+    #[test]
+    fn only_a_sealed_file_of_that_size_is_taken_for_one() {
+        let fd = create("test", 64).unwrap();
+        assert!(is_shared(&fd, 64).unwrap());
+        assert!(!is_shared(&fd, 63).unwrap() && !is_shared(&fd, 65).unwrap());
+        assert!(!is_shared(&fd, usize::MAX).unwrap());
+        let open = memfd_create("open", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        ftruncate(&open, 512).unwrap();
+        assert!(!is_shared(&open, 64).unwrap());
+        let other = std::fs::File::open("/dev/null").unwrap();
+        assert!(is_shared(&other.into(), 0).is_err());
     }
 
     #[test]

@@ -6,17 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::tape::ReadLine;
 
-/// The version of the form. 2 has machines of several processes, each with the base of its times.
-pub const VERSION: u32 = 2;
+/// The version of the form. 2 has machines of several processes, each with the base of its times, 3 those
+/// of a process that has ended.
+pub const VERSION: u32 = 3;
 /// The oldest form that is read. A reader refuses any other.
 const OLDEST: u32 = 1;
 /// The longest line and the most lines that are read.
-const LINE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 1_000_000;
 /// How a section's line begins, as it is written.
 const SECTION_BEGINS: &str = "{\"section\":";
 /// The kind of all machines of a proxy process.
-const OF_PROXY: &str = "health";
+pub const OF_PROXY: &str = "health";
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,21 @@ struct Section {
     /// The recording's time at which the times of this machine's tape begin, nanoseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     base: i64,
+    /// It was a machine of a process that has ended since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<Ended>,
+}
+
+/// The end of a process whose tapes outlasted it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// Its process id.
+    pub pid: u32,
+    /// When that was noticed, in the recording's time.
+    pub t: i64,
+    /// How it ended.
+    pub how: String,
 }
 
 fn is_zero(base: &i64) -> bool {
@@ -74,6 +90,8 @@ pub struct Machine {
     pub name: String,
     /// What to add to the times of its tape, nanoseconds: another process wrote it.
     pub base: i64,
+    /// The process that it was a machine of has ended.
+    pub ended: Option<Ended>,
     /// Its tape, with the number of each line in the file.
     pub lines: Vec<(usize, ReadLine)>,
 }
@@ -173,10 +191,33 @@ pub fn section(
     name: &str,
     base: i64,
 ) -> Result<(), serde_json::Error> {
+    section_of(out, (kind, name), base, None)
+}
+
+/// The same for a machine of a proxy process that has ended.
+///
+/// # Errors
+/// Not with these types; the serializer's.
+pub fn ended_section(
+    out: &mut Vec<u8>,
+    name: &str,
+    base: i64,
+    ended: &Ended,
+) -> Result<(), serde_json::Error> {
+    section_of(out, (OF_PROXY, name), base, Some(ended.clone()))
+}
+
+fn section_of(
+    out: &mut Vec<u8>,
+    (kind, name): (&str, &str),
+    base: i64,
+    ended: Option<Ended>,
+) -> Result<(), serde_json::Error> {
     let section = Section {
         section: kind.to_owned(),
         name: name.to_owned(),
         base,
+        ended,
     };
     serde_json::to_writer(&mut *out, &section)?;
     out.push(b'\n');
@@ -194,7 +235,8 @@ pub fn are_sections(bytes: &[u8]) -> bool {
         let is_section = line.starts_with(SECTION_BEGINS);
         line.len() <= LINE_BYTES_MAX
             && match is_section {
-                true => parsed(0, line).is_ok_and(|of: Section| of.section == OF_PROXY),
+                true => parsed(0, line)
+                    .is_ok_and(|of: Section| of.section == OF_PROXY && of.ended.is_none()),
                 false => line.starts_with("{\"t\":") && parsed::<ReadLine>(0, line).is_ok(),
             }
     };
@@ -236,6 +278,7 @@ pub fn read(text: &str) -> Result<Recording, ReadError> {
                 kind: section.section,
                 name: section.name,
                 base: section.base,
+                ended: section.ended,
                 lines: Vec::new(),
             });
             continue;

@@ -1,15 +1,18 @@
 //! The ring of one machine: text, a line for each step, in parts that are overwritten whole, the
 //! oldest first. Each part begins with the machine as it was, so that the oldest one kept is as
-//! good a beginning as the first. After it is made it takes no memory from the allocator. Pure.
+//! good a beginning as the first. It lies in memory of this process, or where it outlasts the process
+//! (`blackbox`). After it is made it takes no memory from the allocator. Pure.
 
 use std::io::{self, Write};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::blackbox::Seat;
 use super::time;
 
-const PARTS: usize = 8;
+/// Parts of a tape.
+pub(super) const PARTS: usize = 8;
 
 /// How much a tape holds: bytes of one of its 8 parts that lines may begin in, and what the last of
 /// them may take beyond. The whole machine and one more line must fit there.
@@ -91,19 +94,28 @@ pub struct ReadLine {
 /// What a machine was told, of late.
 #[derive(Debug)]
 pub struct Tape {
-    parts: Vec<Vec<u8>>,
+    parts: Parts,
     current: usize,
     size: Size,
     /// Lines that did not fit.
     lost: u64,
 }
 
-/// Writes into what is there of a buffer, never more.
-struct Within<'a>(&'a mut Vec<u8>);
+/// Where the lines lie.
+#[derive(Debug)]
+enum Parts {
+    /// They end with the process.
+    Own(Vec<Vec<u8>>),
+    /// They don't. A line is put together before it goes there.
+    Lasting(Seat, Vec<u8>),
+}
+
+/// Writes into what is there of a buffer, so much and never more.
+struct Within<'a>(&'a mut Vec<u8>, usize);
 
 impl Write for Within<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.capacity() - self.0.len() < bytes.len() {
+        if self.1.saturating_sub(self.0.len()) < bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.0.extend_from_slice(bytes);
@@ -112,6 +124,69 @@ impl Write for Within<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Whether the line is whole in the buffer, with its end.
+fn is_written(line: &impl Serialize, mut room: Within<'_>) -> bool {
+    serde_json::to_writer(&mut room, line).is_ok() && room.write_all(b"\n").is_ok()
+}
+
+impl Parts {
+    fn used(&self, part: usize) -> usize {
+        match self {
+            Self::Own(parts) => parts.get(part).map_or(0, Vec::len),
+            Self::Lasting(seat, _) => seat.used(part),
+        }
+    }
+
+    /// Nothing is in this one, and it is written from here on.
+    fn turn_to(&mut self, part: usize) {
+        match self {
+            Self::Own(parts) => {
+                if let Some(part) = parts.get_mut(part) {
+                    part.clear();
+                }
+            }
+            Self::Lasting(seat, _) => {
+                seat.clear(part);
+                seat.turn_to(part);
+            }
+        }
+    }
+
+    /// Whether there was room for the line.
+    fn put(&mut self, part: usize, line: &impl Serialize) -> bool {
+        match self {
+            Self::Own(parts) => {
+                let Some(part) = parts.get_mut(part) else {
+                    return false;
+                };
+                let (before, room) = (part.len(), part.capacity());
+                let whole = is_written(line, Within(part, room));
+                if !whole {
+                    part.truncate(before);
+                }
+                whole
+            }
+            Self::Lasting(seat, bytes) => {
+                bytes.clear();
+                let whole = is_written(line, Within(bytes, seat.room(part)));
+                if whole {
+                    seat.put(part, bytes);
+                }
+                whole
+            }
+        }
+    }
+
+    fn copy(&self, part: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::Own(parts) => {
+                out.extend_from_slice(parts.get(part).map_or(&[], Vec::as_slice));
+            }
+            Self::Lasting(seat, _) => seat.copy(part, out),
+        }
     }
 }
 
@@ -126,8 +201,21 @@ impl Tape {
     #[must_use]
     pub fn of(size: Size) -> Self {
         let part = || Vec::with_capacity(size.part + size.slack);
+        let parts = std::iter::repeat_with(part).take(PARTS);
+        Self::on(Parts::Own(parts.collect()), size)
+    }
+
+    /// An empty one of [`Size::SMALL`] that outlasts the process.
+    #[must_use]
+    pub fn lasting(seat: Seat) -> Self {
+        let size = Size::SMALL;
+        let line = Vec::with_capacity(size.part + size.slack);
+        Self::on(Parts::Lasting(seat, line), size)
+    }
+
+    fn on(parts: Parts, size: Size) -> Self {
         Self {
-            parts: std::iter::repeat_with(part).take(PARTS).collect(),
+            parts,
             current: 0,
             size,
             lost: 0,
@@ -137,7 +225,7 @@ impl Tape {
     /// The machine as it is, as a beginning. On a tape that was in use: this is another machine than
     /// the one before, and nothing of that one says how it came about.
     pub fn begin<M: Recorded>(&mut self, now: Instant, machine: &M) {
-        let used = self.parts.iter().any(|part| !part.is_empty());
+        let used = (0..PARTS).any(|part| self.parts.used(part) > 0);
         self.put_whole(now, machine, used);
     }
 
@@ -152,9 +240,7 @@ impl Tape {
     /// The oldest part makes room.
     fn turn(&mut self) {
         self.current = (self.current + 1) % PARTS;
-        if let Some(part) = self.parts.get_mut(self.current) {
-            part.clear();
-        }
+        self.parts.turn_to(self.current);
     }
 
     /// The machine was told `step`, answered `answer`, and is now as it is.
@@ -172,8 +258,7 @@ impl Tape {
             answer: Some(answer),
             standing: Some(machine.standing(now)),
         });
-        let used = self.parts.get(self.current).map_or(0, Vec::len);
-        if used >= self.size.part || !fits {
+        if self.parts.used(self.current) >= self.size.part || !fits {
             self.turn();
             self.put(&whole(now, machine, !fits));
         }
@@ -181,17 +266,8 @@ impl Tape {
 
     /// Whether it fitted. After a line that is lost a new beginning must follow.
     fn put(&mut self, line: &impl Serialize) -> bool {
-        let Some(part) = self.parts.get_mut(self.current) else {
-            return false;
-        };
-        let before = part.len();
-        let mut room = Within(part);
-        let written = serde_json::to_writer(&mut room, line).is_ok();
-        let whole = written && room.write_all(b"\n").is_ok();
-        if !whole {
-            part.truncate(before);
-            self.lost += 1;
-        }
+        let whole = self.parts.put(self.current, line);
+        self.lost += u64::from(!whole);
         whole
     }
 
@@ -204,15 +280,11 @@ impl Tape {
     /// Everything kept, oldest first, and the machine as it is now as its end.
     #[must_use]
     pub fn copy<M: Recorded>(&self, now: Instant, machine: &M) -> Vec<u8> {
-        let (newer, older) = self
-            .parts
-            .split_at_checked(self.current + 1)
-            .unwrap_or((&[], &[]));
-        let parts = || older.iter().chain(newer);
-        let bytes: usize = parts().map(Vec::len).sum();
+        let parts = || (1..=PARTS).map(|behind| (self.current + behind) % PARTS);
+        let bytes: usize = parts().map(|part| self.parts.used(part)).sum();
         let mut copy = Vec::with_capacity(bytes + self.size.slack);
         for part in parts() {
-            copy.extend_from_slice(part);
+            self.parts.copy(part, &mut copy);
         }
         let length = copy.len();
         match serde_json::to_writer(&mut copy, &whole(now, machine, false)) {

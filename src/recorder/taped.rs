@@ -41,6 +41,11 @@ impl<M: Recorded> Taped<M> {
         &mut self.machine
     }
 
+    /// `now`, or the time of the last step if that is later.
+    pub(crate) fn not_before_last(&self, now: Instant) -> Instant {
+        now.max(self.last)
+    }
+
     /// It was told `step` at `now`, and answered.
     pub(crate) fn note(&mut self, now: Instant, step: &impl Serialize, answer: &impl Serialize) {
         self.last = self.last.max(now);

@@ -47,6 +47,7 @@ fn replayed(lines: &[&str]) -> Result<Timeline, ReplayError> {
         kind: "adder".into(),
         name: "one".into(),
         base: 0,
+        ended: None,
         lines: (3..).zip(parsed).collect(),
     })
 }

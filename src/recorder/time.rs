@@ -27,6 +27,12 @@ pub fn nanos(at: Instant) -> i64 {
     }
 }
 
+/// Whether a recording may hold it.
+#[must_use]
+pub const fn is_possible(ns: i64) -> bool {
+    ns.unsigned_abs() <= MOST_NS
+}
+
 /// The instant of that number, if a recording may hold it and the base is known.
 #[must_use]
 pub fn instant(ns: i64) -> Option<Instant> {

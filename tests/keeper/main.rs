@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod alone;
+mod black_box;
 mod limits;
 mod node;
 mod pair;
@@ -12,6 +13,7 @@ mod port;
 mod recorder;
 mod reload;
 mod reload_files;
+mod reload_moves;
 mod reload_routers;
 mod sandbox;
 mod totals;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::blackbox::BlackBox;
 use crate::net::epoll::{Epoll, Interest};
 use crate::net::seqpacket::{Connection, Received};
 
@@ -46,6 +47,8 @@ pub(super) struct Link {
     pub(super) token: u64,
     queue: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     queued_bytes: usize,
+    /// Where a proxy process has its tapes.
+    pub(super) black_box: Option<BlackBox>,
 }
 
 impl Link {
@@ -60,6 +63,7 @@ impl Link {
             token,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            black_box: None,
         })
     }
 

@@ -15,6 +15,7 @@
 //! without listeners and workers: it answers `lbd status` and /metrics.
 
 mod adoption;
+mod blackbox;
 mod cause;
 mod command;
 mod door;

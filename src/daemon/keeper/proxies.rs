@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use super::adoption::{KILL_SILENT_AFTER, Phase, REPLACE_WITHIN};
+use super::blackbox::BlackBox;
 use super::link::{Link, Turn};
 use super::listeners::Listeners;
 use super::runtime_dir::ProxyMark;
@@ -341,10 +342,15 @@ impl Keeper {
             notes: self.proxies.notes.clone(),
         };
         let welcome = welcome::encode(welcome).map_err(io::Error::other)?;
-        link.send(&self.epoll, welcome, &[config])?;
+        // One that serves has it already.
+        let black_box = listeners.and_then(|_| BlackBox::create());
+        let fds = black_box.iter().map(BlackBox::fd);
+        let fds: Vec<BorrowedFd<'_>> = [config].into_iter().chain(fds).collect();
+        link.send(&self.epoll, welcome, &fds)?;
         let Some(listeners) = listeners else {
             return Ok(());
         };
+        link.black_box = black_box;
         self.give_column(link)?;
         if self.proxies.is_connected() || self.proxies.replaced.is_some() {
             send(&self.epoll, link, &ToProxy::Succeeds, &[])?;
@@ -421,17 +427,12 @@ impl Keeper {
 
     /// The proxy has ended, or has closed its end of the socket, which is the same.
     fn proxy_gone(&mut self, now: Instant, reason: &str) {
-        let Some(current) = self.proxies.current.take() else {
+        let Some(mut current) = self.proxies.current.take() else {
             return;
         };
-        let pid = current.process.pid();
-        let gone = pid;
+        let gone = current.process.pid();
         kill(&current.process);
-        if self.stopping.is_none() {
-            tracing::warn!(pid, reason, "proxy lost");
-            let pid = pid.to_string();
-            self.record(EventKind::Proxy, (None, Some(&pid)), None, "lost");
-        }
+        self.bury(now, &mut current, reason);
         self.board.new_process();
         self.peers.forget_clients(current.link.token);
         self.commands.forget();

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Keeper;
+use super::blackbox::{Dead, Ends};
 use super::runtime_dir::boot_id;
 use crate::config::model::Script;
 use crate::daemon::proxy::state_dir;
@@ -46,13 +47,17 @@ pub(super) struct Recorder {
     waiting: Option<(Job, Option<u64>, Instant)>,
     /// The thread that writes, and the order it answers.
     writing: Option<(Receiver<Written>, Option<u64>, Instant)>,
+    /// Of proxy processes.
+    pub(super) ends: Ends,
 }
 
 impl Recorder {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let look = self.writing.as_ref().map(|(_, _, look_at)| *look_at);
         let waits = self.waiting.as_ref().map(|(_, _, until)| *until);
-        look.or(waits).or(self.due.map(|(at, _)| at))
+        let burial = self.ends.burial.as_ref().map(|(at, _)| *at);
+        let due = self.due.iter().map(|(at, _)| *at).chain(burial).min();
+        look.or(waits).or(due)
     }
 
     fn is_busy(&self) -> bool {
@@ -99,6 +104,13 @@ impl Keeper {
                 self.start_writing(now, job, id);
             }
             return;
+        }
+        let burial = self.recorder.ends.burial.take_if(|(at, _)| *at <= now);
+        if let Some((_, mut job)) = burial {
+            // And the watch over it, no more: this is no moment to copy much.
+            let supervisor = self.supervisor.tape(now);
+            job.tapes = vec![("supervise", "proxy".to_owned(), supervisor)];
+            return self.start_writing(now, job, None);
         }
         if let Some((_, why)) = self.recorder.due.filter(|(at, _)| *at <= now) {
             self.recorder.due = None;
@@ -161,7 +173,11 @@ impl Keeper {
         self.start_writing(now, job, id);
     }
 
-    fn start_writing(&mut self, now: Instant, job: Job, id: Option<u64>) {
+    fn start_writing(&mut self, now: Instant, mut job: Job, id: Option<u64>) {
+        if job.header.why != store::PROXY_ENDED {
+            // It may have ended while its answer was waited for.
+            job.dead.clone_from(&self.recorder.ends.dead);
+        }
         let (sender, receiver) = sync_channel(1);
         let thread = thread::Builder::new().name("recorder".into());
         let started = thread.spawn(move || {
@@ -195,9 +211,19 @@ impl Keeper {
         tapes.extend(self.peers.tapes(now));
         let supervisor = self.supervisor.tape(now);
         tapes.push(("supervise", "proxy".to_owned(), supervisor));
+        self.job_of(now, (self.recorder_dir(), why), tapes)
+    }
+
+    /// A recording of these tapes, and of those of the proxy process that ended last.
+    pub(super) fn job_of(
+        &self,
+        now: Instant,
+        (dir, why): (PathBuf, &str),
+        tapes: Vec<(&'static str, String, Vec<u8>)>,
+    ) -> Job {
         let wall_ms = u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX);
         Job {
-            dir: self.recorder_dir(),
+            dir,
             header: Header {
                 version: VERSION,
                 lbd: env!("CARGO_PKG_VERSION").to_owned(),
@@ -211,14 +237,20 @@ impl Keeper {
             },
             tapes,
             others: None,
+            dead: self.recorder.ends.dead.clone(),
         }
     }
 
     fn recorder_dir(&self) -> PathBuf {
+        let of_runtime = || self.dir.path().join(DIRECTORY);
+        self.kept_dir().unwrap_or_else(of_runtime)
+    }
+
+    /// The one that outlasts a reboot, if there is one.
+    pub(super) fn kept_dir(&self) -> Option<PathBuf> {
         let kept = state_dir(&self.args.config, &self.args.runtime_dir);
         let kept = kept.filter(|dir| dir.is_dir());
-        let dir = kept.as_deref().unwrap_or(self.dir.path());
-        dir.join(DIRECTORY)
+        kept.map(|dir| dir.join(DIRECTORY))
     }
 
     /// The keeper stops: what is due is written now, the addresses have gone.
@@ -226,8 +258,11 @@ impl Keeper {
         let waiting = self.recorder.waiting.take().map(|(job, _, _)| job);
         let due = self.recorder.due.take();
         let due = due.map(|(_, why)| self.recording_job(clock::now(), why));
-        for job in waiting.into_iter().chain(due) {
-            if let Err(error) = job.lacks("the keeper stopped").write() {
+        let parts = waiting.into_iter().chain(due);
+        let parts = parts.map(|job| job.lacks("the keeper stopped"));
+        let burial = self.recorder.ends.burial.take().map(|(_, job)| job);
+        for job in parts.chain(burial) {
+            if let Err(error) = job.write() {
                 tracing::warn!(%error, "recording not written");
             }
         }
@@ -246,19 +281,34 @@ impl Keeper {
 
 /// A recording on its way to the disk.
 #[derive(Debug)]
-struct Job {
+pub(super) struct Job {
     dir: PathBuf,
     header: Header,
     tapes: Vec<(&'static str, String, Vec<u8>)>,
     /// What the proxy process wrote.
     others: Option<OwnedFd>,
+    /// The one before it, if that has ended.
+    dead: Option<Dead>,
 }
 
 impl Job {
     /// Something of the proxy's part is not there.
     fn lacks(mut self, why: &str) -> Self {
-        self.header.lacks = Some(why.to_owned());
+        let lacks = self.header.lacks.take();
+        let both = lacks.map(|lacks| format!("{lacks}; {why}"));
+        self.header.lacks = Some(both.unwrap_or_else(|| why.to_owned()));
         self
+    }
+
+    /// Whether it was this one's process that ended like that.
+    pub(super) fn heard(&mut self, pid: u32, how: &str) -> bool {
+        let dead = self.dead.as_mut();
+        dead.is_some_and(|dead| dead.heard(pid, how))
+    }
+
+    /// Where it goes.
+    pub(super) fn path(&self) -> PathBuf {
+        store::path(&self.dir, self.header.wall_ms, &self.header.why)
     }
 
     fn write(mut self) -> Written {
@@ -272,12 +322,19 @@ impl Job {
             }
         };
         // It comes from a process that talks with clients.
-        let others = if file::are_sections(&others) {
+        let mut others = if file::are_sections(&others) {
             others
         } else {
             self = self.lacks("what the proxy said is no part of a recording");
             Vec::new()
         };
+        if let Some((sections, missing)) = self.dead.as_ref().map(Dead::sections) {
+            others.extend_from_slice(&sections);
+            self = match missing {
+                Some(missing) => self.lacks(&missing),
+                None => self,
+            };
+        }
         let bytes = file::write(&self.header, &self.tapes, &others).map_err(io::Error::other)?;
         store::keep(&self.dir, self.header.wall_ms, &self.header.why, &bytes)
     }

@@ -226,6 +226,7 @@ impl Keeper {
                 }
                 let pid = i32::try_from(pid).ok();
                 self.successor_may_have_ended(now, pid, &how.to_string());
+                self.heard_of_end(now, pid, &how.to_string());
                 if pid.is_some() && self.proxies.starting == pid {
                     self.proxies.starting = None;
                     self.supervise(now, Life::Ended);

@@ -52,6 +52,7 @@ impl Keeper {
                 Action::Kill => match &self.proxies.current {
                     Some(current) => {
                         tracing::error!(pid = current.process.pid(), "hung proxy killed");
+                        self.recorder.ends.kills(current.process.pid());
                         kill(&current.process);
                     }
                     None => self.kill_starting(now),

@@ -8,6 +8,7 @@ use super::control::Control;
 use super::link::Link;
 use super::news::groups;
 use super::start::{hello, read_text};
+use super::tapes::Lasting;
 use crate::config;
 use crate::ipc::message::{ToKeeper, Welcome};
 
@@ -33,7 +34,7 @@ impl Control {
         changing.config_path = welcome.config_path;
     }
 
-    /// Hello, and the listening sockets back.
+    /// Hello, the listening sockets back, and where the tapes lie.
     pub(super) async fn offer_adoption(&self, link: &Link) -> io::Result<()> {
         let serving = self.stopping.is_none();
         let hello = ToKeeper::Hello(hello(self.digest, serving));
@@ -48,6 +49,7 @@ impl Control {
                 link.send(&message, &fds).await?;
             }
         }
-        link.send(&ToKeeper::ListenersDone, &[]).await
+        let lasting: Vec<_> = self.watchers.lasting.iter().map(Lasting::fd).collect();
+        link.send(&ToKeeper::ListenersDone, &lasting).await
     }
 }

@@ -141,8 +141,8 @@ impl Control {
         as_operators_left_it(&farms, &mut board, now);
         restore(&welcome, &mut board, &farms, &mut machines, now);
         let limits = SharedLimits::new(table, &farms);
-        let (sender, findings) = mpsc::channel(FINDINGS_MAX);
-        let watchers = Watchers::begin(&config, &farms, plan.probes, machines, sender);
+        let (lasting, (sender, findings)) = (plan.begin.lasting, mpsc::channel(FINDINGS_MAX));
+        let watchers = Watchers::begin(&config, &farms, plan.probes, machines, (sender, lasting));
         let (discoveries, discovered, known) = discoveries::start(&config);
         let (clients, alarm) = (Clients::new(&config), alarm(&farms));
         let fixed = Fixed {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::ProxyError;
 use super::link::{Link, RECONNECT_EVERY};
+use super::tapes::Lasting;
 use crate::config;
 use crate::config::model::{Config, Proxy, Server};
 use crate::health::probe::Probe;
@@ -51,6 +52,8 @@ pub(super) struct Begin {
     pub(super) table: Table,
     /// Of the processes before this one.
     pub(super) before: Before,
+    /// Where its tapes outlast it.
+    pub(super) lasting: Option<Lasting>,
 }
 
 /// What processes before this one counted.
@@ -104,10 +107,14 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
     let mut events = Vec::new();
     let mut table = Table::default();
     let mut before = Before::default();
+    let mut lasting = None;
     loop {
         let (message, fds) = link.receive().await.map_err(ProxyError::KeeperLost)?;
         match message {
             ToProxy::Welcome(welcome) => {
+                let mut fds = fds.into_iter();
+                let (fds, second) = (fds.next().into_iter().collect(), fds.next());
+                lasting = second.and_then(Lasting::map);
                 let text = read_text(fds)?;
                 let config = config::load(&text).map_err(|p| ProxyError::Config(p.len()))?;
                 listeners = empty_listeners(&config);
@@ -132,6 +139,7 @@ async fn receive_all(mut link: Link) -> Result<Begin, ProxyError> {
                     events,
                     table,
                     before,
+                    lasting,
                 });
             }
             ToProxy::Vrrp(status) => vrrp = Some(*status),

@@ -83,6 +83,9 @@ impl Taped<Supervisor> {
 
     /// [`Supervisor::handle`].
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Vec<Action> {
+        // An examination comes with the time it took place; what the loop has to tell of the same turn
+        // comes with the time that began. For the machine as for its tape time does not go back.
+        let now = self.not_before_last(now);
         let actions = self.machine_mut().handle(now, input);
         self.note(now, &input, &actions);
         actions

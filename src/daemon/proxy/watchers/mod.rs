@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::start;
+use super::tapes::Lasting;
 use crate::config::model::{Config, Proxy};
 use crate::health::board::Board;
 use crate::health::fsm::Machine;
@@ -31,6 +32,8 @@ pub(super) struct Watchers {
     /// Made before their servers were members.
     prepared: Vec<Prepared>,
     tapes: Tapes,
+    /// Where they outlast this process.
+    pub(super) lasting: Option<Lasting>,
 }
 
 /// A check that is ready to begin when its server is a member.
@@ -77,6 +80,12 @@ struct Seat<'a> {
     in_service: bool,
 }
 
+impl Seat<'_> {
+    fn name(&self) -> String {
+        format!("{}/{}", self.config.name, self.member.name)
+    }
+}
+
 impl Watchers {
     /// The checks of the file's servers begin.
     pub(super) fn begin(
@@ -84,13 +93,14 @@ impl Watchers {
         farms: &[Arc<Farm>],
         probes: Vec<Vec<Probe>>,
         machines: Vec<Vec<Machine>>,
-        findings: mpsc::Sender<Finding>,
+        (findings, lasting): (mpsc::Sender<Finding>, Option<Lasting>),
     ) -> Self {
         let mut watchers = Self {
             findings,
             proxies: Vec::with_capacity(farms.len()),
             prepared: Vec::new(),
-            tapes: Tapes::default(),
+            tapes: Tapes::within(lasting.as_ref().map(Lasting::black_box)),
+            lasting,
         };
         let now = clock::now();
         let proxies = config.proxies.iter().zip(farms).enumerate();
@@ -107,7 +117,7 @@ impl Watchers {
                     member,
                     in_service: is_in_service(farm, place),
                 };
-                let loan = watchers.tapes.lend();
+                let loan = watchers.tapes.lend(&seat.name());
                 let machine = RecordedMachine::new(machine, loan, now);
                 Some(watchers.watcher(seat, Some(probe), machine, now))
             });
@@ -257,7 +267,7 @@ impl Watchers {
         };
         let new = || Machine::new(&seat.config.check, now);
         let machine = known.or(machine).unwrap_or_else(new);
-        let loan = loan.or_else(|| self.tapes.lend());
+        let loan = loan.or_else(|| self.tapes.lend(&seat.name()));
         let machine = RecordedMachine::new(machine, loan, now);
         let probe = probe.inspect_err(|error| {
             let (proxy, server) = (&seat.config.name, &seat.member.name);
@@ -308,7 +318,7 @@ impl Watchers {
             member: seat.member.id,
             hurry,
             state,
-            name: format!("{}/{}", seat.config.name, seat.member.name),
+            name: seat.name(),
             machine,
         }
     }

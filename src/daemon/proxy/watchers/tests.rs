@@ -26,7 +26,7 @@ async fn a_server_that_is_added_is_probed_and_one_that_is_removed_no_more() {
     let mut board = Board::new(&config, now);
     let (sender, mut findings) = mpsc::channel(1);
     let farms = [Arc::clone(&farm)];
-    let mut watchers = Watchers::begin(&config, &farms, vec![vec![]], vec![vec![]], sender);
+    let mut watchers = Watchers::begin(&config, &farms, vec![vec![]], vec![vec![]], (sender, None));
     let spec = ServerSpec {
         name: "new".into(),
         address,
