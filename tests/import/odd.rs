@@ -599,3 +599,28 @@ fn a_listener_with_nothing_but_a_template_of_servers_serves() {
     assert_eq!(whole(&outcome).proxies.len(), 1);
     has(&outcome, "cp = \"cp.example:6443\"");
 }
+
+#[test]
+fn a_script_that_asks_through_the_proxy_is_not_said_to_see_a_process_alone() {
+    let conf = |command: &str| {
+        let script = format!("vrrp_script c {{\n script \"{command}\"\n}}\n");
+        script + &instance(2, 3, 100, " track_script {\n  c\n }")
+    };
+    let kinds = |command: &str| -> Vec<&'static str> {
+        let outcome = import(&Input {
+            haproxy: Some(Source {
+                name: "haproxy.cfg",
+                text: &proxy("", " bind 127.0.0.1:6443", ""),
+            }),
+            keepalived: vec![Source {
+                name: "lb1.conf",
+                text: &conf(command),
+            }],
+            nodes: Vec::new(),
+        });
+        outcome.traps.iter().map(|trap| trap.kind).collect()
+    };
+    let through = "/usr/bin/curl -sfk https://127.0.0.1:6443/livez";
+    assert!(!kinds(through).contains(&"process-check"));
+    assert!(kinds("killall -0 haproxy").contains(&"process-check"));
+}

@@ -139,6 +139,16 @@ impl Script {
         }
     }
 
+    /// Whether it fails when a request gets no good answer, and so sees more than a process.
+    pub(super) fn asks_through(&self) -> bool {
+        let fails = |word: &str| {
+            let short = word.starts_with('-') && !word.starts_with("--") && word.contains('f');
+            short || word == "--fail"
+        };
+        let text = self.command.value.as_str();
+        text.contains("://") && text.split_whitespace().any(fails)
+    }
+
     /// The command as lbd starts it: a program by its absolute path, or a shell that finds it.
     pub(super) fn argv(&self) -> Vec<String> {
         argv(&self.command.value)

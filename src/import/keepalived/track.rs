@@ -78,7 +78,9 @@ impl<'a> Tracks<'a> {
             if proxy {
                 follows = true;
                 self.replaced(script, id, work);
-                traps::process(&group.name, &name, &script.command.value, work);
+                if !script.asks_through() {
+                    traps::process(&group.name, &name, &script.command.value, work);
+                }
             } else {
                 items.push(self.script(script, weight, work));
             }
