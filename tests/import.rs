@@ -10,6 +10,8 @@
     reason = "a test fails by panicking, and says why"
 )]
 
+#[path = "import/lines.rs"]
+mod lines;
 #[path = "import/odd.rs"]
 mod odd;
 

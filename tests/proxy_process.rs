@@ -12,6 +12,8 @@ mod pages;
 mod port;
 #[path = "proxy_process/reload.rs"]
 mod reload;
+#[path = "proxy_process/silence.rs"]
+mod silence;
 #[path = "proxy_process/verdicts.rs"]
 mod verdicts;
 

@@ -31,6 +31,7 @@ const ORDER: &[(&str, u8)] = &[
 /// Files (or folders) that decide and do nothing else.
 const PURE: &[&str] = &[
     "src/recorder/blackbox",
+    "src/daemon/keeper/reload/lineage.rs",
     "src/recorder/file.rs",
     "src/recorder/replay.rs",
     "src/recorder/tape.rs",

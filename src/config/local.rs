@@ -38,6 +38,17 @@ pub struct LocalVip {
     pub source: IpAddr,
 }
 
+impl LocalVip {
+    /// Whether other nodes take both for one virtual router (RFC 9568 §1.6): the same VRID on the
+    /// same LAN, by the same family.
+    #[must_use]
+    pub fn is_same_router(&self, other: &Self) -> bool {
+        self.interface == other.interface
+            && self.vip.vrid == other.vip.vrid
+            && self.source.is_ipv4() == other.source.is_ipv4()
+    }
+}
+
 /// Why a configuration can't be used as a given node. The operator's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocalError {

@@ -1,6 +1,9 @@
 //! Every directive of every input, and what became of it. A directive is entered when it is read,
 //! so that none can be lost without a word: what nobody translates is listed as not translated.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+
 use super::words;
 
 /// What became of a directive, from the best to the worst.
@@ -64,7 +67,10 @@ pub(super) struct Id(usize);
 struct Draft {
     file: String,
     line: usize,
+    /// The directive as it is read, with what is put in.
     text: String,
+    /// The line of the file.
+    source: String,
     fate: Option<Fate>,
     notes: Vec<String>,
     /// What holds if nobody says anything else.
@@ -78,17 +84,32 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Enters a directive.
+    /// Enters a directive that stands in its line as it is read.
     pub(super) fn open(&mut self, file: &str, line: usize, text: &str) -> Id {
+        self.open_in(file, line, text, text)
+    }
+
+    /// Enters a directive of a line that has more, or in which something was put in: `source` is
+    /// the line. However often a line is entered, it has one verdict in the end.
+    pub(super) fn open_in(&mut self, file: &str, line: usize, source: &str, text: &str) -> Id {
         self.drafts.push(Draft {
             file: file.to_owned(),
             line,
             text: words::shown(text),
+            source: words::shown(source),
             fate: None,
             notes: Vec::new(),
             otherwise: None,
         });
         Id(self.drafts.len() - 1)
+    }
+
+    /// Shows `text` in place of the line, which holds a secret.
+    pub(super) fn hide(&mut self, id: Id, text: String) {
+        if let Some(draft) = self.drafts.get_mut(id.0) {
+            draft.text.clone_from(&text);
+            draft.source = text;
+        }
     }
 
     /// Says what became of it. Of several verdicts the worst counts, and all notes.
@@ -133,28 +154,91 @@ impl Ledger {
         })
     }
 
-    /// All entries, in the order of the inputs.
+    /// All lines, in the order of the inputs, each with one verdict.
     pub(super) fn close(self) -> Vec<Entry> {
-        let entries = self.drafts.into_iter().map(|draft| {
-            let (fate, notes) = match (draft.fate, draft.otherwise) {
-                (Some(fate), _) => (fate, draft.notes),
-                (None, Some((fate, note))) => (
-                    fate,
-                    Some(note)
-                        .filter(|note| !note.is_empty())
-                        .into_iter()
-                        .collect(),
-                ),
-                (None, None) => (Fate::Lost, vec!["lbd knows nothing like it".to_owned()]),
-            };
-            Entry {
-                file: draft.file,
-                line: draft.line,
-                text: draft.text,
-                fate,
-                notes,
+        let mut files: Vec<String> = Vec::new();
+        let mut found: BTreeMap<(usize, usize), Entry> = BTreeMap::new();
+        for draft in self.drafts {
+            let at = files.iter().position(|file| *file == draft.file);
+            let at = at.unwrap_or_else(|| {
+                files.push(draft.file.clone());
+                files.len() - 1
+            });
+            match found.entry((at, draft.line)) {
+                Slot::Vacant(slot) => drop(slot.insert(draft.closed())),
+                Slot::Occupied(mut slot) => slot.get_mut().join(draft.closed()),
             }
-        });
-        entries.collect()
+        }
+        found.into_values().collect()
+    }
+}
+
+impl Draft {
+    fn closed(self) -> Entry {
+        let (fate, notes) = match (self.fate, self.otherwise) {
+            (Some(fate), _) => (fate, self.notes),
+            (None, Some((fate, note))) => (
+                fate,
+                Some(note)
+                    .filter(|note| !note.is_empty())
+                    .into_iter()
+                    .collect(),
+            ),
+            (None, None) => (Fate::Lost, vec!["lbd knows nothing like it".to_owned()]),
+        };
+        Entry {
+            file: self.file,
+            line: self.line,
+            text: self.source,
+            fate,
+            notes,
+        }
+    }
+}
+
+impl Entry {
+    /// Another verdict on the same line: the worse counts, with what was said about those that
+    /// are changed or lost.
+    fn join(&mut self, other: Self) {
+        let tells = |fate: Fate| matches!(fate, Fate::Changed | Fate::Lost);
+        if other.fate > self.fate && !tells(self.fate) {
+            self.notes.clear();
+        }
+        if other.fate >= self.fate || tells(other.fate) {
+            for note in other.notes {
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
+            }
+        }
+        self.fate = self.fate.max(other.fate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_read_often_has_the_worst_verdict_and_what_explains_it() {
+        let mut ledger = Ledger::default();
+        for (fate, note) in [
+            (Fate::NotNeeded, "elsewhere"),
+            (Fate::Exact, ""),
+            (Fate::Changed, "shorter"),
+            (Fate::Lost, "gone"),
+            (Fate::NotNeeded, "elsewhere"),
+        ] {
+            let id = ledger.open_in("k", 3, "~SEQ(A, 1, 5) x ${A}", "x 1");
+            ledger.mark(id, fate, note);
+        }
+        let first = ledger.open("k", 2, "y");
+        ledger.mark(first, Fate::Exact, "");
+        let entries = ledger.close();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].text, "y");
+        assert_eq!(entries[1].text, "~SEQ(A, 1, 5) x ${A}");
+        assert_eq!(entries[1].fate, Fate::Lost);
+        assert_eq!(entries[1].notes, ["shorter", "gone"]);
     }
 }

@@ -17,17 +17,35 @@ const SECRETS: &[&str] = &[
     "auth",
 ];
 
+/// Of those, the ones that stand for nothing else, wherever they are.
+const ALWAYS: &[&str] = &["auth_pass", "auth_hmac_key", "insecure-password"];
+
+/// Whether the words are a directive whose last word is a secret.
+pub(super) fn is_secret(words: &[&str]) -> bool {
+    let plain = |word: &&str| ALWAYS.contains(word);
+    words.first().is_some_and(|word| SECRETS.contains(word))
+        || matches!(words, ["stats", "auth", ..] | ["user", ..])
+        || words.iter().any(plain)
+}
+
 /// A directive for people: on one line, bounded, secrets as stars.
 pub(super) fn shown(text: &str) -> String {
     let mut words: Vec<&str> = text.split_whitespace().collect();
     let secret = words.iter().position(|word| SECRETS.contains(word));
     let deep = matches!(words.first(), Some(&("stats" | "user")));
-    if let Some(at) = secret.filter(|at| *at <= 1 || deep) {
+    let always = |at: &usize| words.get(*at).is_some_and(|word| ALWAYS.contains(word));
+    if let Some(at) = secret.filter(|at| *at <= 1 || deep || always(at)) {
         let known = words.get(at + 1).is_some_and(|word| *word != "{");
         if known {
             words.truncate(at + 1);
             words.push("****");
         }
+    }
+    // A header of a check's request.
+    let names = |word: &&str| word.to_ascii_lowercase().contains("authorization");
+    if let Some(at) = words.iter().position(names) {
+        words.truncate(at);
+        words.extend(["Authorization", "****"]);
     }
     let plain: String = words
         .join(" ")
@@ -58,6 +76,14 @@ pub(super) fn placeholder(text: &str) -> Option<&str> {
     (!name.is_empty() && name.bytes().all(is_word))
         .then(|| text.get(from..from + name.len() + 2))
         .flatten()
+}
+
+/// The length of the placeholder in braces with which a text begins.
+pub(super) fn placeholder_len(text: &str) -> Option<usize> {
+    let (_, close) = [("{{", "}}"), ("{%", "%}"), ("${", "}")]
+        .into_iter()
+        .find(|(open, _)| text.starts_with(open))?;
+    Some(text.find(close)? + close.len())
 }
 
 /// A name that lbd can use, made of any other.
@@ -192,5 +218,9 @@ mod tests {
         assert_eq!(shown("auth_pass  1111"), "auth_pass ****");
         assert_eq!(shown("stats auth admin:secret if X"), "stats auth ****");
         assert_eq!(shown("bind :6443"), "bind :6443");
+        assert_eq!(
+            shown("~LST(A, 1) @x auth_pass 1111"),
+            "~LST(A, 1) @x auth_pass ****"
+        );
     }
 }

@@ -14,6 +14,7 @@ use pnet::packet::ethernet::{EtherTypes, MutableEthernetPacket};
 use pnet::util::MacAddr;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
+use super::closing::Apart;
 use super::nd::{self, Forwarding};
 
 pub(super) const ETHERNET_BYTES: usize = 14;
@@ -25,7 +26,7 @@ pub type Frame = [u8; FRAME_BYTES];
 /// Says on one link who has an address.
 #[derive(Debug)]
 pub struct Announcer {
-    socket: Socket,
+    socket: Apart,
     mac: [u8; 6],
     addresses: Vec<IpAddr>,
     frames: Vec<Frames>,
@@ -56,7 +57,7 @@ impl Announcer {
         socket.bind(&link_address(index, 0)?)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
-            socket,
+            socket: Apart::new(socket),
             mac,
             addresses: addresses.to_vec(),
             frames: frames(mac, addresses)?,
@@ -92,7 +93,7 @@ impl Announcer {
                     Frames::V6 { router, .. } if self.forwards() => router,
                     Frames::V6 { host, .. } => host,
                 };
-                self.socket.send(frame)?;
+                self.socket.get()?.send(frame)?;
                 sent += 1;
             }
         }

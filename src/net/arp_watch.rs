@@ -12,6 +12,7 @@ use pnet::util::MacAddr;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::arp::{self, ETHERNET_BYTES, Frame};
+use super::closing::Apart;
 
 /// Room for some dozen frames: what doesn't fit is said again.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -25,7 +26,7 @@ const SENDER_MAC: Range<usize> = 22..28;
 /// Asks and listens on one link.
 #[derive(Debug)]
 pub struct Watcher {
-    socket: Socket,
+    socket: Apart,
     probes: Vec<Frame>,
     greetings: Vec<Frame>,
 }
@@ -64,7 +65,7 @@ impl Watcher {
         };
         let probe = |target| request(Ipv4Addr::UNSPECIFIED, target);
         Ok(Self {
-            socket,
+            socket: Apart::new(socket),
             probes: all().map(probe).collect::<io::Result<_>>()?,
             greetings: nodes
                 .iter()
@@ -102,7 +103,8 @@ impl Watcher {
 
     fn send(&self, frames: &[Frame]) -> io::Result<()> {
         let mut all = frames.iter();
-        all.try_for_each(|frame| self.socket.send(frame).map(|_| ()))
+        let socket = self.socket.get()?;
+        all.try_for_each(|frame| socket.send(frame).map(|_| ()))
     }
 
     /// One sighting; `None` when there is none.
@@ -111,7 +113,7 @@ impl Watcher {
     /// What the kernel says.
     pub fn read(&self) -> io::Result<Option<Sighting>> {
         let mut frame = [0; FRAME_MAX];
-        match (&self.socket).read(&mut frame) {
+        match self.socket.get()?.read(&mut frame) {
             Ok(length) => Ok(frame.get(..length).and_then(sighting)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

@@ -7,6 +7,7 @@ pub mod arp;
 pub mod arp_watch;
 mod capset;
 pub mod clock;
+mod closing;
 pub mod cpus;
 pub mod epoll;
 pub mod eventfd;

@@ -42,6 +42,16 @@ enum Taken {
     Exhausted,
 }
 
+/// What became of a silent connection that was to give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silent {
+    Ended,
+    /// It had no time to speak yet, or is gone.
+    Stays,
+    /// Its bytes wait to be read.
+    Spoke,
+}
+
 impl Worker {
     /// Takes newcomers before a long round begins: nobody else was told of them.
     pub(super) fn accept_first(&mut self, events: &Events) {
@@ -254,7 +264,7 @@ impl Worker {
                 let Some(slot) = self.oldest_silent(proxy) else {
                     break;
                 };
-                if !(self.is_wanted(proxy) && self.end_silent(slot)) {
+                if !self.is_wanted(proxy) || self.end_silent(slot) == Silent::Stays {
                     break;
                 }
             }
@@ -302,10 +312,15 @@ impl Worker {
         }
     }
 
-    /// Whether a newcomer waits for a place in the process or in this proxy.
+    /// Whether a newcomer waits for a place in the process or in this proxy. Who finds it full has
+    /// not seen yet whether anybody does.
     fn is_wanted(&self, proxy: usize) -> bool {
         let here = self.proxies.get(proxy);
-        self.shared.gate.wanted() || here.is_some_and(|s| s.farm.gate().wanted())
+        let everywhere = self.shared.gate.wanted();
+        let wanted = everywhere || here.is_some_and(|s| s.farm.gate().wanted());
+        let concerns = |listener: &Listener| everywhere || usize::from(listener.proxy) == proxy;
+        let mut listeners = self.listeners.iter().enumerate();
+        wanted && listeners.any(|(at, listener)| concerns(listener) && self.has_waiting(at))
     }
 
     /// Remembers a connection that may have to give way.
@@ -359,22 +374,38 @@ impl Worker {
         } else {
             0..self.silent.len()
         };
-        let oldest = proxies
-            .filter_map(|proxy| {
+        loop {
+            let of_each = proxies.clone().filter_map(|proxy| {
                 let slot = self.oldest_silent(proxy)?;
                 Some((self.conn(slot)?.accepted, slot))
-            })
-            .min();
-        oldest.is_some_and(|(_, slot)| self.end_silent(slot))
+            });
+            let Some((_, oldest)) = of_each.min() else {
+                return false;
+            };
+            match self.end_silent(oldest) {
+                Silent::Ended => return true,
+                Silent::Stays => return false,
+                Silent::Spoke => {}
+            }
+        }
     }
 
-    /// Ends a silent connection, unless it had no time to speak yet.
-    fn end_silent(&mut self, slot: u32) -> bool {
-        let young = |conn: &Conn| self.now.saturating_sub(conn.accepted) < GIVE_WAY_AFTER;
-        if self.conn(slot).is_none_or(young) {
-            return false;
+    /// Ends a silent connection, unless it had no time to speak yet. Newcomers are taken first: what
+    /// it has said may not have been heard.
+    fn end_silent(&mut self, slot: u32) -> Silent {
+        let now = self.now;
+        let Some(conn) = self.conn_mut(slot) else {
+            return Silent::Stays;
+        };
+        if now.saturating_sub(conn.accepted) < GIVE_WAY_AFTER {
+            return Silent::Stays;
+        }
+        let client = conn.client.as_ref().map(tcp::is_readable);
+        if matches!(client, Some(Ok(true))) {
+            conn.client_side.add(Side::READABLE);
+            return Silent::Spoke;
         }
         self.end_early(slot, Cause::Proxy, ProxyCount::GaveWay);
-        true
+        Silent::Ended
     }
 }

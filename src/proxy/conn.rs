@@ -82,6 +82,8 @@ pub(super) enum State {
     Relaying,
     /// One side broke off; the other gets what was received, then RST.
     Flushing,
+    /// Both sides have ended, and one that rests has not acknowledged everything.
+    Parting,
     /// Over; the slot is freed when the round ends.
     Dead,
 }
@@ -346,6 +348,7 @@ impl Conn {
             State::Relaying if self.down.ended() => Phase::Last,
             State::Relaying | State::Dead => Phase::Data,
             State::Flushing => self.broke_in,
+            State::Parting => Phase::Last,
         }
     }
 }

@@ -49,8 +49,14 @@ impl Worker {
             settings.counters.add(count, 1);
             cause
         };
+        // One that has ended for us is left to the kernel, which may still deliver the rest.
+        let leave = if conn.state == State::Parting {
+            Leave::Close
+        } else {
+            Leave::Reset
+        };
         let end = Termination::new(cause, conn.phase());
-        self.end(slot, end, Leave::Reset);
+        self.end(slot, end, leave);
     }
 
     /// Ends a connection: its sockets, its slot, its places, its record.

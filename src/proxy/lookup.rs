@@ -185,7 +185,7 @@ const fn word(state: State) -> &'static str {
         State::Queued => "queued",
         State::Connecting => "connecting",
         State::Relaying => "relaying",
-        State::Flushing => "ending",
+        State::Flushing | State::Parting => "ending",
         State::Dead => "ended",
     }
 }

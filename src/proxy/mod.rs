@@ -59,6 +59,7 @@ mod guard;
 mod hedge;
 mod line;
 mod origin;
+mod parting;
 mod relay;
 mod retire;
 mod settings;

@@ -148,6 +148,7 @@ pub(super) fn deadline(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCo
             conn.broken_cause(),
         ),
         State::Relaying => relaying(conn, settings),
+        State::Parting => idle(conn, settings),
         State::Dead => (u64::MAX, None, Cause::Normal),
     }
 }
@@ -180,12 +181,16 @@ pub(super) fn ack_is_due(conn: &Conn, settings: &Settings, now: u64) -> bool {
     settings.client_first && conn.awaits_first_byte() && now >= conn.since.saturating_add(ACK_WAITS)
 }
 
-fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
-    let mut first = (
+fn idle(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
+    (
         conn.active.saturating_add(settings.idle_timeout),
         Some(ProxyCount::IdleTimeout),
         Cause::ClientTimeout,
-    );
+    )
+}
+
+fn relaying(conn: &Conn, settings: &Settings) -> (u64, Option<ProxyCount>, Cause) {
+    let mut first = idle(conn, settings);
     if let Some(limit) = settings.first_byte_timeout
         && conn.silent()
     {

@@ -165,14 +165,18 @@ impl Worker {
             return;
         }
         if conn.up.is_done() && conn.down.is_done() {
+            let server_rested = conn.server_side.has(Side::PACED);
+            let rested = server_rested || conn.client_side.has(Side::PACED);
             // Closing sends the second FIN.
-            let in_order =
-                conn.up.finished() && !conn.down.finished() && !conn.server_side.has(Side::PACED);
+            let in_order = conn.up.finished() && !conn.down.finished() && !server_rested;
             let leave = if in_order {
                 Leave::InOrder
             } else {
                 Leave::Close
             };
+            if rested && self.part(slot) {
+                return;
+            }
             self.end(slot, Termination::NORMAL, leave);
             return;
         }
@@ -359,6 +363,7 @@ impl Worker {
         match conn.state {
             State::Relaying if client || server => self.broke_off(slot, client, server),
             State::Flushing => self.flush_on(slot),
+            State::Parting => self.part_on(slot),
             State::Relaying | State::Header | State::Queued | State::Connecting | State::Dead => {
                 self.arm(slot);
             }

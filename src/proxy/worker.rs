@@ -234,6 +234,7 @@ impl Worker {
             State::Relaying | State::Flushing if conn.runnable => {}
             State::Relaying => self.relay(slot),
             State::Flushing => self.flush_on(slot),
+            State::Parting => self.part_on(slot),
             State::Dead => {}
         }
     }
@@ -288,6 +289,10 @@ impl Worker {
                     self.flush_on(slot);
                 }
             }
+            State::Parting => {
+                note(&mut conn.server_side, event);
+                self.part_on(slot);
+            }
             State::Header | State::Queued | State::Dead => {}
         }
     }
@@ -301,7 +306,11 @@ impl Worker {
                 match conn.state {
                     State::Relaying => self.relay(slot),
                     State::Flushing => self.flush_on(slot),
-                    State::Header | State::Queued | State::Connecting | State::Dead => {}
+                    State::Header
+                    | State::Queued
+                    | State::Connecting
+                    | State::Parting
+                    | State::Dead => {}
                 }
             }
         }
@@ -415,7 +424,8 @@ impl Worker {
             settings.counters.add(count, 1);
         }
         let end = Termination::new(cause, conn.phase());
-        let clean = conn.state == State::Relaying && conn.up.is_empty() && conn.down.is_empty();
+        let whole = matches!(conn.state, State::Relaying | State::Parting);
+        let clean = whole && conn.up.is_empty() && conn.down.is_empty();
         self.end(slot, end, if clean { Leave::Close } else { Leave::Reset });
     }
 

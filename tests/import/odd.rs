@@ -451,3 +451,151 @@ fn nodes_named_by_hand_are_those_of_the_file() {
         "  { name = \"west\", address = \"10.0.0.2\", priority = 100 }",
     );
 }
+
+/// A pair in one file, of all that keepalived has to put lines in or leave them out; what is
+/// expected is what keepalived 2.2.7 prints with `-d -i lb1` and `-i lb2`.
+const PUT_IN: &str = "\
+$IF=eth0
+@lb1 $PRIO=150
+@lb2 $PRIO=100
+$INSTANCE= \\
+vrrp_instance VI_${N} { \\
+  interface ${IF} \\
+  virtual_router_id 6${N} \\
+  priority $PRIO \\
+  # who \\
+  @lb1 unicast_src_ip 10.1.0.11 \\
+  @lb2 unicast_src_ip 10.1.0.12 \\
+  unicast_peer { \\
+    @^lb1 10.1.0.11 \\
+    @^lb2 10.1.0.12 \\
+  } \\
+  virtual_ipaddress { \\
+    ~SEQ(H, 1, 2) 10.1.${N}.10${H}/24 \\
+  } \\
+  authentication { \\
+    auth_type PASS \\
+    auth_pass $KEY \\
+  } \\
+}
+$KEY=hunter22
+~LST(N, 1, 2) $INSTANCE
+";
+
+#[test]
+fn definitions_lists_and_sequences_are_what_keepalived_makes_of_them() {
+    let outcome = keepalived(&[PUT_IN, PUT_IN]);
+    whole(&outcome);
+    for line in [
+        "[vip.VI_1]  # lb1.conf:5 vrrp_instance VI_1",
+        "address = [\"10.1.1.101/24\", \"10.1.1.102/24\"]",
+        "vrid = 61",
+        "[vip.VI_2]",
+        "address = [\"10.1.2.101/24\", \"10.1.2.102/24\"]",
+        "vrid = 62",
+        "interface = \"eth0\"",
+        "auth = { type = \"pass\", key = \"hunter22\" }",
+        "  { name = \"lb1\", address = \"10.1.0.11\", priority = 150 },",
+        "  { name = \"lb2\", address = \"10.1.0.12\", priority = 100 },",
+    ] {
+        has(&outcome, line);
+    }
+    assert_eq!(fate(&outcome, "~SEQ(H, 1, 2) 10.1"), Fate::Exact);
+    assert_eq!(fate(&outcome, "virtual_router_id 6${N}"), Fate::Exact);
+    assert_eq!(fate(&outcome, "@lb2 $PRIO=100"), Fate::NotNeeded);
+    // The value of a name that stands for a password is shown nowhere.
+    assert!(!render(&outcome, true).contains("hunter22"));
+}
+
+#[test]
+fn what_the_file_s_own_host_alone_knows_is_lost_with_what_to_do() {
+    let more = " notify \"${_PWD}/x.sh\"\n advert_int ${_RANDOM 1 2}\n priority 3 nopreempt \\\n";
+    let outcome = keepalived(&[&instance(2, 3, 100, more)]);
+    let said: Vec<String> = outcome
+        .entries
+        .iter()
+        .filter(|e| e.fate == Fate::Lost)
+        .map(|e| e.notes.join(" "))
+        .collect();
+    assert!(
+        said.contains(&"`${_PWD}` is the folder of this file on its node: write it out".to_owned()),
+        "{said:?}"
+    );
+    assert!(
+        said.contains(&"`${_RANDOM}` is another number at each start: write one".to_owned()),
+        "{said:?}"
+    );
+    assert_eq!(said.len(), 3, "{said:?}");
+}
+
+#[test]
+fn names_behind_at_that_are_no_node_s_are_a_trap() {
+    let kinds = |outcome: &Outcome| -> Vec<&'static str> {
+        outcome.traps.iter().map(|trap| trap.kind).collect()
+    };
+    let outcome = pair(" @main nopreempt");
+    assert!(kinds(&outcome).contains(&"config-id"));
+    let block = " @lb1 track_interface {\n eth0\n }";
+    let outcome = keepalived(&[&instance(2, 3, 100, block), &instance(3, 2, 90, block)]);
+    assert!(kinds(&outcome).contains(&"half-block"));
+    let script = "vrrp_script c {\n script /bin/test -e /x\n interval 2 rise 3\n}\n".to_owned();
+    let outcome = keepalived(&[&(script + &instance(2, 3, 100, " track_script {\n  c\n }"))]);
+    assert!(kinds(&outcome).contains(&"unquoted"));
+    has(&outcome, "command = [\"/bin/test\", \"-e\", \"/x\"]");
+    hasnt(&outcome, "rise = ");
+    assert_eq!(fate(&outcome, "interval 2 rise 3"), Fate::Changed);
+}
+
+#[test]
+fn an_address_on_another_device_is_not_taken_for_one_on_its_own() {
+    let text = "global_defs {\n default_interface ens1\n}\n".to_owned() + &instance(2, 3, 100, "");
+    let text = text.replace(" interface eth0\n", "").replace(
+        "10.0.0.9/24",
+        "10.0.0.9/24\n  10.0.0.8/24 dev lo\n  10.0.0.7/24 dev ens1",
+    );
+    let outcome = keepalived(&[&text]);
+    assert_eq!(lost(&outcome), ["10.0.0.8/24 dev lo"]);
+    has(&outcome, "address = [\"10.0.0.9/24\", \"10.0.0.7/24\"]");
+}
+
+#[test]
+fn conditions_and_variables_of_haproxy_are_decided_where_the_file_can() {
+    let text = "global\n setenv NODES \"10.0.0.4 10.0.0.5\"\n setenv OPT \"check inter 7s\"\n presetenv PORT 6443\n\
+         defaults\n mode tcp\n timeout connect \"${CONNECT-4s}\"\n timeout client 10m\n timeout server 10m\n\
+         .if defined(NODES)\nfrontend api\n.else\nfrontend none\n.endif\n\
+         bind \":${PORT}\"\n default_backend b\n\
+         backend b\n server a 10.0.0.4:6443 \"${OPT[*]}\"\n\
+         .if feature(OPENSSL)\n server b 10.0.0.5:6443 \"${OPT[*]}\"\n.endif\n\
+         server c \"10.0.0.6:${PORT}\" \"${OPT[*]} weight\" 3\n";
+    let outcome = haproxy(text);
+    has(&outcome, "[proxy.api]");
+    has(&outcome, "listen = \"0.0.0.0:6443\"");
+    has(&outcome, "connect-timeout = \"4s\"");
+    assert_eq!(fate(&outcome, "timeout connect"), Fate::Changed);
+    assert_eq!(fate(&outcome, "frontend none"), Fate::NotNeeded);
+    assert_eq!(
+        lost(&outcome),
+        [
+            ".if feature(OPENSSL)",
+            "server b 10.0.0.5:6443 \"${OPT[*]}\"",
+            ".endif",
+            "server c \"10.0.0.6:${PORT}\" \"${OPT[*]} weight\" 3",
+        ]
+    );
+    has(&outcome, "check = { type = \"tcp\", interval = \"7s\"");
+}
+
+#[test]
+fn a_proxy_header_goes_to_no_server_that_does_not_expect_it() {
+    let outcome = haproxy(&proxy("", "", " server b 10.0.1.2:6443 check send-proxy"));
+    assert_eq!(lost(&outcome), ["server b 10.0.1.2:6443 check send-proxy"]);
+    hasnt(&outcome, "proxy-protocol");
+}
+
+#[test]
+fn a_listener_with_nothing_but_a_template_of_servers_serves() {
+    let text = "listen api\n mode tcp\n bind :6443\n server-template cp 3 cp.example:6443 check\n";
+    let outcome = haproxy(text);
+    assert_eq!(whole(&outcome).proxies.len(), 1);
+    has(&outcome, "cp = \"cp.example:6443\"");
+}

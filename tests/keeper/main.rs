@@ -13,6 +13,7 @@ mod port;
 mod recorder;
 mod reload;
 mod reload_files;
+mod reload_moves;
 mod reload_routers;
 mod sandbox;
 mod totals;

@@ -255,7 +255,11 @@ pub(crate) fn echo(listener: TcpListener) {
 
 /// One connection, one byte there and back, within a second.
 pub(crate) fn ask(address: SocketAddr) -> std::io::Result<()> {
-    let limit = Duration::from_secs(1);
+    ask_within(Duration::from_secs(1), address)
+}
+
+/// The same, each step within `limit`.
+pub(crate) fn ask_within(limit: Duration, address: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.write_all(b"x")?;
@@ -280,12 +284,17 @@ pub(crate) struct Outcome {
 
 impl Client {
     pub(crate) fn start(address: SocketAddr) -> Self {
+        Self::patient(Duration::from_secs(1), address)
+    }
+
+    /// One that waits so long for an answer.
+    pub(crate) fn patient(limit: Duration, address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let (stopped, results) = (Arc::clone(&stop), Arc::clone(&outcome));
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let result = ask(address);
+                let result = ask_within(limit, address);
                 let now = clock::now();
                 let mut results = results.lock().unwrap();
                 match result {

@@ -286,9 +286,9 @@ fn a_vip_that_leaves_the_file_is_handed_over_first() {
 }
 
 /// One connection that stays: words go out and come back, in order, until it is told to stop.
-fn stream(address: SocketAddr, stop: &AtomicBool) -> std::io::Result<u64> {
+pub(super) fn stream(address: SocketAddr, stop: &AtomicBool) -> std::io::Result<u64> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(15)))?;
     let mut words = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(&words.to_be_bytes())?;

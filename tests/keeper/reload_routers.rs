@@ -14,7 +14,7 @@ fn count(node: &Node, words: &str) -> usize {
 }
 
 /// The numbers in a status after each `"key":`.
-fn numbers(status: &str, key: &str) -> Vec<u64> {
+pub(super) fn numbers(status: &str, key: &str) -> Vec<u64> {
     let key = format!("\"{key}\":");
     let number = |rest: &str| {
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -47,7 +47,7 @@ fn hears(node: &Node) {
 }
 
 /// Where the address is: of every device of that node.
-fn on(lab: &Lab, short: &str, address: &str) -> bool {
+pub(super) fn on(lab: &Lab, short: &str, address: &str) -> bool {
     let name = lab.name(short);
     let shown = Command::new("ip")
         .args(["-n", &name, "-o", "addr", "show"])
@@ -57,7 +57,7 @@ fn on(lab: &Lab, short: &str, address: &str) -> bool {
 }
 
 /// Waits until the first node has all of them and the second none.
-fn settled(lab: &Lab, first: &str, second: &str, addresses: &[&str]) {
+pub(super) fn settled(lab: &Lab, first: &str, second: &str, addresses: &[&str]) {
     wait_for("each address on one node", SOON, || {
         let there = addresses.iter().all(|address| on(lab, first, address));
         let gone = addresses.iter().all(|address| !on(lab, second, address));

@@ -229,6 +229,7 @@ fn a_herd_reaches_paced_servers_at_their_rates_and_in_order() {
         paced(servers[1].addr, 50),
     ]);
     let lab = Lab::start(config, 2);
+    let noise = Noise::start();
     let before = clock::now();
     let clients: Vec<TcpStream> = (0..600).map(|_| lab.connect()).collect();
     wait_until("all are greeted", || lab.stats().totals.queued >= 590);
@@ -247,7 +248,11 @@ fn a_herd_reaches_paced_servers_at_their_rates_and_in_order() {
     let end = stamps.iter().filter_map(|s| s.last()).max().unwrap();
     let took = *end - before;
     assert!(took >= Duration::from_millis(3900), "{took:?}");
-    assert!(took < Duration::from_millis(5500), "{took:?}");
+    let busy = usize::try_from(noise.since(before)).unwrap();
+    assert!(
+        took < noise.stretched(Duration::from_millis(5500), before),
+        "{took:?}"
+    );
     let share = stamps[0].len();
     assert!((395..=405).contains(&share), "{share}");
     for (stamps, rate) in stamps.iter().zip([100, 50]) {
@@ -258,7 +263,9 @@ fn a_herd_reaches_paced_servers_at_their_rates_and_in_order() {
                 .skip(first)
                 .take_while(|s| **s - *stamp < Duration::from_secs(1));
             let count = second.count();
-            assert!(count <= rate + rate / 5 + 2, "{rate}: {count}");
+            // The servers' own threads may be late by then.
+            let most = (rate + rate / 5 + 2) * busy / 100;
+            assert!(count <= most, "{rate}: {count}, not {most}");
         }
     }
     drop(clients);
@@ -290,15 +297,19 @@ fn a_paced_server_alone_is_never_exceeded_and_the_unpaced_takes_the_rest() {
 fn those_who_wait_for_a_pace_are_served_though_every_other_thing_rests() {
     let backend = Counter::start();
     let lab = Lab::start(proxy(vec![paced(backend.addr, 4)]), 2);
+    let began = clock::now();
     let mut clients: Vec<TcpStream> = (0..4).map(|_| lab.connect()).collect();
     for client in &mut clients {
         client.read_exact(&mut [0]).unwrap();
     }
     let stamps = backend.accepted.lock().unwrap().clone();
+    // 250 ms apart; the server's own thread may be late.
+    for (stamp, earliest) in stamps.iter().zip([0, 240, 490, 740]) {
+        let took = *stamp - began;
+        assert!(took >= Duration::from_millis(earliest), "{took:?}");
+    }
     for pair in stamps.windows(2) {
         let gap = pair[1] - pair[0];
-        // 250 ms apart; the server's own thread may be late.
-        assert!(gap >= Duration::from_millis(150), "{gap:?}");
         assert!(gap < Duration::from_secs(2), "{gap:?}");
     }
     // A drained server wakes nobody, and its clients hear so.

@@ -212,6 +212,8 @@ fn the_first_byte_is_awaited_from_behind_the_header_on() {
         1,
     );
     let mut client = lab.connect();
+    // From then on its time counts.
+    wait_until("it was accepted", || lab.engine.connections() == 1);
     // Longer than the first byte may take.
     client
         .set_read_timeout(Some(Duration::from_millis(600)))

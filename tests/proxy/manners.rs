@@ -97,7 +97,7 @@ fn nothing_small_waits_for_an_acknowledgement_on_new_and_on_recycled_sockets() {
 }
 
 /// The kernel's timers of this process' sockets to and from `port`, as /proc tells: kind, jiffies.
-fn timers(port: u16) -> Vec<(String, u64)> {
+fn timers_of(port: u16) -> Vec<(String, u64)> {
     let table = read_to_string("/proc/self/net/tcp").unwrap();
     let port = format!(":{port:04X}");
     let established = table.lines().skip(1).filter_map(|line| {
@@ -125,13 +125,20 @@ fn idle_clients_and_servers_are_probed_also_on_recycled_sockets() {
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0; 2]).unwrap();
         for port in [lab.addr.port(), backend.addr.port()] {
-            // Of each pair one is the engine's, and has a keepalive timer (2) of at most 100 s.
-            wait_until("the probes", || {
-                let timers = timers(port);
+            // Of each pair one is the engine's, and has a keepalive timer (2) of 100 s, less what
+            // has passed since: not more than the two waits here.
+            let mut timers = timers_of(port);
+            let probed = |timers: &[(String, u64)]| {
                 let probed =
-                    |(kind, left): &&(String, u64)| kind == "02" && (9_000..=10_100).contains(left);
+                    |(kind, left): &&(String, u64)| kind == "02" && (5_000..=10_100).contains(left);
                 timers.len() == 2 && timers.iter().filter(probed).count() == 1
-            });
+            };
+            let deadline = clock::now() + PATIENCE;
+            while !probed(&timers) {
+                assert!(clock::now() < deadline, "{recycled} {port:04X} {timers:?}");
+                thread::sleep(Duration::from_millis(1));
+                timers = timers_of(port);
+            }
         }
         drop(client);
         lab.settle();

@@ -174,7 +174,10 @@ fn nothing_leaks_no_limit_is_exceeded_and_nobody_is_forgotten_in_a_mixture_of_ev
                 })
             })
             .collect();
-        while clock::now() - began < LASTS {
+        // On a busy machine until enough have got through it.
+        let enough = || served.load(Ordering::Relaxed) > 20;
+        let over_by = |time| clock::now() - began >= time;
+        while !over_by(LASTS) || !(enough() || over_by(PATIENCE)) {
             trouble(&lab, &servers, &members, &mut dice);
         }
         let elapsed = clock::now() - began;
@@ -209,7 +212,7 @@ fn nothing_leaks_no_limit_is_exceeded_and_nobody_is_forgotten_in_a_mixture_of_ev
         }
         let paced = f64::from(PACE) * elapsed.as_secs_f64() + 2.0;
         assert!((connects as f64) < paced, "{connects} of {paced}: {told}");
-        assert!(served.load(Ordering::Relaxed) > 20, "{told}");
+        assert!(enough(), "{told}");
         assert!(seen.lock().unwrap().values().all(|count| *count == 1));
     }
 }

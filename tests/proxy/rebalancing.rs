@@ -307,9 +307,9 @@ fn an_old_connection_that_is_busy_ends_at_its_next_quiet_moment_and_no_byte_is_l
 fn an_old_connection_within_a_record_gets_its_grace_and_no_more() {
     let backend = records(7);
     let lab = Lab::start(aging(&backend), 1);
+    let began = clock::now();
     let (mut client, _) = client(&lab);
     client.write_all(&[23, 3, 3, 0, 9, b'r']).unwrap();
-    let began = clock::now();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(next(&mut client), None);
     let took = clock::now() - began;

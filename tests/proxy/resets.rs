@@ -206,8 +206,8 @@ fn a_client_that_does_not_finish_after_the_server_is_given_up() {
         proxy.half_close_timeout = Duration::from_millis(200);
         let lab = Lab::start(proxy, workers);
         let mut client = lab.connect();
-        client.write_all(b"x").unwrap();
         let began = clock::now();
+        client.write_all(b"x").unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();
         assert_eq!(answer, b"bye");

@@ -3,14 +3,15 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lbd::net::clock;
 use lbd::net::tcp;
 
-use super::lab::{Backend, Lab, Pattern, proxy, server, wait_until};
+use super::lab::{Backend, Lab, PATIENCE, Pattern, proxy, server, wait_until};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER: usize = 24 << 20;
@@ -29,7 +30,8 @@ fn vanish(stream: &TcpStream) {
         .unwrap();
 }
 
-fn stuck(lab: &Lab) {
+/// Waits until nothing moves any more; answers since when.
+fn stuck(lab: &Lab) -> Instant {
     let mut last = (u64::MAX, clock::now());
     wait_until("nothing moves any more", || {
         let totals = lab.stats().totals;
@@ -39,6 +41,7 @@ fn stuck(lab: &Lab) {
         }
         moved > 0 && clock::now() - last.1 > Duration::from_millis(100)
     });
+    last.1
 }
 
 /// What a client reads to the end; if it is cut off, how the proxy and the kernel say that came.
@@ -132,7 +135,7 @@ fn a_client_that_rests_while_a_few_bytes_wait_gets_every_byte() {
 
 #[test]
 fn a_client_that_rests_after_the_server_closed_gets_every_byte() {
-    // All of it lies in the proxy's send buffer, and the connection has ended.
+    // All of it lies in the proxy's send buffer, and for both sides the connection has ended.
     let backend = Backend::start(|mut stream| {
         stream.read_exact(&mut [0]).unwrap();
         stream.write_all(&Pattern::bytes(3, 300_000)).unwrap();
@@ -144,11 +147,51 @@ fn a_client_that_rests_after_the_server_closed_gets_every_byte() {
     let mut client = TcpStream::from(client);
     client.write_all(b"x").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
-    lab.settle();
+    wait_until("the server has sent everything", || {
+        lab.stats().totals.bytes_out == 300_000
+    });
+    wait_until("the server has gone", || backend.failures() == 0);
     thread::sleep(4 * TIMEOUT);
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     assert!(answer == Pattern::bytes(3, 300_000), "{}", answer.len());
+}
+
+/// A client that has finished, has room for little, and was seen to take no more of `sent` bytes.
+fn rested(lab: &Lab, sent: u64) -> TcpStream {
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(4096).unwrap();
+    client.connect(&lab.addr.into()).unwrap();
+    let client = TcpStream::from(client);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    wait_until("the server has sent everything", || {
+        lab.stats().totals.bytes_out == sent
+    });
+    // Its kernel answers the first probes seldom, for they come one upon the other; no longer.
+    thread::sleep(2 * TIMEOUT);
+    client
+}
+
+#[test]
+fn a_client_that_rested_before_the_server_closed_gets_every_byte() {
+    // Its window was seen shut, and the kernel gives a socket that is closed up as soon as its
+    // probes are as far apart as they may be.
+    let (seen, close) = sync_channel::<()>(1);
+    let close = Mutex::new(close);
+    let backend = Backend::start(move |mut stream| {
+        stream.write_all(&Pattern::bytes(8, 300_000)).unwrap();
+        close.lock().unwrap().recv().unwrap();
+    });
+    let lab = lab(&backend, 1);
+    let mut client = rested(&lab, 300_000);
+    seen.send(()).unwrap();
+    thread::sleep(4 * TIMEOUT);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer == Pattern::bytes(8, 300_000), "{}", answer.len());
+    lab.settle();
+    assert_eq!(lab.record().end.to_string(), "--");
 }
 
 #[test]
@@ -169,6 +212,52 @@ fn a_server_that_rests_gets_every_byte() {
 }
 
 #[test]
+fn a_server_that_rested_before_the_client_closed_gets_every_byte() {
+    // It has finished itself, so that nothing but what it has not read keeps the connection.
+    let (done, verdict) = sync_channel(1);
+    let backend = Backend::start(move |mut stream| {
+        socket2::SockRef::from(&stream)
+            .set_recv_buffer_size(4096)
+            .unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        thread::sleep(6 * TIMEOUT);
+        let mut request = Vec::new();
+        let read = stream.read_to_end(&mut request);
+        let whole = read.is_ok() && request == Pattern::bytes(9, 300_000);
+        done.send(whole).unwrap();
+    });
+    let lab = lab(&backend, 1);
+    let mut client = lab.connect();
+    client.write_all(&Pattern::bytes(9, 300_000)).unwrap();
+    wait_until("the server is sent everything", || {
+        lab.stats().totals.bytes_in == 300_000
+    });
+    thread::sleep(TIMEOUT);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(verdict.recv_timeout(Duration::from_secs(20)).unwrap());
+    lab.settle();
+    assert_eq!(lab.record().end.to_string(), "--");
+}
+
+#[test]
+fn a_client_that_vanishes_behind_the_end_of_a_connection_is_given_up_too() {
+    let (seen, close) = sync_channel::<()>(1);
+    let close = Mutex::new(close);
+    let backend = Backend::start(move |mut stream| {
+        stream.write_all(&Pattern::bytes(10, 300_000)).unwrap();
+        close.lock().unwrap().recv().unwrap();
+    });
+    let lab = lab(&backend, 1);
+    let client = rested(&lab, 300_000);
+    seen.send(()).unwrap();
+    wait_until("the server has gone", || backend.failures() == 0);
+    let began = clock::now();
+    vanish(&client);
+    assert_gone(&lab, "CL", began);
+    assert_eq!(lab.stats().totals.client_aborts, 1);
+}
+
+#[test]
 fn a_client_that_vanishes_is_given_up_after_the_user_timeout() {
     for workers in [1, 2] {
         let backend = Backend::start(|mut stream| {
@@ -176,9 +265,9 @@ fn a_client_that_vanishes_is_given_up_after_the_user_timeout() {
         });
         let lab = lab(&backend, workers);
         let client = lab.connect();
-        stuck(&lab);
+        let since = stuck(&lab);
         vanish(&client);
-        assert_gone(&lab, "CD");
+        assert_gone(&lab, "CD", since);
     }
 }
 
@@ -190,8 +279,9 @@ fn a_client_that_vanishes_after_a_long_rest_is_given_up_too() {
     let lab = lab(&backend, 1);
     let client = lab.connect();
     thread::sleep(4 * TIMEOUT);
+    let began = clock::now();
     vanish(&client);
-    assert_gone(&lab, "CD");
+    assert_gone(&lab, "CD", began);
 }
 
 #[test]
@@ -211,7 +301,8 @@ fn a_client_that_vanishes_with_bytes_on_their_way_is_given_up() {
     wait_until("the answer is on its way", || {
         lab.stats().totals.bytes_out == 4
     });
-    assert_gone(&lab, "CD");
+    let began = clock::now();
+    assert_gone(&lab, "CD", began);
 }
 
 #[test]
@@ -231,13 +322,13 @@ fn a_server_that_vanishes_is_given_up_after_the_user_timeout() {
     client.read_exact(&mut [0]).unwrap();
     // What arrives before would be acknowledged.
     gone.recv().unwrap();
+    let began = clock::now();
     client.write_all(b"into the void").unwrap();
-    assert_gone(&lab, "SD");
+    assert_gone(&lab, "SD", began);
 }
 
-/// Given up not before the timeout, and not long after.
-fn assert_gone(lab: &Lab, code: &str) {
-    let began = clock::now();
+/// Given up not before the timeout, and not long after; it may have answered until `began`.
+fn assert_gone(lab: &Lab, code: &str, began: Instant) {
     lab.settle();
     let took = clock::now() - began;
     assert!(took >= TIMEOUT / 2, "{took:?}");

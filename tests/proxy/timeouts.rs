@@ -34,9 +34,9 @@ fn a_connection_without_a_byte_is_closed_after_the_idle_timeout() {
         proxy.idle_timeout = SHORT;
         let lab = Lab::start(proxy, workers);
         let mut client = lab.connect();
+        let began = clock::now();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0; 2]).unwrap();
-        let began = clock::now();
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         let took = clock::now() - began;
         assert!(
@@ -73,9 +73,9 @@ fn a_server_that_does_not_finish_after_the_client_is_given_up() {
         proxy.half_close_timeout = SHORT;
         let lab = Lab::start(proxy, workers);
         let mut client = lab.connect();
+        let began = clock::now();
         client.write_all(b"x").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        let began = clock::now();
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         let took = clock::now() - began;
         assert!(

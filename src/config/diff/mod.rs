@@ -49,6 +49,7 @@ const AGREE: &str = "the nodes must agree on this: reload the others right after
 const DRAINS: &str = "no new connections; those it has go on to their end";
 const CLOSES: &str = "its listeners close; its connections go on to their end";
 const LEAVES: &str = "handed over first where another node has it, then given up here";
+const RENAMED: &str = "the same virtual router: it goes on as it is";
 const LOG: &str = "the keeper's lines at once, the proxy's by a new process";
 const PROCESS: &str = "takes a new proxy process beside the old one";
 
@@ -57,8 +58,47 @@ const PROCESS: &str = "takes a new proxy process beside the old one";
 pub fn diff(old: &str, new: &str) -> Vec<Change> {
     let table = |text: &str| text.parse::<Table>().unwrap_or_default();
     let mut changes = Vec::new();
-    tables(&mut Vec::new(), &table(old), &table(new), &mut changes);
+    let (mut old, new) = (table(old), table(new));
+    rename_vips(&mut old, &new, &mut changes);
+    tables(&mut Vec::new(), &old, &new, &mut changes);
     changes
+}
+
+/// A virtual router that only has another name is told of as such, and beyond that as if it had had
+/// its new name before.
+fn rename_vips(old: &mut Table, new: &Table, out: &mut Vec<Change>) {
+    let Some(new) = new.get("vip").and_then(Value::as_table) else {
+        return;
+    };
+    let Some(old) = old.get_mut("vip").and_then(Value::as_table_mut) else {
+        return;
+    };
+    let same = |one: &Value, other: &Value| {
+        let keys = ["announce", "interface", "vrid", "address"];
+        keys.iter().all(|key| one.get(key) == other.get(key))
+    };
+    let routed = |vip: &Value| vip.get("announce").and_then(Value::as_str) == Some("route");
+    for (name, vip) in new.iter().filter(|(_, vip)| !routed(vip)) {
+        if old.contains_key(name) {
+            continue;
+        }
+        let gone = |(known, before): &(&String, &Value)| {
+            !new.contains_key(known.as_str()) && same(before, vip)
+        };
+        let Some(former) = old.iter().find(gone).map(|(former, _)| former.clone()) else {
+            continue;
+        };
+        if let Some(before) = old.remove(&former) {
+            old.insert(name.clone(), before);
+        }
+        out.push(Change {
+            kind: ChangeKind::Changed,
+            what: format!("vip.{name}"),
+            from: Some(former),
+            to: Some(name.clone()),
+            note: Some(RENAMED),
+        });
+    }
 }
 
 fn tables(path: &mut Vec<String>, old: &Table, new: &Table, out: &mut Vec<Change>) {

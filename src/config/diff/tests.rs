@@ -81,6 +81,21 @@ backends = [\"10.0.0.7:443\"]
 }
 
 #[test]
+fn a_virtual_router_under_another_name_is_told_of_as_the_same() {
+    let other = BASE.replace("vip.kube", "vip.api");
+    assert_eq!(lines(BASE, &other), ["~ vip.api kube > api"]);
+    let more = other.replace("[vip.api.auth]", "preempt = false\n[vip.api.auth]");
+    let expected = [
+        "~ vip.api kube > api",
+        "~ vip.api.preempt 10s (default) > false",
+    ];
+    assert_eq!(lines(BASE, &more), expected);
+    let elsewhere = other.replace("10.0.0.10", "10.0.0.11");
+    let expected = ["+ vip.api - > 10.0.0.11/24", "- vip.kube 10.0.0.10/24 > -"];
+    assert_eq!(lines(BASE, &elsewhere), expected);
+}
+
+#[test]
 fn a_secret_is_told_to_have_changed_and_not_shown() {
     let new = BASE.replace("1111", "2222");
     assert_eq!(

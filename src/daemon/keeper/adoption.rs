@@ -202,6 +202,24 @@ impl Keeper {
 
     /// Nobody came: the ports are free by now, or somebody has to go.
     fn expected_in_vain(&mut self, now: Instant) -> Result<(), KeeperError> {
+        let mut hung = None;
+        if let Phase::Expecting {
+            since,
+            process: Some(process),
+            looks,
+            killed,
+            next,
+        } = &mut self.proxies.phase
+        {
+            hung = looks.look(now, process.pid());
+            let waited = now.saturating_duration_since(*since);
+            // It serves, and comes when it gets processor time: one beside it would know nothing of its
+            // connections and limits.
+            if hung.is_none() && !*killed && waited < GIVE_UP_AFTER {
+                *next = now + LOOK_AGAIN;
+                return Ok(());
+            }
+        }
         let in_use = match self.settle(Vec::new()) {
             Err(KeeperError::Listen(error @ ListenError::InUse { .. })) => error,
             other => return other,
@@ -209,9 +227,9 @@ impl Keeper {
         let Phase::Expecting {
             since,
             process: Some(process),
-            looks,
             killed,
             next,
+            ..
         } = &mut self.proxies.phase
         else {
             return Err(in_use.into());
@@ -220,13 +238,12 @@ impl Keeper {
         if *killed && waited >= GIVE_UP_AFTER {
             return Err(in_use.into());
         }
-        let pid = process.pid();
         if !*killed
             && waited >= KILL_SILENT_AFTER
-            && let Some(reason) = looks.look(now, pid)
+            && let Some(reason) = hung
         {
             tracing::warn!(
-                pid,
+                pid = process.pid(),
                 reason,
                 "the proxy of the last keeper does not answer: killed"
             );

@@ -86,17 +86,22 @@ pub(super) fn differing(servers: &[Server], work: &mut Work) {
         "send-proxy-v2",
         "on-marked-down",
     ];
-    let Some(first) = servers.first() else {
-        return;
-    };
     for name in whole {
-        for other in servers.iter().skip(1) {
+        // Of the others the first that says something counts; a header that a server doesn't
+        // expect breaks each of its connections.
+        let header = name.starts_with("send-proxy");
+        let says = |server: &&Server| header || server.params.has(name);
+        let Some(first) = servers.iter().find(says) else {
+            continue;
+        };
+        for other in servers.iter().filter(|other| other.id != first.id) {
             if other.params.value(name) != first.params.value(name) {
                 let note = format!(
                     "`{name}` holds for all servers of a proxy: that of {}",
                     work.ledger.place(first.id)
                 );
-                work.ledger.mark(other.id, Fate::Changed, note);
+                let fate = if header { Fate::Lost } else { Fate::Changed };
+                work.ledger.mark(other.id, fate, note);
             }
         }
     }

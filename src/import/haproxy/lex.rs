@@ -1,9 +1,13 @@
 //! haproxy.cfg as sections of directives: words, quotes, escapes, comments, continued lines
-//! (HAProxy's configuration manual, 2.2). What a template still has to fill in and what stands
-//! between `.if` and `.endif` is entered as not translated and left out.
+//! (HAProxy's configuration manual, 2.2), with what `env` knows of variables and `condition` of `.if`.
+//! What a template still has to fill in and what only the host of the file can decide is entered as
+//! not translated and left out, with the lines that could belong to one section or to another.
 
 use super::super::ledger::{Fate, Id, Ledger};
 use super::super::words;
+use super::condition;
+use super::env::{self, Env, Known, Words};
+use super::lines::{lines, without_comment};
 
 /// A line of a section.
 #[derive(Debug, Clone)]
@@ -83,180 +87,377 @@ const KINDS: &[&str] = &[
     "acme",
 ];
 
+/// What becomes of the lines in a branch of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Branch {
+    /// They count.
+    Read,
+    /// They don't.
+    Skip,
+    /// Only the host of the file can say.
+    Open,
+}
+
+/// An `.if` that has no `.endif` yet.
+#[derive(Debug)]
+struct Frame {
+    id: Id,
+    outer: Branch,
+    now: Branch,
+    /// Whether one of its branches surely counts.
+    decided: bool,
+    /// Whether one of its branches perhaps counts.
+    doubtful: bool,
+    /// Whether a section begins in a branch that perhaps counts.
+    sections: bool,
+    /// Whether its `.else` is behind.
+    last: bool,
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    ledger: &'a mut Ledger,
+    env: Env,
+    frames: Vec<Frame>,
+    /// The condition that decides in which section the lines stand.
+    adrift: Option<Id>,
+    found: Vec<Section>,
+    placeholders: Vec<String>,
+}
+
 /// All sections of a file, and the placeholders that were left out.
 pub(super) fn sections(file: &str, text: &str, ledger: &mut Ledger) -> (Vec<Section>, Vec<String>) {
-    let mut found: Vec<Section> = Vec::new();
-    let mut placeholders = Vec::new();
-    let mut conditions = 0_usize;
-    let mut defined: Vec<(String, String)> = Vec::new();
+    let mut reader = Reader {
+        file,
+        ledger,
+        env: Env::default(),
+        frames: Vec::new(),
+        adrift: None,
+        found: Vec::new(),
+        placeholders: Vec::new(),
+    };
     for (line, text) in lines(text) {
-        let text = replaced(text, &defined);
-        let (words, plain, _) = split(&text);
-        let Some(first) = words.first().cloned() else {
-            continue;
-        };
-        let id = ledger.open(file, line, plain);
-        if let Some(placeholder) = words::placeholder(plain).or_else(|| variable(plain)) {
-            ledger.mark(
-                id,
-                Fate::Lost,
-                format!("`{placeholder}` is still to be filled in"),
-            );
-            placeholders.push(placeholder.to_owned());
-            continue;
-        }
-        if first.starts_with('.') {
-            match first.as_str() {
-                ".if" => conditions += 1,
-                ".endif" => conditions = conditions.saturating_sub(1),
-                _ => {}
+        reader.line(line, &text);
+    }
+    for frame in std::mem::take(&mut reader.frames) {
+        reader.ledger.mark(
+            frame.id,
+            Fate::Lost,
+            "it has no .endif: HAProxy refuses the file",
+        );
+    }
+    (reader.found, reader.placeholders)
+}
+
+impl Reader<'_> {
+    fn line(&mut self, line: usize, text: &str) {
+        let plain = without_comment(text);
+        let read = env::words(plain, &self.env);
+        let Some(first) = read.words.first().cloned() else {
+            if !plain.is_empty() {
+                let id = self.ledger.open(self.file, line, plain);
+                self.ledger
+                    .mark(id, Fate::NotNeeded, "it stands for nothing");
             }
-            ledger.mark(
-                id,
-                Fate::Lost,
-                "conditions of the file itself are not evaluated",
-            );
-            continue;
+            return;
+        };
+        let id = self.ledger.open(self.file, line, plain);
+        self.hide(&read);
+        if first.starts_with('.') {
+            self.directive(id, &first, &read);
+            return;
         }
-        if conditions > 0 {
-            ledger.mark(
-                id,
-                Fate::Lost,
-                "it stands in a condition that is not evaluated",
+        let branch = self.frames.last().map_or(Branch::Read, |frame| frame.now);
+        match branch {
+            Branch::Read => {}
+            Branch::Skip => {
+                self.ledger
+                    .mark(id, Fate::NotNeeded, "its condition doesn't hold");
+                return;
+            }
+            Branch::Open => {
+                if KINDS.contains(&first.as_str())
+                    && let Some(frame) = self.frames.last_mut()
+                {
+                    frame.sections = true;
+                }
+                let place = self.frames.last().map(|frame| self.ledger.place(frame.id));
+                let why = format!("the condition at {} decides", place.unwrap_or_default());
+                self.ledger.mark(id, Fate::Lost, why);
+                return;
+            }
+        }
+        if self.is_template(id, plain, &read) {
+            return;
+        }
+        self.counts(id, first, read);
+    }
+
+    /// A line that counts.
+    fn counts(&mut self, id: Id, first: String, read: Words) {
+        for name in &read.defaulted {
+            let why = format!(
+                "`{name}` has its default here; the service's environment may say otherwise"
             );
-            continue;
+            self.ledger.mark(id, Fate::Changed, why);
         }
         if KINDS.contains(&first.as_str()) {
-            found.push(Section {
+            self.adrift = None;
+            self.found.push(Section {
                 id,
                 kind: first,
-                arguments: words.into_iter().skip(1).collect(),
+                arguments: read.words.into_iter().skip(1).collect(),
                 directives: Vec::new(),
             });
-            continue;
+            return;
         }
-        if let ("setenv" | "presetenv", [_, name, value]) = (first.as_str(), words.as_slice()) {
-            defined.push((format!("${{{name}}}"), value.clone()));
-            ledger.mark(id, Fate::NotNeeded, "put in where it is used");
-            continue;
+        if let Some(condition) = self.adrift {
+            let place = self.ledger.place(condition);
+            let why = format!("the condition at {place} decides in which section it stands");
+            self.ledger.mark(id, Fate::Lost, why);
+            return;
         }
-        let negated = first == "no" && words.len() > 1;
-        let words = words.into_iter().skip(usize::from(negated)).collect();
-        match found.last_mut() {
+        let global = self
+            .found
+            .last()
+            .is_some_and(|section| section.kind == "global");
+        if global && self.variable(id, &first, &read.words) {
+            return;
+        }
+        let negated = first == "no" && read.words.len() > 1;
+        let words = read.words.into_iter().skip(usize::from(negated)).collect();
+        match self.found.last_mut() {
             Some(section) => section.directives.push(Directive { id, words, negated }),
-            None => ledger.mark(id, Fate::Lost, "it stands before the first section"),
+            None => self
+                .ledger
+                .mark(id, Fate::Lost, "it stands before the first section"),
         }
     }
-    (found, placeholders)
-}
 
-/// The line with what `setenv` says in the places of its names.
-fn replaced(mut text: String, defined: &[(String, String)]) -> String {
-    for (name, value) in defined.iter().rev() {
-        if text.len() < 4_096 && text.contains("${") {
-            text = text.replace(name, value);
-        }
-    }
-    text
-}
-
-/// A variable without braces, as double quotes may have it.
-fn variable(plain: &str) -> Option<&str> {
-    let mut quote: Option<char> = None;
-    let mut chars = plain.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match (quote, c) {
-            (None, '"' | '\'') => quote = Some(c),
-            (Some(open), c) if c == open => quote = None,
-            (None | Some('"'), '\\') => drop(chars.next()),
-            (Some('"'), '$') => {
-                let rest = plain.get(at + 1..).unwrap_or("");
-                let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-                let len = rest.bytes().take_while(|b| is_name(*b)).count();
-                if len > 0 {
-                    return plain.get(at..=at + len);
+    /// `setenv` and its kin.
+    fn variable(&mut self, id: Id, first: &str, words: &[String]) -> bool {
+        let rest = words.get(1..).unwrap_or_default();
+        let (fate, why) = match (first, rest) {
+            ("setenv" | "presetenv", [_, value]) if value.is_empty() => {
+                (Fate::Lost, "HAProxy refuses an empty value")
+            }
+            ("setenv", [name, value]) => {
+                self.env.set(name, value, id);
+                (Fate::NotNeeded, "put in where it is used")
+            }
+            ("presetenv", [name, value]) => match self.env.get(name) {
+                Known::Set(..) => (Fate::NotNeeded, "it is set before"),
+                Known::Unset => {
+                    self.env.set(name, value, id);
+                    (Fate::NotNeeded, "put in where it is used")
                 }
+                Known::Elsewhere => {
+                    self.env.set(name, value, id);
+                    (
+                        Fate::Changed,
+                        "put in where it is used, unless the service's environment has another",
+                    )
+                }
+            },
+            ("unsetenv", names) => {
+                self.env.unset(names);
+                (Fate::NotNeeded, "nothing is put in from here on")
             }
-            _ => {}
+            ("resetenv", names) => {
+                self.env.reset(names);
+                (Fate::NotNeeded, "nothing else is put in from here on")
+            }
+            _ => return false,
+        };
+        self.ledger.mark(id, fate, why);
+        true
+    }
+
+    /// Shows no value that is put in as a password.
+    fn hide(&mut self, read: &Words) {
+        let words: Vec<&str> = read.words.iter().map(String::as_str).collect();
+        if words::is_secret(&words) {
+            for id in &read.used {
+                self.ledger.hide(*id, "setenv ****".to_owned());
+            }
         }
     }
-    None
-}
 
-/// Lines with their numbers; one that ends with a backslash goes on in the next.
-fn lines(text: &str) -> Vec<(usize, String)> {
-    let mut found: Vec<(usize, String)> = Vec::new();
-    let mut open: Option<(usize, String)> = None;
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim_end_matches('\r');
-        let (start, mut whole) = open.take().unwrap_or((number, String::new()));
-        let slashes = line.bytes().rev().take_while(|b| *b == b'\\').count();
-        // A comment ends with its line, whatever stands last in it.
-        if slashes % 2 == 1 && !split(line).2 {
-            whole.push_str(line.get(..line.len() - 1).unwrap_or(""));
-            open = Some((start, whole));
-        } else {
-            whole.push_str(line);
-            found.push((start, whole));
+    /// Whether something is still to be filled in, which is entered then.
+    fn is_template(&mut self, id: Id, plain: &str, read: &Words) -> bool {
+        let bare = words::placeholder(&read.bare).filter(|_| plain.contains(['{', '<']));
+        let Some(found) = bare.or(read.unknown.as_deref()) else {
+            return false;
+        };
+        let name = found.trim_matches(['$', '{', '}']);
+        let known = matches!(self.env.get(name), Known::Set(..)) && read.unknown.is_none();
+        if known {
+            let why = format!("HAProxy puts `{found}` in between double quotes alone");
+            self.ledger.mark(id, Fate::Lost, why);
+            return true;
         }
+        self.ledger.mark(
+            id,
+            Fate::Lost,
+            format!("`{found}` is still to be filled in"),
+        );
+        self.placeholders.push(found.to_owned());
+        true
     }
-    found.extend(open);
-    found
-}
 
-/// The words of a line, the line without its comment, and whether it has one.
-fn split(line: &str) -> (Vec<String>, &str, bool) {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut chars = line.char_indices();
-    let mut end = line.len();
-    while let Some((at, c)) = chars.next() {
-        match (quote, c) {
-            (None, '#') => {
-                end = at;
-                break;
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (Some(open), c) if c == open => quote = None,
-            (None | Some('"'), '\\') => {
-                let escaped = chars.next().map_or('\\', |(_, c)| c);
-                word.get_or_insert_default().push(match escaped {
-                    'n' => '\n',
-                    'r' => '\r',
-                    't' => '\t',
-                    other => other,
+    /// `.if` and the like.
+    fn directive(&mut self, id: Id, first: &str, read: &Words) {
+        let now = self.frames.last().map_or(Branch::Read, |frame| frame.now);
+        let text = read.words.get(1..).unwrap_or_default().join(" ");
+        // A default isn't sure here: the host's environment may have another value.
+        let holds = condition::holds(&text, &self.env).filter(|_| read.defaulted.is_empty());
+        match first {
+            ".if" => {
+                let (branch, decided) = match (now, holds) {
+                    (Branch::Read, Some(true)) => (Branch::Read, true),
+                    (Branch::Read, None) => (Branch::Open, false),
+                    (Branch::Read, Some(false)) | (Branch::Skip, _) => (Branch::Skip, false),
+                    (Branch::Open, _) => (Branch::Open, false),
+                };
+                self.frames.push(Frame {
+                    id,
+                    outer: now,
+                    now: branch,
+                    decided,
+                    doubtful: branch == Branch::Open,
+                    sections: false,
+                    last: false,
                 });
+                self.said(id, now, branch);
             }
-            (_, c) => word.get_or_insert_default().push(c),
+            ".elif" | ".else" => {
+                let holds = if first == ".else" { Some(true) } else { holds };
+                let Some(frame) = self.frames.last_mut().filter(|frame| !frame.last) else {
+                    self.ledger.mark(
+                        id,
+                        Fate::Lost,
+                        "it belongs to no .if: HAProxy refuses the file",
+                    );
+                    return;
+                };
+                frame.last = first == ".else";
+                let outer = frame.outer;
+                if outer == Branch::Read {
+                    frame.now = match (frame.decided, holds, frame.doubtful) {
+                        (true, ..) | (false, Some(false), _) => Branch::Skip,
+                        (false, Some(true), false) => Branch::Read,
+                        (false, None, _) | (false, Some(true), true) => Branch::Open,
+                    };
+                    frame.decided |= holds == Some(true);
+                    frame.doubtful |= frame.now == Branch::Open;
+                }
+                let branch = frame.now;
+                self.said(id, outer, branch);
+            }
+            ".endif" => self.end(id),
+            ".notice" | ".warning" | ".diag" | ".alert" => {
+                let (fate, why) = match (now, first) {
+                    (Branch::Skip, _) => (Fate::NotNeeded, "its condition doesn't hold"),
+                    (Branch::Read, ".alert") => (Fate::Lost, "HAProxy refuses the file here"),
+                    (Branch::Open, ".alert") => {
+                        (Fate::Lost, "where it counts, HAProxy refuses the file")
+                    }
+                    (Branch::Read | Branch::Open, _) => (Fate::NotNeeded, "a word at the start"),
+                };
+                self.ledger.mark(id, fate, why);
+            }
+            _ => self
+                .ledger
+                .mark(id, Fate::Lost, "lbd knows nothing like it"),
         }
     }
-    words.extend(word);
-    let plain = line.get(..end).unwrap_or(line).trim();
-    (words, plain, end < line.len())
+
+    fn end(&mut self, id: Id) {
+        let Some(frame) = self.frames.pop() else {
+            self.ledger.mark(
+                id,
+                Fate::Lost,
+                "it belongs to no .if: HAProxy refuses the file",
+            );
+            return;
+        };
+        if frame.sections {
+            match self.frames.last_mut() {
+                Some(outer) if outer.now == Branch::Open => outer.sections = true,
+                Some(_) | None => self.adrift = Some(frame.id),
+            }
+        }
+        let branch = if frame.doubtful {
+            Branch::Open
+        } else {
+            Branch::Read
+        };
+        self.said(id, frame.outer, branch);
+    }
+
+    /// Enters a condition whose lines become that.
+    fn said(&mut self, id: Id, outer: Branch, branch: Branch) {
+        let (fate, why) = match (outer, branch) {
+            (Branch::Skip, _) => (Fate::NotNeeded, "the condition around it doesn't hold"),
+            (_, Branch::Open) => (
+                Fate::Lost,
+                "known only where HAProxy runs: ask `haproxy -cc` there, and keep the lines that count",
+            ),
+            (_, Branch::Read) => (Fate::NotNeeded, "what follows counts"),
+            (_, Branch::Skip) => (Fate::NotNeeded, "what follows doesn't count"),
+        };
+        self.ledger.mark(id, fate, why);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn quotes_escapes_and_comments_are_haproxy_s() {
-        let (words, plain, _) = split(r#"  server a\ b "1.2.3.4:80" 'x # y' check # why"#);
-        assert_eq!(words, ["server", "a b", "1.2.3.4:80", "x # y", "check"]);
-        assert_eq!(plain, r#"server a\ b "1.2.3.4:80" 'x # y' check"#);
+    /// Sections with the first words of their lines, and the numbers of what is lost.
+    fn shape(text: &str) -> (String, Vec<usize>) {
+        let mut ledger = Ledger::default();
+        let (found, _) = sections("h", text, &mut ledger);
+        let mut shown = String::new();
+        for section in &found {
+            shown.push_str(&format!("{} {}:", section.kind, section.name()));
+            for directive in &section.directives {
+                shown.push_str(&directive.words.join(" "));
+                shown.push(';');
+                ledger.mark(directive.id, Fate::Exact, "");
+            }
+            ledger.mark(section.id, Fate::Exact, "");
+        }
+        let lost = ledger.close().into_iter().filter(|e| e.fate == Fate::Lost);
+        (shown, lost.map(|entry| entry.line).collect())
     }
 
     #[test]
-    fn a_line_goes_on_behind_a_backslash() {
-        let found = lines("bind *:1 \\\n  name x\nmode tcp\\\\\n");
-        assert_eq!(found[0], (1, "bind *:1   name x".to_owned()));
-        assert_eq!(found[1].0, 3);
-        let found = lines("mode tcp # C:\\\nbind *:1\n");
-        assert_eq!(found[1], (2, "bind *:1".to_owned()));
+    fn a_condition_that_the_file_decides_is_decided() {
+        let text = "global\n setenv A 1\n.if defined(A)\n a\n .if 0\n  b\n .elif streq(\"$A\",1)\n  c\n .elif 1\n  d\n .else\n  e\n .endif\n.else\n f\n .alert \"x\"\n.endif\ng\n.notice hello\n";
+        assert_eq!(shape(text), ("global :a;c;g;".to_owned(), vec![]));
+        // A branch with a section, and the lines behind it.
+        let text = ".if 1\nfrontend a\n.else\nfrontend b\n.endif\n x\n";
+        assert_eq!(shape(text), ("frontend a:x;".to_owned(), vec![]));
+        let text = "global\n setenv A 1\n unsetenv A\n.if defined(A)\n a\n.endif\n.alert no\n";
+        assert_eq!(shape(text), ("global :".to_owned(), vec![7]));
+    }
+
+    #[test]
+    fn lines_never_go_to_a_section_that_a_condition_elsewhere_decides() {
+        let text = "frontend a\n x\n.if feature(Q)\n y\n.endif\n z\n";
+        assert_eq!(shape(text), ("frontend a:x;z;".to_owned(), vec![3, 4, 5]));
+        let text = "frontend a\n x\n.if feature(Q)\nfrontend b\n y\n.endif\n z\nbackend c\n w\n";
+        assert_eq!(
+            shape(text),
+            ("frontend a:x;backend c:w;".to_owned(), vec![3, 4, 5, 6, 7])
+        );
+        let text = ".if defined(Q)\n.if 1\nfrontend b\n.endif\n.elif 0\n p\n.else\nfrontend c\n.endif\n z\n";
+        assert_eq!(shape(text), (String::new(), vec![1, 2, 3, 4, 7, 8, 9, 10]));
+        // What is sure behind a doubt is a doubt, too; what is behind something sure is not read.
+        let text = "global\n.if feature(Q)\n a\n.elif 1\n b\n.elif 1\n c\n.else\n d\n.endif\n e\n";
+        assert_eq!(shape(text).0, "global :e;");
+        assert_eq!(shape(text).1, [2, 3, 4, 5, 10]);
+        assert_eq!(shape("global\n.else\n a\n.endif\n.if 1\n b\n").1, [2, 4, 5]);
     }
 }

@@ -1,12 +1,15 @@
-//! haproxy.cfg: `lex` makes sections of it, `view` says which line counts, `global` and `proxy`
+//! haproxy.cfg: `lex` makes sections of it, with `env` and `condition`, `view` says which line counts, `global` and `proxy`
 //! translate, with `server`, `backends`, `check` and `bind` for their parts; `known` lists what needs no key.
 
 mod backends;
 mod bind;
 mod check;
+mod condition;
+mod env;
 mod global;
 mod known;
 mod lex;
+mod lines;
 mod proxy;
 mod server;
 mod view;
@@ -167,6 +170,12 @@ fn mode(view: &View<'_>, work: &mut Work) -> String {
     directive.map_or("tcp", |d| d.word(1)).to_owned()
 }
 
+/// Whether a section has servers of its own.
+fn serves(view: &View<'_>) -> bool {
+    let is_server = |word: &str| matches!(word, "server" | "server-template");
+    view.own.directives.iter().any(|d| is_server(d.word(0)))
+}
+
 /// Translates what clients connect to.
 fn front(
     view: &View<'_>,
@@ -178,12 +187,12 @@ fn front(
     let own = view.own;
     if mode(view, work) == "http" {
         let has = |start: &[&str]| own.directives.iter().any(|d| d.is(start));
-        let serves = has(&["default_backend"]) || has(&["use_backend"]) || has(&["server"]);
+        let serving = has(&["default_backend"]) || has(&["use_backend"]) || serves(view);
         let exporter = own
             .directives
             .iter()
             .any(|d| d.is(&["http-request", "use-service", "prometheus-exporter"]));
-        let kind = match (serves, has(&["monitor-uri"]), has(&["stats"]) || exporter) {
+        let kind = match (serving, has(&["monitor-uri"]), has(&["stats"]) || exporter) {
             (false, true, _) => Http::Health,
             (false, false, true) => Http::Statistics,
             (true, ..) | (false, false, false) => Http::Proxy,
@@ -199,7 +208,7 @@ fn front(
         work.ledger.mark(directive.id, Fate::Exact, "");
     }
     general.hears(view, work);
-    let back = if own.kind == "listen" && own.directives.iter().any(|d| d.word(0) == "server") {
+    let back = if own.kind == "listen" && serves(view) {
         Some(*view)
     } else {
         backend(view, views, work)
@@ -207,6 +216,10 @@ fn front(
     let Some(back) = back else {
         work.ledger
             .mark(own.id, Fate::Lost, "no backend to send its connections to");
+        for directive in &own.directives {
+            let why = "its section sends to no backend";
+            work.ledger.otherwise(directive.id, Fate::Lost, why);
+        }
         return;
     };
     if back.own.id != own.id {

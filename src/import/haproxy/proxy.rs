@@ -270,7 +270,8 @@ fn headers(binds: &bind::Binds, servers: &[Server], table: &mut Table, work: &mu
         );
     }
     for (flag, word) in [("send-proxy-v2", "v2"), ("send-proxy", "v1")] {
-        if let Some((params, _)) = shared(servers, flag)
+        if let Some(params) = servers.first().map(|server| &server.params)
+            && params.has(flag)
             && !fields.iter().any(|field| field.starts_with("send"))
         {
             fields.push(format!("send = \"{word}\""));

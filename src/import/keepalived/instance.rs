@@ -56,8 +56,11 @@ pub(super) struct Instance {
     pub(super) vmac: Option<Id>,
 }
 
-/// Reads a block.
-pub(super) fn read(node: &lex::Node, work: &mut Work) -> Instance {
+/// The interface of an instance that names none.
+const INTERFACE: &str = "eth0";
+
+/// Reads a block; `default` is the file's `default_interface`.
+pub(super) fn read(node: &lex::Node, default: Option<&str>, work: &mut Work) -> Instance {
     let mut found = Instance {
         name: node.word(1).to_owned(),
         id: node.id,
@@ -83,16 +86,23 @@ pub(super) fn read(node: &lex::Node, work: &mut Work) -> Instance {
         notify: Vec::new(),
         vmac: None,
     };
-    for inner in node.inside() {
-        if !number(inner, &mut found) && !block(inner, &mut found, work) {
+    let is_address = |inner: &&lex::Node| inner.word(0) == "virtual_ipaddress";
+    for inner in node.inside().iter().filter(|inner| !is_address(inner)) {
+        if !number(inner, &mut found, work) && !block(inner, &mut found, work) {
             line(inner, &mut found, work);
         }
+    }
+    // Behind the interface, wherever that stands.
+    let interface = found.interface.as_ref().map(|said| said.value.clone());
+    let interface = interface.as_deref().or(default).unwrap_or(INTERFACE);
+    for inner in node.inside().iter().filter(is_address) {
+        addresses(inner, interface, &mut found, work);
     }
     found
 }
 
 /// A directive with one number; `merge` enters it.
-fn number(node: &lex::Node, found: &mut Instance) -> bool {
+fn number(node: &lex::Node, found: &mut Instance, work: &mut Work) -> bool {
     let id = node.id;
     let count = || node.word(1).parse::<u64>().ok().map(|n| Said::new(n, id));
     let time = || words::seconds(node.word(1)).map(|ms| Said::new(ms, id));
@@ -105,14 +115,28 @@ fn number(node: &lex::Node, found: &mut Instance) -> bool {
         "preempt_delay" => found.preempt_delay = time(),
         _ => return false,
     }
+    if count().is_none() && time().is_none() {
+        work.ledger.mark(id, Fate::Lost, "no number");
+    }
+    behind(node, work);
     true
+}
+
+/// Says that words behind a directive's value mean nothing.
+pub(super) fn behind(node: &lex::Node, work: &mut Work) {
+    if let Some(rest) = node.words.get(2..).filter(|rest| !rest.is_empty()) {
+        let why = format!(
+            "without `{}`, which keepalived doesn't read",
+            rest.join(" ")
+        );
+        work.ledger.mark(node.id, Fate::Changed, why);
+    }
 }
 
 fn block(node: &lex::Node, found: &mut Instance, work: &mut Work) -> bool {
     match node.word(0) {
         "authentication" => auth(node, found, work),
         "unicast_peer" => peers(node, found, work),
-        "virtual_ipaddress" => addresses(node, found, work),
         "virtual_ipaddress_excluded" => {
             lost(
                 node,
@@ -258,7 +282,7 @@ fn peers(node: &lex::Node, found: &mut Instance, work: &mut Work) {
     }
 }
 
-fn addresses(node: &lex::Node, found: &mut Instance, work: &mut Work) {
+fn addresses(node: &lex::Node, interface: &str, found: &mut Instance, work: &mut Work) {
     work.ledger.mark(node.id, Fate::Exact, "");
     for inner in node.inside() {
         let text = inner.word(0);
@@ -281,7 +305,7 @@ fn addresses(node: &lex::Node, found: &mut Instance, work: &mut Work) {
             continue;
         };
         work.ledger.mark(inner.id, Fate::Exact, "");
-        if elsewhere(inner, found, work) {
+        if elsewhere(inner, interface, work) {
             continue;
         }
         found.addresses.push(Said::new(
@@ -295,17 +319,13 @@ fn addresses(node: &lex::Node, found: &mut Instance, work: &mut Work) {
 }
 
 /// Whether an address is for another interface; the other words behind it are entered.
-fn elsewhere(node: &lex::Node, found: &Instance, work: &mut Work) -> bool {
+fn elsewhere(node: &lex::Node, interface: &str, work: &mut Work) -> bool {
     let mut rest = node.words.iter().skip(1).map(String::as_str);
     while let Some(word) = rest.next() {
         match word {
             "dev" => {
                 let device = rest.next().unwrap_or("");
-                if found
-                    .interface
-                    .as_ref()
-                    .is_some_and(|own| own.value != device)
-                {
+                if device != interface {
                     let why = format!("an address on {device}: write a [vip] of its own");
                     work.ledger.mark(node.id, Fate::Lost, why);
                     return true;

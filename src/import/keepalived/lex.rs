@@ -1,13 +1,12 @@
-//! keepalived.conf as a tree of directives: blocks in braces, quotes, comments with `!` and `#`,
-//! continued lines, `$NAME=value`, and `@node` in front of what holds for one node alone.
+//! keepalived.conf as a tree of directives, of the lines that `source` reads: blocks in braces, words
+//! and quotes.
 
 use super::super::ledger::{Fate, Id, Ledger};
 use super::super::words;
+use super::source::{self, Line};
 
 /// No block stands deeper; what does is read as words.
 const DEPTH_MAX: usize = 16;
-/// No definition is named by a definition by a definition for longer.
-const NESTED_MAX: usize = 8;
 
 /// One directive, with a block or without.
 #[derive(Debug, Clone)]
@@ -30,16 +29,22 @@ impl Node {
     }
 }
 
-/// What a file holds, and the placeholders in it.
+/// What a file holds, and what is odd about it.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) placeholders: Vec<String>,
     /// Braces that don't match.
     pub(super) unbalanced: bool,
+    /// Names behind `@`, when none of them is this file's node's.
+    pub(super) others: Vec<String>,
+    /// Lines in a block that is opened for another node alone.
+    pub(super) half: Vec<String>,
 }
 
-enum Token {
+/// A piece of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Token {
     Word(String),
     Open,
     Close,
@@ -47,33 +52,34 @@ enum Token {
 
 struct Reader<'a> {
     file: &'a str,
-    /// This node's name, for `@name`.
-    host: Option<&'a str>,
     ledger: &'a mut Ledger,
     tree: Tree,
     /// The blocks that are open, outermost first.
     stack: Vec<Node>,
-    defined: Vec<(String, String)>,
 }
 
 /// The tree of a file; `host` is the node it belongs to.
 pub(super) fn tree(file: &str, host: Option<&str>, text: &str, ledger: &mut Ledger) -> Tree {
+    let read = source::read(file, host, text, ledger);
     let mut reader = Reader {
         file,
-        host,
         ledger,
         tree: Tree::default(),
         stack: Vec::new(),
-        defined: Vec::new(),
     };
-    for (line, text) in lines(text) {
-        reader.line(line, &text);
+    for line in &read.lines {
+        reader.line(line);
     }
     reader.tree.unbalanced |= !reader.stack.is_empty();
     while let Some(node) = reader.stack.pop() {
         reader.add(node);
     }
-    reader.tree
+    let mut tree = reader.tree;
+    tree.half = read.half;
+    if !read.named {
+        tree.others = read.others;
+    }
+    tree
 }
 
 impl Reader<'_> {
@@ -84,29 +90,65 @@ impl Reader<'_> {
         }
     }
 
-    fn line(&mut self, line: usize, text: &str) {
-        let text = self.replaced(text);
-        let (tokens, plain, _) = split(&text);
+    fn line(&mut self, line: &Line) {
+        if let Some(why) = &line.lost
+            && split(&line.text)
+                .iter()
+                .all(|t| matches!(t, Token::Word(_)))
+        {
+            let id = self.enter(line, &line.text);
+            self.ledger.mark(id, Fate::Lost, why.clone());
+            return;
+        }
+        let tokens = split(&line.text);
+        let several = tokens
+            .iter()
+            .filter(|t| !matches!(t, Token::Word(_)))
+            .count()
+            > 0;
         let mut words: Vec<String> = Vec::new();
         let deep = self.stack.len() >= DEPTH_MAX;
         for token in tokens {
             match token {
                 Token::Word(word) => words.push(word),
                 Token::Open if deep => words.push("{".to_owned()),
-                Token::Open => self.open(line, std::mem::take(&mut words), plain),
+                Token::Open => self.open(line, std::mem::take(&mut words)),
                 Token::Close => {
-                    self.leaf(line, std::mem::take(&mut words), plain);
+                    self.leaf(line, std::mem::take(&mut words), several);
                     match self.stack.pop() {
                         Some(node) => self.add(node),
-                        None => self.tree.unbalanced = true,
+                        None => {
+                            self.tree.unbalanced = true;
+                            let id = self.enter(line, "}");
+                            self.ledger.mark(id, Fate::Lost, "it closes nothing");
+                        }
                     }
                 }
             }
         }
-        self.leaf(line, words, plain);
+        self.leaf(line, words, several);
+        let bare = |text: &str| text.chars().all(|c| "{} \t\\".contains(c));
+        if bare(&line.text) && !bare(&line.source) {
+            // A brace behind `@node`, or a name that stands for nothing.
+            let id = self.enter(line, &line.source);
+            self.ledger.mark(id, Fate::NotNeeded, "");
+        }
     }
 
-    fn open(&mut self, line: usize, words: Vec<String>, plain: &str) {
+    fn enter(&mut self, line: &Line, text: &str) -> Id {
+        // With its `@node`, where nothing else was put in.
+        let whole = !text.is_empty() && line.source.ends_with(text);
+        let text = if whole { &line.source } else { text };
+        let id = self
+            .ledger
+            .open_in(self.file, line.number, &line.source, text);
+        if let Some(why) = &line.lost {
+            self.ledger.mark(id, Fate::Lost, why.clone());
+        }
+        id
+    }
+
+    fn open(&mut self, line: &Line, words: Vec<String>) {
         if words.is_empty() {
             // The brace of the line above.
             let siblings = match self.stack.last_mut() {
@@ -121,22 +163,12 @@ impl Reader<'_> {
                 return;
             }
         }
-        let head = plain.split('{').next().unwrap_or(plain).trim();
-        let shown = if words::placeholder(plain).is_some() {
-            plain
-        } else {
-            head
-        };
-        let id = self.ledger.open(self.file, line, shown);
+        let id = self.enter(line, &words.join(" "));
+        if words.is_empty() {
+            let why = "keepalived has no block without a name: write @NAME in front of each line";
+            self.ledger.mark(id, Fate::Lost, why);
+        }
         self.fill(id, &words);
-        let own = words
-            .first()
-            .and_then(|word| word.strip_prefix('@'))
-            .map(str::to_owned);
-        let words = match own.and_then(|node| self.holds(&node)) {
-            Some(true) => words.into_iter().skip(1).collect(),
-            Some(false) | None => words,
-        };
         self.stack.push(Node {
             id,
             words,
@@ -144,39 +176,14 @@ impl Reader<'_> {
         });
     }
 
-    /// A directive without a block; entered unless it is for another node.
-    fn leaf(&mut self, line: usize, words: Vec<String>, plain: &str) {
-        let Some(first) = words.first() else {
-            return;
-        };
-        let inside = plain.contains(['{', '}']) && words::placeholder(plain).is_none();
-        let joined = words.join(" ");
-        let id = self
-            .ledger
-            .open(self.file, line, if inside { &joined } else { plain });
-        if let Some((name, value)) = definition(plain) {
-            self.defined.push((name.to_owned(), value.to_owned()));
-            self.ledger
-                .mark(id, Fate::NotNeeded, "put in where it is used");
+    /// A directive without a block.
+    fn leaf(&mut self, line: &Line, words: Vec<String>, several: bool) {
+        if words.is_empty() {
             return;
         }
-        let words = match first.strip_prefix('@').map(str::to_owned) {
-            None => words,
-            Some(node) => match self.holds(&node) {
-                Some(true) => words.into_iter().skip(1).collect(),
-                Some(false) => {
-                    self.ledger
-                        .mark(id, Fate::NotNeeded, "it holds for another node");
-                    return;
-                }
-                None => {
-                    let why = "which node is this file's? say so with --nodes NAME=ADDRESS";
-                    self.ledger.mark(id, Fate::Lost, why);
-                    return;
-                }
-            },
-        };
-        if self.fill(id, &words) || words.is_empty() {
+        let joined = words.join(" ");
+        let id = self.enter(line, if several { &joined } else { &line.text });
+        if self.fill(id, &words) {
             return;
         }
         self.add(Node {
@@ -184,15 +191,6 @@ impl Reader<'_> {
             words,
             block: None,
         });
-    }
-
-    /// Whether what stands behind `@node` holds for this file's node.
-    fn holds(&self, node: &str) -> Option<bool> {
-        let host = self.host?;
-        Some(match node.strip_prefix('^') {
-            Some(other) => other != host,
-            None => node == host,
-        })
     }
 
     /// Whether the words hold a placeholder, which is entered then.
@@ -206,49 +204,6 @@ impl Reader<'_> {
         self.ledger.mark(id, Fate::Lost, why);
         self.tree.placeholders.push(placeholder.to_owned());
         true
-    }
-
-    /// The line with defined names replaced.
-    fn replaced(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        // A value may name what was defined before it.
-        for _ in 0..NESTED_MAX {
-            if !text.contains('$') || definition(text.trim()).is_some() || text.len() > 4_096 {
-                break;
-            }
-            text = self.once(&text);
-        }
-        text
-    }
-
-    /// The line with each name replaced once.
-    fn once(&self, text: &str) -> String {
-        let mut made = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            made.push_str(before);
-            let braced = after.strip_prefix('{');
-            let name = braced.unwrap_or(after);
-            let len = name.bytes().take_while(|b| is_name(*b)).count();
-            let (name, behind) = name.split_at(len);
-            let behind = match braced {
-                Some(_) => behind.strip_prefix('}'),
-                None => Some(behind),
-            };
-            let known = self.defined.iter().rfind(|(other, _)| other == name);
-            match (known, behind) {
-                (Some((_, value)), Some(behind)) => {
-                    made.push_str(value);
-                    rest = behind;
-                }
-                _ => {
-                    made.push('$');
-                    rest = after;
-                }
-            }
-        }
-        made.push_str(rest);
-        made
     }
 }
 
@@ -269,68 +224,27 @@ fn undefined(words: &[String]) -> Option<&str> {
     words.iter().find(is_bare).map(String::as_str)
 }
 
-/// `$NAME=value`.
-fn definition(plain: &str) -> Option<(&str, &str)> {
-    let (name, value) = plain.strip_prefix('$')?.split_once('=')?;
-    (!name.is_empty() && name.bytes().all(is_name)).then_some((name, value.trim()))
-}
-
-/// Lines with their numbers; one that ends with a backslash goes on in the next.
-fn lines(text: &str) -> Vec<(usize, String)> {
-    let mut found: Vec<(usize, String)> = Vec::new();
-    let mut open: Option<(usize, String)> = None;
-    for (number, line) in (1..).zip(text.lines()) {
-        let (start, mut whole) = open.take().unwrap_or((number, String::new()));
-        // A comment ends with its line, whatever stands last in it.
-        match line
-            .trim_end()
-            .strip_suffix('\\')
-            .filter(|_| !split(line).2)
-        {
-            Some(part) => {
-                whole.push_str(part);
-                open = Some((start, whole));
-            }
-            None => {
-                whole.push_str(line);
-                found.push((start, whole));
-            }
-        }
-    }
-    found.extend(open);
-    found
-}
-
-/// The tokens of a line, the line without its comment, and whether it has one.
-fn split(line: &str) -> (Vec<Token>, &str, bool) {
+/// The tokens of a line without comment.
+pub(super) fn split(line: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
     let mut chars = line.char_indices();
-    let mut end = line.len();
     while let Some((at, c)) = chars.next() {
         let rest = line.get(at..).unwrap_or("");
-        if quote.is_none() {
-            let closed = [("{{", "}}"), ("{%", "%}"), ("${", "}")]
-                .iter()
-                .find(|(open, _)| rest.starts_with(open))
-                .and_then(|(_, close)| Some(rest.find(close)? + close.len()));
-            if let Some(len) = closed {
-                word.get_or_insert_default()
-                    .push_str(rest.get(..len).unwrap_or(""));
-                chars = line.char_indices();
-                chars
-                    .by_ref()
-                    .take_while(|(other, _)| other + 1 < at + len)
-                    .for_each(drop);
-                continue;
-            }
+        if quote.is_none()
+            && let Some(len) = words::placeholder_len(rest)
+        {
+            word.get_or_insert_default()
+                .push_str(rest.get(..len).unwrap_or(""));
+            chars = line.char_indices();
+            chars
+                .by_ref()
+                .take_while(|(other, c)| other + c.len_utf8() < at + len)
+                .for_each(drop);
+            continue;
         }
         match (quote, c) {
-            (None, '#' | '!') => {
-                end = at;
-                break;
-            }
             (None, '{' | '}') => {
                 tokens.extend(word.take().map(Token::Word));
                 tokens.push(if c == '{' { Token::Open } else { Token::Close });
@@ -349,8 +263,7 @@ fn split(line: &str) -> (Vec<Token>, &str, bool) {
         }
     }
     tokens.extend(word.map(Token::Word));
-    let plain = line.get(..end).unwrap_or(line).trim();
-    (tokens, plain, end < line.len())
+    tokens
 }
 
 #[cfg(test)]
@@ -388,7 +301,8 @@ mod tests {
         );
         assert_eq!(shape("a {\n b\n", None), "a(b;);unbalanced");
         assert_eq!(shape("}\na\n", None), "a;unbalanced");
-        assert_eq!(shape("a # x \\\nb\n! \\\nc d \\\n e\n", None), "a;b;c|d|e;");
+        // Only definitions go on behind a backslash.
+        assert_eq!(shape("a # x \\\nb\n! \\\nc d \\\n e\n", None), "a;b;e;");
     }
 
     #[test]
@@ -407,13 +321,65 @@ mod tests {
             shape("$IF=eth1\ninterface $IF\ninterface ${IF}\n", None),
             "interface|eth1;interface|eth1;"
         );
+        // Without braces a name ends with a blank or the line.
         assert_eq!(
-            shape("$A=10.9\n$AB=77\n$C=${A}.$AB\nx $C.1_$A$AB\n", None),
-            "x|10.9.77.1_10.977;"
+            shape("$A=10.9\n$AB=77\n$C=${A}.${AB}\nx ${C}.1 $C.1 $A\n", None),
+            "x|10.9.77.1|$C.1|10.9;"
+        );
+        // It is put in as it stands where it is used.
+        assert_eq!(
+            shape("$B=10.1.${N}\n$N=3\nx ${B}.1\n$N=4\nx ${B}.1\n", None),
+            "x|10.1.3.1;x|10.1.4.1;"
         );
         let mut ledger = Ledger::default();
         let tree = tree("k", None, "$IF=eth1\ninterface $IFACE\n", &mut ledger);
         assert_eq!(tree.placeholders, ["$IFACE"]);
+    }
+
+    #[test]
+    fn a_definition_of_several_lines_is_put_in_with_what_is_defined_then() {
+        let text =
+            "$V= \\\nv v${N} { \\\n  id $N \\\n  @hi p 9 \\\n  @lo p 8 \\\n}\n$N=1\n$V\n$N=2\n$V\n";
+        assert_eq!(shape(text, Some("lo")), "v|v1(id|1;p|8;);v|v2(id|2;p|8;);");
+        // One in another, a comment in it, and what ends it.
+        let text = "$L= \\\na.${Z} \\\n# c \\\nb.${Z}\n$M= \\\n~SEQ(Z, 1, 2) $L \\\nc\n\nx\n$M\n";
+        assert_eq!(shape(text, None), "x;a.1;b.1;a.2;b.2;c;");
+        let text = "$M= \\\na \\\n\nb\nq $M\n$M q\n";
+        assert_eq!(shape(text, None), "b;q|a;");
+        // Those that stand for one another end, too.
+        assert_eq!(shape("$A=${B}\n$B=${A}\nx ${A}\ny\n", None), "y;");
+        assert_eq!(shape("$A= \\\n$A \\\n$A\n$A\ny\n", None), "y;");
+    }
+
+    #[test]
+    fn a_line_is_repeated_as_sequences_and_lists_say() {
+        assert_eq!(
+            shape("~SEQ(D,1,2) ~LST({E,F},{7,8},{9}) x ${D}.${E}.${F}\n", None),
+            "x|1.7.8;x|1.9.;x|2.7.8;x|2.9.;"
+        );
+        assert_eq!(
+            shape("$N=2\n~SEQ(A, 1, $N) @a x $A\nx ${A}\n", Some("a")),
+            "x|1;x|2;x|2;"
+        );
+        assert_eq!(
+            shape("~SEQ(A,1,2) @b x $A\nx ~SEQ(B,1,2) $B\n", Some("a")),
+            ""
+        );
+        let many = shape("~SEQ(A, 1, 4000) ~SEQ(B, 1, 4000) x\ny\n", None);
+        assert!(many.ends_with(";y;") && many.len() < 40_000);
+    }
+
+    #[test]
+    fn a_block_for_another_node_needs_its_name_in_each_line() {
+        let text = "@a x {\n @a y\n@a }\nz\n";
+        assert_eq!(shape(text, Some("a")), "x(y;);z;");
+        assert_eq!(shape(text, Some("b")), "z;");
+        // Else what follows the line with the brace is lost, up to its end.
+        assert_eq!(shape("@a x {\n y {\n }\n}\nz\n", Some("b")), "z;");
+        let mut ledger = Ledger::default();
+        let tree = tree("k", Some("b"), "@a x {\n y\n}\n", &mut ledger);
+        assert_eq!(tree.half, ["k:2", "k:3"]);
+        assert_eq!(tree.others, ["a"]);
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn vip(
     let hosts = hosts(group, files, (multicast, v6, shared), work);
     if multicast {
         table.put("mode", "\"multicast\"", "no unicast_peer".to_owned());
-        traps::multicast(name, hosts.len(), work);
+        traps::multicast(name, work);
     }
     preempt(group, &mut table, work);
     garp(group, &mut table, work);

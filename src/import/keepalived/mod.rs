@@ -1,4 +1,5 @@
-//! keepalived.conf of every node, as one: `lex` makes a tree of each, `instance` and `script` read
+//! keepalived.conf of every node, as one: `source` reads the lines of each with what definitions and
+//! sequences put in, `lex` makes a tree of them, `instance` and `script` read
 //! it, `global` has what holds for a file, `merge` makes one `[vip.NAME]` of the instances that are
 //! the same virtual router, with `nodes`, `track` and `behaviour` for its parts, `traps` says what would not have worked.
 
@@ -9,6 +10,9 @@ mod lex;
 mod merge;
 mod nodes;
 mod script;
+mod sequence;
+mod source;
+mod text;
 mod track;
 mod traps;
 
@@ -111,6 +115,7 @@ fn read(
             &["What stands behind such a place may belong elsewhere.".to_owned()],
         );
     }
+    traps::conditions(label, node.as_deref(), &tree.others, &tree.half, work);
     let mut file = File {
         node,
         address,
@@ -131,7 +136,14 @@ fn top(node: &lex::Node, file: &mut File, work: &mut Work) {
     match node.word(0) {
         "global_defs" => global::read(node, &mut file.globals, work),
         "vrrp_script" => file.scripts.extend(script::read(node, work)),
-        "vrrp_instance" => file.instances.push(instance::read(node, work)),
+        "vrrp_instance" => {
+            let default = file
+                .globals
+                .interface
+                .as_ref()
+                .map(|said| said.value.as_str());
+            file.instances.push(instance::read(node, default, work));
+        }
         "vrrp_sync_group" => group(node, file, work),
         "vrrp_track_file" | "track_file" => tracked(node, file, work),
         "vrrp_track_process" | "track_process" => process(node, file, work),

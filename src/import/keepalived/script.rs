@@ -36,6 +36,12 @@ pub(super) fn read(node: &lex::Node, work: &mut Work) -> Option<Script> {
         .cloned()
         .collect::<Vec<_>>()
         .join(" ");
+    if command.words.len() > 2 {
+        let why = "keepalived starts its first word alone";
+        work.ledger.mark(command.id, Fate::Changed, why);
+        let place = work.ledger.place(command.id);
+        super::traps::unquoted(node.word(1), &place, command.word(1), work);
+    }
     let mut script = Script {
         name: node.word(1).to_owned(),
         id: node.id,
@@ -51,6 +57,9 @@ pub(super) fn read(node: &lex::Node, work: &mut Work) -> Option<Script> {
         let id = inner.id;
         let time = || words::seconds(inner.word(1)).map(|ms| Said::new(ms, id));
         let count = || inner.word(1).parse::<u64>().ok().map(|n| Said::new(n, id));
+        if matches!(inner.word(0), "interval" | "timeout" | "rise" | "fall") {
+            super::instance::behind(inner, work);
+        }
         match inner.word(0) {
             "script" => {}
             "interval" => script.interval = time(),
@@ -114,6 +123,11 @@ impl Script {
                 words.iter().any(|w| w.starts_with("haproxy")) && text.contains("is-active")
             }
             "nc" | "ncat" | "netcat" | "curl" | "wget" => asks_here(words, ports),
+            _ if words.len() == 1 && text.starts_with("</dev/tcp/") => {
+                let mut place = text.split('/').skip(3);
+                let pair = [place.next().unwrap_or(""), place.next().unwrap_or("")];
+                asks_here(&pair, ports)
+            }
             "sh" | "bash" => {
                 let inner = text.contains("haproxy")
                     && ["killall", "pidof", "pgrep", "ps "]
@@ -152,6 +166,12 @@ pub(super) fn argv(text: &str) -> Vec<String> {
     let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     match words.first() {
         Some(first) if first.starts_with('/') && !text.contains(special) => words,
+        // Files that bash alone knows.
+        _ if text.contains("/dev/tcp/") || text.contains("/dev/udp/") => vec![
+            "/bin/bash".to_owned(),
+            "-c".to_owned(),
+            text.trim().to_owned(),
+        ],
         _ => vec![
             "/bin/sh".to_owned(),
             "-c".to_owned(),
@@ -187,6 +207,8 @@ mod tests {
         assert!(asks("/usr/bin/pidof haproxy"));
         assert!(asks("/usr/bin/timeout 1.9 /usr/bin/pgrep haproxy"));
         assert!(asks("nc -zv localhost 6443"));
+        assert!(asks("</dev/tcp/127.0.0.1/6443"));
+        assert!(!asks("</dev/tcp/127.0.0.1/80"));
         assert!(asks(
             "curl -o /dev/null -kLs https://localhost:9445/healthz"
         ));
@@ -210,6 +232,7 @@ mod tests {
     fn a_command_is_started_directly_where_that_is_the_same() {
         assert_eq!(argv("/usr/bin/x -a  b"), ["/usr/bin/x", "-a", "b"]);
         assert_eq!(argv("x a"), ["/bin/sh", "-c", "x a"]);
+        assert_eq!(argv("</dev/tcp/h/1"), ["/bin/bash", "-c", "</dev/tcp/h/1"]);
         assert_eq!(
             argv("/bin/x | /bin/y"),
             ["/bin/sh", "-c", "/bin/x | /bin/y"]

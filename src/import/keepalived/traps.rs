@@ -71,6 +71,51 @@ pub(super) fn weight(
     );
 }
 
+/// Says what is odd about lines that hold for one node.
+pub(super) fn conditions(
+    label: &str,
+    node: Option<&str>,
+    others: &[String],
+    half: &[String],
+    work: &mut Work,
+) {
+    if let (Some(node), [first, ..]) = (node, others) {
+        let names: Vec<String> = others.iter().map(|name| format!("@{name}")).collect();
+        work.trap(
+            "config-id",
+            format!("{label}: no line is for @{node}, which this file's node is called here"),
+            &[
+                format!(
+                    "It has {}. keepalived takes the name that -i gives it, else the host's.",
+                    names.join(", ")
+                ),
+                format!("If the node has another name: --nodes {first}=ADDRESS,…"),
+            ],
+        );
+    }
+    if let [first, ..] = half {
+        work.trap(
+            "half-block",
+            format!("{first}: in a block that is opened for another node"),
+            &[
+                "keepalived leaves out the line with the brace alone: what follows it belongs to the block around it then, and the next } ends that.".to_owned(),
+                "Write the same @NAME in front of each line of the block, the last one with its } too.".to_owned(),
+            ],
+        );
+    }
+}
+
+/// Says what keepalived makes of a command without quotes.
+pub(super) fn unquoted(script: &str, place: &str, first: &str, work: &mut Work) {
+    work.trap(
+        "unquoted",
+        format!("{place}: the command of `{script}` has no quotes"),
+        &[format!(
+            "keepalived starts `{first}` without the words behind it. lb.toml has the whole command, which is what was meant: look whether it is right."
+        )],
+    );
+}
+
 /// Says what a script that only looks for a process misses.
 pub(super) fn process(vip: &str, script: &str, command: &str, work: &mut Work) {
     work.trap(
@@ -90,12 +135,12 @@ pub(super) fn unwatched(vip: &str, work: &mut Work) {
 }
 
 /// Says what multicast means.
-pub(super) fn multicast(vip: &str, nodes: usize, work: &mut Work) {
+pub(super) fn multicast(vip: &str, work: &mut Work) {
     work.trap(
         "multicast",
         format!("vip {vip}: adverts go to everybody on the LAN"),
         &[
-            format!("Without unicast_peer keepalived sends to 224.0.0.18, where others with the same virtual_router_id interfere and some networks drop it. lb.toml does the same to {nodes} nodes, so that both understand each other."),
+            "Without unicast_peer keepalived sends to 224.0.0.18, where others with the same virtual_router_id interfere and some networks drop it. lb.toml does the same, so that both understand each other.".to_owned(),
             "Better, once no keepalived is left: remove `mode = \"multicast\"`.".to_owned(),
         ],
     );

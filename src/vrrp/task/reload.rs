@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::member::Member;
-use super::{OpenError, RouterEvent, SharedNetlink, VirtualRouter, settings};
+use super::{Input, OpenError, RouterEvent, SharedNetlink, VirtualRouter, settings};
 use crate::config::local::LocalVip;
+use crate::ipc::message::VrrpState;
 use crate::net::clock;
 use crate::net::link::LinkEvent;
 use crate::units::Priority;
@@ -16,7 +17,7 @@ use crate::vrrp::validate::Rules;
 
 impl VirtualRouter {
     /// Whether these members differ from the present ones only in what can be changed in place:
-    /// priorities, preemption, announcements, tracks, programs.
+    /// names, priorities, preemption, announcements, tracks, programs.
     #[must_use]
     pub fn can_adjust(&self, members: &[LocalVip]) -> bool {
         let own = self.members.iter().map(|member| &member.local);
@@ -39,12 +40,6 @@ impl VirtualRouter {
         if let Some(first) = members.first() {
             self.machine.adjust(settings(first));
         }
-    }
-
-    /// The names of its members.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        let all = self.members.iter();
-        all.map(|member| member.local.vip.name.as_str())
     }
 
     /// Whether there are events that nobody has taken.
@@ -93,9 +88,68 @@ impl VirtualRouter {
         self.on_link(now, &LinkEvent::Lost);
     }
 
-    /// Begins where there was no such router.
-    pub fn begin_anew(&mut self, now: Instant) {
-        self.begin(now, None);
+    /// Begins where there was no such router. Where `there` has all of its addresses it is Active at
+    /// once: these are on this node at this moment, held by others that give them up to it, and
+    /// must go on answering.
+    pub fn begin_anew(&mut self, now: Instant, there: &[(u32, IpAddr)], boot_id: &str) {
+        let all = |member: &Member| {
+            let home = member.wire.home();
+            member.addresses().all(|ip| there.contains(&(home, ip)))
+        };
+        let boottime = clock::boottime();
+        let first = self.members.first().map(|member| &member.local.vip);
+        let resume = first.map(|vip| Resume {
+            stamp: Stamp {
+                name: vip.name.clone(),
+                vrid: vip.vrid.get(),
+                boot_id: boot_id.to_owned(),
+                advertised_at: boottime,
+            },
+            boot_id: boot_id.to_owned(),
+            boottime,
+        });
+        self.begin(
+            now,
+            resume.filter(|_| self.members.iter().all(all)).as_ref(),
+        );
+    }
+
+    /// The addresses that are on this node because of this router, and will be, each with its
+    /// interface.
+    pub fn held(&self) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
+        let is_active = self.machine.state() == VrrpState::Active;
+        let all = self.members.iter().filter(move |_| is_active);
+        all.flat_map(|member| {
+            let home = member.wire.home();
+            member.addresses().map(move |ip| (home, ip))
+        })
+    }
+
+    /// Leaves those of its addresses that are among `held` to the routers of this node that hold
+    /// them: it renews and removes them no more.
+    pub fn leave_to(&mut self, held: &[(u32, IpAddr)]) {
+        for member in &mut self.members {
+            let home = member.wire.home();
+            let is_left = |ip: IpAddr| held.contains(&(home, ip));
+            member.wire.forgo(is_left);
+            let addresses = &mut member.local.vip.addresses;
+            addresses.retain(|address| !is_left(address.ip));
+        }
+    }
+
+    /// Whether any address is left to it.
+    #[must_use]
+    pub fn has_addresses(&self) -> bool {
+        let mut all = self.members.iter();
+        all.any(|member| member.addresses().next().is_some())
+    }
+
+    /// Leaves for good in silence, for who has no address left: nobody is to take over.
+    pub fn leave_silently(&mut self, now: Instant) {
+        self.machine
+            .set_cut_off("its addresses are another router's");
+        self.run(now, Input::Down);
+        self.run(now, Input::Resign);
     }
 
     /// What was heard and counted so far stays known.
@@ -106,9 +160,11 @@ impl VirtualRouter {
             self.since = before.since;
         }
         for member in &mut self.members {
-            let name = &member.local.vip.name;
-            let same = |old: &&Member| old.local.vip.name == *name;
-            let Some(old) = before.members.iter().find(same) else {
+            let own = &member.local;
+            let all = || before.members.iter();
+            let same = all().find(|old| old.local.is_same_router(own));
+            let Some(old) = same.or_else(|| all().find(|old| old.local.vip.name == own.vip.name))
+            else {
                 continue;
             };
             let renewed = member.counters.shown.clone();
@@ -155,6 +211,7 @@ fn base(local: &LocalVip) -> Option<Priority> {
 fn fixed(local: &LocalVip) -> LocalVip {
     let mut local = local.clone();
     let vip = &mut local.vip;
+    vip.name.clear();
     vip.track.clear();
     vip.notify = None;
     vip.per_server_weight = 0;

@@ -281,6 +281,11 @@ impl Wire {
         released.and(lowered)
     }
 
+    /// Lets others see to some of the addresses from here on.
+    pub(super) fn forgo(&mut self, is_left: impl Fn(IpAddr) -> bool) {
+        self.leases.retain(|lease| !is_left(lease.address().ip));
+    }
+
     /// Removes some of the addresses.
     pub(super) fn release_some(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
         let mut netlink = self.netlink.borrow_mut();

@@ -30,9 +30,8 @@ impl Keeper {
     /// Does what can fail; nothing has changed yet.
     pub(super) fn ready(&mut self, now: Instant, found: &Found) -> Result<Ready, String> {
         let configs = (&self.args.config, &found.config);
-        let routers = self
-            .routers
-            .prepare(now, &found.locals, configs, &self.epoll)?;
+        let locals = (self.reload.locals.as_slice(), found.locals.as_slice());
+        let routers = self.routers.prepare(now, locals, configs, &self.epoll)?;
         let routes = self.routes.prepare(&found.config, &self.epoll)?;
         Ok(Ready { routers, routes })
     }
@@ -68,13 +67,16 @@ impl Keeper {
         }
         self.board.carry(&old, new);
         self.scripts.carry(now, &old.scripts, &new.scripts);
-        self.notifiers.carry(&old, new, &locals);
-        let names = self.routers.router_names();
+        self.notifiers.carry(&ready.routers.lineage, &locals);
+        let lineage = ready.routers.lineage.clone();
+        let before = self.routers.router_names();
         let moved = self
             .routers
             .commit(now, ready.routers, &locals, new, &self.epoll);
         self.commands.carry(now, &moved, &self.routers);
-        self.tracks.carry(now, (&old, new), &self.routers, &names);
+        let names = self.routers.present_names(before, &moved);
+        let lines = (names.as_slice(), lineage.as_slice());
+        self.tracks.carry(now, (&old, new), &self.routers, lines);
         self.routes.commit(now, ready.routes, new);
         let routes = self.routes.status(now);
         self.record

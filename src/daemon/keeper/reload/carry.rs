@@ -56,13 +56,14 @@ impl Scripts {
 
 impl Tracks {
     /// Files and verdicts that were noted; how servers count begins anew. `names` are those of the
-    /// routers before: those that stay go on with their judges' tapes.
+    /// routers before, by what they are called now: those that stay go on with their judges' tapes.
+    /// `lineage`: as which `[vip]` of the old file each of the new one goes on.
     pub(super) fn carry(
         &mut self,
         now: Instant,
         (old, new): (&Config, &Config),
         routers: &Routers,
-        names: &[String],
+        (names, lineage): (&[String], &[Option<usize>]),
     ) {
         let mut tapes: Vec<(&String, Tape)> = names.iter().zip(self.take_tapes()).collect();
         let kept = |name: &str| {
@@ -82,8 +83,8 @@ impl Tracks {
             }
         }
         let name = |config: &Config, target: TrackTarget| Names::of(config).of_track(target);
-        for (vip, noted) in new.vips.iter().zip(&mut self.noted) {
-            let Some(was) = old.vips.iter().position(|one| one.name == vip.name) else {
+        for ((vip, noted), was) in new.vips.iter().zip(&mut self.noted).zip(lineage) {
+            let Some(was) = *was else {
                 continue;
             };
             let (Some(tracks), Some(known)) = (old.vips.get(was), before.noted.get(was)) else {
@@ -106,18 +107,17 @@ fn copy<T: Clone>(from: &[T], was: usize, to: &mut [T], at: usize) {
 }
 
 impl Notifiers {
-    /// Each `[vip.NAME]` keeps what was told of it.
-    pub(super) fn carry(&mut self, old: &Config, new: &Config, locals: &[LocalVip]) {
+    /// Each `[vip.NAME]` keeps what was told of it, also under another name.
+    pub(super) fn carry(&mut self, lineage: &[Option<usize>], locals: &[LocalVip]) {
         let runs = self.all.iter().map(Notifier::runs).max().unwrap_or(0);
         let mut before: Vec<_> = std::mem::take(&mut self.all)
             .into_iter()
             .map(Some)
             .collect();
-        for (at, vip) in new.vips.iter().enumerate() {
-            let was = old.vips.iter().position(|one| one.name == vip.name);
+        for (at, was) in lineage.iter().enumerate() {
             let kept = was.and_then(|was| before.get_mut(was)?.take());
             let mut notifier = kept.unwrap_or_default();
-            if was != Some(at) {
+            if *was != Some(at) {
                 // The end of its program would come under another position.
                 notifier.lost();
                 notifier.count_from(runs);

@@ -2,10 +2,11 @@
 //!
 //! `read` reads and checks the file on a thread of its own. Then the proxy gets ready (`offer`), then the
 //! virtual routers: all that can fail, while nothing has changed. Then all of it changes in one turn of
-//! the loop (`apply`, with `routers`, `routes` and `carry`). `report` is what whoever asked learns.
+//! the loop (`apply`, with `routers`, `routes` and `carry`; `lineage` says what goes on as what). `report` is what whoever asked learns.
 
 mod apply;
 mod carry;
+mod lineage;
 mod offer;
 mod read;
 mod report;
@@ -208,13 +209,16 @@ impl Keeper {
         } else if reload.watch.is_none() {
             match Watch::begin(&self.args.config_path, Arc::clone(&reload.bell)) {
                 Ok(watch) => reload.watch = Some(watch),
-                Err(error) => {
-                    tracing::error!(%error, "the configuration cannot be watched");
-                    let why = format!("the file cannot be watched: {error}");
-                    self.record(EventKind::Reload, (None, None), None, &why);
-                }
+                Err(error) => self.note_unwatched(&error.to_string()),
             }
         }
+    }
+
+    /// The next reload tries again.
+    fn note_unwatched(&mut self, error: &str) {
+        tracing::error!(error, "the configuration cannot be watched");
+        let why = format!("the file cannot be watched: {error}");
+        self.record(EventKind::Reload, (None, None), None, &why);
     }
 
     /// Whether a reload must wait until this node's processes are who they will be.
@@ -270,6 +274,11 @@ impl Keeper {
     pub(super) fn file_was_read(&mut self, now: Instant) {
         if let Err(error) = self.reload.bell.silence() {
             tracing::error!(%error, "the bell of the reload cannot be silenced");
+        }
+        let unwatched = self.reload.watch.as_ref().and_then(Watch::failure);
+        if let Some(error) = unwatched.map(ToString::to_string) {
+            self.reload.watch = None;
+            self.note_unwatched(&error);
         }
         if self.reload.watch.as_ref().is_some_and(Watch::take) {
             self.reload_unasked(now, By::File);

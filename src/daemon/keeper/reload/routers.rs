@@ -14,6 +14,7 @@ use crate::daemon::keeper::ROUTERS;
 use crate::daemon::keeper::forgotten::remove_devices;
 use crate::daemon::keeper::groups::{groups, refused, union};
 use crate::daemon::keeper::interfaces::Interfaces;
+use crate::daemon::keeper::reload::lineage::lineage;
 use crate::daemon::keeper::routers::{Router, Routers, Watched, check_interval};
 use crate::daemon::keeper::wish::Wish;
 use crate::ipc::message::VrrpState;
@@ -29,6 +30,8 @@ pub(in crate::daemon::keeper) struct NextRouters {
     routers: Vec<Next>,
     /// `None`: the same are tracked.
     interfaces: Option<Interfaces>,
+    /// As which `[vip]` of the old file each of the new one goes on.
+    pub(super) lineage: Vec<Option<usize>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl Routers {
     pub(in crate::daemon::keeper) fn prepare(
         &mut self,
         now: Instant,
-        locals: &[LocalVip],
+        (former, locals): (&[LocalVip], &[LocalVip]),
         (old, new): (&Config, &Config),
         epoll: &Epoll,
     ) -> Result<NextRouters, String> {
@@ -63,6 +66,7 @@ impl Routers {
         let mut next = NextRouters {
             routers: Vec::new(),
             interfaces: None,
+            lineage: lineage(former, locals),
         };
         if self.links.is_none() && !(locals.is_empty() && new.track_interfaces.is_empty()) {
             let links = LinkEvents::open().map_err(failed)?;
@@ -82,8 +86,10 @@ impl Routers {
             let Some(tracked) = union(&members) else {
                 continue;
             };
+            let from = |vip: &usize| next.lineage.get(*vip).copied().flatten();
+            let from: Vec<usize> = vips.iter().filter_map(from).collect();
             next.routers.push(Next {
-                origin: self.origin(now, &members, &netlink)?,
+                origin: self.origin(now, &members, &from, &netlink)?,
                 members,
                 vips,
                 tracked,
@@ -101,22 +107,24 @@ impl Routers {
         Ok(netlink)
     }
 
+    /// `from`: the positions in the old file of what its members go on as.
     fn origin(
         &self,
         now: Instant,
         members: &[LocalVip],
+        from: &[usize],
         netlink: &SharedNetlink,
     ) -> Result<Origin, String> {
-        let is_one = |name: &str| members.iter().any(|local| local.vip.name == name);
         let before: Vec<usize> = self
             .routers
             .iter()
             .enumerate()
-            .filter(|(_, router)| router.inner.names().any(is_one))
+            .filter(|(_, router)| router.vips.iter().any(|vip| from.contains(vip)))
             .map(|(index, _)| index)
             .collect();
         if let [only] = before.as_slice()
             && let Some(router) = self.routers.get(*only)
+            && router.vips.iter().all(|vip| from.contains(vip))
             && router.inner.can_adjust(members)
         {
             return Ok(Origin::Kept(*only));
@@ -184,6 +192,7 @@ impl Routers {
                 }
             }
         }
+        self.leave_to_others(&mut old);
         self.see_through(now, &mut old, &moved, &wanted);
         remade |= old.iter().any(Option::is_some);
         self.part(now, old);
@@ -235,11 +244,25 @@ impl Routers {
             .filter_map(|from| Some(&old.get(*from)?.as_ref()?.inner))
             .collect();
         if before.is_empty() {
-            inner.begin_anew(now);
+            let there: Vec<(u32, IpAddr)> = old
+                .iter()
+                .flatten()
+                .flat_map(|old| old.inner.held())
+                .collect();
+            inner.begin_anew(now, &there, &self.boot_id);
         } else {
             inner.succeed(now, &before, &self.boot_id);
         }
         inner
+    }
+
+    /// What the routers of the old file held and those of the new one hold stays where it is.
+    fn leave_to_others(&self, old: &mut [Option<Router>]) {
+        let present = self.routers.iter();
+        let held: Vec<(u32, IpAddr)> = present.flat_map(|router| router.inner.held()).collect();
+        for router in old.iter_mut().flatten() {
+            router.inner.leave_to(&held);
+        }
     }
 
     /// Ends those that others have taken over from, with the addresses that none of these has.
@@ -265,9 +288,26 @@ impl Routers {
         for router in old.into_iter().flatten() {
             let mut inner = router.inner;
             tracing::info!(vip = router.name, "virtual router is no longer in the file");
-            inner.resign(now);
+            if inner.has_addresses() {
+                inner.resign(now);
+            } else {
+                inner.leave_silently(now);
+            }
             self.departing.push(inner);
         }
+    }
+
+    /// What the routers of the old file are called by now, by their positions there.
+    pub(super) fn present_names(
+        &self,
+        before: Vec<String>,
+        moved: &[Option<usize>],
+    ) -> Vec<String> {
+        let now_called = |(name, to): (String, &Option<usize>)| {
+            let router = to.and_then(|to| self.routers.get(to));
+            router.map_or(name, |router| router.name.clone())
+        };
+        before.into_iter().zip(moved).map(now_called).collect()
     }
 
     /// The descriptors under the new positions of their routers.

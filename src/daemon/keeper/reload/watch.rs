@@ -1,10 +1,11 @@
 //! `reload.watch`: a thread that sleeps until the file has changed, and rings. It reads nothing: the
-//! reload that follows does, and finds out whether anything differs.
+//! reload that follows does, and finds out whether anything differs. Whatever looks at the file system is
+//! done there: one that hangs holds up nobody else.
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::net::clock;
@@ -27,39 +28,73 @@ const STOP: u64 = 1;
 /// The watch; it ends with this.
 #[derive(Debug)]
 pub(super) struct Watch {
-    changed: Arc<AtomicBool>,
+    told: Arc<Told>,
     stop: Arc<Bell>,
+}
+
+/// What the thread has to say.
+#[derive(Debug, Default)]
+struct Told {
+    changed: AtomicBool,
+    /// There is no watch.
+    failure: OnceLock<io::Error>,
 }
 
 impl Watch {
     /// Starts the thread, which rings `bell` whenever the file may be another, and once at first:
-    /// it may have changed before.
+    /// it may have changed before. It also rings where nothing can be watched.
     pub(super) fn begin(path: &Path, bell: Arc<Bell>) -> io::Result<Self> {
-        let file = FileWatch::open(path)?;
+        let path = path.to_owned();
+        Self::by(bell, move || FileWatch::open(&path))
+    }
+
+    /// `open` goes the way to the file first.
+    fn by(
+        bell: Arc<Bell>,
+        open: impl FnOnce() -> io::Result<FileWatch> + Send + 'static,
+    ) -> io::Result<Self> {
         let stop = Arc::new(Bell::new()?);
         let epoll = Epoll::new()?;
-        epoll.add(&file, FILE, Interest::READ)?;
         epoll.add(&*stop, STOP, Interest::READ)?;
-        let changed = Arc::new(AtomicBool::new(false));
-        let thread = Thread {
-            file,
-            epoll,
-            changed: Arc::clone(&changed),
-            bell,
-            // It stays open until the thread has seen it.
-            stop: Arc::clone(&stop),
+        let told = Arc::new(Told::default());
+        // The thread has its own hold on what it rings and what stops it.
+        let (tells, stops) = (Arc::clone(&told), Arc::clone(&stop));
+        let run = move || {
+            let file = open().and_then(|file| {
+                epoll.add(&file, FILE, Interest::READ)?;
+                Ok(file)
+            });
+            match file {
+                Ok(file) => Thread {
+                    file,
+                    epoll,
+                    told: tells,
+                    bell,
+                    stop: stops,
+                }
+                .run(),
+                Err(error) => {
+                    tells.failure.get_or_init(|| error);
+                    ring(&bell);
+                }
+            }
         };
         std::thread::Builder::new()
             .name("file-watch".to_owned())
             // All of it may be locked in memory.
             .stack_size(STACK_BYTES)
-            .spawn(move || thread.run())?;
-        Ok(Self { changed, stop })
+            .spawn(run)?;
+        Ok(Self { told, stop })
     }
 
     /// Whether it has rung since this was asked.
     pub(super) fn take(&self) -> bool {
-        self.changed.swap(false, Ordering::AcqRel)
+        self.told.changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Why there is no watch.
+    pub(super) fn failure(&self) -> Option<&io::Error> {
+        self.told.failure.get()
     }
 }
 
@@ -74,7 +109,7 @@ impl Drop for Watch {
 struct Thread {
     file: FileWatch,
     epoll: Epoll,
-    changed: Arc<AtomicBool>,
+    told: Arc<Told>,
     bell: Arc<Bell>,
     stop: Arc<Bell>,
 }
@@ -118,10 +153,14 @@ impl Thread {
             // The former watch is gone, and nothing wakes this thread for the new one.
             tracing::error!(%error, "the configuration is no longer watched");
         }
-        self.changed.store(true, Ordering::Release);
-        if let Err(error) = self.bell.ring() {
-            tracing::error!(%error, "the keeper cannot be woken");
-        }
+        self.told.changed.store(true, Ordering::Release);
+        ring(&self.bell);
+    }
+}
+
+fn ring(bell: &Bell) {
+    if let Err(error) = bell.ring() {
+        tracing::error!(%error, "the keeper cannot be woken");
     }
 }
 
@@ -163,6 +202,63 @@ impl Rhythm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
+
+    /// Waits for the bell, and silences it.
+    fn heard(bell: &Bell) {
+        let epoll = Epoll::new().unwrap();
+        epoll.add(bell, 0, Interest::READ).unwrap();
+        let mut events = Events::with_capacity(1);
+        let limit = Duration::from_secs(30);
+        epoll.wait(&mut events, Some(limit)).unwrap();
+        assert_eq!(events.iter().count(), 1, "rung within {limit:?}");
+        bell.silence().unwrap();
+    }
+
+    #[test]
+    fn a_file_system_that_hangs_holds_up_nobody_else() {
+        let bell = Arc::new(Bell::new().unwrap());
+        let (goes_on, hangs) = mpsc::sync_channel::<()>(1);
+        let (begins, begun) = mpsc::sync_channel(1);
+        let path = std::env::current_exe().unwrap();
+        let walk = move || {
+            begins.send(std::thread::current().id()).unwrap();
+            hangs.recv().unwrap();
+            FileWatch::open(&path)
+        };
+        let watch = Watch::by(Arc::clone(&bell), walk).unwrap();
+        assert_ne!(begun.recv().unwrap(), std::thread::current().id());
+        // It hangs, and here is somebody who goes on.
+        assert!(!watch.take());
+        assert!(watch.failure().is_none());
+        goes_on.send(()).unwrap();
+        heard(&bell);
+        assert!(watch.take());
+        // One that still hangs is not waited for.
+        let (never, hangs) = mpsc::sync_channel::<()>(1);
+        let walk = move || {
+            hangs.recv().unwrap_err();
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let stuck = Watch::by(Arc::clone(&bell), walk).unwrap();
+        let told = Arc::clone(&stuck.told);
+        drop(stuck);
+        assert!(told.failure.get().is_none());
+        drop(never);
+        heard(&bell);
+        assert!(told.failure.get().is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_told() {
+        let bell = Arc::new(Bell::new().unwrap());
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        let watch = Watch::by(Arc::clone(&bell), denied).unwrap();
+        heard(&bell);
+        assert!(!watch.take());
+        let why = watch.failure().map(io::Error::kind);
+        assert_eq!(why, Some(io::ErrorKind::PermissionDenied));
+    }
 
     #[test]
     fn it_is_read_once_it_was_left_alone_and_at_last_if_it_never_is() {

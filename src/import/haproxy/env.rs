@@ -1,0 +1,286 @@
+//! Variables of haproxy.cfg (its manual, 2.3), and words with quotes, escapes and what variables
+//! stand for (2.2). What is in the environment of another host isn't known here.
+
+use std::collections::BTreeMap;
+
+use super::super::ledger::Id;
+
+/// Stands in an expression for what nobody here knows.
+pub(super) const UNKNOWN: char = '\0';
+/// No line is longer once everything is put in, in bytes.
+const LINE_MAX: usize = 16_384;
+
+/// What the file says about its environment.
+#[derive(Debug, Default)]
+pub(super) struct Env {
+    /// A value with the line that says it, or nothing for what is not set.
+    known: BTreeMap<String, Option<(String, Id)>>,
+    /// After `resetenv`: nothing else is set but these, perhaps.
+    kept: Option<Vec<String>>,
+}
+
+/// What is known about a variable.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known<'a> {
+    /// It has that value, by that line.
+    Set(&'a str, Id),
+    /// It isn't set.
+    Unset,
+    /// The environment of the service decides.
+    Elsewhere,
+}
+
+impl Env {
+    pub(super) fn get(&self, name: &str) -> Known<'_> {
+        match self.known.get(name) {
+            Some(Some((value, id))) => Known::Set(value, *id),
+            Some(None) => Known::Unset,
+            None => match &self.kept {
+                Some(kept) if !kept.iter().any(|other| other == name) => Known::Unset,
+                Some(_) | None => Known::Elsewhere,
+            },
+        }
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: &str, id: Id) {
+        self.known
+            .insert(name.to_owned(), Some((value.to_owned(), id)));
+    }
+
+    pub(super) fn unset(&mut self, names: &[String]) {
+        for name in names {
+            self.known.insert(name.clone(), None);
+        }
+    }
+
+    /// Keeps these alone.
+    pub(super) fn reset(&mut self, names: &[String]) {
+        self.known.retain(|name, _| names.contains(name));
+        let still = |name: &&String| self.kept.as_ref().is_none_or(|kept| kept.contains(name));
+        self.kept = Some(names.iter().filter(still).cloned().collect());
+    }
+}
+
+/// A line as HAProxy reads it.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    pub(super) words: Vec<String>,
+    /// The first variable whose value isn't known here, as it is written.
+    pub(super) unknown: Option<String>,
+    /// Variables whose default was taken, since nothing is known about them.
+    pub(super) defaulted: Vec<String>,
+    /// Lines that set what was put in.
+    pub(super) used: Vec<Id>,
+    /// The line without what was put in.
+    pub(super) bare: String,
+}
+
+impl Words {
+    fn push(&mut self, word: &mut Option<String>) {
+        self.words.extend(word.take());
+    }
+}
+
+/// `$NAME`, `${NAME}`, `${NAME-default}` or `${NAME[*]}`.
+struct Variable<'a> {
+    name: &'a str,
+    default: Option<&'a str>,
+    list: bool,
+    len: usize,
+}
+
+/// The variable at the start of a text, of which the `$` is the first.
+fn variable(text: &str) -> Option<Variable<'_>> {
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let behind = text.strip_prefix('$')?;
+    if let Some(braced) = behind.strip_prefix('{') {
+        let (inside, _) = braced.split_once('}')?;
+        let len = inside.len() + 3;
+        let start = usize::from(inside.starts_with('.'));
+        let end = inside
+            .bytes()
+            .skip(start)
+            .take_while(|b| is_name(*b))
+            .count()
+            + start;
+        let (name, rest) = inside.split_at(end);
+        let default = rest.strip_prefix('-');
+        let list = rest == "[*]";
+        let fine = !name.is_empty() && (rest.is_empty() || list || default.is_some());
+        return fine.then_some(Variable {
+            name,
+            default,
+            list,
+            len,
+        });
+    }
+    let end = behind.bytes().take_while(|b| is_name(*b)).count();
+    let (name, _) = behind.split_at(end);
+    (end > 0).then_some(Variable {
+        name,
+        default: None,
+        list: false,
+        len: end + 1,
+    })
+}
+
+/// Puts in what a variable stands for.
+fn put_in(
+    variable: &Variable<'_>,
+    text: &str,
+    env: &Env,
+    found: &mut Words,
+    word: &mut Option<String>,
+) {
+    let value = match env.get(variable.name) {
+        Known::Set(value, id) => {
+            found.used.push(id);
+            value
+        }
+        Known::Unset => variable.default.unwrap_or(""),
+        Known::Elsewhere => match variable.default {
+            Some(default) => {
+                found.defaulted.push(variable.name.to_owned());
+                default
+            }
+            None => {
+                let shown = text.get(..variable.len).unwrap_or("");
+                found.unknown.get_or_insert_with(|| shown.to_owned());
+                word.get_or_insert_default().push(UNKNOWN);
+                return;
+            }
+        },
+    };
+    if !variable.list {
+        word.get_or_insert_default().push_str(value);
+        return;
+    }
+    let mut items = value.split_ascii_whitespace();
+    if let Some(first) = items.next() {
+        word.get_or_insert_default().push_str(first);
+    } else if word.as_deref() == Some("") {
+        // An empty list is no word.
+        *word = None;
+    }
+    for item in items {
+        found.push(word);
+        *word = Some(item.to_owned());
+    }
+}
+
+/// What an escaped character stands for, and how many follow it.
+fn escaped(rest: &str) -> (char, usize) {
+    match rest.chars().next() {
+        Some('n') => ('\n', 1),
+        Some('r') => ('\r', 1),
+        Some('t') => ('\t', 1),
+        Some('x') => {
+            let code = rest
+                .get(1..3)
+                .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            code.filter(u8::is_ascii)
+                .map_or(('x', 1), |code| (char::from(code), 3))
+        }
+        Some(other) => (other, other.len_utf8()),
+        None => ('\\', 0),
+    }
+}
+
+/// The words of a line without its comment.
+pub(super) fn words(line: &str, env: &Env) -> Words {
+    let mut found = Words::default();
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        let behind = rest.get(c.len_utf8()..).unwrap_or("");
+        if quote == Some('"')
+            && c == '$'
+            && found.bare.len() < LINE_MAX
+            && let Some(variable) = variable(rest)
+        {
+            put_in(&variable, rest, env, &mut found, &mut word);
+            rest = rest.get(variable.len..).unwrap_or("");
+            continue;
+        }
+        rest = behind;
+        if !(quote != Some('\'') && c == '\\') {
+            found.bare.push(c);
+        }
+        match (quote, c) {
+            (None, c) if c.is_whitespace() => found.push(&mut word),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (Some(open), c) if c == open => quote = None,
+            (None | Some('"'), '\\') => {
+                let (c, len) = escaped(behind);
+                word.get_or_insert_default().push(c);
+                rest = behind.get(len..).unwrap_or("");
+            }
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    found.push(&mut word);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::ledger::Ledger;
+
+    fn env() -> Env {
+        let id = Ledger::default().open("h", 1, "setenv");
+        let mut env = Env::default();
+        env.set("PORT", "6443", id);
+        env.set("WORDS", "check  inter 2s", id);
+        env.unset(&["GONE".to_owned()]);
+        env
+    }
+
+    fn shown(line: &str) -> Vec<String> {
+        words(line, &env()).words
+    }
+
+    // As HAProxy 2.6 and 3.4 print it with -dC.
+    #[test]
+    fn quotes_escapes_and_variables_are_haproxy_s() {
+        assert_eq!(
+            shown(r#"  server a\ b "1.2.3.4:80" 'x # y' check\x41"#),
+            ["server", "a b", "1.2.3.4:80", "x # y", "checkA"]
+        );
+        assert_eq!(
+            shown(r#"bind "127.0.0.1:${PORT}""#),
+            ["bind", "127.0.0.1:6443"]
+        );
+        assert_eq!(
+            shown(r#"bind :"$PORT"1 "${GONE-7445}""#),
+            ["bind", ":64431", "7445"]
+        );
+        assert_eq!(
+            shown(r#"name $PORT "a\$PORT" '$PORT'"#),
+            ["name", "$PORT", "a$PORT", "$PORT"]
+        );
+        assert_eq!(
+            shown(r#"s "${WORDS[*]}" w"#),
+            ["s", "check", "inter", "2s", "w"]
+        );
+        assert_eq!(
+            shown(r#"s "x${WORDS[*]} w" 3"#),
+            ["s", "xcheck", "inter", "2s w", "3"]
+        );
+        assert_eq!(shown(r#"s "$GONE" "${GONE[*]}" w"#), ["s", "", "w"]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        let found = words(r#"bind "${HOST}:${PORT-1}" "${TLS-no}""#, &env());
+        assert_eq!(found.unknown.as_deref(), Some("${HOST}"));
+        assert_eq!(found.defaulted, ["TLS"]);
+        let mut env = env();
+        env.reset(&[]);
+        assert_eq!(words(r#"x "$PORT$HOST""#, &env).words, ["x", ""]);
+    }
+}
