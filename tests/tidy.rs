@@ -32,8 +32,6 @@ const ORDER: &[(&str, u8)] = &[
 const PURE: &[&str] = &[
     "src/daemon/keeper/reload/lineage.rs",
     "src/recorder/blackbox",
-    "src/recorder/blackbox",
-    "src/daemon/keeper/reload/lineage.rs",
     "src/recorder/file.rs",
     "src/recorder/replay.rs",
     "src/recorder/tape.rs",
