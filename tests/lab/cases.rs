@@ -15,6 +15,12 @@ pub type Case = (&'static str, &'static [&'static str], fn());
 /// The main function of a test program: runs the cases whose names contain one of the arguments
 /// (all without any). Says what it skips, and why.
 pub fn run(program: &str, cases: &[&[Case]]) -> ExitCode {
+    if std::env::args().any(|argument| argument == "--list") {
+        for (name, ..) in cases.iter().copied().flatten() {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
     if !nix::unistd::geteuid().is_root() {
         println!("{program}: skipped: making namespaces with other daemons in them needs root");
         return ExitCode::SUCCESS;
