@@ -72,6 +72,7 @@ fn running_out_of_descriptors_delays_clients_and_loses_none() {
     // One descriptor is room for a client, and none for its server.
     drop(spare);
     thread::sleep(Duration::from_millis(300));
+    assert_eq!(lab.engine.connections(), served);
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     echo(backend);
     let mut lost = 0;

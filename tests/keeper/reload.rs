@@ -285,10 +285,15 @@ fn a_vip_that_leaves_the_file_is_handed_over_first() {
     });
 }
 
-/// One connection that stays: words go out and come back, in order, until it is told to stop.
-pub(super) fn stream(address: SocketAddr, stop: &AtomicBool) -> std::io::Result<u64> {
+/// One connection that stays: words go out and come back, each within `patience`, in order, until it is
+/// told to stop.
+pub(super) fn stream(
+    address: SocketAddr,
+    stop: &AtomicBool,
+    patience: Duration,
+) -> std::io::Result<u64> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+    stream.set_read_timeout(Some(patience))?;
     let mut words = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(&words.to_be_bytes())?;
@@ -336,7 +341,7 @@ fn load(lab: &Lab, stop: &Arc<AtomicBool>) -> (Streams, Paced) {
         let address: SocketAddr = VIP.parse().unwrap();
         let streams = (0..STREAMS).map(|_| {
             let stop = Arc::clone(&stopped);
-            thread::spawn(move || stream(address, &stop))
+            thread::spawn(move || stream(address, &stop, Duration::from_secs(5)))
         });
         let streams = streams.collect();
         let paced = (0..3).map(|_| {

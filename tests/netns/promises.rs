@@ -94,7 +94,8 @@ fn keeps(scenario: Scenario, setup: &Setup, promised_ms: u64) {
             // Where the machine made it late, those that came meanwhile found nobody.
             let late = gap.saturating_sub(promised).as_millis().div_ceil(5);
             let late = usize::try_from(late).unwrap_or(usize::MAX);
-            assert!(seen.failed <= late, "{seen:?}");
+            let most = if seen.busy > 100 { late } else { 0 };
+            assert!(seen.failed <= most, "{seen:?}");
             assert_eq!((seen.lost, seen.kept), (0, None), "{seen:?}");
         }
         // Nobody can tell a node that is cut off; it holds its address as it likes.
