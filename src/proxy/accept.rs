@@ -77,7 +77,7 @@ impl Worker {
         if !owned && (self.crowded || !self.has_waiting(place)) {
             return;
         }
-        if self.is_short() && !self.has_descriptors(place) {
+        if !self.has_room(place) {
             self.rest(place, EXHAUSTED_REST);
             return;
         }
@@ -202,6 +202,11 @@ impl Worker {
         self.short || !self.socks.has_reserve()
     }
 
+    /// Whether one that is accepted now finds a descriptor for its server.
+    fn has_room(&mut self, place: usize) -> bool {
+        !self.is_short() || self.has_descriptors(place)
+    }
+
     /// Whether a client and its server would have descriptors again: the server's is held back
     /// before the client's is looked for. A shortage that begins is counted.
     fn has_descriptors(&mut self, place: usize) -> bool {
@@ -278,7 +283,10 @@ impl Worker {
     pub(super) fn accept_rest(&mut self, place: usize) {
         let owned = self.listeners.get(place).is_some_and(Listener::is_owned);
         let mut left = LAST_BATCH;
-        while owned && left > 0 && !self.is_short() && matches!(self.accept_one(place), Taken::One)
+        while owned
+            && left > 0
+            && self.has_room(place)
+            && matches!(self.accept_one(place), Taken::One)
         {
             left -= 1;
         }
@@ -303,7 +311,7 @@ impl Worker {
         if take {
             let mut taken = 0;
             while taken < BATCH_MAX
-                && !self.is_short()
+                && self.has_room(place)
                 && matches!(self.accept_one(place), Taken::One)
             {
                 taken += 1;
@@ -400,8 +408,9 @@ impl Worker {
         if now.saturating_sub(conn.accepted) < GIVE_WAY_AFTER {
             return Silent::Stays;
         }
-        let client = conn.client.as_ref().map(tcp::is_readable);
-        if matches!(client, Some(Ok(true))) {
+        let client = conn.client.as_ref();
+        let said = client.map(|client| tcp::peek(client, &mut [0]));
+        if matches!(said, Some(Ok(1..))) {
             conn.client_side.add(Side::READABLE);
             return Silent::Spoke;
         }

@@ -60,6 +60,11 @@ pub const CASES: &[Case] = &[
         both_killed,
     ),
     (
+        "a_proxy_that_hangs_while_its_keeper_is_restarted_is_killed_and_replaced",
+        &[],
+        proxy_stopped_and_keeper_killed,
+    ),
+    (
         "a_node_killed_as_a_whole_is_back_and_the_vip_has_one_holder",
         &[],
         all_killed,
@@ -476,6 +481,21 @@ fn both_killed() {
     let end = at + Duration::from_secs(4);
     wait("four seconds", 5_000, || clock::now() > end);
     lb.stays(at);
+}
+
+fn proxy_stopped_and_keeper_killed() {
+    let lb = Managed::start();
+    let before = lb.proxy();
+    let at = lb.pair.signal(LB2, Role::Proxy, Signal::SIGSTOP);
+    kill_main(&lb, Signal::SIGKILL);
+    wait("a restart", 2_000, || lb.service.starts_since(at) == 1);
+    // The manager has kept the listening sockets: another proxy could serve beside it for ever.
+    lb.pair.until("another proxy in its place", 8_000, |pair| {
+        let now = pair.processes(LB2, Role::Proxy);
+        !now.is_empty() && !now.contains(&before)
+    });
+    lb.pair.until_served(500, 8_000);
+    assert_eq!(lb.refused(at), 0, "{}", lb.pair.report());
 }
 
 fn all_killed() {

@@ -12,7 +12,7 @@ use super::proxies::{Proxies, decode, pid_of, send};
 use super::runtime_dir::ProxyMark;
 use super::start::KEPT_NAME;
 use super::succession::Cause;
-use super::watch::{Looks, kill};
+use super::watch::{ENDED, Looks, kill};
 use super::{Keeper, KeeperError};
 use crate::daemon::supervise::{Input, LOOK_SPACING};
 use crate::ipc::message::{Hello, ToKeeper, ToProxy};
@@ -25,6 +25,9 @@ const EXPECT_FOR: Duration = Duration::from_millis(100);
 const EXPECT_UNKNOWN_FOR: Duration = Duration::from_millis(300);
 /// A proxy that is there but doesn't come holds the ports: it is looked at, and killed if it hangs.
 pub(super) const KILL_SILENT_AFTER: Duration = Duration::from_secs(1);
+/// One that lives, and does not hang, may get no processor time. Beyond this another one is started where
+/// the listening sockets are here.
+const EXPECT_LIVING_FOR: Duration = Duration::from_secs(2);
 /// How often the ports are tried meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Ports that are still held then are another program's.
@@ -202,23 +205,8 @@ impl Keeper {
 
     /// Nobody came: the ports are free by now, or somebody has to go.
     fn expected_in_vain(&mut self, now: Instant) -> Result<(), KeeperError> {
-        let mut hung = None;
-        if let Phase::Expecting {
-            since,
-            process: Some(process),
-            looks,
-            killed,
-            next,
-        } = &mut self.proxies.phase
-        {
-            hung = looks.look(now, process.pid());
-            let waited = now.saturating_duration_since(*since);
-            // It serves, and comes when it gets processor time: one beside it would know nothing of its
-            // connections and limits.
-            if hung.is_none() && !*killed && waited < GIVE_UP_AFTER {
-                *next = now + LOOK_AGAIN;
-                return Ok(());
-            }
+        if self.goes_on_expecting(now) {
+            return Ok(());
         }
         let in_use = match self.settle(Vec::new()) {
             Err(KeeperError::Listen(error @ ListenError::InUse { .. })) => error,
@@ -226,7 +214,7 @@ impl Keeper {
         };
         let Phase::Expecting {
             since,
-            process: Some(process),
+            process: Some(_),
             killed,
             next,
             ..
@@ -234,13 +222,34 @@ impl Keeper {
         else {
             return Err(in_use.into());
         };
-        let waited = now.saturating_duration_since(*since);
-        if *killed && waited >= GIVE_UP_AFTER {
+        if *killed && now.saturating_duration_since(*since) >= GIVE_UP_AFTER {
             return Err(in_use.into());
         }
-        if !*killed
+        *next = now + LOOK_AGAIN;
+        Ok(())
+    }
+
+    /// Whether the proxy that did not come yet is waited for further, also where its ports could be
+    /// had: it may serve, and one beside it would know nothing of its connections and limits. One that
+    /// hangs is killed.
+    fn goes_on_expecting(&mut self, now: Instant) -> bool {
+        let Phase::Expecting {
+            since,
+            process: Some(process),
+            looks,
+            killed: killed @ false,
+            next,
+        } = &mut self.proxies.phase
+        else {
+            return false;
+        };
+        let waited = now.saturating_duration_since(*since);
+        let state = looks.look(now, process.pid());
+        if state == Some(ENDED) {
+            return false;
+        }
+        if let Some(reason) = state
             && waited >= KILL_SILENT_AFTER
-            && let Some(reason) = hung
         {
             tracing::warn!(
                 pid = process.pid(),
@@ -250,9 +259,11 @@ impl Keeper {
             kill(process);
             *killed = true;
             *since = now;
+        } else if waited >= EXPECT_LIVING_FOR {
+            return false;
         }
         *next = now + LOOK_AGAIN;
-        Ok(())
+        true
     }
 
     fn give_up_inheriting(&mut self, now: Instant) {

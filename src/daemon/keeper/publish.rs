@@ -47,15 +47,17 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(stamps: Vec<Stamp>, holds: Vec<HoldMark>, now: Instant) -> Self {
+    /// `last`: what the last keeper left. Its proxy stays noted until one is connected: should this
+    /// keeper end before, the next one must know of it.
+    pub(super) fn new(last: State, now: Instant) -> Self {
         Self {
             boot_id: boot_id(),
             states: Vec::new(),
             changes: 0,
-            proxy: None,
+            proxy: last.proxy,
             marked: None,
-            stamps,
-            holds,
+            stamps: last.stamps,
+            holds: last.holds,
             save_after: now,
             complained: None,
             status_at: now,

@@ -72,6 +72,7 @@ impl Keeper {
                 .map_err(system("epoll instance"))?;
         }
         let state = dir.read().unwrap_or_default();
+        let orphan = state.proxy;
         let locals = locals(&args)?;
         let routers = routers::Routers::open(&locals, &state, &epoll, &args.config)?;
         let peers = peers::Peers::open(&args.config, &locals, &routers, clock::now());
@@ -100,7 +101,7 @@ impl Keeper {
             notifiers: notify::Notifiers::new(&locals),
             record: events::Record::new(),
             log_override: log_level::LogOverride::default(),
-            published: publish::Published::new(state.stamps, state.holds, began),
+            published: publish::Published::new(state, began),
             commands: command::Commands::default(),
             stopping: None,
             upgrade: upgrade::Upgrade::new(began, None),
@@ -118,7 +119,7 @@ impl Keeper {
         keeper.resume_from(handover).map_err(system("handover"))?;
         keeper.start_runner(began);
         keeper.enter_realtime();
-        keeper.expect_proxy(clock::now(), state.proxy)?;
+        keeper.expect_proxy(clock::now(), orphan)?;
         Ok(keeper)
     }
 

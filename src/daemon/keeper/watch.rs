@@ -132,8 +132,11 @@ pub(super) struct Looks {
     starved: bool,
 }
 
+/// There is no such process any more.
+pub(super) const ENDED: &str = "ended";
+
 impl Looks {
-    /// Why the process hangs; `None`: it may be starved of CPU, or that can't be told yet. To be
+    /// Why the process hangs, or [`ENDED`]; `None`: it may be starved of CPU, or that can't be told yet. To be
     /// called again after [`LOOK_SPACING`]; sooner, it doesn't look.
     pub(super) fn look(&mut self, now: Instant, pid: i32) -> Option<&'static str> {
         let last = self.last;
@@ -142,7 +145,7 @@ impl Looks {
         }
         self.last = Some(now);
         if finding(Thread::Control, pid).is_none() {
-            return Some("ended");
+            return Some(ENDED);
         }
         let (began, findings) = look_at(pid, &[Thread::Control]);
         self.judge(began, &findings)
