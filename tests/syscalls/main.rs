@@ -20,6 +20,8 @@ const EACH: usize = 100;
 
 /// The calls that wait: how many depends on how much arrives meanwhile.
 const WAITS: [&str; 2] = ["epoll_wait", "epoll_pwait"];
+/// Looks at those that wait longer than a moment: none on a calm machine, and never one for each.
+const LOOKS: [(&str, u64); 1] = [("ioctl", 60)];
 /// What a call that has no limit of its own may come to: ticks, trims, the clock of the log.
 const STRAY: u64 = 10;
 
@@ -75,7 +77,7 @@ impl std::fmt::Display for Measured {
 fn excess(counts: &Counts, limits: &[(&str, u64)]) -> String {
     let mut text = String::new();
     for (call, (count, _)) in &counts.0 {
-        let limit = limits.iter().find(|(name, _)| name == call);
+        let limit = limits.iter().chain(&LOOKS).find(|(name, _)| name == call);
         let limit = limit.map_or(STRAY, |(_, limit)| *limit);
         if *count > limit && !WAITS.contains(&call.as_str()) {
             writeln!(text, "{call}: {count} hundredths, at most {limit}").unwrap();
