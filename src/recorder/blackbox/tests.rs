@@ -209,7 +209,8 @@ fn is_sound(memory: &Zeroed) -> usize {
         t: 0,
         lacks: None,
     };
-    let text = String::from_utf8(file::write(&header, &[], &sections).unwrap()).unwrap();
+    let text =
+        String::from_utf8(file::write(&header, &[], &[("sections", &sections)]).unwrap()).unwrap();
     let machines = file::read(&text).unwrap().machines;
     assert_eq!(machines.len(), found.tapes.len());
     assert!(
