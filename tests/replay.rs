@@ -121,7 +121,7 @@ fn written(now: Instant, tapes: &[(&str, String, Vec<u8>)], others: &[u8]) -> St
         t: time::nanos(now),
         lacks: None,
     };
-    String::from_utf8(file::write(&header, tapes, others).unwrap()).unwrap()
+    String::from_utf8(file::write(&header, tapes, &[("others", others)]).unwrap()).unwrap()
 }
 
 fn replayed(text: &str) -> Vec<(String, Timeline)> {

@@ -14,12 +14,9 @@ use super::{chain, out, talk};
 use crate::daemon::played::{Moment, PlayError, Played, moments, play as play_all};
 use crate::log::{escape, wall_time};
 use crate::net::clock;
-use crate::recorder::file::{self, Ended, Header, ReadError};
+use crate::recorder::file::{self, BYTES_MAX, Ended, Header, ReadError};
 use crate::recorder::replay::{Step, Timeline};
 use crate::recorder::time;
-
-/// The longest file that is read.
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
 Nothing is opened and nothing is changed: the recorded inputs go through the state machines of this
@@ -114,8 +111,9 @@ pub(super) fn run(args: &ReplayArgs) -> u8 {
 fn play(path: &Path) -> Result<Answer, Fault> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(Fault::Io)?;
-    let read = file.take(BYTES_MAX + 1).read_to_end(&mut bytes);
-    if u64::try_from(read.map_err(Fault::Io)?).unwrap_or(u64::MAX) > BYTES_MAX {
+    let most = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX);
+    let read = file.take(most.saturating_add(1)).read_to_end(&mut bytes);
+    if read.map_err(Fault::Io)? > BYTES_MAX {
         return Err(Fault::TooLong);
     }
     let text = String::from_utf8(bytes).map_err(|_not_text| ReadError::Foreign)?;

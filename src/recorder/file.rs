@@ -14,6 +14,8 @@ const OLDEST: u32 = 1;
 /// The longest line and the most lines that are read.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 1_000_000;
+/// The longest recording that is read, bytes.
+pub const BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How a section's line begins, as it is written.
 const SECTION_BEGINS: &str = "{\"section\":";
 /// The kind of all machines of a proxy process.
@@ -39,7 +41,7 @@ pub struct Header {
     pub wall_ms: u64,
     /// The same moment, in the recording's own time.
     pub t: i64,
-    /// Why there is nothing of the proxy process: no servers' probes.
+    /// What is not in it, and why: servers' probes mostly, where no proxy process told of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacks: Option<String>,
 }
@@ -156,26 +158,84 @@ pub enum ReadError {
     },
 }
 
-/// Puts a recording together: the header, each machine's kind, name and tape, what another process
-/// wrote (see [`section`]), the end.
+impl Header {
+    /// This is not in the recording, either.
+    pub fn lack(&mut self, what: &str) {
+        let before = self.lacks.take();
+        let both = before.map(|before| format!("{before}; {what}"));
+        self.lacks = Some(both.unwrap_or_else(|| what.to_owned()));
+    }
+}
+
+/// What machines may take of a recording that [`read`] is to read.
+#[derive(Debug)]
+pub(super) struct Room {
+    lines: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// All but the first line and the last one.
+    pub(super) const ALL: Self = Self {
+        lines: LINES_MAX - 2,
+        bytes: BYTES_MAX - 2 * LINE_BYTES_MAX,
+    };
+
+    /// Whether there was room for this part; then there is less.
+    pub(super) fn take(&mut self, part: &[u8]) -> bool {
+        let Some(bytes) = self.bytes.checked_sub(part.len()) else {
+            return false;
+        };
+        let Some(lines) = self.lines.checked_sub(lines_of(part)) else {
+            return false;
+        };
+        *self = Self { lines, bytes };
+        true
+    }
+}
+
+fn lines_of(text: &[u8]) -> usize {
+    text.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Puts a recording together that can be read: the header, each machine's kind, name and tape, then
+/// each part that another process wrote (see [`section`]) with what it is, the end. What is too long
+/// to be read with all before it is left out, and the header says so.
 ///
 /// # Errors
 /// Not with these types; the serializer's.
 pub fn write(
     header: &Header,
     tapes: &[(&str, String, Vec<u8>)],
-    others: &[u8],
+    others: &[(&str, &[u8])],
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let bytes: usize = tapes.iter().map(|(_, _, tape)| tape.len()).sum();
-    let mut out = Vec::with_capacity(bytes + others.len() + 4096);
-    serde_json::to_writer(&mut out, header)?;
-    out.push(b'\n');
+    let own: usize = tapes.iter().map(|(_, _, tape)| tape.len()).sum();
+    let of_others: usize = others.iter().map(|(_, part)| part.len()).sum();
+    let mut out = Vec::with_capacity(own + of_others + 4096);
+    let (mut header, mut room, mut left_out) = (header.clone(), Room::ALL, 0);
     for (kind, name, tape) in tapes {
+        let before = out.len();
         section(&mut out, kind, name, 0)?;
         out.extend_from_slice(tape);
+        if !room.take(out.get(before..).unwrap_or_default()) {
+            out.truncate(before);
+            left_out += 1;
+        }
     }
-    out.extend_from_slice(others);
-    let end = out.iter().filter(|byte| **byte == b'\n').count();
+    if left_out > 0 {
+        header.lack(&format!("{left_out} machines of the keeper: too long"));
+    }
+    for (what, part) in others {
+        if room.take(part) {
+            out.extend_from_slice(part);
+        } else {
+            header.lack(&format!("{what}: too long"));
+        }
+    }
+    let mut first = serde_json::to_vec(&header)?;
+    first.push(b'\n');
+    out.splice(0..0, first);
+    let end = lines_of(&out);
     serde_json::to_writer(&mut out, &End { end })?;
     out.push(b'\n');
     Ok(out)

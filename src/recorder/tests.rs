@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{Header, Machine, ReadError, VERSION, read, write};
+use super::file::{BYTES_MAX, Header, Machine, ReadError, Room, VERSION, read, write};
 use super::replay::{ReplayError, Replayed, Timeline, replay};
 use super::tape::{ReadLine, Recorded, Tape};
 use super::{time, words};
@@ -35,6 +35,20 @@ impl Replayed for Adder {
     fn play(&mut self, _now: Instant, step: u64) -> u64 {
         self.sum += step;
         self.sum / 10
+    }
+}
+
+fn header() -> Header {
+    Header {
+        version: VERSION,
+        lbd: "0.1.0".into(),
+        config: "1".into(),
+        node: None,
+        boot: "b".into(),
+        why: "test".into(),
+        wall_ms: 0,
+        t: 0,
+        lacks: None,
     }
 }
 
@@ -87,17 +101,7 @@ fn time_does_not_go_back() {
 
 #[test]
 fn a_line_longer_than_any_of_lbd_is_refused() {
-    let header = Header {
-        version: VERSION,
-        lbd: "0.1.0".into(),
-        config: "1".into(),
-        node: None,
-        boot: "b".into(),
-        why: "test".into(),
-        wall_ms: 0,
-        t: 0,
-        lacks: None,
-    };
+    let header = header();
     let tape = |blanks: usize| format!("{{\"t\":0,{}\"machine\":1}}\n", " ".repeat(blanks));
     let text = |blanks| {
         let tapes = [("adder", "one".to_owned(), tape(blanks).into_bytes())];
@@ -108,6 +112,44 @@ fn a_line_longer_than_any_of_lbd_is_refused() {
     assert!(matches!(error, ReadError::Place { line: 3, .. }), "{error}");
     assert!(words::constant(&"x".repeat(200)).is_some());
     assert_eq!(words::constant(&"x".repeat(201)), None);
+}
+
+/// The own machines come first, then each part that fits beside what is there already.
+#[test]
+fn what_is_written_can_be_read_however_long_its_parts_are() {
+    let line = "{\"t\":0,\"machine\":1}\n";
+    let section = "{\"section\":\"health\",\"name\":\"p/a\"}\n";
+    let part = |lines: usize| format!("{section}{}", line.repeat(lines - 1)).into_bytes();
+    let own = |lines: usize| ("vrrp", "v".to_owned(), line.repeat(lines - 1).into_bytes());
+    let wrote = |tapes: &[_], living: usize, dead: usize| {
+        let parts = [("the living", &*part(living)), ("the dead", &*part(dead))];
+        String::from_utf8(write(&header(), tapes, &parts).unwrap()).unwrap()
+    };
+    // Of the most lines that are read, 1,000,000, the last one says how many come before it.
+    let all = wrote(&[own(9)], 499_989, 500_000);
+    assert!(all.ends_with("\n{\"end\":999999}\n"));
+    assert!(!all.contains("lacks"));
+    let living = wrote(&[own(9)], 499_990, 500_000);
+    assert!(living.ends_with("\n{\"end\":500000}\n"));
+    assert!(living.contains("\"lacks\":\"the dead: too long\""));
+    let dead = wrote(&[own(999_000)], 1_000, 998);
+    assert!(dead.ends_with("\n{\"end\":999999}\n"));
+    assert!(dead.contains("\"lacks\":\"the living: too long\""));
+    let few = read(&wrote(&[own(999_999), own(9)], 9, 999_999)).unwrap();
+    let lacks = "1 machines of the keeper: too long; the dead: too long";
+    assert_eq!(few.header.lacks.as_deref(), Some(lacks));
+    let names: Vec<_> = few.machines.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["v", "p/a"]);
+}
+
+#[test]
+fn a_recording_has_room_for_no_more_bytes_than_are_read() {
+    let mut room = Room::ALL;
+    let rest = BYTES_MAX - 128 * 1024;
+    assert!(!room.take(&vec![0; rest + 1]));
+    assert!(room.take(&[0; 10]));
+    assert!(!room.take(&vec![0; rest - 9]));
+    assert!(room.take(b"a line\n"));
 }
 
 #[test]

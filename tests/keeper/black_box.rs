@@ -13,7 +13,12 @@ use serde_json::Value;
 
 /// A node with a state directory and a second server, `b`, that is there until it is dropped.
 fn node(folder: &Folder) -> (Node, TcpListener) {
+    node_with(folder, 2)
+}
+
+fn node_with(folder: &Folder, workers: u32) -> (Node, TcpListener) {
     let (address, config) = single();
+    let config = config.replace("workers = 2", &format!("workers = {workers}"));
     let state = folder.0.join("state");
     fs::create_dir(&state).unwrap();
     let second = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -162,6 +167,39 @@ fn what_a_killed_proxy_was_told_last_is_in_the_recordings_after_its_end() {
     assert!(said.contains("\nhealth p/b: "), "{said}");
     assert!(!said.contains("not complete"), "{said}");
     assert_ne!(after, before);
+}
+
+/// It comes back from its own code, and drops all it has.
+#[test]
+fn a_proxy_that_ends_by_an_error_of_its_own_leaves_its_tapes_too() {
+    let folder = Folder::new("black-box-error");
+    let (node, _second) = node_with(&folder, 128);
+    let first = node.proxy_that_serves();
+    let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let all = status.split_once("VmSize:").unwrap().1;
+    let all: u64 = all.split_whitespace().next().unwrap().parse().unwrap();
+    // The next one has room for half of its threads' stacks.
+    let runner = wait_for("a runner", SOON, || node.runner());
+    let limit = |bytes: &str| {
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &runner.to_string(), &format!("--as={bytes}:")]);
+        assert!(command.status().unwrap().success());
+    };
+    limit(&(all * 1024 / 2).to_string());
+    end(first, Signal::SIGKILL);
+    node.wait_log("cannot start worker");
+    wait_for("its end", SOON, || {
+        (node.log().matches("proxy lost").count() >= 2).then_some(())
+    });
+    limit("unlimited");
+    let file = record(&node, &folder);
+    let said = replay(&file, &[]);
+    let (_, pid) = said.split_once("health p/b (ended ").expect(&said);
+    let pid: i32 = pid.split(')').next().unwrap().parse().unwrap();
+    assert_ne!(pid, first);
+    let (machines, _) = machines_of(&file, pid, "exit code 1");
+    assert_eq!(names(&machines), ["p/a", "p/b"]);
+    assert!(machines.iter().all(|(_, steps)| !steps.is_empty()));
 }
 
 #[test]

@@ -112,8 +112,11 @@ impl BlackBox {
             }
             all.extend_from_slice(tape);
         }
-        let broken = found.broken;
-        let missing = (broken > 0).then(|| format!("{broken} tapes make no sense"));
+        let missing = match (found.tapes.is_empty(), found.broken) {
+            (true, 0) => Some("it left no tape of a server".to_owned()),
+            (_, 0) => None,
+            (_, broken) => Some(format!("{broken} tapes make no sense")),
+        };
         (all, missing)
     }
 
@@ -232,5 +235,34 @@ impl Keeper {
         if !known {
             ends.heard = Some((pid, how));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::shm::Words;
+    use crate::recorder::blackbox::BlackBox as Written;
+
+    #[test]
+    fn a_process_that_left_no_tape_is_said_to_have_left_none() {
+        time::count_from(clock::now());
+        let tapes = BlackBox::create().unwrap();
+        let words = Words::map(tapes.fd().try_clone_to_owned().unwrap(), WORDS).unwrap();
+        let (now, booted) = clock::both();
+        let booted_ns = u64::try_from(booted.as_nanos()).unwrap();
+        let written = Written::begin(Arc::new(words), time::nanos(now), booted_ns).unwrap();
+        let ended = Ended {
+            pid: 7,
+            t: 0,
+            how: "exit code 1".into(),
+        };
+        let dead = Dead { tapes, ended };
+        let left = |dead: &Dead| dead.sections().1;
+        let none = "of proxy process 7, which ended: it left no tape of a server";
+        assert_eq!(left(&dead).as_deref(), Some(none));
+        let _seat = written.seat("p/a").unwrap();
+        let empty = "of proxy process 7, which ended: 1 tapes make no sense";
+        assert_eq!(left(&dead).as_deref(), Some(empty));
     }
 }

@@ -294,9 +294,7 @@ pub(super) struct Job {
 impl Job {
     /// Something of the proxy's part is not there.
     fn lacks(mut self, why: &str) -> Self {
-        let lacks = self.header.lacks.take();
-        let both = lacks.map(|lacks| format!("{lacks}; {why}"));
-        self.header.lacks = Some(both.unwrap_or_else(|| why.to_owned()));
+        self.header.lack(why);
         self
     }
 
@@ -322,19 +320,21 @@ impl Job {
             }
         };
         // It comes from a process that talks with clients.
-        let mut others = if file::are_sections(&others) {
+        let others = if file::are_sections(&others) {
             others
         } else {
             self = self.lacks("what the proxy said is no part of a recording");
             Vec::new()
         };
-        if let Some((sections, missing)) = self.dead.as_ref().map(Dead::sections) {
-            others.extend_from_slice(&sections);
-            self = match missing {
-                Some(missing) => self.lacks(&missing),
-                None => self,
-            };
+        let dead = self.dead.as_ref().map(Dead::sections);
+        let (dead, missing) = dead.unwrap_or_default();
+        if let Some(missing) = missing {
+            self = self.lacks(&missing);
         }
+        let others = [
+            ("what the proxy said", others.as_slice()),
+            ("what the proxy process that ended left", &dead),
+        ];
         let bytes = file::write(&self.header, &self.tapes, &others).map_err(io::Error::other)?;
         store::keep(&self.dir, self.header.wall_ms, &self.header.why, &bytes)
     }

@@ -29,6 +29,7 @@ use super::sharing::SharedLimits;
 use super::shelf::{Shelf, Writer};
 use super::signals::Signals;
 use super::start::Begin;
+use super::tapes::Lasting;
 use super::verbosity::Verbosity;
 use super::watchers::Watchers;
 use crate::admin::{Order, Orders, Source};
@@ -200,6 +201,8 @@ impl Control {
 
     /// Until somebody says stop.
     pub(super) async fn run(mut self, mut signals: Signals) -> Result<(), ProxyError> {
+        // However this ends, by a fault too, it ends before the machines do.
+        let _life = self.watchers.lasting.as_ref().map(Lasting::life);
         let source = source(&self.shared);
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -12,7 +12,7 @@ use crate::ipc::message::ToKeeper;
 use crate::ipc::record::{Record, Tapes};
 use crate::net::shm::Words;
 use crate::net::{clock, memfd};
-use crate::recorder::blackbox::{BlackBox, WORDS};
+use crate::recorder::blackbox::{BlackBox, Life, WORDS};
 use crate::recorder::{file, time};
 
 /// The memory of tapes that outlast this process.
@@ -36,6 +36,11 @@ impl Lasting {
 
     pub(super) fn black_box(&self) -> BlackBox {
         self.black_box.clone()
+    }
+
+    /// [`BlackBox::life`].
+    pub(super) fn life(&self) -> Life {
+        self.black_box.life()
     }
 
     /// For the next keeper.

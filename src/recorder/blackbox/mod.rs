@@ -7,7 +7,7 @@ mod read;
 
 use std::fmt::Debug;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use read::{Found, Source, UnreadableBox, read};
@@ -50,10 +50,23 @@ pub struct BlackBox {
     memory: Arc<dyn Memory>,
     /// Who sits where.
     taken: Arc<Mutex<Vec<bool>>>,
+    /// [`Life`] is over.
+    stays: Arc<AtomicBool>,
+}
+
+/// While the writer lives. Once this is dropped, as also a panic does, the tapes stay as they are: what
+/// drops their seats from then on is the end of the process.
+#[derive(Debug)]
+pub struct Life(Arc<AtomicBool>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Where one tape lies. It is free again when this is dropped, and stays as it is when the process
-/// ends.
+/// ends: see [`Life`].
 #[derive(Debug)]
 pub struct Seat {
     of: BlackBox,
@@ -75,7 +88,14 @@ impl BlackBox {
         Some(Self {
             memory,
             taken: Arc::new(Mutex::new(vec![false; SEATS])),
+            stays: Arc::default(),
         })
+    }
+
+    /// To be dropped before the machines are, when the process ends.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life(Arc::clone(&self.stays))
     }
 
     /// A free one with an empty tape; `None`: there is none, or the name is too long for it.
@@ -112,6 +132,9 @@ impl BlackBox {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        if self.of.stays.load(Ordering::Acquire) {
+            return;
+        }
         self.set(NAME_LENGTH, 0);
         if let Some(taken) = self.of.taken().get_mut(self.at) {
             *taken = false;

@@ -153,6 +153,27 @@ fn seats_are_free_again_and_a_name_that_is_too_long_has_none() {
 }
 
 #[test]
+fn what_a_process_drops_as_it_ends_stays_by_a_panic_too() {
+    let (memory, of_all) = begun();
+    let left = || {
+        let found = read(&*memory).unwrap().tapes.into_iter();
+        found.map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let gone = Tape::lasting(of_all.seat("p/gone").unwrap());
+    let mut tape = Tape::lasting(of_all.seat("p/a").unwrap());
+    let lives = of_all.clone();
+    let process = std::thread::spawn(move || {
+        count(&mut tape, 3, 10);
+        let _tape = tape;
+        let _life = lives.life();
+        drop(gone);
+        panic!("a fault of its own");
+    });
+    process.join().unwrap_err();
+    assert_eq!(left(), ["p/a"]);
+}
+
+#[test]
 fn memory_where_nobody_began_is_said_to_be_that() {
     assert!(matches!(
         read(&*zeroed()).unwrap_err(),
@@ -188,7 +209,8 @@ fn is_sound(memory: &Zeroed) -> usize {
         t: 0,
         lacks: None,
     };
-    let text = String::from_utf8(file::write(&header, &[], &sections).unwrap()).unwrap();
+    let text =
+        String::from_utf8(file::write(&header, &[], &[("sections", &sections)]).unwrap()).unwrap();
     let machines = file::read(&text).unwrap().machines;
     assert_eq!(machines.len(), found.tapes.len());
     assert!(
