@@ -18,9 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EXAMPLES: &str = "\
 The recording holds about the last ten minutes: for each virtual router every advert, timer and
 verdict with its time, and what the daemon made of it; the same for each server's probes, for what
-is tracked, and for the watch over the proxy. No key and no password is in it. What a
-proxy process was told that has died since is in it, too. The daemon writes one by itself a few seconds
-after a VIP has moved and after its proxy hung, and at once when its proxy died, and keeps the newest 16, in recorder/ of its state directory.
+is tracked, and for the watch over the proxy. No key and no password is in it. The tapes of the
+proxy process that ended last are in it, too.
+
+The daemon writes one by itself a few seconds after a VIP has moved and after its proxy hung, and
+when its proxy process ended. All lie in recorder/ of its state directory: the newest 16, and
+beside them the newest 4 of proxy processes that ended.
 
 Examples:
   lbd record                         write one, and say where it is

@@ -126,7 +126,8 @@ fn what_a_killed_proxy_was_told_last_is_in_the_recordings_after_its_end() {
         let line = log.lines().find(|line| line.contains("proxy lost"));
         line.map(str::to_owned)
     });
-    assert!(lost.contains(by_itself.to_str().unwrap()), "{lost}");
+    let tapes_to = format!("tapes_to={}", by_itself.display());
+    assert!(lost.contains(&tapes_to), "{lost}");
     let mut events = Command::new(env!("CARGO_BIN_EXE_lbd"));
     events.arg("events").arg("--socket");
     let events = events.arg(node.runtime.join("admin.sock"));
@@ -134,7 +135,8 @@ fn what_a_killed_proxy_was_told_last_is_in_the_recordings_after_its_end() {
         let said = events.output().unwrap().stdout;
         let said = String::from_utf8_lossy(&said).into_owned();
         let name = by_itself.file_name().unwrap().to_str().unwrap();
-        said.contains(name).then_some(())
+        let said = said.lines().find(|line| line.contains(name))?;
+        said.contains("are to be written to").then_some(())
     });
 
     let ordered = record(&node, &folder);

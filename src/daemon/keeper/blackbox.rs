@@ -187,15 +187,16 @@ impl Keeper {
         }
     }
 
-    fn say_lost(&mut self, pid: i32, reason: &str, path: Option<PathBuf>) {
+    /// `tapes_to`: where its tapes will be written to, if anywhere; nothing is there yet.
+    fn say_lost(&mut self, pid: i32, reason: &str, tapes_to: Option<PathBuf>) {
         if self.stopping.is_some() {
             return;
         }
-        let path = path.map(|path| path.display().to_string());
-        tracing::warn!(pid, reason, path, "proxy lost");
-        let lost = path.map_or_else(
+        let tapes_to = tapes_to.map(|path| path.display().to_string());
+        tracing::warn!(pid, reason, tapes_to, "proxy lost");
+        let lost = tapes_to.map_or_else(
             || "lost".to_owned(),
-            |path| format!("lost; its last tapes: {path}"),
+            |path| format!("lost; its last tapes are to be written to {path}"),
         );
         let pid = pid.to_string();
         self.record(EventKind::Proxy, (None, Some(&pid)), None, &lost);
