@@ -155,6 +155,32 @@ fn variables_are_put_in_or_said_to_be_missing() {
     whole(&outcome);
 }
 
+/// Each doubles what the next puts in: without a bound the last would have gigabytes.
+#[test]
+fn variables_that_double_end_where_a_line_ends() {
+    let doubled = " setenv A \"$A$A\"\n".repeat(26);
+    let text = format!("global\n setenv A xxxxxxxxxxxxxxxx\n{doubled}")
+        + &proxy("", " description \"$A\"", "");
+    let outcome = haproxy(&text);
+    // 16 bytes can be doubled nine times.
+    assert_eq!(lost(&outcome).len(), 17, "{:?}", lost(&outcome));
+    assert!(outcome.entries.iter().all(|entry| entry.text.len() < 1_000));
+}
+
+#[test]
+fn what_haproxy_refuses_or_keeps_is_not_read_as_something_else() {
+    let outcome = haproxy(&proxy("", "", " option httpchk GET /re\\.adyz"));
+    hasnt(&outcome, "/re.adyz");
+    let broken = [" timeout queue \"2s", " server b 10.0.1.2:6443 name \\xzz"];
+    let outcome = haproxy(&proxy("", "", &broken.join("\n")));
+    assert_eq!(lost(&outcome), broken.map(str::trim));
+    hasnt(&outcome, "10.0.1.2");
+    // What follows such a section is never the one's before it.
+    let outcome = haproxy(&(proxy("", "", "") + "backend \"two\n server c 10.0.1.3:6443 check\n"));
+    assert_eq!(fate(&outcome, "backend \"two"), Fate::Lost);
+    hasnt(&outcome, "10.0.1.3");
+}
+
 #[test]
 fn a_listener_for_an_exporter_is_the_metrics_listener() {
     let exporter = "frontend prom\n mode http\n bind *:8404\n http-request use-service prometheus-exporter if { path /metrics }\n stats enable\n stats uri /stats\n stats refresh 10s\n";

@@ -1,6 +1,7 @@
 //! Variables of haproxy.cfg (its manual, 2.3), and words with quotes, escapes and what variables
 //! stand for (2.2). What is in the environment of another host isn't known here.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::super::ledger::Id;
@@ -9,6 +10,17 @@ use super::super::ledger::Id;
 pub(super) const UNKNOWN: char = '\0';
 /// No line is longer once everything is put in, in bytes.
 const LINE_MAX: usize = 16_384;
+/// No more is put in over all lines of a file, in bytes.
+const FILE_MAX: usize = 4 * 1024 * 1024;
+/// What a word of its own counts beside its bytes.
+const WORD: usize = 32;
+
+const LONG: &str =
+    "with what is put in, it is longer than the 16384 bytes that lbd reads of a line";
+const FULL: &str = "with all that is put in, the file is too long for lbd";
+const QUOTE: &str = "a quote in it isn't closed: HAProxy refuses the file";
+const HEX: &str = "a `\\x` in it has no two hexadecimal digits: HAProxy refuses the file";
+const CODE: &str = "a `\\x` in it stands for a byte that lbd can't write";
 
 /// What the file says about its environment.
 #[derive(Debug, Default)]
@@ -17,6 +29,8 @@ pub(super) struct Env {
     known: BTreeMap<String, Option<(String, Id)>>,
     /// After `resetenv`: nothing else is set but these, perhaps.
     kept: Option<Vec<String>>,
+    /// How much was put in, in bytes.
+    put: Cell<usize>,
 }
 
 /// What is known about a variable.
@@ -73,11 +87,36 @@ pub(super) struct Words {
     pub(super) used: Vec<Id>,
     /// The line without what was put in.
     pub(super) bare: String,
+    /// Why it can't be read as it stands.
+    pub(super) broken: Option<&'static str>,
+    /// How much was put in, in bytes.
+    put: usize,
 }
 
 impl Words {
     fn push(&mut self, word: &mut Option<String>) {
         self.words.extend(word.take());
+    }
+
+    /// Whether that much may be put in, too.
+    fn fits(&mut self, env: &Env, line: &str, value: &str, list: bool) -> bool {
+        let words = if list {
+            value.split_ascii_whitespace().count()
+        } else {
+            1
+        };
+        let more = value.len() + words * WORD;
+        let broken = if line.len() + self.put + value.len() > LINE_MAX {
+            LONG
+        } else if env.put.get() + more > FILE_MAX {
+            FULL
+        } else {
+            self.put += value.len();
+            env.put.set(env.put.get() + more);
+            return true;
+        };
+        self.broken.get_or_insert(broken);
+        false
     }
 }
 
@@ -127,7 +166,7 @@ fn variable(text: &str) -> Option<Variable<'_>> {
 /// Puts in what a variable stands for.
 fn put_in(
     variable: &Variable<'_>,
-    text: &str,
+    (line, text): (&str, &str),
     env: &Env,
     found: &mut Words,
     word: &mut Option<String>,
@@ -151,6 +190,9 @@ fn put_in(
             }
         },
     };
+    if !found.fits(env, line, value, variable.list) {
+        return;
+    }
     if !variable.list {
         word.get_or_insert_default().push_str(value);
         return;
@@ -168,22 +210,27 @@ fn put_in(
     }
 }
 
-/// What an escaped character stands for, and how many follow it.
-fn escaped(rest: &str) -> (char, usize) {
-    match rest.chars().next() {
+/// What a backslash with what stands behind it stands for, and how much of that it takes; before
+/// anything else it is one like other characters.
+fn escaped(rest: &str, quoted: bool) -> Result<(char, usize), &'static str> {
+    Ok(match rest.chars().next() {
         Some('n') => ('\n', 1),
         Some('r') => ('\r', 1),
         Some('t') => ('\t', 1),
         Some('x') => {
-            let code = rest
+            let digits = rest
                 .get(1..3)
-                .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-            code.filter(u8::is_ascii)
-                .map_or(('x', 1), |code| (char::from(code), 3))
+                .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+            let code = digits
+                .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+                .ok_or(HEX)?;
+            let fine = code.is_ascii() && code != 0;
+            (fine.then(|| char::from(code)).ok_or(CODE)?, 3)
         }
-        Some(other) => (other, other.len_utf8()),
-        None => ('\\', 0),
-    }
+        Some(plain @ (' ' | '\\' | '#' | '\'' | '"')) => (plain, 1),
+        Some('$') if quoted => ('$', 1),
+        Some(_) | None => ('\\', 0),
+    })
 }
 
 /// The words of a line without its comment.
@@ -192,14 +239,21 @@ pub(super) fn words(line: &str, env: &Env) -> Words {
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
     let mut rest = line;
+    if line.len() > LINE_MAX {
+        found.broken = Some(LONG);
+        rest = line
+            .split_whitespace()
+            .next()
+            .filter(|first| first.len() < 64)
+            .unwrap_or("?");
+    }
     while let Some(c) = rest.chars().next() {
         let behind = rest.get(c.len_utf8()..).unwrap_or("");
         if quote == Some('"')
             && c == '$'
-            && found.bare.len() < LINE_MAX
             && let Some(variable) = variable(rest)
         {
-            put_in(&variable, rest, env, &mut found, &mut word);
+            put_in(&variable, (line, rest), env, &mut found, &mut word);
             rest = rest.get(variable.len..).unwrap_or("");
             continue;
         }
@@ -215,7 +269,10 @@ pub(super) fn words(line: &str, env: &Env) -> Words {
             }
             (Some(open), c) if c == open => quote = None,
             (None | Some('"'), '\\') => {
-                let (c, len) = escaped(behind);
+                let (c, len) = escaped(behind, quote.is_some()).unwrap_or_else(|why| {
+                    found.broken.get_or_insert(why);
+                    (c, 0)
+                });
                 word.get_or_insert_default().push(c);
                 rest = behind.get(len..).unwrap_or("");
             }
@@ -223,6 +280,9 @@ pub(super) fn words(line: &str, env: &Env) -> Words {
         }
     }
     found.push(&mut word);
+    if quote.is_some() {
+        found.broken.get_or_insert(QUOTE);
+    }
     found
 }
 
@@ -272,6 +332,40 @@ mod tests {
             ["s", "xcheck", "inter", "2s w", "3"]
         );
         assert_eq!(shown(r#"s "$GONE" "${GONE[*]}" w"#), ["s", "", "w"]);
+    }
+
+    #[test]
+    fn a_backslash_before_anything_else_is_one() {
+        assert_eq!(
+            shown(r#"a\.b a\$b "a\$b" 'a\.b' "a\.b" a\#b a\\b"#),
+            [r"a\.b", r"a\$b", "a$b", r"a\.b", r"a\.b", "a#b", r"a\b"]
+        );
+        assert_eq!(shown("a\\\tb"), ["a\\", "b"]);
+        for (line, why) in [
+            ("inter \"2s", QUOTE),
+            ("inter '2s", QUOTE),
+            (r"a\xzz", HEX),
+            (r"a\x4", HEX),
+            (r"a\x+1", HEX),
+            (r"a\xe9", CODE),
+            (r"a\x00", CODE),
+        ] {
+            assert_eq!(words(line, &env()).broken, Some(why), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_put_in_than_a_line_and_a_file_may_hold() {
+        let mut env = env();
+        let id = Ledger::default().open("h", 1, "setenv");
+        env.set("A", &"x".repeat(10_000), id);
+        let found = words("a \"$A\" \"$A\" \"$A\"", &env);
+        assert_eq!(found.broken, Some(LONG));
+        assert_eq!(found.words.concat().len(), 10_001);
+        let full = (1..1_000).find(|_| words("a \"$A\"", &env).broken == Some(FULL));
+        assert_eq!(full, Some(418));
+        let long = words(&"x ".repeat(10_000), &env);
+        assert_eq!((long.broken, long.words.len()), (Some(LONG), 1));
     }
 
     #[test]

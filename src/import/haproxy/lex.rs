@@ -163,6 +163,9 @@ impl Reader<'_> {
         };
         let id = self.ledger.open(self.file, line, plain);
         self.hide(&read);
+        if let Some(why) = read.broken {
+            self.ledger.mark(id, Fate::Lost, why);
+        }
         if first.starts_with('.') {
             self.directive(id, &first, &read);
             return;
@@ -187,7 +190,9 @@ impl Reader<'_> {
                 return;
             }
         }
-        if self.is_template(id, plain, &read) {
+        // A section begins however broken its line is.
+        let section = KINDS.contains(&first.as_str());
+        if read.broken.is_some() && !section || self.is_template(id, plain, &read) {
             return;
         }
         self.counts(id, first, read);
@@ -310,7 +315,8 @@ impl Reader<'_> {
         let now = self.frames.last().map_or(Branch::Read, |frame| frame.now);
         let text = read.words.get(1..).unwrap_or_default().join(" ");
         // A default isn't sure here: the host's environment may have another value.
-        let holds = condition::holds(&text, &self.env).filter(|_| read.defaulted.is_empty());
+        let sure = read.defaulted.is_empty() && read.broken.is_none();
+        let holds = condition::holds(&text, &self.env).filter(|_| sure);
         match first {
             ".if" => {
                 let (branch, decided) = match (now, holds) {
