@@ -162,8 +162,8 @@ fn variables_that_double_end_where_a_line_ends() {
     let text = format!("global\n setenv A xxxxxxxxxxxxxxxx\n{doubled}")
         + &proxy("", " description \"$A\"", "");
     let outcome = haproxy(&text);
-    // 16 bytes can be doubled nine times.
-    assert_eq!(lost(&outcome).len(), 17, "{:?}", lost(&outcome));
+    // 16 bytes can be doubled nine times; nobody knows the variable then.
+    assert_eq!(lost(&outcome).len(), 18, "{:?}", lost(&outcome));
     assert!(outcome.entries.iter().all(|entry| entry.text.len() < 1_000));
 }
 
@@ -179,6 +179,37 @@ fn what_haproxy_refuses_or_keeps_is_not_read_as_something_else() {
     let outcome = haproxy(&(proxy("", "", "") + "backend \"two\n server c 10.0.1.3:6443 check\n"));
     assert_eq!(fate(&outcome, "backend \"two"), Fate::Lost);
     hasnt(&outcome, "10.0.1.3");
+}
+
+#[test]
+fn a_variable_that_a_condition_decides_is_not_what_it_was() {
+    for branch in [
+        "global\n setenv PORT 7000\n.if feature(Q)\n setenv PORT 8443\n.endif\n",
+        "global\n setenv PORT 7000\n.if feature(Q)\n unsetenv PORT\n.endif\n",
+        "global\n setenv PORT 7000\n.if feature(Q)\n x\n.else\n resetenv\n.endif\n",
+        "global\n setenv PORT 7000\n.if feature(Q)\nglobal\n.endif\n setenv PORT 8443\n",
+        "global\n setenv PORT 7000\n\n setenv PORT \"$ELSE\"\n",
+    ] {
+        let outcome = haproxy(&(branch.to_owned() + &proxy("", " bind \"*:${PORT}\"", "")));
+        hasnt(&outcome, "7000\"");
+        let bind = outcome
+            .entries
+            .iter()
+            .find(|e| e.text == "bind \"*:${PORT}\"");
+        let bind = bind.expect("the line is entered");
+        let decides = if branch.contains(".if") { 3 } else { 4 };
+        let why = format!("haproxy.cfg:{decides} decides what `${{PORT}}` stands for");
+        assert_eq!(
+            (bind.fate, bind.notes.as_slice()),
+            (Fate::Lost, [why].as_slice()),
+            "{branch}"
+        );
+    }
+    let text =
+        "global\n setenv PORT 7000\n.if feature(Q)\n setenv PORT 1\n.endif\n setenv PORT 7001\n";
+    let outcome = haproxy(&(text.to_owned() + &proxy("", " bind \"*:${PORT}\"", "")));
+    assert_eq!(fate(&outcome, "bind \"*"), Fate::Exact);
+    has(&outcome, "listen = [\"10.0.0.1:6443\", \"0.0.0.0:7001\"]");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct Env {
     known: BTreeMap<String, Option<(String, Id)>>,
     /// After `resetenv`: nothing else is set but these, perhaps.
     kept: Option<Vec<String>>,
+    /// Variables of which nobody here can say any more what they are, with the line that decides.
+    doubts: BTreeMap<String, Id>,
     /// How much was put in, in bytes.
     put: Cell<usize>,
 }
@@ -57,12 +59,54 @@ impl Env {
     }
 
     pub(super) fn set(&mut self, name: &str, value: &str, id: Id) {
+        self.doubts.remove(name);
         self.known
             .insert(name.to_owned(), Some((value.to_owned(), id)));
     }
 
+    /// The line that decides what a variable is, where the file has one that perhaps counts.
+    pub(super) fn doubt(&self, name: &str) -> Option<Id> {
+        self.doubts.get(name).copied()
+    }
+
+    /// A line with `setenv` or its kin that perhaps counts: `by` decides.
+    pub(super) fn perhaps(&mut self, words: &[String], by: Id) {
+        let (first, rest) = words
+            .split_first()
+            .map_or(("", words), |(f, r)| (f.as_str(), r));
+        let given = match first {
+            "setenv" => rest.get(..1),
+            "presetenv" => rest.get(..1).filter(|names| {
+                let set = |name: &String| matches!(self.get(name), Known::Set(..));
+                !names.iter().all(set)
+            }),
+            "unsetenv" => Some(rest),
+            "resetenv" => None,
+            _ => return,
+        };
+        let mut names = given.unwrap_or_default().to_vec();
+        let unsure = names.iter().any(|name| name.contains(UNKNOWN));
+        if first == "resetenv" || unsure {
+            let others = self
+                .known
+                .keys()
+                .filter(|name| unsure || !rest.contains(name));
+            names.extend(others.cloned().collect::<Vec<_>>());
+        }
+        for name in names {
+            self.known.remove(&name);
+            if let Some(kept) = &mut self.kept
+                && !kept.contains(&name)
+            {
+                kept.push(name.clone());
+            }
+            self.doubts.insert(name, by);
+        }
+    }
+
     pub(super) fn unset(&mut self, names: &[String]) {
         for name in names {
+            self.doubts.remove(name);
             self.known.insert(name.clone(), None);
         }
     }
@@ -70,6 +114,7 @@ impl Env {
     /// Keeps these alone.
     pub(super) fn reset(&mut self, names: &[String]) {
         self.known.retain(|name, _| names.contains(name));
+        self.doubts.retain(|name, _| names.contains(name));
         let still = |name: &&String| self.kept.as_ref().is_none_or(|kept| kept.contains(name));
         self.kept = Some(names.iter().filter(still).cloned().collect());
     }
@@ -352,6 +397,38 @@ mod tests {
         ] {
             assert_eq!(words(line, &env()).broken, Some(why), "{line}");
         }
+    }
+
+    #[test]
+    fn what_a_line_that_perhaps_counts_says_is_not_known() {
+        let id = Ledger::default().open("h", 1, "setenv");
+        let after = |line: &str| {
+            let mut env = env();
+            env.perhaps(&shown(line), id);
+            let is = |name: &str| match env.get(name) {
+                Known::Set(..) => "set",
+                Known::Unset => "unset",
+                Known::Elsewhere => "perhaps",
+            };
+            ["PORT", "WORDS", "GONE"].map(is)
+        };
+        assert_eq!(after("setenv PORT 1"), ["perhaps", "set", "unset"]);
+        assert_eq!(after("presetenv PORT 1"), ["set", "set", "unset"]);
+        assert_eq!(after("presetenv GONE 1"), ["set", "set", "perhaps"]);
+        assert_eq!(
+            after("unsetenv PORT WORDS"),
+            ["perhaps", "perhaps", "unset"]
+        );
+        assert_eq!(after("resetenv PORT"), ["set", "perhaps", "perhaps"]);
+        assert_eq!(after("setenv \"$ELSE\" 1"), ["perhaps"; 3]);
+        assert_eq!(after("maxconn 1"), ["set", "set", "unset"]);
+        let mut env = env();
+        env.reset(&[]);
+        env.perhaps(&shown("setenv PORT 1"), id);
+        assert_eq!(env.get("PORT"), Known::Elsewhere);
+        assert_eq!(env.doubt("PORT"), Some(id));
+        env.set("PORT", "2", id);
+        assert_eq!(env.doubt("PORT"), None);
     }
 
     #[test]

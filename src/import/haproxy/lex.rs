@@ -184,6 +184,9 @@ impl Reader<'_> {
                 {
                     frame.sections = true;
                 }
+                if let Some(frame) = self.frames.last() {
+                    self.env.perhaps(&read.words, frame.id);
+                }
                 let place = self.frames.last().map(|frame| self.ledger.place(frame.id));
                 let why = format!("the condition at {} decides", place.unwrap_or_default());
                 self.ledger.mark(id, Fate::Lost, why);
@@ -193,6 +196,7 @@ impl Reader<'_> {
         // A section begins however broken its line is.
         let section = KINDS.contains(&first.as_str());
         if read.broken.is_some() && !section || self.is_template(id, plain, &read) {
+            self.env.perhaps(&read.words, id);
             return;
         }
         self.counts(id, first, read);
@@ -201,9 +205,11 @@ impl Reader<'_> {
     /// A line that counts.
     fn counts(&mut self, id: Id, first: String, read: Words) {
         for name in &read.defaulted {
-            let why = format!(
-                "`{name}` has its default here; the service's environment may say otherwise"
-            );
+            let other = match self.env.doubt(name) {
+                Some(by) => self.ledger.place(by),
+                None => "the service's environment".to_owned(),
+            };
+            let why = format!("`{name}` has its default here; {other} may say otherwise");
             self.ledger.mark(id, Fate::Changed, why);
         }
         if KINDS.contains(&first.as_str()) {
@@ -217,6 +223,7 @@ impl Reader<'_> {
             return;
         }
         if let Some(condition) = self.adrift {
+            self.env.perhaps(&read.words, condition);
             let place = self.ledger.place(condition);
             let why = format!("the condition at {place} decides in which section it stands");
             self.ledger.mark(id, Fate::Lost, why);
@@ -298,6 +305,13 @@ impl Reader<'_> {
         let known = matches!(self.env.get(name), Known::Set(..)) && read.unknown.is_none();
         if known {
             let why = format!("HAProxy puts `{found}` in between double quotes alone");
+            self.ledger.mark(id, Fate::Lost, why);
+            return true;
+        }
+        let inside = name.split('[').next().unwrap_or(name);
+        if let Some(by) = self.env.doubt(inside).filter(|_| read.unknown.is_some()) {
+            let place = self.ledger.place(by);
+            let why = format!("{place} decides what `{found}` stands for");
             self.ledger.mark(id, Fate::Lost, why);
             return true;
         }
