@@ -2,7 +2,7 @@
 //! be is said with its place. What HAProxy 2.6 and keepalived 2.2.7 make of such lines was tried.
 
 use lbd::config::model::Config;
-use lbd::import::{Fate, Input, Node, Outcome, Source, import, render};
+use lbd::import::{Fate, Input, Node, Outcome, Source, import, render, render_json};
 
 fn haproxy(text: &str) -> Outcome {
     import(&Input {
@@ -286,6 +286,47 @@ fn no_password_is_shown() {
 }
 
 #[test]
+fn no_secret_is_shown_however_it_is_put_together() {
+    let back = " option httpchk\n http-check send uri /x hdr Authorization \"Bearer $TOKEN\" hdr X-Auth-Token \"hush 1\"\n stats auth \"admin:$B\"";
+    let text = "global\n setenv TOKEN hush2\n setenv A hush3\n setenv B \"x$A\"\n setenv UNUSEDPASS hush4\n presetenv P hush5\n.if feature(Q)\n setenv PASS hush6\n.endif\n"
+        .to_owned()
+        + &proxy("", "", back);
+    let mut outcomes = vec![haproxy(&text)];
+    for (head, auth) in [
+        ("$P=auth_pass hush\n", "$P"),
+        ("$P=auth_pass\n", "$P hush"),
+        ("$PASSWORD=hush\n@lb2 $PASS=hush\n", "auth_pass ${PASSWORD}"),
+        ("", "~LST(Q, hush, hush) auth_pass ${Q}"),
+        ("$P=auth_pass\n", "~LST(Q, hush, hush) $P ${Q}"),
+        ("$P=auth_pass\n$V= \\\nhush \\\n\n", "$P $V"),
+        ("", "\"auth_pass\" hush"),
+    ] {
+        let auth = format!(" authentication {{\n  auth_type PASS\n  {auth}\n }}");
+        outcomes.push(keepalived(&[
+            &(head.to_owned() + &instance(2, 3, 100, &auth))
+        ]));
+    }
+    for outcome in outcomes {
+        let (report, json) = (render(&outcome, true), render_json(&outcome, false));
+        assert!(!report.contains("hush"), "{report}");
+        assert!(!json.contains("hush"), "{json}");
+        assert!(report.contains("****"), "{report}");
+        let comments = outcome.text.lines().filter_map(|line| line.split_once('#'));
+        for (_, comment) in comments {
+            assert!(!comment.contains("hush"), "{comment}");
+        }
+    }
+    let report = render(&haproxy(&text), true);
+    for line in [
+        "setenv TOKEN ****",
+        "presetenv P ****",
+        "setenv UNUSEDPASS ****",
+    ] {
+        assert!(report.contains(line), "{line} in {report}");
+    }
+}
+
+#[test]
 fn a_check_s_request_is_kept_with_its_host() {
     let back = " option httpchk\n http-check connect ssl sni kube.example\n http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kube.example\n http-check expect status 200";
     let outcome = haproxy(&proxy("", "", back));
@@ -559,7 +600,7 @@ fn definitions_lists_and_sequences_are_what_keepalived_makes_of_them() {
     }
     assert_eq!(fate(&outcome, "~SEQ(H, 1, 2) 10.1"), Fate::Exact);
     assert_eq!(fate(&outcome, "virtual_router_id 6${N}"), Fate::Exact);
-    assert_eq!(fate(&outcome, "@lb2 $PRIO=100"), Fate::NotNeeded);
+    assert_eq!(fate(&outcome, "@lb2 $PRIO=****"), Fate::NotNeeded);
     // The value of a name that stands for a password is shown nowhere.
     assert!(!render(&outcome, true).contains("hunter22"));
 }

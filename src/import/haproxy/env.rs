@@ -25,8 +25,8 @@ const CODE: &str = "a `\\x` in it stands for a byte that lbd can't write";
 /// What the file says about its environment.
 #[derive(Debug, Default)]
 pub(super) struct Env {
-    /// A value with the line that says it, or nothing for what is not set.
-    known: BTreeMap<String, Option<(String, Id)>>,
+    /// A value, or nothing for what is not set.
+    known: BTreeMap<String, Option<String>>,
     /// After `resetenv`: nothing else is set but these, perhaps.
     kept: Option<Vec<String>>,
     /// Variables of which nobody here can say any more what they are, with the line that decides.
@@ -38,8 +38,8 @@ pub(super) struct Env {
 /// What is known about a variable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Known<'a> {
-    /// It has that value, by that line.
-    Set(&'a str, Id),
+    /// It has that value.
+    Set(&'a str),
     /// It isn't set.
     Unset,
     /// The environment of the service decides.
@@ -49,7 +49,7 @@ pub(super) enum Known<'a> {
 impl Env {
     pub(super) fn get(&self, name: &str) -> Known<'_> {
         match self.known.get(name) {
-            Some(Some((value, id))) => Known::Set(value, *id),
+            Some(Some(value)) => Known::Set(value),
             Some(None) => Known::Unset,
             None => match &self.kept {
                 Some(kept) if !kept.iter().any(|other| other == name) => Known::Unset,
@@ -58,10 +58,9 @@ impl Env {
         }
     }
 
-    pub(super) fn set(&mut self, name: &str, value: &str, id: Id) {
+    pub(super) fn set(&mut self, name: &str, value: &str) {
         self.doubts.remove(name);
-        self.known
-            .insert(name.to_owned(), Some((value.to_owned(), id)));
+        self.known.insert(name.to_owned(), Some(value.to_owned()));
     }
 
     /// The line that decides what a variable is, where the file has one that perhaps counts.
@@ -128,8 +127,6 @@ pub(super) struct Words {
     pub(super) unknown: Option<String>,
     /// Variables whose default was taken, since nothing is known about them.
     pub(super) defaulted: Vec<String>,
-    /// Lines that set what was put in.
-    pub(super) used: Vec<Id>,
     /// The line without what was put in.
     pub(super) bare: String,
     /// Why it can't be read as it stands.
@@ -217,10 +214,7 @@ fn put_in(
     word: &mut Option<String>,
 ) {
     let value = match env.get(variable.name) {
-        Known::Set(value, id) => {
-            found.used.push(id);
-            value
-        }
+        Known::Set(value) => value,
         Known::Unset => variable.default.unwrap_or(""),
         Known::Elsewhere => match variable.default {
             Some(default) => {
@@ -337,10 +331,9 @@ mod tests {
     use crate::import::ledger::Ledger;
 
     fn env() -> Env {
-        let id = Ledger::default().open("h", 1, "setenv");
         let mut env = Env::default();
-        env.set("PORT", "6443", id);
-        env.set("WORDS", "check  inter 2s", id);
+        env.set("PORT", "6443");
+        env.set("WORDS", "check  inter 2s");
         env.unset(&["GONE".to_owned()]);
         env
     }
@@ -427,15 +420,14 @@ mod tests {
         env.perhaps(&shown("setenv PORT 1"), id);
         assert_eq!(env.get("PORT"), Known::Elsewhere);
         assert_eq!(env.doubt("PORT"), Some(id));
-        env.set("PORT", "2", id);
+        env.set("PORT", "2");
         assert_eq!(env.doubt("PORT"), None);
     }
 
     #[test]
     fn no_more_is_put_in_than_a_line_and_a_file_may_hold() {
         let mut env = env();
-        let id = Ledger::default().open("h", 1, "setenv");
-        env.set("A", &"x".repeat(10_000), id);
+        env.set("A", &"x".repeat(10_000));
         let found = words("a \"$A\" \"$A\" \"$A\"", &env);
         assert_eq!(found.broken, Some(LONG));
         assert_eq!(found.words.concat().len(), 10_001);

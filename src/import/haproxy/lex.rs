@@ -162,7 +162,7 @@ impl Reader<'_> {
             return;
         };
         let id = self.ledger.open(self.file, line, plain);
-        self.hide(&read);
+        self.hide(id, &read);
         if let Some(why) = read.broken {
             self.ledger.mark(id, Fate::Lost, why);
         }
@@ -254,17 +254,17 @@ impl Reader<'_> {
                 (Fate::Lost, "HAProxy refuses an empty value")
             }
             ("setenv", [name, value]) => {
-                self.env.set(name, value, id);
+                self.env.set(name, value);
                 (Fate::NotNeeded, "put in where it is used")
             }
             ("presetenv", [name, value]) => match self.env.get(name) {
                 Known::Set(..) => (Fate::NotNeeded, "it is set before"),
                 Known::Unset => {
-                    self.env.set(name, value, id);
+                    self.env.set(name, value);
                     (Fate::NotNeeded, "put in where it is used")
                 }
                 Known::Elsewhere => {
-                    self.env.set(name, value, id);
+                    self.env.set(name, value);
                     (
                         Fate::Changed,
                         "put in where it is used, unless the service's environment has another",
@@ -285,13 +285,15 @@ impl Reader<'_> {
         true
     }
 
-    /// Shows no value that is put in as a password.
-    fn hide(&mut self, read: &Words) {
+    /// Shows no password, however it is put together, and no value of a variable: it may be one.
+    fn hide(&mut self, id: Id, read: &Words) {
         let words: Vec<&str> = read.words.iter().map(String::as_str).collect();
-        if words::is_secret(&words) {
-            for id in &read.used {
-                self.ledger.hide(*id, "setenv ****".to_owned());
-            }
+        if let [first @ ("setenv" | "presetenv"), name, ..] = words.as_slice() {
+            let name = name.split('=').next().unwrap_or("");
+            let text = words::shown(&format!("{first} {name} {}", words::STARS));
+            self.ledger.hide(id, text);
+        } else if words::is_secret(&words) && words.len() > 1 {
+            self.ledger.star(id);
         }
     }
 
