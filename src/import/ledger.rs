@@ -101,7 +101,22 @@ impl Ledger {
             notes: Vec::new(),
             otherwise: None,
         });
-        Id(self.drafts.len() - 1)
+        let id = Id(self.drafts.len() - 1);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if words.len() > 1 && words::is_secret(&words) {
+            self.star(id);
+        }
+        id
+    }
+
+    /// Shows no more than the first word of a line that holds a secret, unless it hides that.
+    pub(super) fn star(&mut self, id: Id) {
+        let draft = self.drafts.get(id.0);
+        if let Some(draft) = draft.filter(|draft| !draft.source.contains(words::STARS)) {
+            let first = draft.source.split(' ').next().unwrap_or("");
+            let text = format!("{first} {}", words::STARS);
+            self.hide(id, text);
+        }
     }
 
     /// Shows `text` in place of the line, which holds a secret.
@@ -200,6 +215,10 @@ impl Entry {
     /// Another verdict on the same line: the worse counts, with what was said about those that
     /// are changed or lost.
     fn join(&mut self, other: Self) {
+        // What hides a secret hides it, whatever else is entered for the line.
+        if other.text.contains(words::STARS) && !self.text.contains(words::STARS) {
+            self.text = other.text;
+        }
         let tells = |fate: Fate| matches!(fate, Fate::Changed | Fate::Lost);
         if other.fate > self.fate && !tells(self.fate) {
             self.notes.clear();

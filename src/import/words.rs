@@ -6,6 +6,8 @@ use crate::config::is_name;
 
 /// No origin or directive is shown longer, in characters.
 const SHOWN_MAX: usize = 160;
+/// No more of one is looked at for that, in characters.
+const READ_MAX: usize = 1_024;
 
 /// Directives whose last word is a secret.
 const SECRETS: &[&str] = &[
@@ -20,39 +22,109 @@ const SECRETS: &[&str] = &[
 /// Of those, the ones that stand for nothing else, wherever they are.
 const ALWAYS: &[&str] = &["auth_pass", "auth_hmac_key", "insecure-password"];
 
+/// What stands for what nobody shall read.
+pub(super) const STARS: &str = "****";
+
+/// A word without its quotes.
+fn bare(word: &str) -> &str {
+    word.trim_matches(['"', '\''])
+}
+
 /// Whether the words are a directive whose last word is a secret.
 pub(super) fn is_secret(words: &[&str]) -> bool {
-    let plain = |word: &&str| ALWAYS.contains(word);
-    words.first().is_some_and(|word| SECRETS.contains(word))
-        || matches!(words, ["stats", "auth", ..] | ["user", ..])
-        || words.iter().any(plain)
+    let is = |index: usize, wanted: &str| words.get(index).is_some_and(|w| bare(w) == wanted);
+    words
+        .first()
+        .is_some_and(|word| SECRETS.contains(&bare(word)))
+        || is(0, "stats") && is(1, "auth")
+        || is(0, "user") && is(2, "password")
+        || words.iter().any(|word| ALWAYS.contains(&bare(word)))
+}
+
+/// How many words of a check's request may be read, when not all.
+fn readable(words: &[&str]) -> Option<usize> {
+    let has = |word: &str, hints: &[&str]| {
+        let small = word.to_ascii_lowercase();
+        hints.iter().any(|hint| small.contains(hint))
+    };
+    let header = ["auth", "token", "cookie", "secret", "pass", "key"];
+    let query = ["token=", "secret=", "password=", "key="];
+    match words {
+        ["http-check", "send", ..] => {
+            let own = |pair: &[&str]| match pair {
+                [word, name] => match bare(word) {
+                    "hdr" => !bare(name).eq_ignore_ascii_case("host"),
+                    "body" | "body-lf" => true,
+                    _ => has(name, &query),
+                },
+                _ => false,
+            };
+            let at = words.windows(2).position(own)?;
+            let named = words.get(at).is_some_and(|word| bare(word) == "hdr");
+            Some(at + 1 + usize::from(named))
+        }
+        ["option", "httpchk", ..] => words
+            .iter()
+            .position(|word| word.contains('\\') && has(word, &header) || has(word, &query)),
+        ["tcp-check", "send" | "send-lf", ..] => {
+            words.iter().position(|word| has(word, &["auth", "pass"]))
+        }
+        _ => None,
+    }
+}
+
+/// The text with stars in place of the items of its lists.
+fn without_lists(text: &str) -> String {
+    let mut made = String::new();
+    let mut rest = text;
+    while let Some((before, list)) = rest.split_once("~LST") {
+        made.push_str(before);
+        made.push_str("~LST(****)");
+        rest = list.split_once(')').map_or("", |(_, behind)| behind);
+    }
+    made + rest
 }
 
 /// A directive for people: on one line, bounded, secrets as stars.
 pub(super) fn shown(text: &str) -> String {
-    let mut words: Vec<&str> = text.split_whitespace().collect();
-    let secret = words.iter().position(|word| SECRETS.contains(word));
+    // What is behind is cut anyway, unless there are blanks alone.
+    let start = text.trim_start();
+    let end = start.char_indices().nth(READ_MAX).map(|(at, _)| at);
+    let start = start.get(..end.unwrap_or(start.len())).unwrap_or(start);
+    let mut words: Vec<&str> = start.split_whitespace().collect();
+    let before = words.clone();
+    let secret = words.iter().position(|word| SECRETS.contains(&bare(word)));
     let deep = matches!(words.first(), Some(&("stats" | "user")));
-    let always = |at: &usize| words.get(*at).is_some_and(|word| ALWAYS.contains(word));
+    let always = |at: &usize| {
+        words
+            .get(*at)
+            .is_some_and(|word| ALWAYS.contains(&bare(word)))
+    };
     if let Some(at) = secret.filter(|at| *at <= 1 || deep || always(at)) {
         let known = words.get(at + 1).is_some_and(|word| *word != "{");
         if known {
             words.truncate(at + 1);
-            words.push("****");
+            words.push(STARS);
         }
     }
     // A header of a check's request.
     let names = |word: &&str| word.to_ascii_lowercase().contains("authorization");
     if let Some(at) = words.iter().position(names) {
         words.truncate(at);
-        words.extend(["Authorization", "****"]);
+        words.extend(["Authorization", STARS]);
+    } else if let Some(at) = readable(&words) {
+        words.truncate(at);
+        words.push(STARS);
     }
-    let plain: String = words
-        .join(" ")
+    let mut joined = words.join(" ");
+    if words != before {
+        joined = without_lists(&joined);
+    }
+    let plain: String = joined
         .chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect();
-    if plain.chars().count() <= SHOWN_MAX {
+    if plain.chars().count() <= SHOWN_MAX && end.is_none() {
         return plain;
     }
     plain.chars().take(SHOWN_MAX - 1).chain(['…']).collect()
@@ -220,7 +292,34 @@ mod tests {
         assert_eq!(shown("bind :6443"), "bind :6443");
         assert_eq!(
             shown("~LST(A, 1) @x auth_pass 1111"),
-            "~LST(A, 1) @x auth_pass ****"
+            "~LST(****) @x auth_pass ****"
         );
+        assert_eq!(shown("\"auth_pass\" 1111"), "\"auth_pass\" ****");
+        assert_eq!(shown("user haproxy"), "user haproxy");
+        assert!(!is_secret(&["user", "haproxy"]));
+        for (text, expected) in [
+            (
+                "http-check send hdr Host a hdr X-Auth-Token \"a b\" hdr B c",
+                "http-check send hdr Host a hdr X-Auth-Token ****",
+            ),
+            (
+                "http-check send uri / body \"a b\"",
+                "http-check send uri / body ****",
+            ),
+            ("http-check send uri /?token=x", "http-check send uri ****"),
+            ("tcp-check send AUTH\\ x\\r\\n", "tcp-check send ****"),
+            (
+                "option httpchk GET /auth/realms",
+                "option httpchk GET /auth/realms",
+            ),
+            (
+                "option httpchk GET / HTTP/1.1\\r\\nX-Token:\\ x",
+                "option httpchk GET / ****",
+            ),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+        let long = shown(&"a ".repeat(100_000));
+        assert_eq!(long.chars().count(), SHOWN_MAX);
     }
 }

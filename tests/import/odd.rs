@@ -2,7 +2,7 @@
 //! be is said with its place. What HAProxy 2.6 and keepalived 2.2.7 make of such lines was tried.
 
 use lbd::config::model::Config;
-use lbd::import::{Fate, Input, Node, Outcome, Source, import, render};
+use lbd::import::{Fate, Input, Node, Outcome, Source, import, render, render_json};
 
 fn haproxy(text: &str) -> Outcome {
     import(&Input {
@@ -155,6 +155,63 @@ fn variables_are_put_in_or_said_to_be_missing() {
     whole(&outcome);
 }
 
+/// Each doubles what the next puts in: without a bound the last would have gigabytes.
+#[test]
+fn variables_that_double_end_where_a_line_ends() {
+    let doubled = " setenv A \"$A$A\"\n".repeat(26);
+    let text = format!("global\n setenv A xxxxxxxxxxxxxxxx\n{doubled}")
+        + &proxy("", " description \"$A\"", "");
+    let outcome = haproxy(&text);
+    // 16 bytes can be doubled nine times; nobody knows the variable then.
+    assert_eq!(lost(&outcome).len(), 18, "{:?}", lost(&outcome));
+    assert!(outcome.entries.iter().all(|entry| entry.text.len() < 1_000));
+}
+
+#[test]
+fn what_haproxy_refuses_or_keeps_is_not_read_as_something_else() {
+    let outcome = haproxy(&proxy("", "", " option httpchk GET /re\\.adyz"));
+    hasnt(&outcome, "/re.adyz");
+    let broken = [" timeout queue \"2s", " server b 10.0.1.2:6443 name \\xzz"];
+    let outcome = haproxy(&proxy("", "", &broken.join("\n")));
+    assert_eq!(lost(&outcome), broken.map(str::trim));
+    hasnt(&outcome, "10.0.1.2");
+    // What follows such a section is never the one's before it.
+    let outcome = haproxy(&(proxy("", "", "") + "backend \"two\n server c 10.0.1.3:6443 check\n"));
+    assert_eq!(fate(&outcome, "backend \"two"), Fate::Lost);
+    hasnt(&outcome, "10.0.1.3");
+}
+
+#[test]
+fn a_variable_that_a_condition_decides_is_not_what_it_was() {
+    for branch in [
+        "global\n setenv PORT 7000\n.if feature(Q)\n setenv PORT 8443\n.endif\n",
+        "global\n setenv PORT 7000\n.if feature(Q)\n unsetenv PORT\n.endif\n",
+        "global\n setenv PORT 7000\n.if feature(Q)\n x\n.else\n resetenv\n.endif\n",
+        "global\n setenv PORT 7000\n.if feature(Q)\nglobal\n.endif\n setenv PORT 8443\n",
+        "global\n setenv PORT 7000\n\n setenv PORT \"$ELSE\"\n",
+    ] {
+        let outcome = haproxy(&(branch.to_owned() + &proxy("", " bind \"*:${PORT}\"", "")));
+        hasnt(&outcome, "7000\"");
+        let bind = outcome
+            .entries
+            .iter()
+            .find(|e| e.text == "bind \"*:${PORT}\"");
+        let bind = bind.expect("the line is entered");
+        let decides = if branch.contains(".if") { 3 } else { 4 };
+        let why = format!("haproxy.cfg:{decides} decides what `${{PORT}}` stands for");
+        assert_eq!(
+            (bind.fate, bind.notes.as_slice()),
+            (Fate::Lost, [why].as_slice()),
+            "{branch}"
+        );
+    }
+    let text =
+        "global\n setenv PORT 7000\n.if feature(Q)\n setenv PORT 1\n.endif\n setenv PORT 7001\n";
+    let outcome = haproxy(&(text.to_owned() + &proxy("", " bind \"*:${PORT}\"", "")));
+    assert_eq!(fate(&outcome, "bind \"*"), Fate::Exact);
+    has(&outcome, "listen = [\"10.0.0.1:6443\", \"0.0.0.0:7001\"]");
+}
+
 #[test]
 fn a_listener_for_an_exporter_is_the_metrics_listener() {
     let exporter = "frontend prom\n mode http\n bind *:8404\n http-request use-service prometheus-exporter if { path /metrics }\n stats enable\n stats uri /stats\n stats refresh 10s\n";
@@ -226,6 +283,47 @@ fn no_password_is_shown() {
         report.contains("user root insecure-password ****"),
         "{report}"
     );
+}
+
+#[test]
+fn no_secret_is_shown_however_it_is_put_together() {
+    let back = " option httpchk\n http-check send uri /x hdr Authorization \"Bearer $TOKEN\" hdr X-Auth-Token \"hush 1\"\n stats auth \"admin:$B\"";
+    let text = "global\n setenv TOKEN hush2\n setenv A hush3\n setenv B \"x$A\"\n setenv UNUSEDPASS hush4\n presetenv P hush5\n.if feature(Q)\n setenv PASS hush6\n.endif\n"
+        .to_owned()
+        + &proxy("", "", back);
+    let mut outcomes = vec![haproxy(&text)];
+    for (head, auth) in [
+        ("$P=auth_pass hush\n", "$P"),
+        ("$P=auth_pass\n", "$P hush"),
+        ("$PASSWORD=hush\n@lb2 $PASS=hush\n", "auth_pass ${PASSWORD}"),
+        ("", "~LST(Q, hush, hush) auth_pass ${Q}"),
+        ("$P=auth_pass\n", "~LST(Q, hush, hush) $P ${Q}"),
+        ("$P=auth_pass\n$V= \\\nhush \\\n\n", "$P $V"),
+        ("", "\"auth_pass\" hush"),
+    ] {
+        let auth = format!(" authentication {{\n  auth_type PASS\n  {auth}\n }}");
+        outcomes.push(keepalived(&[
+            &(head.to_owned() + &instance(2, 3, 100, &auth))
+        ]));
+    }
+    for outcome in outcomes {
+        let (report, json) = (render(&outcome, true), render_json(&outcome, false));
+        assert!(!report.contains("hush"), "{report}");
+        assert!(!json.contains("hush"), "{json}");
+        assert!(report.contains("****"), "{report}");
+        let comments = outcome.text.lines().filter_map(|line| line.split_once('#'));
+        for (_, comment) in comments {
+            assert!(!comment.contains("hush"), "{comment}");
+        }
+    }
+    let report = render(&haproxy(&text), true);
+    for line in [
+        "setenv TOKEN ****",
+        "presetenv P ****",
+        "setenv UNUSEDPASS ****",
+    ] {
+        assert!(report.contains(line), "{line} in {report}");
+    }
 }
 
 #[test]
@@ -502,7 +600,7 @@ fn definitions_lists_and_sequences_are_what_keepalived_makes_of_them() {
     }
     assert_eq!(fate(&outcome, "~SEQ(H, 1, 2) 10.1"), Fate::Exact);
     assert_eq!(fate(&outcome, "virtual_router_id 6${N}"), Fate::Exact);
-    assert_eq!(fate(&outcome, "@lb2 $PRIO=100"), Fate::NotNeeded);
+    assert_eq!(fate(&outcome, "@lb2 $PRIO=****"), Fate::NotNeeded);
     // The value of a name that stands for a password is shown nowhere.
     assert!(!render(&outcome, true).contains("hunter22"));
 }

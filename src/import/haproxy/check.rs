@@ -274,11 +274,8 @@ fn http_rules(view: &View<'_>, http: &mut Http, work: &mut Work) {
                             rest.next();
                         }
                         other => {
-                            work.ledger.mark(
-                                id,
-                                Fate::Lost,
-                                format!("`{other}` of the check's connect"),
-                            );
+                            let why = format!("`{other}` of the check's connect");
+                            work.ledger.mark(id, Fate::Lost, why);
                         }
                     }
                 }
@@ -299,19 +296,19 @@ fn http_rules(view: &View<'_>, http: &mut Http, work: &mut Work) {
                             let host = rest.next().unwrap_or("");
                             http.host = Some(host.to_owned()).filter(|host| is_host(host));
                             if http.host.is_none() {
-                                work.ledger.mark(
-                                    id,
-                                    Fate::Lost,
-                                    "a Host header that lbd can't send",
-                                );
+                                let why = "a Host header that lbd can't send";
+                                work.ledger.mark(id, Fate::Lost, why);
                             }
                         }
-                        other => {
-                            work.ledger.mark(
-                                id,
-                                Fate::Lost,
-                                format!("`{other} {value}` of the check's request"),
-                            );
+                        // Values are none of the report's business: they may be secrets.
+                        "hdr" => {
+                            rest.next();
+                            let why = format!("the header `{value}` of the check's request");
+                            work.ledger.mark(id, Fate::Lost, why);
+                        }
+                        _ => {
+                            let why = "a word of the check's request that lbd can't send";
+                            work.ledger.mark(id, Fate::Lost, why);
                         }
                     }
                 }

@@ -96,14 +96,12 @@ fn predicate(name: &str, arguments: &str, env: &Env) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::ledger::Ledger;
 
     // What `haproxy -cc` of 2.6 says with A=1 B=x y.
     #[test]
     fn conditions_are_haproxy_s_where_the_file_decides_them() {
-        let id = Ledger::default().open("h", 1, "setenv");
         let mut env = Env::default();
-        env.set("A", "1", id);
+        env.set("A", "1");
         env.unset(&["GONE".to_owned()]);
         let says = |text: &str| holds(text, &env);
         for yes in [

@@ -162,7 +162,10 @@ impl Reader<'_> {
             return;
         };
         let id = self.ledger.open(self.file, line, plain);
-        self.hide(&read);
+        self.hide(id, &read);
+        if let Some(why) = read.broken {
+            self.ledger.mark(id, Fate::Lost, why);
+        }
         if first.starts_with('.') {
             self.directive(id, &first, &read);
             return;
@@ -181,13 +184,19 @@ impl Reader<'_> {
                 {
                     frame.sections = true;
                 }
+                if let Some(frame) = self.frames.last() {
+                    self.env.perhaps(&read.words, frame.id);
+                }
                 let place = self.frames.last().map(|frame| self.ledger.place(frame.id));
                 let why = format!("the condition at {} decides", place.unwrap_or_default());
                 self.ledger.mark(id, Fate::Lost, why);
                 return;
             }
         }
-        if self.is_template(id, plain, &read) {
+        // A section begins however broken its line is.
+        let section = KINDS.contains(&first.as_str());
+        if read.broken.is_some() && !section || self.is_template(id, plain, &read) {
+            self.env.perhaps(&read.words, id);
             return;
         }
         self.counts(id, first, read);
@@ -196,9 +205,11 @@ impl Reader<'_> {
     /// A line that counts.
     fn counts(&mut self, id: Id, first: String, read: Words) {
         for name in &read.defaulted {
-            let why = format!(
-                "`{name}` has its default here; the service's environment may say otherwise"
-            );
+            let other = match self.env.doubt(name) {
+                Some(by) => self.ledger.place(by),
+                None => "the service's environment".to_owned(),
+            };
+            let why = format!("`{name}` has its default here; {other} may say otherwise");
             self.ledger.mark(id, Fate::Changed, why);
         }
         if KINDS.contains(&first.as_str()) {
@@ -212,6 +223,7 @@ impl Reader<'_> {
             return;
         }
         if let Some(condition) = self.adrift {
+            self.env.perhaps(&read.words, condition);
             let place = self.ledger.place(condition);
             let why = format!("the condition at {place} decides in which section it stands");
             self.ledger.mark(id, Fate::Lost, why);
@@ -242,17 +254,17 @@ impl Reader<'_> {
                 (Fate::Lost, "HAProxy refuses an empty value")
             }
             ("setenv", [name, value]) => {
-                self.env.set(name, value, id);
+                self.env.set(name, value);
                 (Fate::NotNeeded, "put in where it is used")
             }
             ("presetenv", [name, value]) => match self.env.get(name) {
                 Known::Set(..) => (Fate::NotNeeded, "it is set before"),
                 Known::Unset => {
-                    self.env.set(name, value, id);
+                    self.env.set(name, value);
                     (Fate::NotNeeded, "put in where it is used")
                 }
                 Known::Elsewhere => {
-                    self.env.set(name, value, id);
+                    self.env.set(name, value);
                     (
                         Fate::Changed,
                         "put in where it is used, unless the service's environment has another",
@@ -273,13 +285,15 @@ impl Reader<'_> {
         true
     }
 
-    /// Shows no value that is put in as a password.
-    fn hide(&mut self, read: &Words) {
+    /// Shows no password, however it is put together, and no value of a variable: it may be one.
+    fn hide(&mut self, id: Id, read: &Words) {
         let words: Vec<&str> = read.words.iter().map(String::as_str).collect();
-        if words::is_secret(&words) {
-            for id in &read.used {
-                self.ledger.hide(*id, "setenv ****".to_owned());
-            }
+        if let [first @ ("setenv" | "presetenv"), name, ..] = words.as_slice() {
+            let name = name.split('=').next().unwrap_or("");
+            let text = words::shown(&format!("{first} {name} {}", words::STARS));
+            self.ledger.hide(id, text);
+        } else if words::is_secret(&words) && words.len() > 1 {
+            self.ledger.star(id);
         }
     }
 
@@ -293,6 +307,13 @@ impl Reader<'_> {
         let known = matches!(self.env.get(name), Known::Set(..)) && read.unknown.is_none();
         if known {
             let why = format!("HAProxy puts `{found}` in between double quotes alone");
+            self.ledger.mark(id, Fate::Lost, why);
+            return true;
+        }
+        let inside = name.split('[').next().unwrap_or(name);
+        if let Some(by) = self.env.doubt(inside).filter(|_| read.unknown.is_some()) {
+            let place = self.ledger.place(by);
+            let why = format!("{place} decides what `{found}` stands for");
             self.ledger.mark(id, Fate::Lost, why);
             return true;
         }
@@ -310,7 +331,8 @@ impl Reader<'_> {
         let now = self.frames.last().map_or(Branch::Read, |frame| frame.now);
         let text = read.words.get(1..).unwrap_or_default().join(" ");
         // A default isn't sure here: the host's environment may have another value.
-        let holds = condition::holds(&text, &self.env).filter(|_| read.defaulted.is_empty());
+        let sure = read.defaulted.is_empty() && read.broken.is_none();
+        let holds = condition::holds(&text, &self.env).filter(|_| sure);
         match first {
             ".if" => {
                 let (branch, decided) = match (now, holds) {

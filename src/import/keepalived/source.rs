@@ -62,6 +62,7 @@ struct Definition {
     /// Whether a line says so; else it is a number of a sequence, or an item of a list.
     said: bool,
     used: bool,
+    /// Whether it begins with a secret.
     secret: bool,
 }
 
@@ -236,6 +237,9 @@ impl Reader<'_> {
         };
         if let Some(at) = tail {
             // Several lines stand at the end of this one: the first goes on where it ends.
+            if let Some(definition) = self.all.get_mut(at) {
+                definition.secret |= words::is_secret(&made.split_whitespace().collect::<Vec<_>>());
+            }
             let body: Vec<(Place, String)> = self
                 .all
                 .get(at)
@@ -350,7 +354,6 @@ impl Reader<'_> {
     fn replaced(&mut self, text: &str, anywhere: bool) -> Result<(String, Option<usize>), String> {
         let mut made = String::new();
         let mut rest = text.to_owned();
-        let secret = words::is_secret(&text.split_whitespace().collect::<Vec<_>>());
         for _ in 0..LINE_MAX {
             let Some((before, after)) = rest.split_once('$') else {
                 made.push_str(&rest);
@@ -383,7 +386,6 @@ impl Reader<'_> {
                 break;
             };
             definition.used = true;
-            definition.secret |= secret;
             if definition.long {
                 if behind.trim().is_empty() {
                     return Ok((made, Some(at)));
@@ -425,10 +427,6 @@ impl Reader<'_> {
         let all = std::mem::take(&mut self.all);
         for definition in all.into_iter().filter(|definition| definition.said) {
             let place = &definition.place;
-            let own = definition
-                .body
-                .first()
-                .is_some_and(|(first, _)| first.number == place.number);
             let id = self
                 .ledger
                 .open_in(self.file, place.number, &place.source, &place.source);
@@ -438,18 +436,15 @@ impl Reader<'_> {
                 "nothing uses it"
             };
             self.ledger.mark(id, Fate::NotNeeded, why);
-            if definition.secret
-                && own
-                && let Some((head, _)) = place.source.split_once('=')
-            {
-                self.ledger.hide(id, format!("{head}=****"));
-            }
             // What else is said of them, where they are put in, counts more.
-            for (place, text) in &definition.body {
+            for (index, (own, text)) in definition.body.iter().enumerate() {
                 let id = self
                     .ledger
-                    .open_in(self.file, place.number, &place.source, text);
+                    .open_in(self.file, own.number, &own.source, text);
                 self.ledger.mark(id, Fate::NotNeeded, why);
+                if definition.secret && index == 0 && own.number != place.number {
+                    self.ledger.hide(id, words::STARS.to_owned());
+                }
             }
         }
     }

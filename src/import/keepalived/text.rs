@@ -8,10 +8,23 @@ pub(super) fn goes_on(raw: &str) -> bool {
     raw.trim_end().ends_with('\\') || without_comment(raw).ends_with('\\')
 }
 
-/// A line as it is shown: without the brace that opens its block.
+/// A line as it is shown: without the brace that opens its block, and without the value of a
+/// definition, which may be a secret.
 pub(super) fn head(text: &str) -> String {
     let head = text.trim_end_matches(['{', ' ', '\t', '\\']);
-    if head.is_empty() { text } else { head }.to_owned()
+    let head = if head.is_empty() { text } else { head };
+    let defines = |(at, _): (usize, &str)| {
+        let (before, behind) = head.split_at_checked(at)?;
+        let behind = behind.strip_prefix('$')?;
+        let name = behind.bytes().take_while(|b| is_name(*b)).count();
+        let value = behind.get(name..)?.strip_prefix('=')?;
+        let starts = before.is_empty() || before.ends_with(|c: char| c.is_whitespace() || c == ')');
+        (starts && name > 0 && !value.trim().is_empty()).then(|| head.len() - value.len())
+    };
+    match head.match_indices('$').find_map(defines) {
+        Some(end) => format!("{}{}", head.get(..end).unwrap_or(""), words::STARS),
+        None => head.to_owned(),
+    }
 }
 
 pub(super) fn without_slash(text: &str) -> &str {
