@@ -137,6 +137,22 @@ impl VirtualRouter {
         }
     }
 
+    /// The name of a member that is the same virtual router as one of `others`, or has an address of
+    /// it.
+    #[must_use]
+    pub fn meets(&self, others: &[LocalVip]) -> Option<&str> {
+        let shares = |own: &Member, other: &LocalVip| {
+            let mut theirs = other.vip.addresses.iter();
+            theirs.any(|theirs| own.addresses().any(|ip| ip == theirs.ip))
+        };
+        let meets = |own: &&Member| {
+            let mut others = others.iter();
+            others.any(|other| own.local.is_same_router(other) || shares(own, other))
+        };
+        let found = self.members.iter().find(meets)?;
+        Some(&found.local.vip.name)
+    }
+
     /// Whether any address is left to it.
     #[must_use]
     pub fn has_addresses(&self) -> bool {

@@ -137,6 +137,11 @@ impl Routers {
                 ));
             }
         }
+        if let Some(name) = self.departing.iter().find_map(|old| old.meets(members)) {
+            return Err(format!(
+                "vip {name}, which an earlier reload removed, is being handed over: try again once that is done"
+            ));
+        }
         let opened = VirtualRouter::prepare(members, netlink, now);
         let opened = opened.map_err(|error| refused(&error).to_string())?;
         Ok(Origin::Successor(Box::new(opened), before))
