@@ -293,7 +293,8 @@ impl Routers {
         for router in old.into_iter().flatten() {
             let mut inner = router.inner;
             tracing::info!(vip = router.name, "virtual router is no longer in the file");
-            if inner.has_addresses() {
+            let present = self.routers.iter().map(|router| &router.inner);
+            if inner.has_addresses() && !inner.is_followed(present) {
                 inner.resign(now);
             } else {
                 inner.leave_silently(now);
