@@ -262,3 +262,45 @@ fn a_router_that_gets_another_name_goes_on_as_it_is() {
     assert_eq!(counted(&lb2, "resigns_received"), 0);
     clients.finish();
 }
+
+/// Of two routers one goes, and the other gets its vrid.
+fn gets_the_vrid(folder: &str, virtual_mac: bool) {
+    let Some(lab) = lab_of_both_families() else {
+        return;
+    };
+    let folder = Folder::new(folder);
+    let two = file(&[("v", 77, &[100]), ("w", 78, &[101])]);
+    let one = file(&[("v", 78, &[100])]);
+    let (lb1, lb2) = pair_of(&lab, &folder, &two);
+    let own_device = |text: &str| match virtual_mac {
+        true => text.replace("preempt = false", "preempt = false\nvirtual-mac = true"),
+        false => text.to_owned(),
+    };
+    let stay = ["10.9.0.100", "fd00:9::100"];
+    for text in [&two, &one] {
+        reload(&lb2, &own_device(text));
+        reload(&lb1, &own_device(text));
+        settled(&lab, "lb1", "lb2", &stay);
+    }
+    let heard = || counted(&lb2, "adverts_received");
+    // Of two routers, for longer than one that leaves waits for another.
+    let goal = heard() + 14;
+    wait_for("lb2 to hear them all", SOON, || {
+        (heard() >= goal).then_some(())
+    });
+    assert_eq!(counted(&lb2, "resigns_received"), 0);
+    assert_eq!(count(&lb2, "to=Active"), 0);
+    assert_eq!(count(&lb1, "to=Leaving"), 0);
+    assert!(!on(&lab, "lb1", "10.9.0.101"));
+    settled(&lab, "lb1", "lb2", &stay);
+}
+
+#[test]
+fn a_router_that_gets_the_vrid_of_one_that_goes_is_not_ended_by_it() {
+    gets_the_vrid("reload-vrid", false);
+}
+
+#[test]
+fn a_router_that_gets_the_device_of_one_that_goes_keeps_it() {
+    gets_the_vrid("reload-device", true);
+}

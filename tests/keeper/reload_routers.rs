@@ -286,6 +286,41 @@ fn families_and_hardware_addresses(lab: &Lab, (lb1, lb2): (&Node, &Node), client
     assert_eq!(became(), before, "families and hardware addresses");
 }
 
+/// Nobody follows: it waits some five seconds for one who does.
+#[test]
+fn what_was_removed_comes_back_only_once_it_has_left() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = Folder::new("comes-back");
+    let one = PAIR.replace("\"100ms\"", "\"1s\"");
+    let table = |name: &str, vrid: u8| {
+        format!(
+            "[vip.{name}]\naddress = \"10.9.0.101/24\"\nvrid = {vrid}\n\
+             nodes = [\"10.9.0.1\", \"10.9.0.2\"]\n"
+        )
+    };
+    let two = with(&one, &table("w", 78), false);
+    let lb1 = lab.node(&folder, "lb1", &two);
+    let both = || (on(&lab, "lb1", FIRST) && on(&lab, "lb1", SECOND)).then_some(());
+    wait_for("lb1 to hold both", SOON, both);
+    reload(&lb1, &one);
+    // The same again, and another with its address.
+    let other = with(&one, &table("x", 79), false);
+    for text in [&two, &other] {
+        std::fs::write(&lb1.config, text).unwrap();
+        let done = lbd(&lb1, &["reload"]);
+        let said = String::from_utf8_lossy(&[done.stdout.clone(), done.stderr.clone()].concat())
+            .into_owned();
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        assert!(said.contains("vip w, which an earlier reload"), "{said}");
+        assert!(on(&lab, "lb1", SECOND), "it waits for another node");
+    }
+    wait_for("w to leave", SOON, || {
+        (!on(&lab, "lb1", SECOND)).then_some(())
+    });
+    reload(&lb1, &two);
+    wait_for("w to be back", SOON, both);
+}
+
 /// A port that takes a right: there only for who was given it.
 #[test]
 fn a_further_port_below_1024_can_be_had_where_the_first_could() {

@@ -137,6 +137,40 @@ impl VirtualRouter {
         }
     }
 
+    /// The name of a member that is the same virtual router as one of `others`, or has an address of
+    /// it.
+    #[must_use]
+    pub fn meets(&self, others: &[LocalVip]) -> Option<&str> {
+        let shares = |own: &Member, other: &LocalVip| {
+            let mut theirs = other.vip.addresses.iter();
+            theirs.any(|theirs| own.addresses().any(|ip| ip == theirs.ip))
+        };
+        let meets = |own: &&Member| {
+            let mut others = others.iter();
+            others.any(|other| own.local.is_same_router(other) || shares(own, other))
+        };
+        let found = self.members.iter().find(meets)?;
+        Some(&found.local.vip.name)
+    }
+
+    /// Whether one of `present`, the routers of this node from here on, is Active as the same virtual
+    /// router: to be left for is nothing then, and to leave loudly would end the other. What any of
+    /// them has the use of, the device of `virtual-mac`, is no longer this one's to remove.
+    pub fn is_followed<'a>(&mut self, present: impl Iterator<Item = &'a Self>) -> bool {
+        let mut followed = false;
+        for other in present {
+            let is_active = other.machine.state() == VrrpState::Active;
+            for member in &mut self.members {
+                let mut theirs = other.members.iter();
+                if theirs.any(|theirs| theirs.local.is_same_router(&member.local)) {
+                    member.wire.leave_device();
+                    followed |= is_active;
+                }
+            }
+        }
+        followed
+    }
+
     /// Whether any address is left to it.
     #[must_use]
     pub fn has_addresses(&self) -> bool {
@@ -144,10 +178,10 @@ impl VirtualRouter {
         all.any(|member| member.addresses().next().is_some())
     }
 
-    /// Leaves for good in silence, for who has no address left: nobody is to take over.
+    /// Leaves for good in silence, with what addresses it has left: nobody is to take over.
     pub fn leave_silently(&mut self, now: Instant) {
         self.machine
-            .set_cut_off("its addresses are another router's");
+            .set_cut_off("another router of this node has its place");
         self.run(now, Input::Down);
         self.run(now, Input::Resign);
     }

@@ -168,6 +168,11 @@ impl Wire {
         vmac.map_or(Ok(()), |vmac| vmac.remove(&mut netlink))
     }
 
+    /// Another router of this node sees to the device from here on.
+    pub(super) fn leave_device(&mut self) {
+        self.vmac = None;
+    }
+
     /// Somebody else changed the device that has the addresses.
     pub(super) fn forget_state(&mut self) {
         if let Some(vmac) = &mut self.vmac {

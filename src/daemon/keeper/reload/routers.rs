@@ -137,6 +137,11 @@ impl Routers {
                 ));
             }
         }
+        if let Some(name) = self.departing.iter().find_map(|old| old.meets(members)) {
+            return Err(format!(
+                "vip {name}, which an earlier reload removed, is being handed over: try again once that is done"
+            ));
+        }
         let opened = VirtualRouter::prepare(members, netlink, now);
         let opened = opened.map_err(|error| refused(&error).to_string())?;
         Ok(Origin::Successor(Box::new(opened), before))
@@ -288,7 +293,8 @@ impl Routers {
         for router in old.into_iter().flatten() {
             let mut inner = router.inner;
             tracing::info!(vip = router.name, "virtual router is no longer in the file");
-            if inner.has_addresses() {
+            let present = self.routers.iter().map(|router| &router.inner);
+            if inner.has_addresses() && !inner.is_followed(present) {
                 inner.resign(now);
             } else {
                 inner.leave_silently(now);
