@@ -150,12 +150,26 @@ pub(super) fn placeholder(text: &str) -> Option<&str> {
         .flatten()
 }
 
-/// The length of the placeholder in braces with which a text begins.
-pub(super) fn placeholder_len(text: &str) -> Option<usize> {
-    let (_, close) = [("{{", "}}"), ("{%", "%}"), ("${", "}")]
-        .into_iter()
-        .find(|(open, _)| text.starts_with(open))?;
-    Some(text.find(close)? + close.len())
+/// Finds the placeholders of one text, from its start to its end, in time that grows with it.
+#[derive(Debug, Default)]
+pub(super) struct Placeholders {
+    /// Whether what closes one stands no further on.
+    ended: [bool; 3],
+}
+
+impl Placeholders {
+    /// The length of the placeholder in braces with which what is left of the text begins.
+    pub(super) fn len(&mut self, rest: &str) -> Option<usize> {
+        let pairs = [("{{", "}}"), ("{%", "%}"), ("${", "}")];
+        let mut known = pairs.into_iter().zip(&mut self.ended);
+        let ((_, close), ended) = known.find(|((open, _), _)| rest.starts_with(open))?;
+        if *ended {
+            return None;
+        }
+        let found = rest.find(close);
+        *ended = found.is_none();
+        Some(found? + close.len())
+    }
 }
 
 /// A name that lbd can use, made of any other.

@@ -275,6 +275,62 @@ fn servers_by_name_share_what_the_first_says() {
     );
 }
 
+/// Each of a few kilobytes, and of gigabytes or minutes without a bound.
+#[test]
+fn what_keepalived_s_definitions_multiply_is_bounded_in_lines_bytes_and_time() {
+    let body = "a \\\n".repeat(1_000);
+    let uses = "$A\n".repeat(1_000);
+    for (text, why) in [
+        (
+            format!("$A=x \\\n{body}\n{uses}"),
+            "with all that is put in",
+        ),
+        (
+            format!("~SEQ(I,1,4000) {}\n", "word ".repeat(4_000)),
+            "is longer than the 4096 bytes",
+        ),
+        (
+            format!("~SEQ(I,1,4000) {}\n", "word ".repeat(800)),
+            "with all that is put in",
+        ),
+        (
+            format!("$A={}\n{}", "word ".repeat(800), "x $A\n".repeat(9_000)),
+            "with all that is put in",
+        ),
+        (format!("$A=${{A}}\n{uses}"), "with all that is put in"),
+        (format!("x {}\n", "{{}}".repeat(8_000)), "is longer than"),
+        (format!("x {}\n", "{{".repeat(16_000)), "is longer than"),
+        (
+            format!("~LST({{{}N}}{})  x\n", "N,".repeat(400), ",{}".repeat(800)),
+            "lbd repeats no line more than 4096 times",
+        ),
+        (
+            "~SEQ(I,1,5000) x\n".to_owned(),
+            "lbd repeats no line more than 4096 times",
+        ),
+    ] {
+        let began = std::time::Instant::now();
+        let outcome = keepalived(&[&text]);
+        let elapsed = began.elapsed();
+        let start: String = text.chars().take(30).collect();
+        assert!(elapsed.as_secs() < 10, "{start}: {elapsed:?}");
+        let said = |entry: &lbd::import::Entry| entry.notes.iter().any(|n| n.contains(why));
+        assert!(outcome.entries.iter().any(said), "{start}: {why}");
+        assert!(outcome.entries.len() < 10_000, "{start}");
+    }
+    // Placeholders in lines that are short enough, in a file as long as may be.
+    for part in ["{{}}", "{{", "{% ", "${", "}{"] {
+        let text = format!("x {}\n", part.repeat(4_000 / part.len())).repeat(16);
+        let began = std::time::Instant::now();
+        keepalived(&[&text]);
+        assert!(
+            began.elapsed().as_secs() < 10,
+            "{part}: {:?}",
+            began.elapsed()
+        );
+    }
+}
+
 #[test]
 fn no_password_is_shown() {
     let text = proxy("", "", "") + "userlist l\n user root insecure-password hunter2\n";

@@ -3,7 +3,8 @@
 
 use super::super::ledger::{Fate, Id, Ledger};
 use super::super::words;
-use super::source::{self, Line};
+use super::source;
+use super::text::{Line, Piece, Pieces, is_name};
 
 /// No block stands deeper; what does is read as words.
 const DEPTH_MAX: usize = 16;
@@ -207,10 +208,6 @@ impl Reader<'_> {
     }
 }
 
-fn is_name(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b == b'_'
-}
-
 /// A name that nobody defined, where a command for a shell can't stand.
 fn undefined(words: &[String]) -> Option<&str> {
     let first = words.first().map_or("", String::as_str);
@@ -229,21 +226,15 @@ pub(super) fn split(line: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
-    let mut chars = line.char_indices();
-    while let Some((at, c)) = chars.next() {
-        let rest = line.get(at..).unwrap_or("");
-        if quote.is_none()
-            && let Some(len) = words::placeholder_len(rest)
-        {
-            word.get_or_insert_default()
-                .push_str(rest.get(..len).unwrap_or(""));
-            chars = line.char_indices();
-            chars
-                .by_ref()
-                .take_while(|(other, c)| other + c.len_utf8() < at + len)
-                .for_each(drop);
-            continue;
-        }
+    let mut pieces = Pieces::of(line);
+    while let Some(piece) = pieces.next(quote.is_none()) {
+        let c = match piece {
+            Piece::Char(c) => c,
+            Piece::Placeholder(text) => {
+                word.get_or_insert_default().push_str(text);
+                continue;
+            }
+        };
         match (quote, c) {
             (None, '{' | '}') => {
                 tokens.extend(word.take().map(Token::Word));
@@ -256,7 +247,10 @@ pub(super) fn split(line: &str) -> Vec<Token> {
             }
             (Some(open), c) if c == open => quote = None,
             (Some('"'), '\\') => {
-                let escaped = chars.next().map_or('\\', |(_, c)| c);
+                let escaped = match pieces.next(false) {
+                    Some(Piece::Char(c)) => c,
+                    Some(Piece::Placeholder(_)) | None => '\\',
+                };
                 word.get_or_insert_default().push(escaped);
             }
             (_, c) => word.get_or_insert_default().push(c),

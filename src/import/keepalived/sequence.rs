@@ -1,6 +1,8 @@
 //! `~SEQ(NAME, from, step, to)` and `~LST(NAME, …)` of keepalived.conf: which values the rest of a
 //! line is repeated with. Pure.
 
+use super::text;
+
 /// No line is repeated more often.
 const TURNS_MAX: usize = 4_096;
 
@@ -13,25 +15,44 @@ pub(super) struct Repeat {
     pub(super) rest: String,
 }
 
-/// Reads the first `~SEQ(…)`, `~SEQx(…)` or `~LST(…)` of a line; nothing when keepalived refuses it.
-pub(super) fn repeat(text: &str) -> Option<Repeat> {
-    let (kind, behind) = text.split_once('(')?;
-    let (inside, rest) = behind.split_once(')')?;
+/// Why a line isn't repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// It says nothing that can be repeated.
+    #[error("keepalived refuses it, too")]
+    Wrong,
+    /// keepalived would do it.
+    #[error("lbd repeats no line more than 4096 times")]
+    Often,
+}
+
+type Turns = Vec<Vec<(String, String)>>;
+
+/// Reads the first `~SEQ(…)`, `~SEQx(…)` or `~LST(…)` of a line.
+pub(super) fn repeat(text: &str) -> Result<Repeat, Refused> {
+    let (kind, inside, rest) = text
+        .split_once('(')
+        .and_then(|(kind, behind)| {
+            let (inside, rest) = behind.split_once(')')?;
+            Some((kind, inside, rest))
+        })
+        .ok_or(Refused::Wrong)?;
     let turns = match kind.trim() {
         "~SEQ" => numbers(inside, false)?,
         "~SEQx" => numbers(inside, true)?,
         "~LST" => values(inside)?,
-        _ => return None,
+        _ => return Err(Refused::Wrong),
     };
-    Some(Repeat {
+    Ok(Repeat {
         turns,
         rest: rest.trim().to_owned(),
     })
 }
 
 fn is_name(name: &str) -> bool {
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    !name.is_empty() && name.bytes().all(word) && !name.starts_with(|c: char| c.is_ascii_digit())
+    !name.is_empty()
+        && name.bytes().all(text::is_name)
+        && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// A number as C writes it: `12`, `0x0c`, `014`, with a sign or without.
@@ -52,10 +73,12 @@ fn number(text: &str) -> Option<i64> {
     (value <= i64::from(u32::MAX)).then_some(sign * value)
 }
 
-fn numbers(inside: &str, hex: bool) -> Option<Vec<Vec<(String, String)>>> {
+fn numbers(inside: &str, hex: bool) -> Result<Turns, Refused> {
     let mut parts = inside.split(',').map(str::trim);
-    let name = parts.next().filter(|name| is_name(name))?;
-    let given: Vec<i64> = parts.map(number).collect::<Option<_>>()?;
+    let name = parts.next().filter(|name| is_name(name));
+    let name = name.ok_or(Refused::Wrong)?;
+    let given: Option<Vec<i64>> = parts.map(number).collect();
+    let given = given.ok_or(Refused::Wrong)?;
     let sign = |end: i64| if end > 0 { 1 } else { -1 };
     let (from, step, to) = match given.as_slice() {
         // Without a start it counts from 1 to what is above 0, and to 0.
@@ -63,15 +86,18 @@ fn numbers(inside: &str, hex: bool) -> Option<Vec<Vec<(String, String)>>> {
         [to] => (-1, -1, *to),
         [from, to] => (*from, sign(to - from + i64::from(to == from)), *to),
         [from, step, to] => (*from, *step, *to),
-        _ => return None,
+        _ => return Err(Refused::Wrong),
     };
     let reaches = match step {
         0 => false,
         1.. => from <= to,
         _ => from >= to,
     };
-    if !reaches || from.abs_diff(to) / step.unsigned_abs() >= TURNS_MAX as u64 {
-        return None;
+    if !reaches {
+        return Err(Refused::Wrong);
+    }
+    if from.abs_diff(to) / step.unsigned_abs() >= TURNS_MAX as u64 {
+        return Err(Refused::Often);
     }
     let mut found = Vec::new();
     let mut at = from;
@@ -84,7 +110,7 @@ fn numbers(inside: &str, hex: bool) -> Option<Vec<Vec<(String, String)>>> {
         found.push(vec![(name.to_owned(), value)]);
         at += step;
     }
-    Some(found)
+    Ok(found)
 }
 
 /// What stands between commas, or between `{` and `}`.
@@ -112,11 +138,15 @@ fn items(inside: &str) -> Option<Vec<Vec<&str>>> {
     }
 }
 
-fn values(inside: &str) -> Option<Vec<Vec<(String, String)>>> {
-    let mut items = items(inside)?.into_iter();
-    let names = items.next()?;
-    if !names.iter().all(|name| is_name(name)) || items.len() == 0 || items.len() > TURNS_MAX {
-        return None;
+fn values(inside: &str) -> Result<Turns, Refused> {
+    let mut items = items(inside).ok_or(Refused::Wrong)?.into_iter();
+    let names = items.next().ok_or(Refused::Wrong)?;
+    if !names.iter().all(|name| is_name(name)) || items.len() == 0 {
+        return Err(Refused::Wrong);
+    }
+    // Each turn gives each name a value.
+    if items.len().saturating_mul(names.len()) > TURNS_MAX {
+        return Err(Refused::Often);
     }
     let turn = |values: Vec<&str>| {
         let plain = |value: &&str| !value.contains(['{', '}', '"', '\'', ' ', '\t']);
@@ -129,7 +159,8 @@ fn values(inside: &str) -> Option<Vec<Vec<(String, String)>>> {
         };
         Some(names.iter().enumerate().map(value).collect())
     };
-    items.map(turn).collect()
+    let turns: Option<Turns> = items.map(turn).collect();
+    turns.ok_or(Refused::Wrong)
 }
 
 #[cfg(test)]
@@ -142,7 +173,7 @@ mod tests {
             let pairs: Vec<String> = turn.iter().map(|(n, v)| format!("{n}={v}")).collect();
             pairs.join(" ")
         };
-        Some(repeat(text)?.turns.iter().map(shown).collect())
+        Some(repeat(text).ok()?.turns.iter().map(shown).collect())
     }
 
     #[test]
@@ -170,9 +201,11 @@ mod tests {
             "~SEQ(A, 1, 2",
             "~SEQ(A)",
             "~SEQ(A,1,1,1,1) x",
-            "~SEQ(A, 1, 99999999) x",
         ] {
-            assert_eq!(turns(refused), None, "{refused}");
+            assert_eq!(repeat(refused), Err(Refused::Wrong), "{refused}");
+        }
+        for often in ["~SEQ(A, 1, 99999999) x", "~SEQ(A, 1, 4097) x"] {
+            assert_eq!(repeat(often), Err(Refused::Often), "{often}");
         }
     }
 

@@ -9,62 +9,18 @@ use super::super::ledger::{Fate, Ledger};
 use super::super::words;
 use super::sequence::{Repeat, repeat};
 use super::text::{
-    braces, definition, goes_on, head, named, without_braces, without_comment, without_slash,
+    Definition, Line, Place, Read, WHO, braces, definition, goes_on, head, named, own,
+    without_braces, without_comment, without_slash,
 };
 
 /// No parameter stands for parameters that stand for parameters for longer.
 const NESTED_MAX: usize = 8;
 /// No more lines come of definitions and sequences.
 const LINES_MAX: usize = 20_000;
-/// No line is longer once everything is put in, in bytes.
+/// No line is longer, before and after everything is put in, in bytes.
 const LINE_MAX: usize = 4_096;
-
-/// A line to be read.
-#[derive(Debug, Clone)]
-pub(super) struct Line {
-    /// Its number in the file.
-    pub(super) number: usize,
-    /// What stands there, without comment.
-    pub(super) source: String,
-    /// What keepalived reads.
-    pub(super) text: String,
-    /// Why it is lost, whatever it says.
-    pub(super) lost: Option<String>,
-}
-
-/// What is read of a file.
-#[derive(Debug, Default)]
-pub(super) struct Read {
-    pub(super) lines: Vec<Line>,
-    /// Names behind `@` that are not this file's node's.
-    pub(super) others: Vec<String>,
-    /// Whether a line was taken because it holds for this node by name.
-    pub(super) named: bool,
-    /// Lines with a brace that hold for another node while what follows them doesn't say so.
-    pub(super) half: Vec<String>,
-}
-
-/// Where a line is from.
-#[derive(Debug, Clone)]
-struct Place {
-    number: usize,
-    source: String,
-}
-
-/// `$NAME=value`.
-#[derive(Debug)]
-struct Definition {
-    place: Place,
-    /// Its lines; one, or several.
-    body: Vec<(Place, String)>,
-    /// Whether its value goes over several lines.
-    long: bool,
-    /// Whether a line says so; else it is a number of a sequence, or an item of a list.
-    said: bool,
-    used: bool,
-    /// Whether it begins with a secret.
-    secret: bool,
-}
+/// No more is put in and repeated over all lines of a file, in bytes.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 struct Reader<'a> {
     file: &'a str,
@@ -78,6 +34,12 @@ struct Reader<'a> {
     open: usize,
     /// How many lines came of definitions and sequences.
     fed: usize,
+    /// How much was put in and repeated, in bytes.
+    bytes: usize,
+    /// The line of the file that is read, and its text.
+    top: (Place, String),
+    /// Whether it is said that too much comes of it.
+    told: bool,
 }
 
 /// The lines of a file; `host` is the node it belongs to.
@@ -91,6 +53,9 @@ pub(super) fn read(file: &str, host: Option<&str>, text: &str, ledger: &mut Ledg
         known: BTreeMap::new(),
         open: 0,
         fed: 0,
+        bytes: 0,
+        top: Default::default(),
+        told: false,
     };
     let mut lines = (1..).zip(text.lines());
     while let Some((number, raw)) = lines.next() {
@@ -99,6 +64,8 @@ pub(super) fn read(file: &str, host: Option<&str>, text: &str, ledger: &mut Ledg
             number,
             source: head(text),
         };
+        reader.top = (place.clone(), text.to_owned());
+        reader.told = false;
         reader.physical(place, text, raw, &mut lines);
     }
     reader.finish();
@@ -121,22 +88,55 @@ impl Reader<'_> {
                 let long = goes_on(raw);
                 let first = without_slash(&value).to_owned();
                 let mut body = Vec::new();
-                if !first.is_empty() || !long {
+                if self.fits(&place, &first) && (!first.is_empty() || !long) {
                     body.push((place.clone(), first));
                 }
                 let mut more = long;
                 while more && let Some((number, raw)) = rest.next() {
                     let text = without_slash(without_comment(raw)).to_owned();
                     more = goes_on(raw);
-                    if !text.is_empty() {
-                        let source = head(&text);
-                        body.push((Place { number, source }, text));
+                    let source = head(&text);
+                    let own = Place { number, source };
+                    if !text.is_empty() && self.fits(&own, &text) {
+                        body.push((own, text));
                     }
                 }
                 self.define(place, name, body, long);
             }
-            _ => self.feed(&place, text, 0),
+            _ if self.fits(&place, text) => self.feed(&place, text, 0),
+            _ => {}
         }
+    }
+
+    /// Whether a line of the file is one to be read; else it is lost with what it opens and closes.
+    fn fits(&mut self, place: &Place, text: &str) -> bool {
+        if text.len() <= LINE_MAX {
+            return true;
+        }
+        let shown: String = place.source.chars().take(LINE_MAX / 4).collect();
+        self.read.lines.push(Line {
+            number: place.number,
+            source: without_braces(&shown).to_owned(),
+            text: "…".to_owned(),
+            lost: Some(TOO_LONG.to_owned()),
+        });
+        false
+    }
+
+    /// Whether too much comes of definitions and sequences, which is said of the line of the file
+    /// that is read, once.
+    fn overflows(&mut self) -> bool {
+        let full = self.fed > LINES_MAX || self.bytes > BYTES_MAX;
+        if full && !self.told {
+            self.told = true;
+            let (place, text) = self.top.clone();
+            self.lost(
+                &place,
+                &text,
+                "with all that is put in, the file is too long for lbd",
+            );
+        }
+        full
     }
 
     fn define(&mut self, place: Place, name: String, body: Vec<(Place, String)>, long: bool) {
@@ -154,17 +154,22 @@ impl Reader<'_> {
     /// A line, or what came of one by putting something in.
     fn feed(&mut self, place: &Place, text: &str, depth: usize) {
         let text = text.trim();
-        self.fed += usize::from(depth > 0);
-        let too_many = depth > 0 && self.fed > LINES_MAX;
-        if text.is_empty() || too_many || depth > NESTED_MAX {
-            if !text.is_empty() {
-                let why = if depth > NESTED_MAX {
-                    "its definitions stand for one another without end"
-                } else {
-                    "with all that is put in, the file is too long"
-                };
-                self.lost(place, text, why);
+        if depth > 0 {
+            self.fed += 1;
+            self.bytes += text.len() + place.source.len();
+            if self.overflows() {
+                return;
             }
+        }
+        if text.is_empty() {
+            return;
+        }
+        if depth > NESTED_MAX {
+            self.lost(
+                place,
+                text,
+                "its definitions stand for one another without end",
+            );
             return;
         }
         if text.starts_with('@') {
@@ -200,14 +205,21 @@ impl Reader<'_> {
         } else {
             (text.to_owned(), None)
         };
-        let Some(Repeat { turns, rest }) = repeat(&text).filter(|_| trouble.is_none()) else {
-            let why = trouble.unwrap_or_else(|| "keepalived refuses it, too".to_owned());
-            self.lost(place, &text, &why);
-            return;
+        let found = match trouble {
+            Some(why) => Err(why),
+            None => repeat(&text).map_err(|refused| refused.to_string()),
+        };
+        let Repeat { turns, rest } = match found {
+            Ok(found) => found,
+            Err(why) => {
+                self.lost(place, &text, &why);
+                return;
+            }
         };
         self.said(place, &format!("read {} times", turns.len()));
         for turn in turns {
             for (name, value) in turn {
+                self.bytes += 2 * place.source.len() + value.len();
                 let definition = Definition {
                     place: place.clone(),
                     body: vec![(place.clone(), value)],
@@ -220,7 +232,7 @@ impl Reader<'_> {
                 self.known.insert(name, self.all.len() - 1);
             }
             self.feed(place, &rest, depth + 1);
-            if self.fed > LINES_MAX {
+            if self.overflows() {
                 break;
             }
         }
@@ -240,6 +252,9 @@ impl Reader<'_> {
             if let Some(definition) = self.all.get_mut(at) {
                 definition.secret |= words::is_secret(&made.split_whitespace().collect::<Vec<_>>());
             }
+            if self.overflows() {
+                return;
+            }
             let body: Vec<(Place, String)> = self
                 .all
                 .get(at)
@@ -256,12 +271,21 @@ impl Reader<'_> {
                 } else {
                     self.feed(&own, &line, depth + 1);
                 }
+                if self.overflows() {
+                    return;
+                }
             }
             return;
         }
         if made != text && made.trim_start().starts_with(['@', '~']) {
             self.feed(place, &made, depth + 1);
             return;
+        }
+        if made != text {
+            self.bytes += made.len();
+            if self.overflows() {
+                return;
+            }
         }
         self.push(place, &made);
     }
@@ -359,6 +383,10 @@ impl Reader<'_> {
                 made.push_str(&rest);
                 return Ok((made, None));
             };
+            self.bytes += rest.len();
+            if self.bytes > BYTES_MAX {
+                return Err("with all that is put in, the file is too long for lbd".to_owned());
+            }
             made.push_str(before);
             let Some((name, behind)) = named(after, anywhere) else {
                 made.push('$');
@@ -366,10 +394,10 @@ impl Reader<'_> {
                 continue;
             };
             if made.len() + behind.len() > LINE_MAX {
-                break;
+                return Err(TOO_LONG.to_owned());
             }
             let behind = behind.to_owned();
-            if let Some(value) = self.own(name)? {
+            if let Some(value) = own(name, self.host)? {
                 // What is put in here is no parameter and no comment.
                 made.push_str(&value);
                 rest = behind;
@@ -398,28 +426,6 @@ impl Reader<'_> {
             rest = format!("{value}{behind}");
         }
         Err("its definitions stand for one another without end".to_owned())
-    }
-
-    /// What keepalived itself defines.
-    fn own(&self, name: &str) -> Result<Option<String>, String> {
-        let name = name.split(' ').next().unwrap_or(name);
-        Ok(Some(match name {
-            "_HASH" => "#".to_owned(),
-            "_BANG" => "!".to_owned(),
-            "_INSTANCE" => match self.host {
-                Some(host) => host.to_owned(),
-                None => return Err(WHO.to_owned()),
-            },
-            "_PWD" => {
-                return Err(
-                    "`${_PWD}` is the folder of this file on its node: write it out".to_owned(),
-                );
-            }
-            "_RANDOM" => {
-                return Err("`${_RANDOM}` is another number at each start: write one".to_owned());
-            }
-            _ => return Ok(None),
-        }))
     }
 
     /// What became of the definitions.
@@ -458,7 +464,8 @@ enum Holds {
     Unknown,
 }
 
+const TOO_LONG: &str =
+    "with what is put in, it is longer than the 4096 bytes that lbd reads of a line";
 const OTHER: &str = "it holds for another node";
-const WHO: &str = "which node is this file's? say so with --nodes NAME=ADDRESS";
 const HALF: &str =
     "the line that opens its block is for another node: write the same @NAME in front of each line";

@@ -1,7 +1,80 @@
-//! What one line of keepalived.conf is made of: its comment, a definition, the names in it, its braces.
+//! What one line of keepalived.conf is made of: its place, its comment, a definition, the names in it,
+//! its braces.
 
 use super::super::words;
 use super::lex::{Token, split};
+
+/// A line to be read.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    /// Its number in the file.
+    pub(super) number: usize,
+    /// What stands there, without comment.
+    pub(super) source: String,
+    /// What keepalived reads.
+    pub(super) text: String,
+    /// Why it is lost, whatever it says.
+    pub(super) lost: Option<String>,
+}
+
+/// What is read of a file.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) lines: Vec<Line>,
+    /// Names behind `@` that are not this file's node's.
+    pub(super) others: Vec<String>,
+    /// Whether a line was taken because it holds for this node by name.
+    pub(super) named: bool,
+    /// Lines with a brace that hold for another node while what follows them doesn't say so.
+    pub(super) half: Vec<String>,
+}
+
+/// Where a line is from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    pub(super) number: usize,
+    pub(super) source: String,
+}
+
+/// `$NAME=value`.
+#[derive(Debug)]
+pub(super) struct Definition {
+    pub(super) place: Place,
+    /// Its lines; one, or several.
+    pub(super) body: Vec<(Place, String)>,
+    /// Whether its value goes over several lines.
+    pub(super) long: bool,
+    /// Whether a line says so; else it is a number of a sequence, or an item of a list.
+    pub(super) said: bool,
+    pub(super) used: bool,
+    /// Whether it begins with a secret.
+    pub(super) secret: bool,
+}
+
+/// What keepalived itself defines; `host` is the file's node.
+pub(super) fn own(name: &str, host: Option<&str>) -> Result<Option<String>, String> {
+    let name = name.split(' ').next().unwrap_or(name);
+    Ok(Some(match name {
+        "_HASH" => "#".to_owned(),
+        "_BANG" => "!".to_owned(),
+        "_INSTANCE" => match host {
+            Some(host) => host.to_owned(),
+            None => return Err(WHO.to_owned()),
+        },
+        "_PWD" => {
+            return Err(
+                "`${_PWD}` is the folder of this file on its node: write it out".to_owned(),
+            );
+        }
+        "_RANDOM" => {
+            return Err("`${_RANDOM}` is another number at each start: write one".to_owned());
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// What has to be known first.
+pub(super) const WHO: &str = "which node is this file's? say so with --nodes NAME=ADDRESS";
 
 /// Whether a definition goes on behind this line, whatever comment it has.
 pub(super) fn goes_on(raw: &str) -> bool {
@@ -31,7 +104,8 @@ pub(super) fn without_slash(text: &str) -> &str {
     text.strip_suffix('\\').unwrap_or(text).trim()
 }
 
-fn is_name(b: u8) -> bool {
+/// Whether a name may have this byte.
+pub(super) fn is_name(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_'
 }
 
@@ -55,27 +129,59 @@ pub(super) fn named(after: &str, anywhere: bool) -> Option<(&str, &str)> {
     (!name.is_empty() && (ends || anywhere)).then_some((name, behind))
 }
 
+/// What a line is read by.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece<'a> {
+    Char(char),
+    /// Something that a template still has to fill in, whatever stands in it.
+    Placeholder(&'a str),
+}
+
+/// The pieces of a line.
+#[derive(Debug)]
+pub(super) struct Pieces<'a> {
+    rest: &'a str,
+    found: words::Placeholders,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn of(line: &'a str) -> Self {
+        Self {
+            rest: line,
+            found: words::Placeholders::default(),
+        }
+    }
+
+    /// The next piece, where `plain`, outside of quotes, a placeholder as one.
+    pub(super) fn next(&mut self, plain: bool) -> Option<Piece<'a>> {
+        let c = self.rest.chars().next()?;
+        let whole = plain.then(|| self.found.len(self.rest)).flatten();
+        let (piece, rest) = self.rest.split_at_checked(whole.unwrap_or(c.len_utf8()))?;
+        self.rest = rest;
+        Some(if whole.is_some() {
+            Piece::Placeholder(piece)
+        } else {
+            Piece::Char(c)
+        })
+    }
+}
+
 /// The line up to its comment.
 pub(super) fn without_comment(line: &str) -> &str {
     let mut quote: Option<char> = None;
-    let mut chars = line.char_indices();
-    while let Some((at, c)) = chars.next() {
-        let rest = line.get(at..).unwrap_or("");
-        if quote.is_none()
-            && let Some(len) = words::placeholder_len(rest)
-        {
-            chars = line.char_indices();
-            chars
-                .by_ref()
-                .take_while(|(other, c)| other + c.len_utf8() < at + len)
-                .for_each(drop);
+    let mut pieces = Pieces::of(line);
+    while let Some(piece) = pieces.next(quote.is_none()) {
+        let Piece::Char(c) = piece else {
             continue;
-        }
+        };
         match (quote, c) {
-            (None, '#' | '!') => return line.get(..at).unwrap_or(line).trim(),
+            (None, '#' | '!') => {
+                let behind = pieces.rest.len() + c.len_utf8();
+                return line.get(..line.len() - behind).unwrap_or(line).trim();
+            }
             (None, '"' | '\'') => quote = Some(c),
             (Some(open), c) if c == open => quote = None,
-            (Some('"'), '\\') => drop(chars.next()),
+            (Some('"'), '\\') => drop(pieces.next(false)),
             _ => {}
         }
     }
