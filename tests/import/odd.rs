@@ -311,7 +311,7 @@ fn what_keepalived_s_definitions_multiply_is_bounded_in_lines_bytes_and_time() {
     ] {
         let began = lbd::net::clock::now();
         let outcome = keepalived(&[&text]);
-        let elapsed = (lbd::net::clock::now() - began);
+        let elapsed = lbd::net::clock::now() - began;
         let start: String = text.chars().take(30).collect();
         assert!(elapsed.as_secs() < 10, "{start}: {elapsed:?}");
         let said = |entry: &lbd::import::Entry| entry.notes.iter().any(|n| n.contains(why));
