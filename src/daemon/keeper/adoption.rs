@@ -246,6 +246,8 @@ impl Keeper {
         let waited = now.saturating_duration_since(*since);
         let state = looks.look(now, process.pid());
         if state == Some(ENDED) {
+            // Whoever has its ports is another program.
+            *killed = true;
             return false;
         }
         if let Some(reason) = state
